@@ -1,0 +1,1 @@
+//! Copies the bytes of one volume to another. Knows no Kubernetes.

@@ -1,0 +1,6 @@
+//! What is true and what to do next.
+//!
+//! Nothing in this crate waits, reads a clock, draws a random number, logs, or talks to anybody: every function takes
+//! what it needs and returns what it decided. Its dependency tree holds no tokio, hyper or rustls, and a test keeps it so.
+
+pub mod mover;

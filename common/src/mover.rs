@@ -1,0 +1,81 @@
+//! What the controller and the data mover (`cloner`) agree on: where volumes are, what is said while copying, and how it ends.
+//!
+//! The mover has no network and no Kubernetes. It says how far it is on standard output, one [`Progress`] as JSON a line,
+//! which the controller follows as the pod's log; and how it ended in its termination message, one [`Outcome`] as JSON.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a source with volume mode `Filesystem` is mounted, read-only.
+pub const SOURCE_DIR: &str = "/volumes/source";
+/// Where a target with volume mode `Filesystem` is mounted.
+pub const TARGET_DIR: &str = "/volumes/target";
+/// The device of a source with volume mode `Block`.
+pub const SOURCE_DEVICE: &str = "/dev/smartclone-source";
+/// The device of a target with volume mode `Block`.
+pub const TARGET_DEVICE: &str = "/dev/smartclone-target";
+/// The file whose content kubelet shows as the container's termination message (Kubernetes' default path).
+pub const TERMINATION_LOG: &str = "/dev/termination-log";
+/// Kubernetes cuts a termination message at this many bytes.
+pub const TERMINATION_LOG_BYTES: usize = 4096;
+
+/// How far a copy is. Both numbers only grow, except that `total` may grow while a tree is still being counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// Bytes of the source that are dealt with: written, reflinked, or known to be zero.
+    pub done: u64,
+    /// Bytes of the source in all, holes included.
+    pub total: u64,
+}
+
+impl Progress {
+    /// Hundredths of a per cent, 0 ..= 10,000; an empty source is done.
+    pub fn per_myriad(self) -> u16 {
+        let done = u128::from(self.done.min(self.total));
+        match u128::from(self.total) {
+            0 => 10_000,
+            total => u16::try_from(done * 10_000 / total).unwrap_or(10_000),
+        }
+    }
+}
+
+/// How the mover ended. Written to [`TERMINATION_LOG`]; the exit code is [`Outcome::exit_code`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum Outcome {
+    /// The target holds the source's content, is on stable storage, and was read back and compared.
+    Copied {
+        /// Bytes of the source, holes included.
+        total: u64,
+        /// Bytes that had to be written (neither hole, zero nor reflinked).
+        written: u64,
+        /// BLAKE3 of the content in hexadecimal, of source and target alike.
+        digest: String,
+    },
+    /// It may succeed when it is started again (an I/O error, no space just now).
+    Retry {
+        /// What failed, with the path and the cause.
+        message: String,
+    },
+    /// It can't succeed, however often it is started (the target is too small, wrong arguments).
+    Never {
+        /// What is wrong and what would cure it.
+        message: String,
+    },
+    /// The source changed while it was copied; the copy is worthless.
+    SourceChanged {
+        /// Which part changed.
+        message: String,
+    },
+}
+
+impl Outcome {
+    /// 0 copied, 1 retry, 2 never (as for wrong arguments), 3 source changed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Copied { .. } => 0,
+            Self::Retry { .. } => 1,
+            Self::Never { .. } => 2,
+            Self::SourceChanged { .. } => 3,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! How a process lives: settings, telemetry, admin endpoint, shutdown, supervisor, client, certificates.

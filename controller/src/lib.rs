@@ -1,0 +1,1 @@
+//! Executes the strategy that a DataVolume's annotation names.

@@ -1,0 +1,3 @@
+//! Executes the strategy that a DataVolume's annotation names.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The local cluster, the demo, the checks and the benches; one integration crate.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Admission of DataVolumes: HTTP in, decision out.

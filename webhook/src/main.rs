@@ -1,0 +1,3 @@
+//! Admission of DataVolumes: HTTP in, decision out.
+
+fn main() {}
