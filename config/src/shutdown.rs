@@ -1,0 +1,77 @@
+//! The end of a process, in two steps that everybody can wait for.
+//!
+//! An endpoint's removal races the termination of its pod: for a moment clients still send work to a process that was
+//! told to end. So readiness goes off first ([`Shutdown::begun`]), and only after a pause does the process refuse new
+//! work and finish what it has ([`Shutdown::draining`]). The [`Supervisor`](crate::supervisor::Supervisor) drives both.
+
+use std::{io, time::Duration};
+
+use futures::{Stream, stream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::ShutdownArgs;
+
+/// Tells everyone who holds a clone that the process is ending. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    begun: CancellationToken,
+    draining: CancellationToken,
+    pub(crate) pause: Duration,
+    pub(crate) limit: Duration,
+}
+
+impl Shutdown {
+    /// A process that is not ending yet.
+    pub fn new(args: &ShutdownArgs) -> Self {
+        Self {
+            begun: CancellationToken::new(),
+            draining: CancellationToken::new(),
+            pause: args.shutdown_pause,
+            limit: args.shutdown_limit,
+        }
+    }
+
+    /// Asks for the end of the process; what follows is up to the supervisor. Idempotent.
+    pub fn begin(&self) {
+        self.begun.cancel();
+    }
+
+    /// Whether the end has been asked for.
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_cancelled()
+    }
+
+    /// Returns once the end has been asked for. Work must still be accepted.
+    pub async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
+
+    /// Returns once a service has to refuse new work, finish what it has, and end.
+    pub async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    pub(crate) fn drain(&self) {
+        self.begin();
+        self.draining.cancel();
+    }
+
+    /// How long a service may take to finish what it has, from [`draining`](Self::draining) on.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+}
+
+/// The names of the termination signals sent to this process, as they come.
+pub(crate) fn signals() -> io::Result<impl Stream<Item = &'static str>> {
+    let both = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(stream::unfold(both, async |(mut terminate, mut interrupt)| {
+        let name = tokio::select! {
+            Some(()) = terminate.recv() => "SIGTERM",
+            Some(()) = interrupt.recv() => "SIGINT",
+            else => return None,
+        };
+        Some((name, (terminate, interrupt)))
+    }))
+}
