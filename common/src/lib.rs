@@ -3,4 +3,8 @@
 //! Nothing in this crate waits, reads a clock, draws a random number, logs, or talks to anybody: every function takes
 //! what it needs and returns what it decided. Its dependency tree holds no tokio, hyper or rustls, and a test keeps it so.
 
+#[cfg(feature = "k8s")]
+pub mod api;
+#[cfg(feature = "k8s")]
+pub mod meta;
 pub mod mover;

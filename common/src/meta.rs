@@ -1,0 +1,103 @@
+//! Every annotation, label, finalizer and name of a field manager that smartclone reads or writes, each with its meaning.
+//!
+//! `cdi.kubevirt.io/` is CDI's and means what it means there; `smartclone.dev/` is for what CDI has no word for.
+
+// What a DataVolume and its claim say.
+
+/// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). At creation it is the requester's wish, or absent; from then on it is
+/// the decision, and only the controller may change it. On the DataVolume and on its claim.
+pub const CLONE_TYPE: &str = "cdi.kubevirt.io/cloneType";
+/// Why the clone isn't made in a cheaper way, in a sentence. On the DataVolume and on its claim; absent when there is nothing to say.
+pub const CLONE_FALLBACK_REASON: &str = "cdi.kubevirt.io/cloneFallbackReason";
+/// Where the clone stands, in the words of CDI's populator (`Pending`, `Snapshot`, …, `Succeeded`, `Error`). On the claim.
+pub const CLONE_PHASE: &str = "cdi.kubevirt.io/clonePhase";
+/// `yes` on a claim that was made for a DataVolume, whose UID follows in [`OWNED_BY_UID`].
+pub const CREATED_FOR_DATA_VOLUME: &str = "cdi.kubevirt.io/createdForDataVolume";
+/// Its presence (any value but `false`) says that the target may be smaller than the source. On the DataVolume.
+pub const PERMISSIVE_CLONE: &str = "cdi.kubevirt.io/permissiveClone";
+/// Its presence says not to wait for a first consumer. On the DataVolume and on its claim.
+pub const IMMEDIATE_BINDING: &str = "cdi.kubevirt.io/storage.bind.immediate.requested";
+/// `true` or `false`: whether work on the claim is under way. On the claim.
+pub const CONDITION_RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
+/// A sentence that goes with [`CONDITION_RUNNING`].
+pub const CONDITION_RUNNING_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.running.message";
+/// One word that goes with [`CONDITION_RUNNING`].
+pub const CONDITION_RUNNING_REASON: &str = "cdi.kubevirt.io/storage.condition.running.reason";
+/// `true` or `false`: whether the claim is bound. On the claim.
+pub const CONDITION_BOUND: &str = "cdi.kubevirt.io/storage.condition.bound";
+/// A sentence that goes with [`CONDITION_BOUND`].
+pub const CONDITION_BOUND_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.bound.message";
+/// One word that goes with [`CONDITION_BOUND`].
+pub const CONDITION_BOUND_REASON: &str = "cdi.kubevirt.io/storage.condition.bound.reason";
+/// The phase of the pod that copies. On the claim.
+pub const POD_PHASE: &str = "cdi.kubevirt.io/storage.pod.phase";
+/// How often the pod that copies was restarted. On the claim.
+pub const POD_RESTARTS: &str = "cdi.kubevirt.io/storage.pod.restarts";
+/// The name of a DataVolume for which the claim of that name is already filled (backup and restore). On the claim.
+pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
+/// The name of a claim that is already filled. On the DataVolume.
+pub const PRE_POPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
+/// What the volume holds (`kubevirt`, `archive`). On the claim.
+pub const CONTENT_TYPE: &str = "cdi.kubevirt.io/storage.contentType";
+
+/// Who asked for the clone, as JSON, stamped at admission. On the DataVolume.
+pub const REQUESTER: &str = "smartclone.dev/requester";
+/// What was decided at admission and why, as JSON. On the DataVolume.
+pub const PLAN: &str = "smartclone.dev/plan";
+/// `Allowed` (the default) or `Never`: whether a dearer strategy than the wanted one may be taken. On the DataVolume.
+pub const FALLBACK: &str = "smartclone.dev/fallback";
+/// `Offline` (the default: wait until nobody can write to the source) or `CrashConsistent` (take the snapshot now). On the DataVolume.
+pub const CONSISTENCY: &str = "smartclone.dev/consistency";
+/// The BLAKE3 digest of a content that was copied and verified. On the claim; its presence says that the copy is complete.
+pub const COPIED: &str = "smartclone.dev/copied";
+/// How long one strategy may take before the next one is tried, such as `10m`. On the DataVolume.
+pub const DEADLINE: &str = "smartclone.dev/deadline";
+
+// What an admin says about classes.
+
+/// The strategy for clones of this StorageClass, where its StorageProfile names none.
+pub const CLASS_CLONE_STRATEGY: &str = "cdi.kubevirt.io/clone-strategy";
+/// How the driver wants a larger restore: `exact` (at the source's size, expanded afterwards) or `larger` (at once). On a StorageClass.
+pub const RESTORE_SIZE: &str = "smartclone.dev/restore-size";
+/// Names of StorageClasses, separated by commas, between which and this one a smart clone is safe though their parameters differ.
+pub const COMPATIBLE_WITH: &str = "smartclone.dev/compatible-with";
+/// `true` on the StorageClass that is the default one.
+pub const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// `true` on the StorageClass that is the default one for the disks of virtual machines.
+pub const DEFAULT_VIRT_CLASS: &str = "storageclass.kubevirt.io/is-default-virt-class";
+/// `true` on the VolumeSnapshotClass that is the default one of its driver.
+pub const DEFAULT_SNAPSHOT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
+/// The node on which the scheduler wants a volume of a class that waits for its first consumer. On a claim.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+// Labels.
+
+/// What an object belongs to; the value is [`APP`].
+pub const APP_LABEL: &str = "app";
+/// The name of this project in labels.
+pub const APP: &str = "smartclone";
+/// Kubernetes' recommended label for what an object belongs to; the value is [`APP`].
+pub const NAME_LABEL: &str = "app.kubernetes.io/name";
+/// Kubernetes' recommended label for the part; the values are [`WEBHOOK`], [`CONTROLLER`] and [`CLONER`].
+pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// The admission server, in [`COMPONENT_LABEL`].
+pub const WEBHOOK: &str = "webhook";
+/// The controller, in [`COMPONENT_LABEL`].
+pub const CONTROLLER: &str = "controller";
+/// A pod that copies, in [`COMPONENT_LABEL`].
+pub const CLONER: &str = "cloner";
+/// The UID of the DataVolume for which a temporary object was made. Without it, nothing is ever deleted.
+pub const OWNED_BY_UID: &str = "cdi.kubevirt.io/OwnedByUID";
+/// `true`: not worth a backup. On temporary objects.
+pub const EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
+/// `disabled` on claims with a file system that is meant to be full of one disk image.
+pub const FILLING_UP_ALERT: &str = "alerts.k8s.io/KubePersistentVolumeFillingUp";
+
+// Finalizers and field managers.
+
+/// Holds a DataVolume while something of it, in its own or another namespace, has to be removed (CDI's name).
+pub const FINALIZER: &str = "cdi.kubevirt.io/dataVolumeFinalizer";
+/// Under whose name the controller applies fields, and reports events.
+pub const CONTROLLER_MANAGER: &str = "smartclone-controller";
+/// Under whose name the webhook writes its configurations and its Secret.
+pub const WEBHOOK_MANAGER: &str = "smartclone-webhook";
