@@ -4,7 +4,19 @@
 //! what it needs and returns what it decided. Its dependency tree holds no tokio, hyper or rustls, and a test keeps it so.
 
 #[cfg(feature = "k8s")]
+pub mod admission;
+#[cfg(feature = "k8s")]
 pub mod api;
+#[cfg(feature = "k8s")]
+pub mod clone;
+#[cfg(feature = "k8s")]
+pub mod condition;
+#[cfg(feature = "k8s")]
+pub mod field;
+pub mod lookup;
 #[cfg(feature = "k8s")]
 pub mod meta;
 pub mod mover;
+pub mod names;
+#[cfg(feature = "k8s")]
+pub mod quantity;

@@ -1,3 +1,10 @@
-//! Executes the strategy that a DataVolume's annotation names.
+//! The controller's process.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    config::tls::install_provider();
+    config::run(controller::run(controller::Args::parse()))
+}

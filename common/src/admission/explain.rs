@@ -1,0 +1,57 @@
+//! The decision in words that fit on a line of a terminal.
+
+use crate::{
+    api::CloneStrategy,
+    clone::{ChosenBy, Decision, Facts, Undecided, request::Request},
+};
+
+/// One line each: what will be done, why not something cheaper, what is waited for.
+pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    match decision {
+        Decision::Rejected(_) => {}
+        Decision::Undecided(Undecided::SourceMissing) => lines.push(format!(
+            "smartclone: the source PersistentVolumeClaim {} does not exist yet; the strategy is decided when it appears",
+            request.source
+        )),
+        Decision::Undecided(Undecided::SourceNotBound) => lines.push(format!(
+            "smartclone: the source PersistentVolumeClaim {} has no volume yet; the strategy is decided when it has",
+            request.source
+        )),
+        Decision::Undecided(Undecided::Unknown(why)) => {
+            lines.push(format!("smartclone: the strategy could not be decided yet: {why}"));
+        }
+        Decision::Chosen(chosen) => {
+            if let Some(reason) = &chosen.fallback {
+                lines.push(format!("smartclone: {reason}"));
+            }
+            let how = match chosen.strategy {
+                CloneStrategy::Snapshot => {
+                    format!("by snapshot, with VolumeSnapshotClass {:?}", chosen.snapshot_class.as_deref().unwrap_or_default())
+                }
+                CloneStrategy::CsiClone => "by a clone of the storage driver".to_owned(),
+                CloneStrategy::Copy => {
+                    let size = facts.source.present().and_then(|s| s.capacity).unwrap_or_default();
+                    format!("by a full copy of {size}")
+                }
+            };
+            let by = match (chosen.by, &chosen.fallback) {
+                (ChosenBy::Default | ChosenBy::Pinned, _) | (_, Some(_)) => String::new(),
+                (by, None) => format!(" (wanted by {by})"),
+            };
+            lines.push(format!("smartclone: cloned {how}{by}"));
+            if chosen.sizes.finally > request.size.unwrap_or(chosen.sizes.finally) {
+                lines.push(format!("smartclone: the clone gets {}, which is what the source has", chosen.sizes.finally));
+            }
+            if facts.target_class.present().is_some_and(|class| {
+                class.strategy.as_deref().is_some_and(|text| text.parse::<CloneStrategy>().is_err())
+            }) {
+                lines.push(format!(
+                    "smartclone: StorageClass {:?} asks for an unknown clone strategy in its annotation; it is ignored",
+                    chosen.class
+                ));
+            }
+        }
+    }
+    lines
+}

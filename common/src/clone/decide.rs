@@ -1,0 +1,436 @@
+//! The decision: facts in, strategy out. Total and deterministic; it reads nothing and asks nobody.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    facts::{Class, Facts, Source},
+    request::{Form, Request, VolumeMode, annotation_path},
+    rules::{
+        class::{self, Mismatch},
+        driver::RestoreRule,
+        size::{SizeError, SizePlan, SourceSize, size},
+        snapshot_class::{self, NamedBy},
+    },
+};
+use crate::{api::CloneStrategy, field::FieldError, lookup::Lookup, meta};
+
+/// What is to be done with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It is cloned like this.
+    Chosen(Box<Chosen>),
+    /// Nobody can say yet; decided again when that changes.
+    Undecided(Undecided),
+    /// It can't be cloned as it is written; every reason is listed.
+    Rejected(Vec<FieldError>),
+}
+
+/// The chosen strategy with all that is needed to carry it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// How.
+    pub strategy: CloneStrategy,
+    /// Who wanted it so.
+    pub by: ChosenBy,
+    /// Why it isn't what was wanted first.
+    pub fallback: Option<Reason>,
+    /// What became of each rung of the ladder, the cheapest first.
+    pub verdicts: Vec<Verdict>,
+    /// The identity of the source that this was decided for.
+    pub source_uid: String,
+    /// The StorageClass of the clone.
+    pub class: String,
+    /// The volume mode of the clone.
+    pub mode: VolumeMode,
+    /// The access modes of the clone.
+    pub access_modes: Vec<String>,
+    /// The sizes as far as they are known before the snapshot is cut.
+    pub sizes: SizePlan,
+    /// The VolumeSnapshotClass, for the strategy `snapshot`.
+    pub snapshot_class: Option<String>,
+    /// The clone's volume is provisioned when a pod wants it (`WaitForFirstConsumer`).
+    pub waits_for_consumer: bool,
+    resize: Resize,
+}
+
+/// What the sizes depend on; kept to compute them once more when the driver has told the snapshot's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Resize {
+    request: Option<crate::quantity::Bytes>,
+    source: SourceSize,
+    rule: RestoreRule,
+    expands: bool,
+}
+
+impl Chosen {
+    /// The sizes with what the driver says a restore of the snapshot needs.
+    pub fn sizes_for(&self, restore_size: Option<crate::quantity::Bytes>) -> Result<SizePlan, SizeError> {
+        let Resize { request, source, rule, expands } = self.resize;
+        size(request, SourceSize { restore_size, ..source }, rule, expands)
+    }
+}
+
+/// Whose wish a strategy is; the first that has one is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChosenBy {
+    /// Decided before and written on the object.
+    Pinned,
+    /// The annotation `cdi.kubevirt.io/cloneType` that the object was created with.
+    Requester,
+    /// `CDI.spec.cloneStrategyOverride`.
+    Override,
+    /// `StorageProfile.spec.cloneStrategy`.
+    Profile,
+    /// The annotation `cdi.kubevirt.io/clone-strategy` of the StorageClass.
+    StorageClass,
+    /// Nobody's: the cheapest that most drivers can.
+    Default,
+}
+
+impl fmt::Display for ChosenBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pinned => "the earlier decision",
+            Self::Requester => "the annotation cdi.kubevirt.io/cloneType",
+            Self::Override => "cloneStrategyOverride of the CDI object",
+            Self::Profile => "the StorageProfile",
+            Self::StorageClass => "the StorageClass",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// Why nobody can say yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecided {
+    /// The source doesn't exist.
+    SourceMissing,
+    /// The source exists and has no volume.
+    SourceNotBound,
+    /// Something could not be read.
+    Unknown(String),
+}
+
+/// What became of one rung.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The rung.
+    pub strategy: CloneStrategy,
+    /// Its fate.
+    pub outcome: Outcome,
+}
+
+/// The fate of a rung.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is carried out.
+    Chosen,
+    /// It would do, and another one is wanted.
+    NotWanted,
+    /// It can't be had.
+    Impossible(Reason),
+}
+
+/// Why a rung can't be had: one stable word (CDI's where CDI has one), the facts, the cure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// One word, for machines: event reason, metric label.
+    pub code: &'static str,
+    /// The facts, for people.
+    pub message: String,
+    /// What would make it possible.
+    pub cure: String,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.code, self.message, self.cure)
+    }
+}
+
+/// The ladder, the cheapest rung first.
+const RUNGS: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
+
+/// Decides how `request` is cloned. `pinned` is the strategy that is already written on the object by us.
+pub fn decide(request: &Request, pinned: Option<CloneStrategy>, facts: &Facts) -> Decision {
+    let class = match &facts.target_class {
+        Lookup::Present(class) => class,
+        Lookup::Absent => return Decision::Rejected(vec![no_class(request)]),
+        Lookup::Unknown(why) => return undecided("the clone's StorageClass", why),
+    };
+    let source = match &facts.source {
+        Lookup::Present(source) => source,
+        Lookup::Absent => return Decision::Undecided(Undecided::SourceMissing),
+        Lookup::Unknown(why) => return undecided("the source", why),
+    };
+    // Even a source without a volume says how small a clone may be, and a mistake is told as early as it shows.
+    if let (Some(asked), Some(least)) = (request.size, source.request)
+        && asked < source.capacity.map_or(least, |capacity| least.min(capacity))
+    {
+        let error = SizeError::TooSmall { least: source.capacity.map_or(least, |capacity| least.min(capacity)) };
+        return Decision::Rejected(vec![FieldError::invalid(
+            request.form.size_path(),
+            &asked.to_string(),
+            error.to_string(),
+        )]);
+    }
+    let Some(capacity) = source.capacity.filter(|_| source.bound) else {
+        return Decision::Undecided(Undecided::SourceNotBound);
+    };
+    if let Lookup::Unknown(why) = &source.driver {
+        return undecided("the source's volume", why);
+    }
+    let (wanted, by) = match wanted(request, pinned, class, facts) {
+        Ok(wanted) => wanted,
+        Err(why) => return undecided("the wanted strategy", &why),
+    };
+    let mode = match (request.volume_mode, request.form) {
+        (Some(mode), _) => mode,
+        (None, Form::Pvc) => VolumeMode::default(),
+        (None, Form::Storage) => source.mode,
+    };
+    let resize = Resize {
+        request: request.size,
+        source: SourceSize { request: source.request.unwrap_or(capacity), capacity, restore_size: None },
+        rule: class.restore,
+        expands: class.expands,
+    };
+    let ladder = Ladder { class, source, mode, resize, facts };
+    let rungs = match RUNGS.iter().map(|rung| ladder.rung(*rung)).collect::<Result<Vec<_>, _>>() {
+        Ok(rungs) => rungs,
+        Err(why) => return undecided("the VolumeSnapshotClasses", &why),
+    };
+    let of = |strategy: CloneStrategy| RUNGS.iter().zip(&rungs).find(|(rung, _)| **rung == strategy).map(|(_, r)| r);
+    let (strategy, rung, fallback) = match (of(wanted), of(CloneStrategy::Copy)) {
+        (Some(Ok(rung)), _) => (wanted, rung, None),
+        (Some(Err(reason)), _) if by == ChosenBy::Requester => {
+            let field = annotation_path(meta::CLONE_TYPE);
+            let detail = format!("{reason}; or leave the annotation out and let smartclone choose");
+            return Decision::Rejected(vec![FieldError::invalid(field, wanted.as_str(), detail)]);
+        }
+        (Some(Err(reason)), Some(Ok(copy))) if request.fallback_allowed => {
+            (CloneStrategy::Copy, copy, Some(reason.clone()))
+        }
+        (Some(Err(reason)), Some(Ok(_))) => {
+            let field = annotation_path(meta::FALLBACK);
+            let detail = format!("\"{wanted}\" can't be had, and no fallback is allowed: {reason}");
+            return Decision::Rejected(vec![FieldError::invalid(field, "Never", detail)]);
+        }
+        (_, Some(Err(reason))) => {
+            let field = format!("{}.volumeMode", request.form.path());
+            return Decision::Rejected(vec![FieldError::invalid(field, &mode.to_string(), reason.to_string())]);
+        }
+        _ => return undecided("the wanted strategy", "it is not on the ladder"),
+    };
+    let verdicts = RUNGS
+        .iter()
+        .zip(&rungs)
+        .map(|(rung, result)| Verdict {
+            strategy: *rung,
+            outcome: match result {
+                Ok(_) if *rung == strategy => Outcome::Chosen,
+                Ok(_) => Outcome::NotWanted,
+                Err(reason) => Outcome::Impossible(reason.clone()),
+            },
+        })
+        .collect();
+    Decision::Chosen(Box::new(Chosen {
+        strategy,
+        by,
+        fallback,
+        verdicts,
+        source_uid: source.uid.clone(),
+        class: class.name.clone(),
+        mode,
+        access_modes: if request.access_modes.is_empty() {
+            source.access_modes.clone()
+        } else {
+            request.access_modes.clone()
+        },
+        sizes: rung.sizes,
+        snapshot_class: rung.snapshot_class.as_ref().map(|(name, _)| name.clone()),
+        waits_for_consumer: class.waits_for_consumer,
+        resize: if strategy == CloneStrategy::Copy { Resize { rule: RestoreRule::Larger, ..resize } } else { resize },
+    }))
+}
+
+fn undecided(what: &str, why: &str) -> Decision {
+    Decision::Undecided(Undecided::Unknown(format!("{what}: {why}")))
+}
+
+fn no_class(request: &Request) -> FieldError {
+    let field = format!("{}.storageClassName", request.form.path());
+    match request.storage_class.as_deref() {
+        None => {
+            FieldError::required(field, "no StorageClass is marked as default; name one (kubectl get storageclass)")
+        }
+        Some("") => FieldError::invalid(field, "", "a clone is provisioned, which needs a StorageClass; name one"),
+        Some(name) => FieldError::not_found(
+            field,
+            name,
+            "there is no such StorageClass; kubectl get storageclass lists those that exist",
+        ),
+    }
+}
+
+/// The first wish that somebody has.
+fn wanted(
+    request: &Request,
+    pinned: Option<CloneStrategy>,
+    class: &Class,
+    facts: &Facts,
+) -> Result<(CloneStrategy, ChosenBy), String> {
+    if let Some(strategy) = pinned {
+        return Ok((strategy, ChosenBy::Pinned));
+    }
+    if let Some(strategy) = request.wish {
+        return Ok((strategy, ChosenBy::Requester));
+    }
+    match &facts.cluster_override {
+        Lookup::Present(strategy) => return Ok((*strategy, ChosenBy::Override)),
+        Lookup::Unknown(why) => return Err(why.clone()),
+        Lookup::Absent => {}
+    }
+    match &facts.profile {
+        Lookup::Present(profile) => {
+            if let Some(strategy) = profile.strategy {
+                return Ok((strategy, ChosenBy::Profile));
+            }
+        }
+        Lookup::Unknown(why) => return Err(why.clone()),
+        Lookup::Absent => {}
+    }
+    // An unknown word in the class's annotation counts as none, so that a slip of the admin's doesn't stop everybody.
+    Ok(match class.strategy.as_deref().and_then(|text| text.parse().ok()) {
+        Some(strategy) => (strategy, ChosenBy::StorageClass),
+        None => (CloneStrategy::Snapshot, ChosenBy::Default),
+    })
+}
+
+struct Rung {
+    sizes: SizePlan,
+    snapshot_class: Option<(String, NamedBy)>,
+}
+
+struct Ladder<'a> {
+    class: &'a Class,
+    source: &'a Source,
+    mode: VolumeMode,
+    resize: Resize,
+    facts: &'a Facts,
+}
+
+impl Ladder<'_> {
+    /// Whether a rung can be had; the outer error is that nobody can tell.
+    fn rung(&self, strategy: CloneStrategy) -> Result<Result<Rung, Reason>, String> {
+        Ok(match strategy {
+            CloneStrategy::Copy => self.copy(),
+            CloneStrategy::CsiClone => self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None }),
+            CloneStrategy::Snapshot => match self.shared_storage() {
+                Err(reason) => Err(reason),
+                Ok(sizes) => self.snapshot_class()?.map(|class| Rung { sizes, snapshot_class: Some(class) }),
+            },
+        })
+    }
+
+    /// What snapshot and CSI clone have in common: the driver makes the new volume from the old one.
+    fn shared_storage(&self) -> Result<SizePlan, Reason> {
+        let (source, target) = (self.source, self.class);
+        let Some(driver) = source.driver.present() else {
+            return Err(Reason {
+                code: "NoCsiDriver",
+                message: "the source's volume belongs to no CSI driver".to_owned(),
+                cure: "only a copy of the bytes is possible".to_owned(),
+            });
+        };
+        let source_class = self.facts.source_class.present();
+        match class::compatible(driver, source_class, target) {
+            Ok(()) => {}
+            Err(Mismatch::Driver) => {
+                return Err(Reason {
+                    code: "IncompatibleProvisioners",
+                    message: format!(
+                        "the source is on {driver:?}, StorageClass {:?} on {:?}",
+                        target.name, target.provisioner
+                    ),
+                    cure: format!("choose a StorageClass of {driver:?}"),
+                });
+            }
+            Err(Mismatch::Parameters) => {
+                return Err(Reason {
+                    code: "IncompatibleStorageClasses",
+                    message: format!(
+                        "StorageClass {:?} of the source and {:?} differ in their parameters",
+                        source.class, target.name
+                    ),
+                    cure: format!(
+                        "choose {:?}, or let the admin annotate one of the two with {}",
+                        source.class,
+                        meta::COMPATIBLE_WITH
+                    ),
+                });
+            }
+        }
+        if source.mode != self.mode {
+            return Err(Reason {
+                code: "IncompatibleVolumeModes",
+                message: format!("the source is {}, the clone is to be {}", source.mode, self.mode),
+                cure: format!("ask for volumeMode {}", source.mode),
+            });
+        }
+        size(self.resize.request, self.resize.source, self.resize.rule, self.resize.expands).map_err(|error| Reason {
+            code: "NoVolumeExpansion",
+            message: error.to_string(),
+            cure: format!(
+                "ask for {}, or set allowVolumeExpansion in StorageClass {:?}",
+                self.resize.source.capacity, target.name
+            ),
+        })
+    }
+
+    fn snapshot_class(&self) -> Result<Result<(String, NamedBy), Reason>, String> {
+        let none = |message: String, cure: String| Ok(Err(Reason { code: "NoVolumeSnapshotClass", message, cure }));
+        let driver = &self.class.provisioner;
+        let profile = match &self.facts.profile {
+            Lookup::Unknown(why) => return Err(why.clone()),
+            profile => profile.present().and_then(|p| p.snapshot_class.as_deref()),
+        };
+        match &self.facts.snapshot_classes {
+            Lookup::Unknown(why) => Err(why.clone()),
+            Lookup::Absent => none(
+                "the cluster has no snapshot API (snapshot.storage.k8s.io/v1)".to_owned(),
+                "install the snapshot CRDs and the snapshot controller".to_owned(),
+            ),
+            Lookup::Present(classes) => match (snapshot_class::choose(driver, classes, profile), profile) {
+                (Some((class, by)), _) => Ok(Ok((class.name.clone(), by))),
+                (None, Some(name)) => none(
+                    format!(
+                        "StorageProfile {:?} names VolumeSnapshotClass {name:?}, which driver {driver:?} does not have",
+                        self.class.name
+                    ),
+                    "correct spec.snapshotClass of the StorageProfile".to_owned(),
+                ),
+                (None, None) => none(
+                    format!("there is no VolumeSnapshotClass for driver {driver:?}"),
+                    format!("create a VolumeSnapshotClass with driver: {driver}"),
+                ),
+            },
+        }
+    }
+
+    fn copy(&self) -> Result<Rung, Reason> {
+        if self.source.mode != self.mode {
+            return Err(Reason {
+                code: "IncompatibleVolumeModes",
+                message: format!("the source is {}, the clone is to be {}", self.source.mode, self.mode),
+                cure: format!("ask for volumeMode {}; this version does not convert between the two", self.source.mode),
+            });
+        }
+        // A blank volume is made at any size, so nothing can be refused here that wasn't refused before.
+        let least = self.resize.source.capacity;
+        let request = self.resize.request.unwrap_or(least);
+        Ok(Rung { sizes: SizePlan::exactly(request.max(least)), snapshot_class: None })
+    }
+}

@@ -1,0 +1,206 @@
+//! What a decision may look at. Read by somebody else, whole, and typed; a decision asks nobody anything.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, PersistentVolumeClaim},
+    storage::v1::StorageClass,
+};
+
+use super::{
+    request::VolumeMode,
+    rules::driver::{self, RestoreRule},
+};
+use crate::{
+    api::{Cdi, CloneStrategy, StorageProfile, snapshot::VolumeSnapshotClass},
+    lookup::Lookup,
+    meta,
+    quantity::Bytes,
+};
+
+/// All facts of one decision.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The claim to clone.
+    pub source: Lookup<Source>,
+    /// The StorageClass of the source; absent also when the source names none.
+    pub source_class: Lookup<Class>,
+    /// The StorageClass of the clone: the one named, else the default one.
+    pub target_class: Lookup<Class>,
+    /// Every VolumeSnapshotClass; absent when the cluster has no snapshot API.
+    pub snapshot_classes: Lookup<Vec<SnapshotClass>>,
+    /// `CDI.spec.cloneStrategyOverride`; absent when there is no CDI object or no override in it.
+    pub cluster_override: Lookup<CloneStrategy>,
+    /// The StorageProfile of the clone's class.
+    pub profile: Lookup<Profile>,
+}
+
+/// A claim that is to be cloned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its identity.
+    pub uid: String,
+    /// The StorageClass it names; empty where it names none.
+    pub class: String,
+    /// Its volume mode.
+    pub mode: VolumeMode,
+    /// Its access modes.
+    pub access_modes: Vec<String>,
+    /// What its owner asked for.
+    pub request: Option<Bytes>,
+    /// What it has. Known once it is bound.
+    pub capacity: Option<Bytes>,
+    /// Bound to a volume and not lost.
+    pub bound: bool,
+    /// The CSI driver of its volume.
+    pub driver: Lookup<String>,
+}
+
+impl Source {
+    /// Reads a claim and, once it is bound, its volume.
+    pub fn of(claim: &PersistentVolumeClaim, volume: &Lookup<PersistentVolume>) -> Self {
+        let spec = claim.spec.clone().unwrap_or_default();
+        let status = claim.status.clone().unwrap_or_default();
+        let storage = |map: &BTreeMap<String, _>| map.get("storage").and_then(|q| Bytes::of(q).ok());
+        // A volume counts only when both sides agree on whose it is (CVE-2019-11255).
+        let driver = match volume {
+            Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
+            Lookup::Absent => Lookup::Absent,
+            Lookup::Present(volume) => {
+                let spec = volume.spec.as_ref();
+                let claimed_by = spec.and_then(|s| s.claim_ref.as_ref()).and_then(|c| c.uid.as_ref());
+                if claimed_by == claim.metadata.uid.as_ref() {
+                    spec.and_then(|s| s.csi.as_ref()).map(|csi| csi.driver.clone()).into()
+                } else {
+                    Lookup::Unknown("its PersistentVolume names another claim".to_owned())
+                }
+            }
+        };
+        Self {
+            uid: claim.metadata.uid.clone().unwrap_or_default(),
+            class: spec.storage_class_name.unwrap_or_default(),
+            mode: spec.volume_mode.as_deref().and_then(|m| m.parse().ok()).unwrap_or_default(),
+            access_modes: spec.access_modes.unwrap_or_default(),
+            request: spec.resources.and_then(|r| r.requests).as_ref().and_then(storage),
+            capacity: status.capacity.as_ref().and_then(storage),
+            bound: status.phase.as_deref() == Some("Bound") && claim.metadata.deletion_timestamp.is_none(),
+            driver,
+        }
+    }
+}
+
+/// A StorageClass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Class {
+    /// Its name.
+    pub name: String,
+    /// The driver.
+    pub provisioner: String,
+    /// What the driver is told.
+    pub parameters: BTreeMap<String, String>,
+    /// `allowVolumeExpansion`.
+    pub expands: bool,
+    /// `volumeBindingMode: WaitForFirstConsumer`.
+    pub waits_for_consumer: bool,
+    /// The annotation `cdi.kubevirt.io/clone-strategy`, as it is written.
+    pub strategy: Option<String>,
+    /// How the driver wants a larger restore.
+    pub restore: RestoreRule,
+    /// Names of classes that the admin declares compatible (`smartclone.dev/compatible-with`).
+    pub compatible_with: Vec<String>,
+}
+
+impl Class {
+    /// Reads a StorageClass.
+    pub fn of(class: &StorageClass) -> Self {
+        let annotation = |key: &str| class.metadata.annotations.as_ref().and_then(|a| a.get(key)).cloned();
+        Self {
+            name: class.metadata.name.clone().unwrap_or_default(),
+            provisioner: class.provisioner.clone(),
+            parameters: class.parameters.clone().unwrap_or_default(),
+            expands: class.allow_volume_expansion.unwrap_or_default(),
+            waits_for_consumer: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
+            strategy: annotation(meta::CLASS_CLONE_STRATEGY),
+            restore: driver::restore_rule(&class.provisioner, annotation(meta::RESTORE_SIZE).as_deref()),
+            compatible_with: annotation(meta::COMPATIBLE_WITH)
+                .unwrap_or_default()
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .filter(|name| !name.is_empty())
+                .collect(),
+        }
+    }
+}
+
+/// A VolumeSnapshotClass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotClass {
+    /// Its name.
+    pub name: String,
+    /// The driver.
+    pub driver: String,
+    /// Annotated as the driver's default.
+    pub is_default: bool,
+}
+
+impl SnapshotClass {
+    /// Reads a VolumeSnapshotClass.
+    pub fn of(class: &VolumeSnapshotClass) -> Self {
+        let annotations = class.metadata.annotations.as_ref();
+        Self {
+            name: class.metadata.name.clone().unwrap_or_default(),
+            driver: class.driver.clone(),
+            is_default: annotations.and_then(|a| a.get(meta::DEFAULT_SNAPSHOT_CLASS)).is_some_and(|v| v == "true"),
+        }
+    }
+}
+
+/// What an admin says about a StorageClass in its StorageProfile.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// `spec.cloneStrategy`.
+    pub strategy: Option<CloneStrategy>,
+    /// `spec.snapshotClass`.
+    pub snapshot_class: Option<String>,
+}
+
+impl Profile {
+    /// Reads a StorageProfile.
+    pub fn of(profile: &StorageProfile) -> Self {
+        Self { strategy: profile.spec.clone_strategy, snapshot_class: profile.spec.snapshot_class.clone() }
+    }
+}
+
+/// Which of all classes is the default one, as Kubernetes and CDI choose: one for virtual machines before the general one,
+/// among several the newest, then by name.
+pub fn default_class<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Option<&'a StorageClass> {
+    let marked = |class: &StorageClass, key: &str| {
+        class.metadata.annotations.as_ref().and_then(|a| a.get(key)).is_some_and(|v| v == "true")
+    };
+    classes
+        .into_iter()
+        .filter_map(|class| {
+            let virtual_machines = marked(class, meta::DEFAULT_VIRT_CLASS);
+            (virtual_machines || marked(class, meta::DEFAULT_CLASS)).then_some((virtual_machines, class))
+        })
+        .max_by(|(a_virt, a), (b_virt, b)| {
+            let created = |c: &StorageClass| c.metadata.creation_timestamp.as_ref().map(|t| t.0);
+            a_virt
+                .cmp(b_virt)
+                .then_with(|| created(a).cmp(&created(b)))
+                .then_with(|| b.metadata.name.cmp(&a.metadata.name))
+        })
+        .map(|(_, class)| class)
+}
+
+/// `cloneStrategyOverride` of the CDI object in force: the only one, or among several the oldest, so that a second one changes nothing.
+pub fn strategy_override<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<CloneStrategy> {
+    let age = |cdi: &&Cdi| (cdi.metadata.creation_timestamp.as_ref().map(|t| t.0), cdi.metadata.name.clone());
+    all.into_iter().min_by_key(age)?.spec.clone_strategy_override
+}
+
+/// CDI's own operator, if it manages this object: it writes its version into the status, and nobody else does.
+pub fn operator_of(cdi: &Cdi) -> Option<String> {
+    let version = cdi.status.as_ref()?.operator_version.as_deref().filter(|v| !v.is_empty())?;
+    Some(format!("CDI's own operator (version {version})"))
+}

@@ -1,0 +1,23 @@
+//! How a DataVolume is cloned ([`decide`]), and what to do next about it ([`step`]).
+//!
+//! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
+
+pub mod action;
+pub mod check;
+pub mod decide;
+pub mod facts;
+pub mod objects;
+pub mod plan;
+pub mod request;
+pub mod rules;
+pub mod status;
+pub mod step;
+pub mod wait;
+
+pub use action::{Action, Exact, Kind};
+pub use decide::{Chosen, ChosenBy, Decision, Outcome, Undecided, Verdict, decide};
+pub use facts::Facts;
+pub use plan::{Observed, Plan};
+pub use request::Request;
+pub use step::step;
+pub use wait::Waiting;

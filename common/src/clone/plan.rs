@@ -1,0 +1,400 @@
+//! What a pass looks at ([`Observed`]) and what it concludes ([`Plan`]).
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{Container, PersistentVolumeClaim, Pod, Volume},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::{
+    action::{Action, Exact},
+    decide::Chosen,
+    facts::Facts,
+    request::{Parsed, Request},
+    wait::Waiting,
+};
+use crate::{
+    api::{CloneStrategy, DataVolume, DataVolumeStatus, Phase, snapshot::VolumeSnapshot},
+    lookup::Lookup,
+    meta,
+    mover::{Outcome, Progress},
+    quantity::Bytes,
+};
+
+/// Everything that a pass may look at, read and typed. `now` is part of it.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The time of the pass.
+    pub now: Timestamp,
+    /// The DataVolume itself.
+    pub volume: Target,
+    /// What it asks for.
+    pub parsed: Parsed,
+    /// What the decision needs.
+    pub facts: Facts,
+    /// Whether the source is itself complete; `None` says nothing about it, as for a claim without a DataVolume.
+    pub source_populated: Option<bool>,
+    /// Pods that use the source.
+    pub source_users: Vec<User>,
+    /// Pods that use the clone, other than our own.
+    pub target_users: Vec<User>,
+    /// The clone's claim.
+    pub claim: Lookup<Claim>,
+    /// Our temporary snapshot.
+    pub snapshot: Lookup<Snapshot>,
+    /// Our data mover.
+    pub mover: Lookup<Mover>,
+    /// How far the mover is, as far as it has been heard.
+    pub progress: Option<Progress>,
+    /// Who else works on DataVolumes in this cluster.
+    pub another_controller: Option<String>,
+    /// How movers are made.
+    pub mover_settings: MoverSettings,
+}
+
+/// What the admin says about data movers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoverSettings {
+    /// The image.
+    pub image: String,
+}
+
+/// The DataVolume.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its identity.
+    pub uid: String,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// The strategy written on it, if it was written by us.
+    pub pinned: Option<CloneStrategy>,
+    /// Its fallback reason as it stands.
+    pub fallback: Option<String>,
+    /// Priority class for the pods that work for it.
+    pub priority_class: Option<String>,
+    /// Its status as it stands.
+    pub status: DataVolumeStatus,
+}
+
+impl Target {
+    /// Reads a DataVolume.
+    pub fn of(volume: &DataVolume) -> Self {
+        let meta = &volume.metadata;
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key));
+        Self {
+            name: meta.name.clone().unwrap_or_default(),
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            deleting: meta.deletion_timestamp.is_some(),
+            pinned: annotation(meta::PLAN).and_then(|_| annotation(meta::CLONE_TYPE)?.parse().ok()),
+            fallback: annotation(meta::CLONE_FALLBACK_REASON).cloned(),
+            priority_class: volume.spec.priority_class_name.clone(),
+            status: volume.status.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A pod that uses a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// The pod's name.
+    pub pod: String,
+    /// It has a node, so it may be running.
+    pub scheduled: bool,
+    /// When its containers were started, if they were.
+    pub started: Option<Timestamp>,
+    /// It may write.
+    pub writes: bool,
+}
+
+/// The pods that use `claim` and aren't movers of ours. A pod that has ended uses nothing.
+pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>) -> Vec<User> {
+    let mut users: Vec<_> = pods.into_iter().filter_map(|pod| user(claim, pod)).collect();
+    users.sort_by(|a, b| a.pod.cmp(&b.pod));
+    users
+}
+
+fn user(claim: &str, pod: &Pod) -> Option<User> {
+    let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref());
+    let ended = status.and_then(|s| s.phase.as_deref()).is_some_and(|p| matches!(p, "Succeeded" | "Failed"));
+    let ours = pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(meta::OWNED_BY_UID));
+    if ended || ours {
+        return None;
+    }
+    let volumes = spec.volumes.as_deref().unwrap_or_default();
+    let mut using = volumes
+        .iter()
+        .filter(|v| {
+            v.persistent_volume_claim.as_ref().is_some_and(|c| c.claim_name == claim)
+                // The claim of a generic ephemeral volume is named <pod>-<volume>.
+                || v.ephemeral.is_some() && pod.metadata.name.as_ref().is_some_and(|p| format!("{p}-{}", v.name) == claim)
+        })
+        .peekable();
+    using.peek()?;
+    let containers: Vec<&Container> = spec.containers.iter().chain(spec.init_containers.iter().flatten()).collect();
+    let debugged = spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty());
+    let writes = using.any(|volume| debugged || may_write(volume, &containers));
+    Some(User {
+        pod: pod.metadata.name.clone().unwrap_or_default(),
+        scheduled: spec.node_name.is_some(),
+        started: status.and_then(|s| s.start_time.as_ref()).map(|t| t.0),
+        writes,
+    })
+}
+
+/// A device may always be written to; a mount unless it is read-only everywhere.
+fn may_write(volume: &Volume, containers: &[&Container]) -> bool {
+    if volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true)) {
+        return false;
+    }
+    let device = |c: &&Container| c.volume_devices.iter().flatten().any(|d| d.name == volume.name);
+    let mounted_for_writing =
+        |c: &&Container| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name && m.read_only != Some(true));
+    containers.iter().any(|c| device(c) || mounted_for_writing(c))
+}
+
+fn exact(meta: &ObjectMeta) -> Exact {
+    Exact {
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+    }
+}
+
+/// Ours are those that the DataVolume of this UID controls; a name or a label alone proves nothing.
+fn controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
+    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// The clone's claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which one.
+    pub exact: Exact,
+    /// It belongs to the DataVolume.
+    pub ours: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// `Pending`, `Bound` or `Lost`.
+    pub phase: String,
+    /// What is asked for.
+    pub request: Bytes,
+    /// What there is.
+    pub capacity: Option<Bytes>,
+    /// The device has grown; its file system grows when kubelet mounts it.
+    pub file_system_grows_at_mount: bool,
+    /// The BLAKE3 digest that a completed copy has left on it.
+    pub copied: Option<String>,
+    /// The newest complaint about it.
+    pub complaint: Option<String>,
+}
+
+impl Claim {
+    /// Reads a claim as the DataVolume `uid` sees it.
+    pub fn of(claim: &PersistentVolumeClaim, uid: &str, complaint: Option<String>) -> Self {
+        let (spec, status) = (claim.spec.as_ref(), claim.status.as_ref());
+        let requests = spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+        let storage = |q| Bytes::of(q).ok();
+        Self {
+            exact: exact(&claim.metadata),
+            ours: controlled_by(&claim.metadata, uid),
+            deleting: claim.metadata.deletion_timestamp.is_some(),
+            phase: status.and_then(|s| s.phase.clone()).unwrap_or_default(),
+            request: requests.and_then(|r| r.get("storage")).and_then(storage).unwrap_or_default(),
+            capacity: status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage")).and_then(storage),
+            file_system_grows_at_mount: status
+                .and_then(|s| s.conditions.as_ref())
+                .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
+            copied: claim.metadata.annotations.as_ref().and_then(|a| a.get(meta::COPIED)).cloned(),
+            complaint,
+        }
+    }
+}
+
+/// Our temporary snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which one.
+    pub exact: Exact,
+    /// It belongs to the DataVolume.
+    pub ours: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// A volume may be restored from it.
+    pub ready: bool,
+    /// What a restore needs, as the driver says.
+    pub restore_size: Option<Bytes>,
+    /// What the driver complains about.
+    pub error: Option<String>,
+}
+
+impl Snapshot {
+    /// Reads a snapshot as the DataVolume `uid` sees it.
+    pub fn of(snapshot: &VolumeSnapshot, uid: &str) -> Self {
+        let status = snapshot.status.as_ref();
+        Self {
+            exact: exact(&snapshot.metadata),
+            ours: controlled_by(&snapshot.metadata, uid),
+            deleting: snapshot.metadata.deletion_timestamp.is_some(),
+            ready: status.and_then(|s| s.ready_to_use).unwrap_or_default(),
+            restore_size: status.and_then(|s| s.restore_size.as_ref()).and_then(|q| Bytes::of(q).ok()),
+            error: status.and_then(|s| s.error.as_ref()).map(|e| e.message.clone().unwrap_or_default()),
+        }
+    }
+}
+
+/// Our data mover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mover {
+    /// Which one.
+    pub exact: Exact,
+    /// It belongs to the DataVolume.
+    pub ours: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// What it does.
+    pub state: MoverState,
+}
+
+/// What a data mover does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MoverState {
+    /// Not running yet, and what its pod says about it.
+    Starting(Option<String>),
+    /// Copying.
+    Running,
+    /// Over.
+    Ended {
+        /// When.
+        at: Timestamp,
+        /// How; an end without a word (killed, evicted) is one to be tried again.
+        outcome: Outcome,
+    },
+}
+
+impl Mover {
+    /// Reads a pod as the DataVolume `uid` sees it; `now` stands in for an end whose time is missing.
+    pub fn of(pod: &Pod, uid: &str, now: Timestamp) -> Self {
+        let status = pod.status.clone().unwrap_or_default();
+        let container = status.container_statuses.iter().flatten().next();
+        let ended = container.and_then(|c| c.state.as_ref()).and_then(|s| s.terminated.as_ref());
+        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        let state = match (ended, over) {
+            (Some(ended), _) => {
+                let said = ended.message.as_deref().unwrap_or_default();
+                let unsaid = || Outcome::Retry {
+                    message: format!(
+                        "the pod ended with exit code {} ({}) and without a result",
+                        ended.exit_code,
+                        ended.reason.as_deref().unwrap_or("no reason given")
+                    ),
+                };
+                let outcome = serde_json::from_str(said).unwrap_or_else(|_| unsaid());
+                // A result counts only together with the exit code that belongs to it.
+                let outcome = if i32::from(outcome.exit_code()) == ended.exit_code { outcome } else { unsaid() };
+                MoverState::Ended { at: ended.finished_at.as_ref().map_or(now, |t| t.0), outcome }
+            }
+            (None, true) => {
+                let why = status.message.or(status.reason).unwrap_or_else(|| "no reason given".to_owned());
+                MoverState::Ended {
+                    at: now,
+                    outcome: Outcome::Retry { message: format!("the pod was stopped: {why}") },
+                }
+            }
+            (None, false) => {
+                let state = container.and_then(|c| c.state.as_ref());
+                if state.is_some_and(|s| s.running.is_some()) {
+                    MoverState::Running
+                } else {
+                    let waiting =
+                        state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.message.clone().or(w.reason.clone()));
+                    let unscheduled = status
+                        .conditions
+                        .iter()
+                        .flatten()
+                        .find(|c| c.type_ == "PodScheduled" && c.status == "False")
+                        .and_then(|c| c.message.clone());
+                    MoverState::Starting(unscheduled.or(waiting))
+                }
+            }
+        };
+        Self {
+            exact: exact(&pod.metadata),
+            ours: controlled_by(&pod.metadata, uid),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            state,
+        }
+    }
+}
+
+/// What a pass concludes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Where the clone stands when the actions are done.
+    pub phase: Phase,
+    /// What to write, in this order; at most one of them can't be undone.
+    pub actions: Vec<Action>,
+    /// Who is waited for.
+    pub waiting: Option<Waiting>,
+    /// The decision that is being carried out.
+    pub chosen: Option<Box<Chosen>>,
+    /// How far a copy is.
+    pub progress: Option<Progress>,
+    /// How often the data mover had to be started again.
+    pub restarts: i32,
+    /// Why it is over without a clone.
+    pub failure: Option<String>,
+    /// When to look again although nothing happens.
+    pub look_again_at: Option<Timestamp>,
+}
+
+impl Plan {
+    /// Nothing to do in `phase`.
+    pub(super) fn idle(seen: &Observed, phase: Phase) -> Self {
+        Self {
+            phase,
+            actions: Vec::new(),
+            waiting: None,
+            chosen: None,
+            progress: None,
+            restarts: seen.volume.status.restart_count.unwrap_or_default(),
+            failure: None,
+            look_again_at: None,
+        }
+    }
+
+    pub(super) fn wait(seen: &Observed, phase: Phase, waiting: Waiting) -> Self {
+        Self { waiting: Some(waiting), ..Self::idle(seen, phase) }
+    }
+
+    pub(super) fn act(seen: &Observed, phase: Phase, action: Action) -> Self {
+        Self { actions: vec![action], ..Self::idle(seen, phase) }
+    }
+
+    #[must_use]
+    pub(super) fn and(mut self, action: Action) -> Self {
+        self.actions.push(action);
+        self
+    }
+
+    #[must_use]
+    pub(super) fn with_waiting(mut self, waiting: Waiting) -> Self {
+        self.waiting = Some(waiting);
+        self
+    }
+}
+
+/// The request, where there is one.
+impl Observed {
+    /// See [`Parsed::Clone`].
+    pub fn request(&self) -> Option<&Request> {
+        match &self.parsed {
+            Parsed::Clone(request) => Some(request),
+            Parsed::Wrong(_) | Parsed::NotAClone => None,
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What a DataVolume asks for: parsed once, with every mistake found at once; nothing behind this reads the raw object.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
+use serde::Serialize;
+
+use crate::{
+    api::{CloneStrategy, DataVolume},
+    field::FieldError,
+    meta,
+    quantity::Bytes,
+};
+
+/// The volume mode of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum VolumeMode {
+    /// A mounted file system; what Kubernetes assumes when nothing is said.
+    #[default]
+    Filesystem,
+    /// A raw device.
+    Block,
+}
+
+impl FromStr for VolumeMode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "Filesystem" => Ok(Self::Filesystem),
+            "Block" => Ok(Self::Block),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for VolumeMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Filesystem => "Filesystem",
+            Self::Block => "Block",
+        })
+    }
+}
+
+/// What to do about somebody who may be writing to the source (`smartclone.dev/consistency`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// Wait until nobody can write.
+    #[default]
+    Offline,
+    /// Take the snapshot now; the clone looks as if the power had failed.
+    CrashConsistent,
+}
+
+/// The name and namespace of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct ObjectName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The wanted clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Where the clone goes: the DataVolume's own name and namespace.
+    pub target: ObjectName,
+    /// The claim to clone.
+    pub source: ObjectName,
+    /// `spec.pvc` or `spec.storage`: the path under which a mistake is told, and how gaps are filled.
+    pub form: Form,
+    /// The size, where one is given.
+    pub size: Option<Bytes>,
+    /// The StorageClass, where one is given; an empty name is kept as it is (it means "no class").
+    pub storage_class: Option<String>,
+    /// The volume mode, where one is given.
+    pub volume_mode: Option<VolumeMode>,
+    /// The access modes, possibly none.
+    pub access_modes: Vec<String>,
+    /// The strategy that the requester asked for (`cdi.kubevirt.io/cloneType` at creation).
+    pub wish: Option<CloneStrategy>,
+    /// Whether a dearer strategy than the wanted one is acceptable (`smartclone.dev/fallback`).
+    pub fallback_allowed: bool,
+    /// See [`Consistency`].
+    pub consistency: Consistency,
+}
+
+/// Which of the two forms describes the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `spec.pvc`: used as it is; what is missing is a mistake.
+    Pvc,
+    /// `spec.storage`: what is missing is taken from the source.
+    Storage,
+}
+
+impl Form {
+    /// The field's path.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Pvc => "spec.pvc",
+            Self::Storage => "spec.storage",
+        }
+    }
+
+    /// The path of the size.
+    pub fn size_path(self) -> String {
+        format!("{}.resources.requests.storage", self.path())
+    }
+}
+
+/// What kind of DataVolume this is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Parsed {
+    /// A clone, to be made.
+    Clone(Box<Request>),
+    /// A clone that says something wrong; every mistake is listed.
+    Wrong(Vec<FieldError>),
+    /// An import, an upload or a blank disk: somebody else's.
+    NotAClone,
+}
+
+const ACCESS_MODES: [&str; 4] = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
+
+/// The annotation's path as `kubectl` prints it.
+pub fn annotation_path(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
+}
+
+impl Request {
+    /// Reads a DataVolume. `wish` is taken from the annotation only when the webhook hasn't written it ([`meta::PLAN`] absent).
+    pub fn parse(volume: &DataVolume) -> Parsed {
+        let spec = &volume.spec;
+        let source = spec.source.as_ref().and_then(|s| s.pvc.as_ref());
+        let other_clone = spec.source_ref.is_some() || spec.source.as_ref().is_some_and(|s| s.snapshot.is_some());
+        if other_clone {
+            let field = if spec.source_ref.is_some() { "spec.sourceRef" } else { "spec.source.snapshot" };
+            return Parsed::Wrong(vec![FieldError::forbidden(
+                field,
+                "this version clones claims only; name the PersistentVolumeClaim in spec.source.pvc",
+            )]);
+        }
+        let Some(source) = source else { return Parsed::NotAClone };
+
+        let mut errors = Vec::new();
+        let target = ObjectName {
+            namespace: volume.metadata.namespace.clone().unwrap_or_default(),
+            name: volume.metadata.name.clone().unwrap_or_default(),
+        };
+        let source = ObjectName { namespace: source.namespace.clone(), name: source.name.clone() };
+        if source.name.is_empty() {
+            errors.push(FieldError::required("spec.source.pvc.name", "the name of the claim to clone"));
+        }
+        if source.namespace.is_empty() {
+            errors.push(FieldError::required("spec.source.pvc.namespace", "the namespace of the claim to clone"));
+        } else if source.namespace != target.namespace {
+            errors.push(FieldError::forbidden(
+                "spec.source.pvc.namespace",
+                format!(
+                    "this version clones within one namespace only; create the DataVolume in {:?}, where the source is",
+                    source.namespace
+                ),
+            ));
+        } else if source.name == target.name {
+            errors.push(FieldError::invalid(
+                "spec.source.pvc.name",
+                &source.name,
+                "the clone's claim gets the DataVolume's name, so a claim can't be cloned onto itself; rename the DataVolume",
+            ));
+        }
+
+        let (form, claim) = match (&spec.pvc, &spec.storage) {
+            (Some(pvc), None) => (
+                Form::Pvc,
+                Claim {
+                    resources: pvc.resources.as_ref(),
+                    class: pvc.storage_class_name.as_ref(),
+                    mode: pvc.volume_mode.as_deref(),
+                    access_modes: pvc.access_modes.as_deref().unwrap_or_default(),
+                },
+            ),
+            (None, Some(storage)) => (
+                Form::Storage,
+                Claim {
+                    resources: storage.resources.as_ref(),
+                    class: storage.storage_class_name.as_ref(),
+                    mode: storage.volume_mode.as_deref(),
+                    access_modes: storage.access_modes.as_deref().unwrap_or_default(),
+                },
+            ),
+            (Some(_), Some(_)) => {
+                errors.push(FieldError::forbidden("spec.storage", "give either spec.pvc or spec.storage, not both"));
+                return Parsed::Wrong(errors);
+            }
+            (None, None) => {
+                errors.push(FieldError::required("spec.storage", "describe the clone in spec.storage (or spec.pvc)"));
+                return Parsed::Wrong(errors);
+            }
+        };
+        if form == Form::Pvc {
+            errors.extend(clashing_data_source(volume));
+        }
+        let size = claim.size(form, &mut errors);
+        let volume_mode = claim.volume_mode(form, &mut errors);
+        let access_modes = claim.access_modes(form, &mut errors);
+        let options = Options::read(volume.metadata.annotations.as_ref(), &mut errors);
+        if !errors.is_empty() {
+            return Parsed::Wrong(errors);
+        }
+        Parsed::Clone(Box::new(Self {
+            target,
+            source,
+            form,
+            size,
+            storage_class: claim.class.cloned(),
+            volume_mode,
+            access_modes,
+            wish: options.wish,
+            fallback_allowed: options.fallback_allowed,
+            consistency: options.consistency,
+        }))
+    }
+}
+
+/// A clone's claim gets its data from the clone and from nowhere else.
+fn clashing_data_source(volume: &DataVolume) -> Option<FieldError> {
+    let pvc = volume.spec.pvc.as_ref()?;
+    let field = match (&pvc.data_source, &pvc.data_source_ref, &pvc.volume_name) {
+        (Some(_), _, _) => "spec.pvc.dataSource",
+        (_, Some(_), _) => "spec.pvc.dataSourceRef",
+        (_, _, Some(name)) if !name.is_empty() => "spec.pvc.volumeName",
+        _ => return None,
+    };
+    Some(FieldError::forbidden(field, "the content comes from spec.source; remove one of the two"))
+}
+
+/// The parts that `spec.pvc` and `spec.storage` share.
+struct Claim<'a> {
+    resources: Option<&'a VolumeResourceRequirements>,
+    class: Option<&'a String>,
+    mode: Option<&'a str>,
+    access_modes: &'a [String],
+}
+
+impl Claim<'_> {
+    fn size(&self, form: Form, errors: &mut Vec<FieldError>) -> Option<Bytes> {
+        let path = form.size_path();
+        let requested: Option<&Quantity> =
+            self.resources.and_then(|r| r.requests.as_ref()).and_then(|requests| requests.get("storage"));
+        let Some(quantity) = requested else {
+            if form == Form::Pvc {
+                errors.push(FieldError::required(
+                    path,
+                    "the size of the clone; leave it out only in spec.storage, where the source's size is taken",
+                ));
+            }
+            return None;
+        };
+        match Bytes::of(quantity) {
+            Err(error) => errors.push(FieldError::invalid(path, &quantity.0, error.to_string())),
+            Ok(size) if size < Bytes::MIB => {
+                errors.push(FieldError::invalid(path, &quantity.0, "must be at least 1Mi"));
+            }
+            Ok(size) => return Some(size),
+        }
+        None
+    }
+
+    fn volume_mode(&self, form: Form, errors: &mut Vec<FieldError>) -> Option<VolumeMode> {
+        let text = self.mode?;
+        let mode = text.parse().ok();
+        if mode.is_none() {
+            let path = format!("{}.volumeMode", form.path());
+            errors.push(FieldError::not_supported(path, text, "supported values: \"Block\", \"Filesystem\""));
+        }
+        mode
+    }
+
+    fn access_modes(&self, form: Form, errors: &mut Vec<FieldError>) -> Vec<String> {
+        let path = format!("{}.accessModes", form.path());
+        if form == Form::Pvc && self.access_modes.is_empty() {
+            errors.push(FieldError::required(path.as_str(), "at least one access mode, such as ReadWriteOnce"));
+        }
+        for (at, mode) in self.access_modes.iter().enumerate().filter(|(_, m)| !ACCESS_MODES.contains(&m.as_str())) {
+            let supported =
+                "supported values: \"ReadWriteOnce\", \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOncePod\"";
+            errors.push(FieldError::not_supported(format!("{path}[{at}]"), mode, supported));
+        }
+        self.access_modes.to_vec()
+    }
+}
+
+/// What the annotations ask for.
+struct Options {
+    wish: Option<CloneStrategy>,
+    fallback_allowed: bool,
+    consistency: Consistency,
+}
+
+impl Options {
+    fn read(annotations: Option<&BTreeMap<String, String>>, errors: &mut Vec<FieldError>) -> Self {
+        let get = |key: &str| annotations.and_then(|a| a.get(key)).map(String::as_str);
+        let mut wrong = |key: &str, value: &str, supported: &str| {
+            errors.push(FieldError::not_supported(
+                annotation_path(key),
+                value,
+                format!("supported values: {supported}"),
+            ));
+        };
+        let wish = match get(meta::CLONE_TYPE) {
+            None => None,
+            Some(text) => {
+                let wish = text.parse().ok();
+                if wish.is_none() {
+                    wrong(meta::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
+                }
+                // With a plan beside it the strategy is our own earlier decision, not somebody's wish.
+                wish.filter(|_| get(meta::PLAN).is_none())
+            }
+        };
+        let fallback_allowed = match get(meta::FALLBACK) {
+            None | Some("Allowed") => true,
+            Some("Never") => false,
+            Some(text) => {
+                wrong(meta::FALLBACK, text, "\"Allowed\", \"Never\"");
+                true
+            }
+        };
+        let consistency = match get(meta::CONSISTENCY) {
+            None | Some("Offline") => Consistency::Offline,
+            Some("CrashConsistent") => Consistency::CrashConsistent,
+            Some(text) => {
+                wrong(meta::CONSISTENCY, text, "\"Offline\", \"CrashConsistent\"");
+                Consistency::Offline
+            }
+        };
+        Self { wish, fallback_allowed, consistency }
+    }
+}

@@ -1,0 +1,6 @@
+//! One rule, one function, with its reason.
+
+pub mod class;
+pub mod driver;
+pub mod size;
+pub mod snapshot_class;

@@ -1,0 +1,158 @@
+//! How large the clone is made, and how it gets there.
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::driver::RestoreRule;
+use crate::quantity::Bytes;
+
+/// What is known about the size of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceSize {
+    /// What its owner asked for; never more than it has.
+    pub request: Bytes,
+    /// What it has: its data may reach to here.
+    pub capacity: Bytes,
+    /// What the driver says a restore of the snapshot needs; 0 and absent mean that it doesn't know.
+    pub restore_size: Option<Bytes>,
+}
+
+/// The sizes of a clone's claim in the order in which they are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SizePlan {
+    /// Requested when the claim is created.
+    pub create_at: Bytes,
+    /// Requested at the end.
+    pub finally: Bytes,
+}
+
+impl SizePlan {
+    /// Created at the size that it keeps.
+    pub fn exactly(size: Bytes) -> Self {
+        Self { create_at: size, finally: size }
+    }
+
+    /// Has to be expanded after it was created.
+    pub fn grows(&self) -> bool {
+        self.finally > self.create_at
+    }
+}
+
+/// Why there is no such clone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SizeError {
+    /// Some of the source's data would be cut off.
+    #[error("smaller than the source; ask for at least {least}")]
+    TooSmall {
+        /// The smallest size that is accepted.
+        least: Bytes,
+    },
+    /// The driver restores at the source's size only and the class can't grow it.
+    #[error("the driver restores at the source's size only, and the StorageClass does not allow expansion")]
+    NoExpansion,
+}
+
+/// The sizes of a clone that was asked to have `request` bytes (none: as large as the source).
+///
+/// A restored volume may never be smaller than its source: some drivers refuse, some truncate. What the driver says a restore needs is
+/// only a hint: 0 and absent mean "unknown", and one driver reports the bytes in use instead (128 MiB of 1 GiB), so the source's
+/// capacity is the lower bound. A source that asked for 1G and got 1Gi may be cloned by asking for 1G again, as CDI allows; the clone
+/// then gets what the source has.
+pub fn size(
+    request: Option<Bytes>,
+    source: SourceSize,
+    rule: RestoreRule,
+    expands: bool,
+) -> Result<SizePlan, SizeError> {
+    let request = request.unwrap_or(source.capacity);
+    let accepted_from = source.request.min(source.capacity);
+    if request < accepted_from {
+        return Err(SizeError::TooSmall { least: accepted_from });
+    }
+    let least = source.capacity.max(source.restore_size.unwrap_or_default());
+    match rule {
+        _ if request <= least => Ok(SizePlan::exactly(least)),
+        RestoreRule::Larger => Ok(SizePlan::exactly(request)),
+        RestoreRule::SourceSizeOnly if expands => Ok(SizePlan { create_at: least, finally: request }),
+        RestoreRule::SourceSizeOnly => Err(SizeError::NoExpansion),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::{RestoreRule::*, *};
+
+    const fn gi(n: u64) -> Bytes {
+        Bytes(n << 30)
+    }
+    const fn mi(n: u64) -> Bytes {
+        Bytes(n << 20)
+    }
+    fn source(size: Bytes) -> SourceSize {
+        SourceSize { request: size, capacity: size, restore_size: None }
+    }
+    fn restored(size: Bytes, restore_size: Bytes) -> SourceSize {
+        SourceSize { restore_size: Some(restore_size), ..source(size) }
+    }
+
+    #[rstest]
+    #[case::same_size(Some(gi(1)), source(gi(1)), SourceSizeOnly, true, Ok(SizePlan::exactly(gi(1))))]
+    #[case::not_said(None, source(gi(3)), Larger, true, Ok(SizePlan::exactly(gi(3))))]
+    #[case::larger_at_once(Some(gi(2)), source(gi(1)), Larger, false, Ok(SizePlan::exactly(gi(2))))]
+    #[case::grows_after_restore(Some(gi(2)), source(gi(1)), SourceSizeOnly, true, Ok(SizePlan { create_at: gi(1), finally: gi(2) }))]
+    #[case::cannot_grow(Some(gi(2)), source(gi(1)), SourceSizeOnly, false, Err(SizeError::NoExpansion))]
+    #[case::smaller_names_the_least(Some(mi(900)), source(gi(1)), Larger, true, Err(SizeError::TooSmall { least: gi(1) }))]
+    #[case::driver_reports_used_bytes(
+        Some(gi(1)),
+        restored(gi(1), mi(128)),
+        SourceSizeOnly,
+        true,
+        Ok(SizePlan::exactly(gi(1)))
+    )]
+    #[case::driver_reports_nothing(Some(gi(1)), restored(gi(1), Bytes(0)), Larger, true, Ok(SizePlan::exactly(gi(1))))]
+    #[case::driver_wants_more(Some(gi(1)), restored(gi(1), mi(1100)), Larger, true, Ok(SizePlan::exactly(mi(1100))))]
+    #[case::rounded_by_the_driver(
+        Some(Bytes(1_000_000_000)), SourceSize { request: Bytes(1_000_000_000), capacity: gi(1), restore_size: None },
+        SourceSizeOnly, false, Ok(SizePlan::exactly(gi(1))))]
+    fn sizes(
+        #[case] request: Option<Bytes>,
+        #[case] source: SourceSize,
+        #[case] rule: RestoreRule,
+        #[case] expands: bool,
+        #[case] expected: Result<SizePlan, SizeError>,
+    ) {
+        assert_eq!(size(request, source, rule, expands), expected);
+    }
+
+    prop_compose! {
+        fn sources()(capacity in 1u64..1 << 50, request in 1u64..1 << 50, restore in proptest::option::of(0u64..1 << 51)) -> SourceSize {
+            SourceSize { request: Bytes(request.min(capacity)), capacity: Bytes(capacity), restore_size: restore.map(Bytes) }
+        }
+    }
+
+    proptest! {
+        /// Whatever the numbers, nobody's disk is cut short, and nobody gets less than was asked for.
+        #[test]
+        fn never_smaller_than_the_source(
+            request in proptest::option::of(1u64..1 << 51), source in sources(), exact: bool, expands: bool,
+        ) {
+            let rule = if exact { SourceSizeOnly } else { Larger };
+            match size(request.map(Bytes), source, rule, expands) {
+                Ok(plan) => {
+                    prop_assert!(plan.create_at >= source.capacity);
+                    prop_assert!(plan.finally >= plan.create_at && plan.finally >= request.map(Bytes).unwrap_or_default());
+                    prop_assert!(expands || !plan.grows());
+                }
+                // What the refusal advises is accepted.
+                Err(SizeError::TooSmall { least }) => {
+                    prop_assert!(size(Some(least), source, rule, expands).is_ok());
+                }
+                Err(SizeError::NoExpansion) => prop_assert!(exact && !expands),
+            }
+        }
+    }
+}

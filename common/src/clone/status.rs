@@ -1,0 +1,130 @@
+//! What a user reads in `kubectl describe datavolume`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    plan::{MoverState, Observed, Plan},
+    step::waiting_since,
+};
+use crate::{
+    api::{CloneStatus, DataVolumeStatus, Phase, WaitingFor},
+    condition::{self, Observation, types},
+    meta,
+};
+
+/// The status that follows from a pass. Equal to the one on record when nothing has changed, so that a second pass writes nothing.
+pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
+    let old = &seen.volume.status;
+    let since = plan.waiting.as_ref().map(|waiting| waiting_since(seen, waiting));
+    let conditions =
+        condition::merge(&old.conditions, &[bound(seen, plan), running(seen, plan), ready(seen, plan)], seen.now);
+    let chosen = plan.chosen.as_ref();
+    let old_clone = old.clone.clone().unwrap_or_default();
+    let snapshot = seen.snapshot.present().filter(|s| s.ours).map(|s| s.exact.name.clone());
+    DataVolumeStatus {
+        claim_name: seen
+            .claim
+            .present()
+            .filter(|c| c.ours)
+            .map(|_| seen.volume.name.clone())
+            .or_else(|| old.claim_name.clone()),
+        phase: plan.phase,
+        progress: Some(progress(plan, old)),
+        restart_count: (plan.restarts > 0).then_some(plan.restarts),
+        conditions,
+        clone: Some(CloneStatus {
+            strategy: seen.volume.pinned.or(chosen.map(|c| c.strategy)).or(old_clone.strategy),
+            fallback_reason: chosen
+                .and_then(|c| c.fallback.as_ref())
+                .map(ToString::to_string)
+                .or_else(|| seen.volume.fallback.clone()),
+            source_uid: chosen.map(|c| c.source_uid.clone()).or(old_clone.source_uid.clone()),
+            create_size: chosen.map(|c| c.sizes.create_at.into()).or(old_clone.create_size.clone()),
+            final_size: chosen.map(|c| c.sizes.finally.into()).or(old_clone.final_size.clone()),
+            snapshot_name: if plan.phase == Phase::Succeeded { None } else { snapshot },
+            waiting_for: plan.waiting.as_ref().map(|waiting| WaitingFor {
+                reason: Some(waiting.reason().to_owned()),
+                message: Some(waiting.message()),
+                since: since.map(Time),
+            }),
+            ..old_clone
+        }),
+    }
+}
+
+/// CDI's words: `N/A` for what takes no time worth measuring, `12.34%` for a copy, `100.0%` at the end.
+fn progress(plan: &Plan, old: &DataVolumeStatus) -> String {
+    match (&plan.phase, plan.progress) {
+        (Phase::Succeeded, _) => "100.0%".to_owned(),
+        (Phase::CloneInProgress, Some(progress)) => {
+            // The last hundredth is the verification's.
+            let per_myriad = progress.per_myriad().min(9_999);
+            format!("{}.{:02}%", per_myriad / 100, per_myriad % 100)
+        }
+        (Phase::CloneInProgress, None) => old.progress.clone().unwrap_or_else(|| "N/A".to_owned()),
+        _ => "N/A".to_owned(),
+    }
+}
+
+fn bound(seen: &Observed, plan: &Plan) -> Observation {
+    let name = &seen.volume.name;
+    let (status, reason, message) = match seen.claim.present().filter(|c| c.ours) {
+        Some(claim) if claim.phase == "Bound" => (true, "Bound", format!("PersistentVolumeClaim {name} is bound")),
+        Some(claim) if claim.phase == "Lost" => {
+            (false, "ClaimLost", format!("PersistentVolumeClaim {name} has lost its volume"))
+        }
+        Some(_) => {
+            (false, "Pending", told(seen, plan).unwrap_or_else(|| format!("PersistentVolumeClaim {name} is pending")))
+        }
+        None => match &plan.waiting {
+            Some(waiting) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
+            None => (false, "NotFound", format!("PersistentVolumeClaim {name} does not exist yet")),
+        },
+    };
+    Observation { kind: types::BOUND, status: Some(status), reason, message }
+}
+
+fn running(seen: &Observed, plan: &Plan) -> Observation {
+    let (status, reason, message) = match (&plan.phase, &plan.waiting) {
+        (Phase::Succeeded, _) => (false, "Completed", "Clone complete".to_owned()),
+        (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
+        (_, Some(waiting)) => (!waiting.needs_somebody(), waiting.reason(), told(seen, plan).unwrap_or_default()),
+        (Phase::CloneInProgress, None) => {
+            let copying = seen.mover.present().is_some_and(|m| m.state == MoverState::Running);
+            let message = if copying { "The data is being copied" } else { "The copy is being recorded" };
+            (true, "CopyInProgress", message.to_owned())
+        }
+        (_, None) => (true, "CloneRunning", "The clone is under way".to_owned()),
+    };
+    Observation { kind: types::RUNNING, status: Some(status), reason, message }
+}
+
+fn ready(seen: &Observed, plan: &Plan) -> Observation {
+    let (status, reason, message) = match (&plan.phase, &plan.waiting) {
+        (Phase::Succeeded, _) => (true, "Ready", "The clone is complete and may be used".to_owned()),
+        (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
+        (_, Some(waiting)) if waiting.needs_somebody() => {
+            (false, waiting.reason(), told(seen, plan).unwrap_or_default())
+        }
+        _ => (false, "TransferRunning", "The clone is under way".to_owned()),
+    };
+    Observation { kind: types::READY, status: Some(status), reason, message }
+}
+
+/// What is waited for, and that it is late if it is.
+fn told(seen: &Observed, plan: &Plan) -> Option<String> {
+    let waiting = plan.waiting.as_ref()?;
+    let since = waiting_since(seen, waiting);
+    let late = since.saturating_add(waiting.expected()).is_ok_and(|limit| limit <= seen.now);
+    Some(if late {
+        format!(
+            "{}. Waiting since {since:.0}, longer than the {} min that it should take at most; kubectl get events, and the log of \
+             the storage driver, may tell why. Annotate a new DataVolume with {}: copy to do without the driver's help",
+            waiting.message(),
+            waiting.expected().as_secs() / 60,
+            meta::CLONE_TYPE,
+        )
+    } else {
+        waiting.message()
+    })
+}

@@ -1,0 +1,186 @@
+//! What has to happen elsewhere before the next step. Each is woken by a watch, none by a timer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::request::ObjectName;
+use crate::field::{self, FieldError};
+
+/// Who is waited for. One value feeds condition, event and metric, so they can't disagree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waiting {
+    /// The source doesn't exist yet.
+    SourceMissing(ObjectName),
+    /// The source has no volume yet.
+    SourceNotBound(ObjectName),
+    /// The source is itself still being filled by a DataVolume.
+    SourceNotPopulated(ObjectName),
+    /// Somebody may be writing to the source.
+    SourceInUse(Vec<String>),
+    /// The DataVolume can't be carried out as it is written.
+    Invalid(Vec<FieldError>),
+    /// Something could not be read.
+    CouldNotTell(String),
+    /// The driver hasn't finished the snapshot.
+    SnapshotNotReady {
+        /// What the driver reports, if it reports a failure.
+        driver_says: Option<String>,
+    },
+    /// The volume isn't provisioned and bound yet.
+    ClaimNotBound {
+        /// The newest complaint about the claim, if there is one.
+        driver_says: Option<String>,
+    },
+    /// The class binds when a pod uses the claim.
+    FirstConsumer,
+    /// The volume hasn't its final size yet.
+    NotExpanded,
+    /// The data mover's pod isn't running.
+    MoverNotRunning {
+        /// What its pod says.
+        pod_says: Option<String>,
+    },
+    /// The data mover failed and is started again.
+    MoverFailed {
+        /// What it said.
+        message: String,
+        /// When it is started again.
+        again_at: Timestamp,
+    },
+    /// Somebody uses the clone before it is complete.
+    TargetInUse(Vec<String>),
+    /// An object of the name that we need belongs to somebody else.
+    Foreign {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// An object of ours is being deleted and has to be gone first.
+    BeingDeleted {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The API server refused a write.
+    Refused {
+        /// Because of a quota.
+        quota: bool,
+        /// Its words.
+        message: String,
+    },
+    /// CDI's own controllers run in this cluster.
+    AnotherController(String),
+}
+
+impl Waiting {
+    /// One word, stable: condition reason, event reason, metric label. CDI's where CDI has one.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::SourceMissing(_) => "CloneWithoutSource",
+            Self::SourceNotBound(_) => "CloneSourceNotBound",
+            Self::SourceNotPopulated(_) => "CloneSourceNotPopulated",
+            Self::SourceInUse(_) => "CloneSourceInUse",
+            Self::Invalid(_) => "CloneValidationFailed",
+            Self::CouldNotTell(_) => "CouldNotTell",
+            Self::SnapshotNotReady { .. } => "SnapshotNotReady",
+            Self::ClaimNotBound { .. } => "ClaimNotBound",
+            Self::FirstConsumer => "WaitForFirstConsumer",
+            Self::NotExpanded => "VolumeNotExpanded",
+            Self::MoverNotRunning { .. } => "CloneMoverNotRunning",
+            Self::MoverFailed { .. } => "CloneMoverFailed",
+            Self::TargetInUse(_) => "CloneTargetInUse",
+            Self::Foreign { .. } => "ErrResourceExists",
+            Self::BeingDeleted { .. } => "ErrResourceMarkedForDeletion",
+            Self::Refused { quota: true, .. } => "ErrExceededQuota",
+            Self::Refused { quota: false, .. } => "ErrRefused",
+            Self::AnotherController(_) => "AnotherController",
+        }
+    }
+
+    /// What is waited for and what the user can do about it, in a sentence or two.
+    pub fn message(&self) -> String {
+        match self {
+            Self::SourceMissing(source) => {
+                format!("The source PersistentVolumeClaim {source} does not exist; the clone starts when it appears")
+            }
+            Self::SourceNotBound(source) => format!(
+                "The source PersistentVolumeClaim {source} has no volume yet; kubectl describe pvc tells what it waits for"
+            ),
+            Self::SourceNotPopulated(source) => {
+                format!("The source PersistentVolumeClaim {source} is still being filled by its own DataVolume")
+            }
+            Self::SourceInUse(pods) => format!(
+                "The source may be written to by {}; stop them, or annotate a new DataVolume with smartclone.dev/consistency: \
+                 CrashConsistent to clone a snapshot of the running disk",
+                named(pods)
+            ),
+            Self::Invalid(errors) => field::joined(errors),
+            Self::CouldNotTell(why) => format!("Could not be decided yet: {why}"),
+            Self::SnapshotNotReady { driver_says: None } => "The storage driver is taking the snapshot".to_owned(),
+            Self::SnapshotNotReady { driver_says: Some(text) } => {
+                format!("The storage driver has not taken the snapshot yet and reports: {text}")
+            }
+            Self::ClaimNotBound { driver_says: None } => "The storage driver is making the volume".to_owned(),
+            Self::ClaimNotBound { driver_says: Some(text) } => {
+                format!("The storage driver has not made the volume yet and reports: {text}")
+            }
+            Self::FirstConsumer => {
+                "The StorageClass makes the volume when a pod uses the claim (WaitForFirstConsumer); start a pod"
+                    .to_owned()
+            }
+            Self::NotExpanded => "The storage driver is expanding the volume".to_owned(),
+            Self::MoverNotRunning { pod_says: None } => "The pod that copies the data is starting".to_owned(),
+            Self::MoverNotRunning { pod_says: Some(text) } => {
+                format!("The pod that copies the data is not running: {text}")
+            }
+            Self::MoverFailed { message, again_at } => {
+                format!("The copy failed and is tried again at {again_at:.0}: {message}")
+            }
+            Self::TargetInUse(pods) => {
+                format!("The clone is not complete and already used by {}; stop them until it is", named(pods))
+            }
+            Self::Foreign { kind, name } => format!(
+                "A {kind} {name:?} exists and does not belong to this DataVolume; it is left alone: delete or rename one of the two"
+            ),
+            Self::BeingDeleted { kind, name } => format!("The {kind} {name:?} is being deleted"),
+            Self::Refused { message, .. } => format!("The API server refused to go on: {message}"),
+            Self::AnotherController(which) => {
+                format!("{which} runs in this cluster; smartclone stays passive until it is removed")
+            }
+        }
+    }
+
+    /// A machine is at work and reports no trouble; anything else is for somebody to look at.
+    pub fn needs_somebody(&self) -> bool {
+        match self {
+            Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => driver_says.is_some(),
+            Self::MoverNotRunning { pod_says } => pod_says.is_some(),
+            Self::NotExpanded | Self::BeingDeleted { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// How long it may reasonably take. Later than that the user is told that it is late.
+    pub fn expected(&self) -> Duration {
+        const MINUTE: u64 = 60;
+        Duration::from_secs(match self {
+            Self::SnapshotNotReady { .. } | Self::ClaimNotBound { .. } | Self::NotExpanded => 10 * MINUTE,
+            Self::MoverNotRunning { .. } | Self::CouldNotTell(_) | Self::BeingDeleted { .. } => 2 * MINUTE,
+            // These wait for people.
+            _ => 24 * 60 * MINUTE,
+        })
+    }
+}
+
+/// The first three, and how many more.
+fn named(pods: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = pods.iter().take(SHOWN).map(|pod| format!("pod {pod:?}")).collect::<Vec<_>>().join(", ");
+    match pods.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

@@ -1,0 +1,124 @@
+//! Everything that a pass reads, kept up to date by watches. A pass asks nobody and waits for nobody; what a cache has not seen
+//! yet is *unknown*, not absent, and its arrival starts another pass.
+
+use std::{
+    fmt::Debug,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+};
+
+use common::lookup::Lookup;
+use config::admin::ReadyHandle;
+use futures::{Stream, StreamExt};
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+const STARTING: u8 = 0;
+const SYNCED: u8 = 1;
+const MISSING: u8 = 2;
+
+/// The objects of one kind.
+pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
+    store: Store<K>,
+    state: Arc<AtomicU8>,
+}
+
+impl<K> Clone for Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), state: Arc::clone(&self.state) }
+    }
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
+    /// A cache, and the stream that fills it: it yields every object that was written or deleted, after the cache has it.
+    /// `ready` is met once the first list is complete, or once it is certain that the cluster doesn't know the kind. `strip` drops what
+    /// nobody reads.
+    pub fn watch(
+        api: Api<K>,
+        config: watcher::Config,
+        ready: ReadyHandle,
+        strip: fn(&mut K),
+    ) -> (Self, impl Stream<Item = K> + Send) {
+        let (store, writer) = reflector::store();
+        let state = Arc::new(AtomicU8::new(STARTING));
+        let seen = Arc::clone(&state);
+        let stream = watcher(api, config).default_backoff().modify(strip);
+        let touched = reflector::reflector(writer, stream)
+            .inspect(move |event| match event {
+                Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
+                    seen.store(SYNCED, Ordering::Release);
+                    ready.ready();
+                }
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Err(error) => {
+                    if unknown_kind(error) {
+                        seen.store(MISSING, Ordering::Release);
+                        ready.ready();
+                    } else {
+                        warn!(kind = %K::kind(&()), error = %config::Chain(error), "a watch was interrupted");
+                    }
+                }
+            })
+            .touched_objects()
+            .filter_map(|event| std::future::ready(event.ok()));
+        (Self { store, state }, touched)
+    }
+
+    /// The object of this name.
+    pub fn get(&self, namespace: Option<&str>, name: &str) -> Lookup<Arc<K>> {
+        let mut reference = ObjectRef::new(name);
+        reference.namespace = namespace.map(ToOwned::to_owned);
+        self.known().map_or_else(Lookup::Unknown, |()| self.store.get(&reference).into())
+    }
+
+    /// All objects, or why they aren't known. Absent when the cluster doesn't know the kind.
+    pub fn all(&self) -> Lookup<Vec<Arc<K>>> {
+        match self.known() {
+            Err(why) => Lookup::Unknown(why),
+            Ok(()) if self.state.load(Ordering::Acquire) == MISSING => Lookup::Absent,
+            Ok(()) => Lookup::Present(self.store.state()),
+        }
+    }
+
+    /// All objects that are known, for those who look again when more become known.
+    pub fn known_objects(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
+    /// The store itself, for kube's controller.
+    pub fn store(&self) -> Store<K> {
+        self.store.clone()
+    }
+
+    fn known(&self) -> Result<(), String> {
+        match self.state.load(Ordering::Acquire) {
+            STARTING => Err(format!("{} objects have not been listed yet", K::kind(&()))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The API server has no such kind (its CRD is not installed).
+fn unknown_kind(error: &watcher::Error) -> bool {
+    let cause = match error {
+        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
+        _ => return false,
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 404)
+}

@@ -1,0 +1,90 @@
+//! What the controller counts. Labels are words from our own types, never names of objects.
+
+use std::{sync::Arc, time::Instant};
+
+use common::api::Phase;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+use crate::Error;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Result {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ActionLabels {
+    action: &'static str,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    phase: &'static str,
+}
+
+/// The controller's metrics.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    passes: Family<Result, Histogram, fn() -> Histogram>,
+    actions: Family<ActionLabels, Counter>,
+    phases: Family<PhaseLabels, Counter>,
+}
+
+fn durations() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 8))
+}
+
+impl Metrics {
+    /// Metrics that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let inner = Inner {
+            passes: Family::new_with_constructor(durations),
+            actions: Family::default(),
+            phases: Family::default(),
+        };
+        registry.register("reconcile_duration_seconds", "Passes over a DataVolume by result", inner.passes.clone());
+        registry.register("actions", "Writes to the cluster by kind and result", inner.actions.clone());
+        registry.register("phases", "DataVolumes that entered a phase", inner.phases.clone());
+        Self(Arc::new(inner))
+    }
+
+    /// A pass begins.
+    pub fn pass(&self) -> Pass {
+        Pass { metrics: self.clone(), start: Instant::now() }
+    }
+
+    /// A write was attempted.
+    pub fn action(&self, action: &'static str, done: bool) {
+        self.0.actions.get_or_create(&ActionLabels { action, result: if done { "done" } else { "failed" } }).inc();
+    }
+
+    /// A DataVolume entered `phase`.
+    pub fn phase(&self, phase: Phase) {
+        self.0.phases.get_or_create(&PhaseLabels { phase: phase.as_str() }).inc();
+    }
+}
+
+/// A pass under way.
+pub struct Pass {
+    metrics: Metrics,
+    start: Instant,
+}
+
+impl Pass {
+    /// It has ended.
+    pub fn done<T>(self, outcome: &std::result::Result<T, Error>) {
+        let result = outcome.as_ref().map_or_else(Error::reason, |_| "done");
+        self.metrics.0.passes.get_or_create(&Result { result }).observe(self.start.elapsed().as_secs_f64());
+    }
+}

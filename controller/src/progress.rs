@@ -1,0 +1,148 @@
+//! How far data movers are: their logs, followed. A log is pushed to us while it is written, so nothing is polled, and the mover
+//! needs neither a network nor an account.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use common::{
+    api::DataVolume,
+    clone::{Observed, Plan, plan::MoverState},
+    mover::Progress,
+};
+use config::shutdown::Shutdown;
+use futures::{AsyncBufReadExt, Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, api::LogParams, runtime::reflector::ObjectRef};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::debug;
+
+/// A status is written at most this often for progress alone.
+const STEP: Duration = Duration::from_secs(1);
+
+/// A mover says something at least every few seconds; a log that is silent for this long is given up, and followed anew by the next pass.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Movers that may be followed at once, waiting to be taken up.
+const QUEUE: usize = 1024;
+
+#[derive(Clone)]
+struct Followed {
+    volume: ObjectRef<DataVolume>,
+    uid: String,
+    namespace: String,
+    pod: String,
+}
+
+/// What is known of the progress of every mover.
+#[derive(Clone)]
+pub struct ProgressBook {
+    pages: Arc<Mutex<HashMap<String, Option<Progress>>>>,
+    follow: mpsc::Sender<Followed>,
+}
+
+/// The other end of a [`ProgressBook`], to be run as a service.
+pub struct Follower {
+    book: ProgressBook,
+    requests: mpsc::Receiver<Followed>,
+    progressed: mpsc::Sender<ObjectRef<DataVolume>>,
+}
+
+impl ProgressBook {
+    /// A book, the service that fills it, and a stream of the DataVolumes for which there is news.
+    pub fn new() -> (Self, Follower, impl Stream<Item = ObjectRef<DataVolume>> + Send) {
+        let (follow, requests) = mpsc::channel(QUEUE);
+        let (progressed, news) = mpsc::channel(QUEUE);
+        let book = Self { pages: Arc::default(), follow };
+        (book.clone(), Follower { book, requests, progressed }, ReceiverStream::new(news))
+    }
+
+    /// The last that was heard from the mover of the DataVolume `uid`.
+    pub fn of(&self, uid: &str) -> Option<Progress> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(uid).copied().flatten()
+    }
+
+    /// Sees that a mover which is running is listened to.
+    pub fn follow(&self, seen: &Observed, _plan: &Plan) {
+        let Some(mover) = seen.mover.present().filter(|m| m.state == MoverState::Running && !m.deleting) else {
+            return;
+        };
+        let volume = &seen.volume;
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.contains_key(&volume.uid) {
+            return;
+        }
+        let followed = Followed {
+            volume: ObjectRef::new(&volume.name).within(&volume.namespace),
+            uid: volume.uid.clone(),
+            namespace: volume.namespace.clone(),
+            pod: mover.exact.name.clone(),
+        };
+        // A full queue is no loss: the mover's next event brings us here again.
+        if self.follow.try_send(followed).is_ok() {
+            pages.insert(volume.uid.clone(), None);
+        }
+    }
+
+    fn turn(&self, uid: &str, progress: Progress) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.to_owned(), Some(progress));
+    }
+
+    fn forget(&self, uid: &str) {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+impl Follower {
+    /// Listens to movers until the process ends.
+    pub async fn run(mut self, client: Client, shutdown: Shutdown) {
+        let mut listening = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.draining() => return,
+                Some(_) = listening.join_next() => {}
+                Some(followed) = self.requests.recv() => {
+                    let (book, news, client) = (self.book.clone(), self.progressed.clone(), client.clone());
+                    listening.spawn(async move {
+                        let heard = listen(&followed, &book, &news, client).await;
+                        if let Err(error) = heard {
+                            debug!(pod = followed.pod, error = %config::Chain(&error), "a mover's log ended");
+                        }
+                        book.forget(&followed.uid);
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn listen(
+    followed: &Followed,
+    book: &ProgressBook,
+    news: &mpsc::Sender<ObjectRef<DataVolume>>,
+    client: Client,
+) -> Result<(), kube::Error> {
+    let pods: Api<Pod> = Api::namespaced(client, &followed.namespace);
+    let params = LogParams { follow: true, ..LogParams::default() };
+    let mut lines = pods.log_stream(&followed.pod, &params).await?.lines();
+    let mut told: Option<Instant> = None;
+    while let Ok(Some(line)) = timeout(SILENCE, lines.next()).await.map(|line| line.and_then(Result::ok)) {
+        // Anything that isn't progress is for people.
+        let Ok(progress) = serde_json::from_str(&line) else { continue };
+        book.turn(&followed.uid, progress);
+        if told.is_none_or(|told| told.elapsed() >= STEP) {
+            told = Some(Instant::now());
+            if news.send(followed.volume.clone()).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
