@@ -33,6 +33,7 @@
 
 pub mod admin;
 pub mod args;
+pub mod cache;
 pub mod client;
 mod error;
 mod listen;

@@ -2,9 +2,9 @@
 //!
 //! A pass is five steps: observe (reads), plan (opinions; in `common`), check (the invariants), apply (writes), report (status, events).
 
-pub mod cache;
 pub mod clone;
 mod error;
+pub mod manifests;
 mod metrics;
 mod progress;
 mod run;

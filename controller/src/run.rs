@@ -16,6 +16,7 @@ use common::{
 };
 use config::{
     admin::{Admin, Readiness},
+    cache::Cache,
     client::Purpose,
     shutdown::Shutdown,
     supervisor::Supervisor,
@@ -40,9 +41,7 @@ use prometheus_client::registry::Registry;
 use tracing::{error, info, warn};
 
 use crate::{
-    Args, Error,
-    cache::Cache,
-    clone,
+    Args, Error, clone,
     metrics::Metrics,
     progress::{Follower, ProgressBook},
 };
@@ -182,7 +181,7 @@ async fn settings_object(client: Client, shutdown: Shutdown) -> Result<(), kube:
         }
         tokio::select! {
             () = shutdown.draining() => return Ok(()),
-            () = tokio::time::sleep(delay) => delay = (delay * 2).min(Duration::from_secs(60)),
+            () = tokio::time::sleep(delay) => delay = (delay * 2).min(Duration::from_mins(1)),
         }
     }
     shutdown.draining().await;

@@ -1,5 +1,4 @@
-//! Everything that a pass reads, kept up to date by watches. A pass asks nobody and waits for nobody; what a cache has not seen
-//! yet is *unknown*, not absent, and its arrival starts another pass.
+//! What decisions read, kept up to date by watches. Nobody waits for it: what a cache has not seen yet is *unknown*, not absent.
 
 use std::{
     fmt::Debug,
@@ -10,7 +9,6 @@ use std::{
 };
 
 use common::lookup::Lookup;
-use config::admin::ReadyHandle;
 use futures::{Stream, StreamExt};
 use kube::{
     Api, Resource,
@@ -22,6 +20,8 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tracing::warn;
+
+use crate::admin::ReadyHandle;
 
 const STARTING: u8 = 0;
 const SYNCED: u8 = 1;
@@ -71,7 +71,7 @@ where
                         seen.store(MISSING, Ordering::Release);
                         ready.ready();
                     } else {
-                        warn!(kind = %K::kind(&()), error = %config::Chain(error), "a watch was interrupted");
+                        warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
                     }
                 }
             })
