@@ -1,3 +1,9 @@
-//! The local cluster, the demo, the checks and the benches; one integration crate.
+//! `lab`: the one program behind `cargo cluster` and its sisters.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    tests::cli::Cli::parse().run()
+}

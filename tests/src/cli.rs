@@ -1,0 +1,92 @@
+//! What a user can type.
+
+use std::{io::Write as _, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+
+use crate::cluster::{Lab, progress::Progress, status};
+
+/// The local cluster and everything that runs on it.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start, stop and inspect this checkout's own single-node Kubernetes.
+    #[command(subcommand)]
+    Cluster(Cluster),
+}
+
+#[derive(Debug, Subcommand)]
+enum Cluster {
+    /// Start the cluster, or what of it isn't running; build and install first what is missing.
+    Up,
+    /// Stop the cluster and leave the machine as it was before.
+    Down,
+    /// Start again with an empty etcd and empty storage.
+    Reset,
+    /// Show processes and endpoints.
+    Status,
+    /// Print the path of the administrator's kubeconfig.
+    Kubeconfig,
+}
+
+impl Cli {
+    /// Does what was asked; errors go to stderr, with their causes.
+    pub fn run(self) -> ExitCode {
+        match self.execute() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Nothing is left to tell when stderr itself is gone.
+                let _ = writeln!(std::io::stderr(), "error: {error:?}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn execute(self) -> Result<()> {
+        // Fails only when a provider is installed already, which is what is wanted.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")?;
+        runtime.block_on(async {
+            match self.command {
+                Command::Cluster(command) => command.run().await,
+            }
+        })
+    }
+}
+
+impl Cluster {
+    async fn run(self) -> Result<()> {
+        let lab = Lab::for_this_checkout()?;
+        let progress = Progress::to_stderr();
+        match self {
+            Self::Up => {
+                lab.up(&progress).await?;
+                progress.line(&status::how_to_use(&lab));
+            }
+            Self::Down => lab.down(&progress).await?,
+            Self::Reset => lab.reset(&progress).await?,
+            Self::Status => writeln!(std::io::stdout(), "{}", status::report(&lab)?)?,
+            Self::Kubeconfig => writeln!(std::io::stdout(), "{}", lab.kubeconfig().display())?,
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,4 @@
+//! The local cluster, the demo, the checks and the benches; one integration crate.
+
+pub mod cli;
+pub mod cluster;

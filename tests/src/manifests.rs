@@ -1,0 +1,162 @@
+//! `cargo manifests`: writes what an admin applies, or tells where it differs from the code.
+
+mod install;
+mod samples;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use common::manifest::Manifest;
+
+/// Writes every file below `manifests/` and removes what isn't generated any more; with `check`, changes nothing and fails when
+/// there would be something to do.
+pub fn run(check: bool) -> Result<()> {
+    let root = directory();
+    let wanted = files()?;
+    let found = existing(&root)?;
+    let mut out = std::io::stdout();
+    let mut changes = 0;
+    for name in wanted.keys().chain(found.keys()).collect::<BTreeSet<_>>() {
+        let Some(difference) = difference(found.get(name), wanted.get(name)) else { continue };
+        changes += 1;
+        writeln!(out, "manifests/{name}: {difference}")?;
+        let path = root.join(name);
+        match wanted.get(name) {
+            _ if check => {}
+            None => fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?,
+            Some(text) => {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+                }
+                fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            }
+        }
+    }
+    match changes {
+        _ if !check => writeln!(out, "{} files, {changes} changed", wanted.len())?,
+        0 => writeln!(out, "{} files are what the code says", wanted.len())?,
+        _ => bail!("{changes} files in manifests/ aren't what the code says; run `cargo manifests` and look at the difference"),
+    }
+    Ok(())
+}
+
+/// The checked-in directory of this checkout.
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+/// Every file, by its path below `manifests/`.
+fn files() -> Result<BTreeMap<String, String>> {
+    let mut manifests = install::manifests()?;
+    manifests.extend(webhook::manifests::manifests()?);
+    manifests.extend(controller::manifests::manifests()?);
+    manifests.push(install::kustomization(&manifests));
+    manifests.extend(samples::manifests());
+    let mut files = BTreeMap::new();
+    for manifest in &manifests {
+        let before = files.insert(manifest.path.clone(), text(manifest)?);
+        anyhow::ensure!(before.is_none(), "two manifests want to be {}", manifest.path);
+    }
+    Ok(files)
+}
+
+fn text(manifest: &Manifest) -> Result<String> {
+    let mut text = format!("# {}\n# Written by `cargo manifests`: change the code, not this file.\n", manifest.about);
+    for object in &manifest.objects {
+        if manifest.objects.len() > 1 {
+            text.push_str("---\n");
+        }
+        text.push_str(serde_saphyr::to_string(object).with_context(|| manifest.path.clone())?.trim_end());
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+fn existing(root: &Path) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|e| e == "yaml") {
+                let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
+                found.insert(name, fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// In a few lines; `None` when there is none.
+fn difference(found: Option<&String>, wanted: Option<&String>) -> Option<String> {
+    let (found, wanted) = match (found, wanted) {
+        (Some(found), Some(wanted)) if found == wanted => return None,
+        (None, None) => return None,
+        (None, Some(wanted)) => return Some(format!("new, {} lines", wanted.lines().count())),
+        (Some(_), None) => return Some("no longer generated".to_owned()),
+        (Some(found), Some(wanted)) => (found.lines().collect::<Vec<_>>(), wanted.lines().collect::<Vec<_>>()),
+    };
+    let same = found.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
+    let line = |lines: &[&str]| lines.get(same).map_or("(end of file)", |line| *line).to_owned();
+    Some(format!(
+        "{} lines, was {}; the first difference is in line {}:\n  - {}\n  + {}",
+        wanted.len(),
+        found.len(),
+        same + 1,
+        line(&found),
+        line(&wanted)
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is checked in is what the code says.
+    #[test]
+    fn nothing_has_drifted() {
+        let (found, wanted) = (existing(&directory()).unwrap(), files().unwrap());
+        let drift: Vec<_> = wanted
+            .keys()
+            .chain(found.keys())
+            .filter_map(|name| difference(found.get(name), wanted.get(name)).map(|d| format!("{name}: {d}")))
+            .collect();
+        assert!(drift.is_empty(), "run `cargo manifests`:\n{}", drift.join("\n"));
+    }
+
+    /// A file that nobody applies is a file that nobody misses.
+    #[test]
+    fn the_kustomization_names_what_is_installed_and_nothing_else() {
+        let files = files().unwrap();
+        let kustomization: serde_json::Value = serde_saphyr::from_str(&files["kustomization.yaml"]).unwrap();
+        let named: BTreeSet<_> = kustomization["resources"].as_array().unwrap().iter().map(|r| r.as_str().unwrap().to_owned()).collect();
+        let installed: BTreeSet<_> =
+            files.keys().filter(|name| !name.starts_with("samples/") && *name != "kustomization.yaml").cloned().collect();
+        assert_eq!(named, installed);
+    }
+
+    #[test]
+    fn a_difference_is_told_with_its_line() {
+        let text = |lines: &[&str]| lines.join("\n");
+        let (old, new) = (text(&["a", "b", "c"]), text(&["a", "x", "c"]));
+        assert_eq!(difference(Some(&old), Some(&old)), None);
+        assert_eq!(
+            difference(Some(&old), Some(&new)).as_deref(),
+            Some("3 lines, was 3; the first difference is in line 2:\n  - b\n  + x")
+        );
+        let shorter = text(&["a", "b"]);
+        assert_eq!(
+            difference(Some(&old), Some(&shorter)).as_deref(),
+            Some("2 lines, was 3; the first difference is in line 3:\n  - c\n  + (end of file)")
+        );
+        assert_eq!(difference(Some(&old), None).as_deref(), Some("no longer generated"));
+        assert_eq!(difference(None, Some(&old)).as_deref(), Some("new, 3 lines"));
+    }
+}
