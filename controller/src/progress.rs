@@ -28,7 +28,7 @@ use tracing::debug;
 const STEP: Duration = Duration::from_secs(1);
 
 /// A mover says something at least every few seconds; a log that is silent for this long is given up, and followed anew by the next pass.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Movers that may be followed at once, waiting to be taken up.
 const QUEUE: usize = 1024;

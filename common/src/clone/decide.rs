@@ -434,3 +434,199 @@ impl Ladder<'_> {
         Ok(Rung { sizes: SizePlan::exactly(request.max(least)), snapshot_class: None })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::{
+            facts::{Profile, SnapshotClass},
+            fixtures::{annotated, class, facts, gi, request, sized, volume},
+        },
+        *,
+    };
+    use crate::{
+        lookup::Lookup::{Absent, Present, Unknown},
+        quantity::Bytes,
+    };
+
+    type World = fn(&mut Facts);
+    type Wish = fn(&mut Value);
+
+    fn as_is(_: &mut Value) {}
+    fn usual(_: &mut Facts) {}
+    fn larger(object: &mut Value) {
+        sized("2Gi")(object);
+    }
+    fn block(object: &mut Value) {
+        object["spec"]["pvc"]["volumeMode"] = json!("Block");
+    }
+
+    fn chosen(wish: Wish, world: World) -> Chosen {
+        let mut facts = facts();
+        world(&mut facts);
+        match decide(&request(&volume(wish)), None, &facts) {
+            Decision::Chosen(chosen) => *chosen,
+            other => panic!("not chosen: {other:?}"),
+        }
+    }
+
+    /// Each rule of the ladder: what makes the snapshot possible, and what turns it into a copy, with the word for it.
+    #[rstest]
+    #[case::everything_fits(as_is, usual, Ok(()))]
+    #[case::no_snapshot_api(as_is, |f: &mut Facts| f.snapshot_classes = Absent, Err("NoVolumeSnapshotClass"))]
+    #[case::no_snapshot_class(as_is, |f: &mut Facts| f.snapshot_classes = Present(vec![]), Err("NoVolumeSnapshotClass"))]
+    #[case::profile_names_a_wrong_class(
+        as_is,
+        |f: &mut Facts| f.profile = Present(Profile { strategy: None, snapshot_class: Some("gone".into()) }),
+        Err("NoVolumeSnapshotClass")
+    )]
+    #[case::another_driver(as_is, |f: &mut Facts| f.target_class = Present(class("fast", "other")), Err("IncompatibleProvisioners"))]
+    #[case::another_class_of_the_driver(as_is, |f: &mut Facts| f.target_class = Present(class("fast", "driver")), Ok(()))]
+    #[case::other_parameters(as_is, other_pool, Err("IncompatibleStorageClasses"))]
+    #[case::other_parameters_declared_compatible(as_is, declared_compatible, Ok(()))]
+    #[case::other_secret_only(as_is, other_secret, Ok(()))]
+    #[case::not_csi(as_is, |f: &mut Facts| source(f).driver = Absent, Err("NoCsiDriver"))]
+    #[case::larger(larger, usual, Ok(()))]
+    #[case::larger_exact_driver(larger, exact_driver, Ok(()))]
+    #[case::larger_exact_driver_no_expansion(larger, exact_driver_no_expansion, Err("NoVolumeExpansion"))]
+    fn snapshot_or_copy(#[case] wish: Wish, #[case] world: World, #[case] expected: Result<(), &str>) {
+        let chosen = chosen(wish, world);
+        let expected_strategy = if expected.is_ok() { CloneStrategy::Snapshot } else { CloneStrategy::Copy };
+        assert_eq!(chosen.strategy, expected_strategy);
+        assert_eq!(chosen.fallback.as_ref().map_or(Ok(()), |reason| Err(reason.code)), expected);
+        assert_eq!(chosen.snapshot_class.is_some(), chosen.strategy == CloneStrategy::Snapshot);
+        // Every rung has a verdict, exactly one is carried out.
+        assert_eq!(chosen.verdicts.len(), RUNGS.len());
+        assert_eq!(chosen.verdicts.iter().filter(|v| v.outcome == Outcome::Chosen).count(), 1);
+    }
+
+    fn source(facts: &mut Facts) -> &mut Source {
+        match &mut facts.source {
+            Present(source) => source,
+            other => panic!("{other:?}"),
+        }
+    }
+    fn pool(name: &str, pool: &str) -> Class {
+        let mut class = class(name, "driver");
+        class.parameters.insert("pool".into(), pool.into());
+        class
+    }
+    fn other_pool(facts: &mut Facts) {
+        facts.source_class = Present(pool("cow", "a"));
+        facts.target_class = Present(pool("fast", "b"));
+    }
+    fn declared_compatible(facts: &mut Facts) {
+        facts.source_class = Present(pool("cow", "a"));
+        facts.target_class = Present(Class { compatible_with: vec!["cow".into()], ..pool("fast", "b") });
+    }
+    fn other_secret(facts: &mut Facts) {
+        let mut target = class("fast", "driver");
+        target.parameters.insert("csi.storage.k8s.io/node-stage-secret-name".into(), "mine".into());
+        facts.target_class = Present(target);
+    }
+    fn exact_driver(facts: &mut Facts) {
+        facts.target_class = Present(Class { restore: RestoreRule::SourceSizeOnly, ..class("cow", "driver") });
+    }
+    fn exact_driver_no_expansion(facts: &mut Facts) {
+        exact_driver(facts);
+        if let Present(class) = &mut facts.target_class {
+            class.expands = false;
+        }
+    }
+
+    /// The first that has a wish is heard: requester, CDI object, profile, class.
+    #[rstest]
+    #[case::nobody(as_is, usual, CloneStrategy::Snapshot, ChosenBy::Default)]
+    #[case::class(as_is, |f: &mut Facts| wish_of_class(f, "copy"), CloneStrategy::Copy, ChosenBy::StorageClass)]
+    #[case::class_with_an_unknown_word(as_is, |f: &mut Facts| wish_of_class(f, "smart"), CloneStrategy::Snapshot, ChosenBy::Default)]
+    #[case::profile_before_class(as_is, |f: &mut Facts| { wish_of_class(f, "copy"); wish_of_profile(f); }, CloneStrategy::CsiClone, ChosenBy::Profile)]
+    #[case::override_before_profile(as_is, |f: &mut Facts| { wish_of_profile(f); f.cluster_override = Present(CloneStrategy::Copy); }, CloneStrategy::Copy, ChosenBy::Override)]
+    #[case::override_snapshot(as_is, |f: &mut Facts| { wish_of_class(f, "copy"); f.cluster_override = Present(CloneStrategy::Snapshot); }, CloneStrategy::Snapshot, ChosenBy::Override)]
+    #[case::requester_before_override(wishes_snapshot, |f: &mut Facts| f.cluster_override = Present(CloneStrategy::Copy), CloneStrategy::Snapshot, ChosenBy::Requester)]
+    fn whose_wish(#[case] wish: Wish, #[case] world: World, #[case] strategy: CloneStrategy, #[case] by: ChosenBy) {
+        let chosen = chosen(wish, world);
+        assert_eq!((chosen.strategy, chosen.by, chosen.fallback), (strategy, by, None));
+    }
+
+    fn wish_of_class(facts: &mut Facts, word: &str) {
+        facts.target_class = Present(Class { strategy: Some(word.into()), ..class("cow", "driver") });
+    }
+    fn wish_of_profile(facts: &mut Facts) {
+        facts.profile = Present(Profile { strategy: Some(CloneStrategy::CsiClone), snapshot_class: None });
+    }
+    fn wishes_snapshot(object: &mut Value) {
+        annotated(meta::CLONE_TYPE, "snapshot")(object);
+    }
+    fn never_falls_back(object: &mut Value) {
+        annotated(meta::FALLBACK, "Never")(object);
+    }
+    fn no_snapshot_class(facts: &mut Facts) {
+        facts.snapshot_classes =
+            Present(vec![SnapshotClass { name: "x".into(), driver: "other".into(), is_default: true }]);
+    }
+
+    /// What is rejected, under which field, and that the message holds the cure.
+    #[rstest]
+    #[case::too_small(|o: &mut Value| sized("512Mi")(o), usual, "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
+    #[case::too_small_for_an_unbound_source(|o: &mut Value| sized("512Mi")(o), |f: &mut Facts| unbound(f), "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
+    #[case::unknown_class(as_is, |f: &mut Facts| f.target_class = Absent, "spec.pvc.storageClassName", "kubectl get storageclass")]
+    #[case::no_default_class(|o: &mut Value| o["spec"]["pvc"]["storageClassName"] = Value::Null, |f: &mut Facts| f.target_class = Absent, "spec.pvc.storageClassName", "name one")]
+    #[case::impossible_wish(
+        wishes_snapshot,
+        no_snapshot_class,
+        "metadata.annotations[cdi.kubevirt.io/cloneType]",
+        "create a VolumeSnapshotClass with driver: driver"
+    )]
+    #[case::no_fallback_wanted(
+        never_falls_back,
+        no_snapshot_class,
+        "metadata.annotations[smartclone.dev/fallback]",
+        "create a VolumeSnapshotClass"
+    )]
+    #[case::other_mode(block, usual, "spec.pvc.volumeMode", "ask for volumeMode Filesystem")]
+    fn rejects(#[case] wish: Wish, #[case] world: World, #[case] field: &str, #[case] cure: &str) {
+        let mut facts = facts();
+        world(&mut facts);
+        match decide(&request(&volume(wish)), None, &facts) {
+            Decision::Rejected(errors) => {
+                assert_eq!(errors.len(), 1, "{errors:?}");
+                assert_eq!(errors[0].field, field);
+                assert!(errors[0].detail.contains(cure), "{}", errors[0]);
+            }
+            other => panic!("not rejected: {other:?}"),
+        }
+    }
+
+    fn unbound(facts: &mut Facts) {
+        let source = source(facts);
+        source.bound = false;
+        source.capacity = None;
+    }
+
+    /// What can't be known is waited for, and is never mistaken for what doesn't exist.
+    #[rstest]
+    #[case::source_missing(|f: &mut Facts| f.source = Absent)]
+    #[case::source_unknown(|f: &mut Facts| f.source = Unknown("x".into()))]
+    #[case::source_unbound(unbound)]
+    #[case::volume_unknown(|f: &mut Facts| source(f).driver = Unknown("x".into()))]
+    #[case::class_unknown(|f: &mut Facts| f.target_class = Unknown("x".into()))]
+    #[case::override_unknown(|f: &mut Facts| f.cluster_override = Unknown("x".into()))]
+    #[case::profile_unknown(|f: &mut Facts| f.profile = Unknown("x".into()))]
+    #[case::snapshot_classes_unknown(|f: &mut Facts| f.snapshot_classes = Unknown("x".into()))]
+    fn undecided_until_known(#[case] world: World) {
+        let mut facts = facts();
+        world(&mut facts);
+        assert!(matches!(decide(&request(&volume(as_is)), None, &facts), Decision::Undecided(_)));
+    }
+
+    #[test]
+    fn the_sizes_follow_what_the_driver_says_of_the_snapshot() {
+        let chosen = chosen(larger, exact_driver);
+        assert_eq!(chosen.sizes, SizePlan { create_at: gi(1), finally: gi(2) });
+        assert_eq!(chosen.sizes_for(Some(Bytes(128 << 20))), Ok(chosen.sizes));
+        assert_eq!(chosen.sizes_for(Some(gi(3))), Ok(SizePlan::exactly(gi(3))));
+    }
+}

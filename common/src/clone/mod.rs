@@ -6,10 +6,15 @@ pub mod action;
 pub mod check;
 pub mod decide;
 pub mod facts;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod model;
 pub mod objects;
 pub mod plan;
 pub mod request;
 pub mod rules;
+pub mod settings;
 pub mod status;
 pub mod step;
 pub mod wait;
@@ -19,5 +24,6 @@ pub use decide::{Chosen, ChosenBy, Decision, Outcome, Undecided, Verdict, decide
 pub use facts::Facts;
 pub use plan::{Observed, Plan};
 pub use request::Request;
+pub use settings::Settings;
 pub use step::step;
 pub use wait::Waiting;

@@ -16,10 +16,10 @@ use tokio::time::timeout;
 use crate::{Error, run::Context, write};
 
 /// A pass makes a handful of writes; longer than this and the API server is in trouble.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The net under the watches: a pass without a cause, at most this often.
-const RESYNC: Duration = Duration::from_secs(600);
+const RESYNC: Duration = Duration::from_mins(10);
 
 /// Brings one DataVolume one step nearer to what its annotation promises.
 pub async fn reconcile(volume: Arc<DataVolume>, ctx: Arc<Context>) -> Result<Action, Error> {

@@ -67,7 +67,7 @@ fn events(seen: &Observed, plan: &Plan) -> Vec<Event> {
     if old.phase != plan.phase {
         match plan.phase {
             Phase::Succeeded => {
-                events.push(event(EventType::Normal, "CloneSucceeded", "The clone is complete".to_owned()))
+                events.push(event(EventType::Normal, "CloneSucceeded", "The clone is complete".to_owned()));
             }
             Phase::Failed => {
                 events.push(event(EventType::Warning, "CloneFailed", plan.failure.clone().unwrap_or_default()));

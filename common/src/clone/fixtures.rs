@@ -1,0 +1,119 @@
+//! A small cluster for tests: one source of 1 Gi on StorageClass `cow`, one DataVolume that clones it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{
+    facts::{Class, Facts, SnapshotClass, Source},
+    plan::{MoverSettings, Observed, Target},
+    request::{Parsed, Request, VolumeMode},
+    rules::driver::RestoreRule,
+};
+use crate::{
+    api::DataVolume,
+    lookup::Lookup::{Absent, Present},
+    quantity::Bytes,
+};
+
+pub const fn gi(n: u64) -> Bytes {
+    Bytes(n << 30)
+}
+
+pub fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// A clone of `disk` in the same namespace, changed by `change`.
+pub fn volume(change: impl FnOnce(&mut Value)) -> DataVolume {
+    let mut object = json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume",
+        "metadata": { "name": "clone", "namespace": "here", "uid": "dv", "resourceVersion": "1", "annotations": {} },
+        "spec": {
+            "source": { "pvc": { "namespace": "here", "name": "disk" } },
+            "pvc": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "cow",
+                "resources": { "requests": { "storage": "1Gi" } },
+            },
+        },
+    });
+    change(&mut object);
+    serde_json::from_value(object).unwrap()
+}
+
+pub fn sized(size: &'static str) -> impl FnOnce(&mut Value) {
+    move |object| object["spec"]["pvc"]["resources"]["requests"]["storage"] = json!(size)
+}
+
+pub fn annotated(key: &'static str, value: &'static str) -> impl FnOnce(&mut Value) {
+    move |object| object["metadata"]["annotations"][key] = json!(value)
+}
+
+pub fn request(volume: &DataVolume) -> Request {
+    match Request::parse(volume) {
+        Parsed::Clone(request) => *request,
+        other => panic!("not a clone: {other:?}"),
+    }
+}
+
+pub fn class(name: &str, provisioner: &str) -> Class {
+    Class {
+        name: name.into(),
+        provisioner: provisioner.into(),
+        parameters: BTreeMap::new(),
+        expands: true,
+        waits_for_consumer: false,
+        strategy: None,
+        restore: RestoreRule::Larger,
+        compatible_with: Vec::new(),
+    }
+}
+
+pub fn source() -> Source {
+    Source {
+        uid: "source".into(),
+        class: "cow".into(),
+        mode: VolumeMode::Filesystem,
+        access_modes: vec!["ReadWriteOnce".into()],
+        request: Some(gi(1)),
+        capacity: Some(gi(1)),
+        bound: true,
+        driver: Present("driver".into()),
+    }
+}
+
+/// Everything is there for a clone by snapshot.
+pub fn facts() -> Facts {
+    Facts {
+        source: Present(source()),
+        source_class: Present(class("cow", "driver")),
+        target_class: Present(class("cow", "driver")),
+        snapshot_classes: Present(vec![SnapshotClass {
+            name: "snap".into(),
+            driver: "driver".into(),
+            is_default: false,
+        }]),
+        cluster_override: Absent,
+        profile: Absent,
+    }
+}
+
+/// A DataVolume that nobody has worked on yet.
+pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
+    Observed {
+        now: now(),
+        parsed: Request::parse(volume),
+        volume: Target::of(volume),
+        facts,
+        source_populated: None,
+        source_users: Vec::new(),
+        target_users: Vec::new(),
+        claim: Absent,
+        snapshot: Absent,
+        mover: Absent,
+        progress: None,
+        another_controller: None,
+        mover_settings: MoverSettings { image: "cloner".into() },
+    }
+}
