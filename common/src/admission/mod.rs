@@ -42,9 +42,13 @@ pub fn judge(request: &Request, facts: &Facts) -> Verdict {
     match decision {
         Decision::Rejected(errors) => Verdict::Denied(errors),
         Decision::Chosen(chosen) => Verdict::Admitted { annotations: pin(&chosen), warnings },
-        // The wish stays; a note of a decision that hasn't been made, or a reason for it, doesn't.
+        // The wish stays; a decision that hasn't been made, and the reason for it, don't.
         Decision::Undecided(_) => Verdict::Admitted {
-            annotations: BTreeMap::from([(meta::PLAN, None), (meta::CLONE_FALLBACK_REASON, None)]),
+            annotations: BTreeMap::from([
+                (meta::CLONE_TYPE, request.wish.map(|wish| wish.to_string())),
+                (meta::CLONE_FALLBACK_REASON, None),
+                (meta::PLAN, None),
+            ]),
             warnings,
         },
     }

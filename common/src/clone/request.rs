@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
 use serde::Serialize;
 
+use super::step::PlanNote;
 use crate::{
     api::{CloneStrategy, DataVolume},
     field::FieldError,
@@ -136,7 +137,7 @@ pub fn annotation_path(key: &str) -> String {
 }
 
 impl Request {
-    /// Reads a DataVolume. `wish` is taken from the annotation only when the webhook hasn't written it ([`meta::PLAN`] absent).
+    /// Reads a DataVolume. `wish` is taken from the annotation unless a decision of ours stands there that followed nobody's wish.
     pub fn parse(volume: &DataVolume) -> Parsed {
         let spec = &volume.spec;
         let source = spec.source.as_ref().and_then(|s| s.pvc.as_ref());
@@ -322,8 +323,8 @@ impl Options {
                 if wish.is_none() {
                     wrong(meta::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
                 }
-                // With a plan beside it the strategy is our own earlier decision, not somebody's wish.
-                wish.filter(|_| get(meta::PLAN).is_none())
+                // With a plan beside it the strategy is our own earlier decision; that one followed a wish only if it says so.
+                wish.filter(|_| get(meta::PLAN).is_none_or(PlanNote::says_wished))
             }
         };
         let fallback_allowed = match get(meta::FALLBACK) {

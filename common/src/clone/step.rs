@@ -120,6 +120,13 @@ pub struct PlanNote {
     pub reason: Option<String>,
 }
 
+impl PlanNote {
+    /// Whether `text` is the note of a decision that the requester's own wish led to.
+    pub fn says_wished(text: &str) -> bool {
+        serde_json::from_str(text).is_ok_and(|note: Self| note.chosen_by == ChosenBy::Requester)
+    }
+}
+
 /// Before there is a claim: decide, wait for the source, cut the snapshot.
 fn without_claim(seen: &Observed, request: &Request) -> Plan {
     let chosen = match decided(seen, request) {
