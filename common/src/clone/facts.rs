@@ -35,6 +35,23 @@ pub struct Facts {
     pub profile: Lookup<Profile>,
 }
 
+impl Facts {
+    /// For a DataVolume that asks for nothing that could be decided.
+    pub fn unread() -> Self {
+        fn unread<T>() -> Lookup<T> {
+            Lookup::Unknown("not looked up".to_owned())
+        }
+        Self {
+            source: unread(),
+            source_class: unread(),
+            target_class: unread(),
+            snapshot_classes: unread(),
+            cluster_override: unread(),
+            profile: unread(),
+        }
+    }
+}
+
 /// A claim that is to be cloned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {

@@ -1,10 +1,9 @@
 //! Reads, without opinions.
 
 use common::{
-    api::{Cdi, DataVolume, Phase},
+    api::{DataVolume, Phase},
     clone::{
-        Facts,
-        facts::{Class, Profile, SnapshotClass, Source, default_class, operator_of, strategy_override},
+        Facts, Settings,
         plan::{Claim, Mover, Observed, Snapshot, Target, users_of},
         request::{Parsed, Request},
     },
@@ -12,10 +11,7 @@ use common::{
     names,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::StorageClass,
-};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 
 use crate::run::Context;
@@ -25,6 +21,12 @@ pub fn everything(volume: &DataVolume, ctx: &Context, now: Timestamp) -> Observe
     let parsed = Request::parse(volume);
     let target = Target::of(volume);
     let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
+    let settings = Settings {
+        classes: ctx.caches.classes.all(),
+        snapshot_classes: ctx.caches.snapshot_classes.all(),
+        profiles: ctx.caches.profiles.all(),
+        cdis: ctx.caches.cdis.all(),
+    };
     let pods: Vec<_> =
         ctx.caches.pods.known_objects().into_iter().filter(|p| p.namespace().as_deref() == Some(namespace)).collect();
     let users = |claim: &str| users_of(claim, pods.iter().map(|p| -> &Pod { p }));
@@ -42,44 +44,15 @@ pub fn everything(volume: &DataVolume, ctx: &Context, now: Timestamp) -> Observe
         snapshot: ctx.caches.snapshots.get(Some(namespace), &names::snapshot(uid)).map(|s| Snapshot::of(&s, uid)),
         mover: ctx.caches.pods.get(Some(namespace), &names::mover(uid)).map(|p| Mover::of(&p, uid, now)),
         progress: ctx.progress.of(uid),
-        facts: facts(request, &source.map(|claim| (*claim).clone()), ctx),
-        another_controller: another_controller(ctx),
+        facts: request.map_or_else(Facts::unread, |request| {
+            let source = source.map(|claim| (*claim).clone());
+            let volume = source.present().map_or(Lookup::Absent, |claim| volume_of(claim, ctx));
+            settings.facts(request, &source, &volume)
+        }),
+        another_controller: settings.operator().present().cloned(),
         mover_settings: ctx.mover_settings.clone(),
         volume: target,
         parsed,
-    }
-}
-
-fn facts(request: Option<&Request>, source: &Lookup<PersistentVolumeClaim>, ctx: &Context) -> Facts {
-    let class = |name: &str| ctx.caches.classes.get(None, name).map(|c| Class::of(&c));
-    let target_class = match request.and_then(|r| r.storage_class.as_deref()) {
-        Some(name) => class(name),
-        None => match ctx.caches.classes.all() {
-            Lookup::Present(all) => default_class(all.iter().map(|c| -> &StorageClass { c })).map(Class::of).into(),
-            Lookup::Absent => Lookup::Absent,
-            Lookup::Unknown(why) => Lookup::Unknown(why),
-        },
-    };
-    let source_class =
-        source.present().and_then(|c| c.spec.as_ref()?.storage_class_name.as_deref()).map_or(Lookup::Absent, class);
-    let profile = target_class
-        .present()
-        .map_or(Lookup::Absent, |class| ctx.caches.profiles.get(None, &class.name).map(|p| Profile::of(&p)));
-    Facts {
-        source: source.as_ref().map(|claim| Source::of(claim, &volume_of(claim, ctx))),
-        source_class,
-        target_class,
-        snapshot_classes: ctx
-            .caches
-            .snapshot_classes
-            .all()
-            .map(|all| all.iter().map(|class| SnapshotClass::of(class)).collect()),
-        cluster_override: match ctx.caches.cdis.all() {
-            Lookup::Present(all) => strategy_override(all.iter().map(|c| -> &Cdi { c })).into(),
-            Lookup::Absent => Lookup::Absent,
-            Lookup::Unknown(why) => Lookup::Unknown(why),
-        },
-        profile,
     }
 }
 
@@ -112,9 +85,4 @@ fn complaint(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<String> {
     let about = events.iter().filter(|e| e.involved_object.uid == claim.metadata.uid);
     let newest = about.max_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0).or(e.event_time.as_ref().map(|t| t.0)));
     newest.and_then(|e| e.message.clone())
-}
-
-/// CDI's operator, if it runs here: it writes its version into the CDI object's status.
-fn another_controller(ctx: &Context) -> Option<String> {
-    ctx.caches.cdis.known_objects().iter().find_map(|cdi| operator_of(cdi))
 }
