@@ -60,6 +60,8 @@ mod tests {
         admin: AdminArgs,
         #[command(flatten)]
         shutdown: ShutdownArgs,
+        #[command(flatten)]
+        certificates: crate::tls::CertificateArgs,
     }
 
     #[test]
@@ -89,6 +91,8 @@ mod tests {
     #[case::bad_filter(&["test", "--log-level", "shout=very"])]
     #[case::bad_format(&["test", "--log-format", "xml"])]
     #[case::bad_address(&["test", "--admin-address", "somewhere"])]
+    #[case::certificate_without_key(&["test", "--tls-cert-file", "tls.crt"])]
+    #[case::key_without_certificate(&["test", "--tls-key-file", "tls.key"])]
     fn nonsense_is_refused(#[case] args: &[&str]) {
         assert!(Everything::try_parse_from(args).is_err());
     }

@@ -116,9 +116,8 @@ where
 
 /// The API server has no such kind (its CRD is not installed).
 fn unknown_kind(error: &watcher::Error) -> bool {
-    let cause = match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => error,
-        _ => return false,
+    let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) = error else {
+        return false;
     };
     matches!(cause, kube::Error::Api(status) if status.code == 404)
 }

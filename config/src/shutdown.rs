@@ -75,3 +75,23 @@ pub(crate) fn signals() -> io::Result<impl Stream<Item = &'static str>> {
         Some((name, (terminate, interrupt)))
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, process};
+
+    use futures::StreamExt;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn signals_are_told_by_name() {
+        let mut signals = pin!(signals().unwrap());
+        for name in ["SIGTERM", "SIGINT", "SIGTERM"] {
+            let kill = format!("kill -{} {}", name.trim_start_matches("SIG"), process::id());
+            assert!(process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+            assert_eq!(timeout(Duration::from_secs(10), signals.next()).await, Ok(Some(name)));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! The authority that all replicas share, in a Secret.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, api::PostParams};
+use thiserror::Error;
+use tracing::{info, warn};
+
+use super::{
+    authority::{self, Authority},
+    validity::Verdict,
+};
+use crate::error::Chain;
+
+const TYPE: &str = "kubernetes.io/tls";
+/// Certificate of the authority that signs now.
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+/// What clients trust: the authority above and its predecessors.
+const BUNDLE: &str = "ca.crt";
+
+/// Marks the Secret as made here; one without it belongs to somebody else and is not touched.
+const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "smartclone");
+
+/// Every lost race means that another replica has just written, so a few rounds are enough.
+const ROUNDS: usize = 5;
+
+/// The shared authority cannot be had.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The Secret cannot be read.
+    #[error("failed to read secret {0}")]
+    Read(String, #[source] kube::Error),
+    /// The Secret cannot be created or replaced.
+    #[error("failed to write secret {0}")]
+    Write(String, #[source] kube::Error),
+    /// There is a Secret of that name which is not ours.
+    #[error("secret {0} exists and does not carry the label {k}={v}; remove it or choose another name", k = OWNER.0, v = OWNER.1)]
+    Foreign(String),
+    /// A new authority cannot be made.
+    #[error("failed to make an authority")]
+    Make(#[source] authority::Error),
+}
+
+/// The Secret in which replicas agree on one authority.
+pub(super) struct Shared {
+    pub(super) secrets: Api<Secret>,
+    pub(super) name: String,
+    /// The last bundle seen, so that a Secret which somebody deletes does not take trust in running replicas with it.
+    known: String,
+}
+
+impl Shared {
+    pub(super) fn new(secrets: Api<Secret>, name: String) -> Self {
+        Self { secrets, name, known: String::new() }
+    }
+
+    /// The authority of all replicas: made when there is none, replaced when it is damaged or near its end.
+    ///
+    /// Create and replace are conditional, so whoever loses a race reads what the winner wrote.
+    pub(super) async fn authority(&mut self, now: Timestamp) -> Result<Authority, Error> {
+        let mut more_rounds = 1..ROUNDS;
+        loop {
+            let found =
+                self.secrets.get_opt(&self.name).await.map_err(|error| Error::Read(self.name.clone(), error))?;
+            let (old, authority) = match found {
+                None => (None, Authority::generate(&self.known, now).map_err(Error::Make)?),
+                Some(secret) if !is_ours(&secret) => return Err(Error::Foreign(self.name.clone())),
+                Some(secret) => match current(&secret, now) {
+                    Ok(authority) => {
+                        self.known.clone_from(&authority.bundle);
+                        return Ok(authority);
+                    }
+                    Err(why) => {
+                        warn!(secret = self.name, why, "the authority is to be replaced");
+                        let predecessors = [&text(&secret, CERTIFICATE), &text(&secret, BUNDLE), &self.known]
+                            .map(String::as_str)
+                            .join("\n");
+                        (Some(secret), Authority::generate(&predecessors, now).map_err(Error::Make)?)
+                    }
+                },
+            };
+            match self.write(old, &authority).await {
+                Ok(()) => {
+                    info!(secret = self.name, not_after = %authority.validity.not_after, "new authority");
+                    self.known.clone_from(&authority.bundle);
+                    return Ok(authority);
+                }
+                Err(error) if is_lost_race(&error) && more_rounds.next().is_some() => {}
+                Err(error) => return Err(Error::Write(self.name.clone(), error)),
+            }
+        }
+    }
+
+    /// Creates the Secret, or replaces exactly the version that was read.
+    async fn write(&self, old: Option<Secret>, authority: &Authority) -> Result<(), kube::Error> {
+        let data = [(CERTIFICATE, &authority.certificate_pem), (KEY, &authority.key_pem), (BUNDLE, &authority.bundle)]
+            .map(|(key, value)| (key.to_owned(), ByteString(value.clone().into_bytes())));
+        let params = PostParams::default();
+        if let Some(mut secret) = old {
+            secret.data.get_or_insert_default().extend(data);
+            self.secrets.replace(&self.name, &params, &secret).await?;
+        } else {
+            let secret = Secret {
+                metadata: ObjectMeta {
+                    name: Some(self.name.clone()),
+                    labels: Some(BTreeMap::from([(OWNER.0.to_owned(), OWNER.1.to_owned())])),
+                    ..ObjectMeta::default()
+                },
+                type_: Some(TYPE.to_owned()),
+                data: Some(BTreeMap::from(data)),
+                ..Secret::default()
+            };
+            self.secrets.create(&params, &secret).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The authority in the Secret, or why it cannot go on.
+fn current(secret: &Secret, now: Timestamp) -> Result<Authority, String> {
+    let authority = Authority::from_pem(text(secret, CERTIFICATE), text(secret, KEY), &text(secret, BUNDLE))
+        .map_err(|error| Chain(&error).to_string())?;
+    match authority.validity.verdict(now) {
+        Verdict::Keep => Ok(authority),
+        Verdict::Renew(why) => Err(why.to_string()),
+    }
+}
+
+/// Somebody else created, replaced or deleted it since it was read.
+fn is_lost_race(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
+}
+
+fn is_ours(secret: &Secret) -> bool {
+    secret.metadata.labels.as_ref().and_then(|labels| labels.get(OWNER.0)).is_some_and(|owner| owner == OWNER.1)
+}
+
+fn text(secret: &Secret, key: &str) -> String {
+    let value = secret.data.as_ref().and_then(|data| data.get(key));
+    value.map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default()
+}
