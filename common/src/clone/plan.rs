@@ -11,6 +11,7 @@ use super::{
     decide::Chosen,
     facts::Facts,
     request::{Parsed, Request},
+    step::PlanNote,
     wait::Waiting,
 };
 use crate::{
@@ -74,6 +75,8 @@ pub struct Target {
     pub pinned: Option<CloneStrategy>,
     /// Its fallback reason as it stands.
     pub fallback: Option<String>,
+    /// The word for it.
+    pub fallback_code: Option<String>,
     /// Priority class for the pods that work for it.
     pub priority_class: Option<String>,
     /// Its status as it stands.
@@ -92,6 +95,7 @@ impl Target {
             deleting: meta.deletion_timestamp.is_some(),
             pinned: annotation(meta::PLAN).and_then(|_| annotation(meta::CLONE_TYPE)?.parse().ok()),
             fallback: annotation(meta::CLONE_FALLBACK_REASON).cloned(),
+            fallback_code: annotation(meta::PLAN).and_then(|note| PlanNote::read(note)?.reason),
             priority_class: volume.spec.priority_class_name.clone(),
             status: volume.status.clone().unwrap_or_default(),
         }

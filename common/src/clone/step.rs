@@ -123,7 +123,12 @@ pub struct PlanNote {
 impl PlanNote {
     /// Whether `text` is the note of a decision that the requester's own wish led to.
     pub fn says_wished(text: &str) -> bool {
-        serde_json::from_str(text).is_ok_and(|note: Self| note.chosen_by == ChosenBy::Requester)
+        Self::read(text).is_some_and(|note| note.chosen_by == ChosenBy::Requester)
+    }
+
+    /// The note in an annotation, if it is one.
+    pub fn read(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
     }
 }
 

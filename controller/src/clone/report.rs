@@ -58,11 +58,14 @@ pub async fn changes(
 fn events(seen: &Observed, plan: &Plan) -> Vec<Event> {
     let old = &seen.volume.status;
     let mut events = Vec::new();
-    let pinned = plan.actions.iter().any(|a| matches!(a, Action::Pin(_)));
-    if let Some(reason) = plan.chosen.as_ref().and_then(|c| c.fallback.as_ref())
-        && (pinned || old.phase.is_unset())
-    {
-        events.push(event(EventType::Warning, reason.code, reason.to_string()));
+    // Decided here, or at admission: told once, at the first sight of the decision.
+    if let Some(Action::Pin(_)) = plan.actions.first() {
+        if let Some(reason) = plan.chosen.as_ref().and_then(|c| c.fallback.as_ref()) {
+            events.push(event(EventType::Warning, reason.code, reason.to_string()));
+        }
+    } else if let (Some(reason), true) = (&seen.volume.fallback, old.phase.is_unset()) {
+        let code = seen.volume.fallback_code.as_deref().unwrap_or("CloneFallback");
+        events.push(event(EventType::Warning, code, reason.clone()));
     }
     if old.phase != plan.phase {
         match plan.phase {
