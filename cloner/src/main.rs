@@ -1,3 +1,64 @@
-//! Copies the bytes of one volume to another. Knows no Kubernetes.
+//! Copies one volume to another, says how far it is on standard output, and how it ended in the termination log.
 
-fn main() {}
+use std::{
+    fs,
+    io::{stderr, stdout},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use cloner::report::{Reporter, termination_message};
+use common::mover::{SOURCE_DEVICE, SOURCE_DIR, TARGET_DEVICE, TARGET_DIR, TERMINATION_LOG};
+
+/// Makes the target volume equal to the source volume: both directories, or both block devices.
+///
+/// Exit codes: 0 copied and verified, 1 try again, 2 it can't succeed, 3 the source changed.
+#[derive(Parser)]
+#[command(version)]
+struct Args {
+    /// Directory or block device that is only read [default: where the controller mounts it].
+    #[arg(long)]
+    source: Option<PathBuf>,
+    /// Directory or block device that becomes equal to the source [default: where the controller mounts it].
+    #[arg(long)]
+    target: Option<PathBuf>,
+    /// File that the outcome is written to, as JSON.
+    #[arg(long, default_value = TERMINATION_LOG)]
+    termination_log: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let source = args.source.unwrap_or_else(|| mounted(SOURCE_DIR, SOURCE_DEVICE));
+    let target = args.target.unwrap_or_else(|| mounted(TARGET_DIR, TARGET_DEVICE));
+
+    let mut reporter = Reporter::new(stdout().lock(), stderr().lock());
+    let outcome = cloner::copy(&source, &target, &mut reporter);
+    reporter.finish();
+    drop(reporter);
+
+    eprintln!("{outcome:?}");
+    let written = termination_message(&outcome)
+        .map_err(anyhow::Error::from)
+        .and_then(|message| Ok(fs::write(&args.termination_log, message)?));
+    if let Err(error) = written {
+        eprintln!("write {}: {error}", args.termination_log.display());
+    }
+    outcome.exit_code().into()
+}
+
+fn mounted(directory: &str, device: &str) -> PathBuf {
+    let directory = Path::new(directory);
+    if directory.is_dir() { directory.into() } else { device.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Args::command().debug_assert();
+    }
+}

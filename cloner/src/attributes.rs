@@ -1,0 +1,151 @@
+//! Owner, permissions, times, extended attributes and ACLs (which are extended attributes), as far as rights allow.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::{fd::AsRawFd, unix::ffi::OsStringExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    buffer::spare_capacity,
+    fs::{AtFlags, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags},
+    io::Errno,
+};
+
+use crate::{
+    error::{Error, Side, quoted},
+    meter::Meter,
+    tree::PERMISSIONS,
+    volume::{Meta, Place},
+};
+
+/// Gives the file at `target` the attributes of the one at `source`; both exist and are of one type. `path` is for messages.
+///
+/// What can't be set is no error but a loss, found by comparing afterwards: so nothing goes unsaid, and a refusal that
+/// changes nothing isn't told. Permissions are different: without them the clone would show data to others.
+pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter<'_>) -> Result<Meta, Error> {
+    let look = |side: Side, place: Place<'_>| Meta::of(place.dir, place.name).map_err(side.failed("look at", path));
+    let (wanted, accessed) = look(Side::Source, source)?;
+    let (old, _) = look(Side::Target, target)?;
+    let refused = |doing: &str, result: rustix::io::Result<()>| match result {
+        Err(error @ (Errno::IO | Errno::NOENT | Errno::STALE)) => Err(Side::Target.failed(doing, path)(error)),
+        _ => Ok(()),
+    };
+
+    // The order matters: changing the owner drops set-id bits and capabilities, and ACLs change the permissions.
+    if (old.uid, old.gid) != (wanted.uid, wanted.gid) {
+        let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+        let owner = rustix::fs::chownat(target.dir, target.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+        refused("set the owner of", owner)?;
+        if owner.is_err() {
+            // The group alone is often allowed.
+            let group = rustix::fs::chownat(target.dir, target.name, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW);
+            refused("set the group of", group)?;
+        }
+    }
+    extended(source, target, path, meter)?;
+    let is_link = wanted.kind() == FileType::Symlink;
+    if !is_link {
+        let mode = Mode::from_raw_mode(wanted.permissions().into());
+        refused("set the mode of", rustix::fs::chmodat(target.dir, target.name, mode, AtFlags::empty()))?;
+    }
+    let times = Timestamps {
+        last_access: timespec(accessed.tv_sec, accessed.tv_nsec),
+        last_modification: timespec(wanted.mtime.0, wanted.mtime.1),
+    };
+    refused("set the times of", rustix::fs::utimensat(target.dir, target.name, &times, AtFlags::SYMLINK_NOFOLLOW))?;
+
+    let (new, _) = look(Side::Target, target)?;
+    if (new.uid, new.gid) != (wanted.uid, wanted.gid) {
+        meter.lost("owner", path);
+    }
+    if new.mtime != wanted.mtime {
+        meter.lost("time of modification", path);
+    }
+    let missing = if is_link { 0 } else { new.permissions() ^ wanted.permissions() };
+    if missing & PERMISSIONS != 0 {
+        // The top was made by who provisioned the volume; it may belong to somebody else.
+        if !path.as_os_str().is_empty() {
+            return Err(Error::never(format!(
+                "the target doesn't keep the permissions of {}: {:o} became {:o}",
+                quoted(path),
+                wanted.permissions(),
+                new.permissions()
+            )));
+        }
+        meter.lost("permissions", path);
+    } else if missing != 0 {
+        meter.lost("set-id bit", path);
+    }
+    Ok(wanted)
+}
+
+const NOT_COPIED: [&[u8]; 3] = [
+    // The label says where a volume is mounted, not what it holds; the runtime sets it.
+    b"security.selinux",
+    // XFS shows root its ACLs a second time; they come with `system.posix_acl_*`, and removing one removes both.
+    b"trusted.SGI_ACL_FILE",
+    b"trusted.SGI_ACL_DEFAULT",
+];
+
+fn timespec(seconds: i64, nanoseconds: u32) -> Timespec {
+    Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() }
+}
+
+fn extended(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter<'_>) -> Result<(), Error> {
+    const LOSS: &str = "extended attribute";
+    let (from, to) = (magic_path(source), magic_path(target));
+    let wanted = names(&from).map_err(Side::Source.failed("read attributes of", path))?;
+    let old = names(&to).map_err(Side::Target.failed("read attributes of", path))?;
+    for name in &wanted {
+        let value = match value(&from, name) {
+            Ok(value) => value,
+            Err(Errno::IO) => return Err(Side::Source.failed("read attributes of", path)(Errno::IO)),
+            Err(_) => {
+                meter.lost(LOSS, path);
+                continue;
+            }
+        };
+        if old.contains(name) && self::value(&to, name).is_ok_and(|old| old == value) {
+            continue;
+        }
+        match rustix::fs::lsetxattr(&to, name.as_os_str(), &value, XattrFlags::empty()) {
+            Ok(()) => {}
+            Err(Errno::IO) => return Err(Side::Target.failed("set attributes of", path)(Errno::IO)),
+            Err(_) => meter.lost(LOSS, path),
+        }
+    }
+    for name in old.iter().filter(|name| !wanted.contains(name)) {
+        match rustix::fs::lremovexattr(&to, name.as_os_str()) {
+            Ok(()) | Err(Errno::NODATA) => {}
+            Err(Errno::IO) => return Err(Side::Target.failed("remove attributes of", path)(Errno::IO)),
+            Err(_) => meter.lost("absence of an extended attribute", path),
+        }
+    }
+    Ok(())
+}
+
+/// For calls that know only paths: through the open directory, so that nothing on the way is looked up again.
+fn magic_path(place: Place<'_>) -> PathBuf {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", place.dir.as_raw_fd()));
+    path.push(place.name);
+    path
+}
+
+fn names(path: &Path) -> rustix::io::Result<Vec<OsString>> {
+    let size = match rustix::fs::llistxattr_query(path) {
+        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        size => size?,
+    };
+    let mut list = Vec::with_capacity(size);
+    rustix::fs::llistxattr(path, spare_capacity(&mut list))?;
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty() && !NOT_COPIED.contains(name));
+    Ok(names.map(|name| OsString::from_vec(name.to_vec())).collect())
+}
+
+fn value(path: &Path, name: &OsStr) -> rustix::io::Result<Vec<u8>> {
+    let size = rustix::fs::lgetxattr_query(path, name)?;
+    let mut value = Vec::with_capacity(size.max(1));
+    rustix::fs::lgetxattr(path, name, spare_capacity(&mut value))?;
+    Ok(value)
+}

@@ -1,0 +1,123 @@
+//! What went wrong, and whether starting again can help.
+
+use std::{io, os::fd::AsFd, path::Path};
+
+use common::mover::Outcome;
+use rustix::io::Errno;
+
+/// How a failed copy is to be met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Retry,
+    /// Retry, unless the target is too small; see [`Error::judge_space`].
+    NoSpace,
+    Never,
+    SourceChanged,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    class: Class,
+    message: String,
+}
+
+impl Error {
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self { class: Class::Retry, message: message.into() }
+    }
+
+    pub fn never(message: impl Into<String>) -> Self {
+        Self { class: Class::Never, message: message.into() }
+    }
+
+    pub fn changed(path: &Path, how: &str) -> Self {
+        Self {
+            class: Class::SourceChanged,
+            message: format!(
+                "{} in the source {how} while it was copied; stop what writes to the source",
+                quoted(path)
+            ),
+        }
+    }
+
+    /// When space ran out on a file system that as a whole is smaller than the `needed` bytes, waiting is of no use.
+    pub fn judge_space(self, target: impl AsFd, needed: u64) -> Self {
+        if self.class != Class::NoSpace {
+            return self;
+        }
+        match rustix::fs::fstatvfs(target) {
+            Ok(fs) if fs.f_blocks.saturating_mul(fs.f_frsize) < needed => Self::never(format!(
+                "{}: the source holds {needed} bytes of data, the target has room for {}; it has to be larger",
+                self.message,
+                fs.f_blocks.saturating_mul(fs.f_frsize)
+            )),
+            _ => self,
+        }
+    }
+}
+
+impl From<Error> for Outcome {
+    fn from(Error { class, message }: Error) -> Self {
+        match class {
+            Class::Retry | Class::NoSpace => Self::Retry { message },
+            Class::Never => Self::Never { message },
+            Class::SourceChanged => Self::SourceChanged { message },
+        }
+    }
+}
+
+/// A path for messages. Names are whatever a user has written: they must not be able to break a line or pass for something else.
+#[expect(clippy::unnecessary_debug_formatting, reason = "it escapes control characters")]
+pub fn quoted(path: &Path) -> String {
+    if path.as_os_str().is_empty() { "the top directory".to_owned() } else { format!("{path:?}") }
+}
+
+/// Which of the two volumes something happened on: the same errno means different things there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Target,
+}
+
+impl Side {
+    /// For `map_err`: `doing` is a verb ("read"), `path` what it was done to.
+    pub fn failed<E: Into<io::Error>>(self, doing: &str, path: &Path) -> impl FnOnce(E) -> Error {
+        move |error| self.error(doing, path, &error.into())
+    }
+
+    fn error(self, doing: &str, path: &Path, error: &io::Error) -> Error {
+        let side = match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        };
+        let message = format!("{doing} {} in the {side}: {error}", quoted(path));
+        match (self, Errno::from_io_error(error)) {
+            // It was there a moment ago.
+            (Self::Source, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)) => {
+                Error::changed(path, "went away")
+            }
+            (Self::Source, None) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Error::changed(path, "became shorter")
+            }
+            (_, Some(Errno::ACCESS | Errno::PERM)) => {
+                Error::never(format!("{message}; the data mover needs more rights on this volume, such as root's"))
+            }
+            (Self::Target, Some(Errno::NOSPC | Errno::DQUOT)) => Error { class: Class::NoSpace, message },
+            (
+                _,
+                Some(
+                    Errno::ROFS
+                    | Errno::NOSYS
+                    | Errno::OPNOTSUPP
+                    | Errno::FBIG
+                    | Errno::NAMETOOLONG
+                    | Errno::ILSEQ
+                    | Errno::INVAL
+                    | Errno::XDEV,
+                ),
+            ) => Error::never(message),
+            _ => Error::retry(message),
+        }
+    }
+}

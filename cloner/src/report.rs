@@ -1,0 +1,114 @@
+//! What the process says to who started it: progress and losses while it runs, and how it ended.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use common::mover::{Outcome, Progress, TERMINATION_LOG_BYTES};
+
+use crate::Observer;
+
+/// At most so often a line of progress is printed.
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Prints progress as lines of JSON to `out`, and losses to `log`.
+pub struct Reporter<O, L> {
+    out: O,
+    log: L,
+    printed: Option<Instant>,
+    waiting: Option<Progress>,
+}
+
+impl<O: Write, L: Write> Reporter<O, L> {
+    /// Nothing is printed before the first progress.
+    pub fn new(out: O, log: L) -> Self {
+        Self { out, log, printed: None, waiting: None }
+    }
+
+    /// Prints the last progress, if it wasn't yet.
+    pub fn finish(&mut self) {
+        if let Some(progress) = self.waiting.take() {
+            self.print(progress);
+        }
+    }
+
+    fn print(&mut self, progress: Progress) {
+        self.printed = Some(Instant::now());
+        // That nobody listens is no reason to stop copying.
+        if let Ok(line) = serde_json::to_string(&progress) {
+            let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
+        }
+    }
+}
+
+impl<O: Write, L: Write> Observer for Reporter<O, L> {
+    fn progress(&mut self, progress: Progress) {
+        if self.printed.is_none_or(|printed| printed.elapsed() >= EVERY) {
+            self.waiting = None;
+            self.print(progress);
+        } else {
+            self.waiting = Some(progress);
+        }
+    }
+
+    fn lost(&mut self, what: &str) {
+        let _ = writeln!(self.log, "{what}");
+    }
+}
+
+/// `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a message that is too long is cut, so that the rest stays readable.
+pub fn termination_message(outcome: &Outcome) -> serde_json::Result<String> {
+    const MARK: &str = " …";
+    let mut outcome = outcome.clone();
+    loop {
+        let json = serde_json::to_string(&outcome)?;
+        let (Outcome::Retry { message } | Outcome::Never { message } | Outcome::SourceChanged { message }) =
+            &mut outcome
+        else {
+            return Ok(json);
+        };
+        let excess = json.len().saturating_sub(TERMINATION_LOG_BYTES);
+        if excess == 0 || message.is_empty() {
+            return Ok(json);
+        }
+        // Characters that JSON escapes are longer there than here: cutting goes on until it fits.
+        let kept = message.strip_suffix(MARK).unwrap_or(message).to_owned();
+        let kept = &kept[..kept.floor_char_boundary(kept.len().saturating_sub(excess.div_ceil(6).max(MARK.len())))];
+        *message = if kept.is_empty() { String::new() } else { format!("{kept}{MARK}") };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_and_last_progress_are_always_printed() {
+        let mut out = Vec::new();
+        let mut reporter = Reporter::new(&mut out, Vec::new());
+        for done in 0..=1000 {
+            reporter.progress(Progress { done, total: 1000 });
+        }
+        reporter.finish();
+        let lines: Vec<Progress> =
+            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.first(), Some(&Progress { done: 0, total: 1000 }));
+        assert_eq!(lines.last(), Some(&Progress { done: 1000, total: 1000 }));
+        assert!(lines.len() < 100, "{} lines in a moment", lines.len());
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_still_json() {
+        for filler in ["x", "ä", "\"", "\u{1}"] {
+            let long = Outcome::Retry { message: format!("write: {}", filler.repeat(5000)) };
+            let json = termination_message(&long).unwrap();
+            assert!(json.len() <= TERMINATION_LOG_BYTES, "{}", json.len());
+            assert!(json.len() > TERMINATION_LOG_BYTES - 64, "{filler:?} was cut to {}", json.len());
+            let Outcome::Retry { message } = serde_json::from_str(&json).unwrap() else { panic!("{json}") };
+            assert!(message.starts_with("write: ") && message.ends_with('…'));
+        }
+        let short = Outcome::Never { message: "no".into() };
+        assert_eq!(termination_message(&short).unwrap(), serde_json::to_string(&short).unwrap());
+    }
+}

@@ -1,0 +1,87 @@
+//! The digests of one directory: what is in it, and by what a change of it would be noticed.
+
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
+
+use blake3::{Hash, Hasher};
+
+use super::walk::Directory;
+use crate::volume::Meta;
+
+/// What an entry of a directory is, apart from its name and permissions.
+pub enum What<'a> {
+    /// What is in it has a digest of its own.
+    Directory,
+    File(Hash),
+    Symlink(&'a OsStr),
+    /// The same file as the one at this path, which comes earlier in the walk.
+    Link(&'a Path),
+    /// A pipe, socket or device.
+    Special,
+}
+
+/// Set-id bits are left out: without rights the kernel drops them, and that is told as a loss.
+pub const PERMISSIONS: u16 = 0o1777;
+
+/// BLAKE3 of a directory's path and entries, in the order of the walk.
+pub struct Listing(Hasher);
+
+impl Listing {
+    pub fn of(path: &Path) -> Self {
+        let mut listing = Self(Hasher::new());
+        listing.put(path.as_os_str());
+        listing
+    }
+
+    pub fn add(&mut self, name: &OsStr, meta: &Meta, what: &What<'_>) {
+        self.put(name);
+        // Permissions of symbolic links are meaningless, and what is a link has its first name's.
+        self.0.update(&(meta.mode & (0o170_000 | PERMISSIONS)).to_le_bytes());
+        match what {
+            What::Directory => self.tag(0),
+            What::File(content) => {
+                self.tag(1);
+                self.0.update(&meta.size.to_le_bytes());
+                self.0.update(content.as_bytes());
+            }
+            What::Symlink(to) => {
+                self.tag(2);
+                self.put(to);
+            }
+            What::Link(first) => {
+                self.tag(3);
+                self.put(first.as_os_str());
+            }
+            What::Special => {
+                self.tag(4);
+                self.0.update(&meta.rdev.0.to_le_bytes());
+                self.0.update(&meta.rdev.1.to_le_bytes());
+            }
+        }
+    }
+
+    pub fn finish(&self) -> Hash {
+        self.0.finalize()
+    }
+
+    fn tag(&mut self, tag: u8) {
+        self.0.update(&[tag]);
+    }
+
+    /// With its length, so that what follows can't be taken for a part of it.
+    fn put(&mut self, name: &OsStr) {
+        self.0.update(&(name.len() as u64).to_le_bytes());
+        self.0.update(name.as_bytes());
+    }
+}
+
+/// Differs when the directory or anything directly in it was changed in between.
+pub fn fingerprint(directory: &Directory) -> Hash {
+    let mut hasher = Hasher::new();
+    directory.meta.fingerprint(&mut hasher);
+    for entry in &directory.entries {
+        hasher.update(&(entry.name.len() as u64).to_le_bytes());
+        hasher.update(entry.name.as_bytes());
+        entry.meta.fingerprint(&mut hasher);
+    }
+    hasher.finalize()
+}

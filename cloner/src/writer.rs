@@ -1,0 +1,185 @@
+//! Writes pieces to a file or device, so that what is zero takes no space where that can be had.
+
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
+
+use rustix::{fs::FallocateFlags, io::Errno};
+
+use crate::{
+    error::{Error, Side},
+    stream::Piece,
+    zero::{self, ZEROS},
+};
+
+/// How a range is made to read as zero; each falls back to the one after it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Zeroing {
+    /// It is zero already: a file just created.
+    Nothing,
+    /// Gives the space back. On a device the kernel refuses it unless zeros are guaranteed afterwards.
+    Punch,
+    /// Lets the device or the file system write the zeros.
+    Range,
+    Write,
+}
+
+pub struct Writer<'a> {
+    pub target: &'a File,
+    /// For messages.
+    pub path: &'a Path,
+    zeroing: Zeroing,
+    /// Where a file server can copy from by itself.
+    offload: Option<&'a File>,
+    /// Zeros that were met but not yet made, so that neighbours become one range.
+    zeros: Range<u64>,
+    written: u64,
+}
+
+impl<'a> Writer<'a> {
+    pub fn new(target: &'a File, path: &'a Path, zeroing: Zeroing) -> Self {
+        Self { target, path, zeroing, offload: None, zeros: 0..0, written: 0 }
+    }
+
+    /// Tries `copy_file_range` from `source` before writing what was read.
+    #[must_use]
+    pub fn offloading(mut self, source: Option<&'a File>) -> Self {
+        self.offload = source;
+        self
+    }
+
+    /// Pieces come in order and without a gap.
+    pub fn put(&mut self, piece: &Piece) -> Result<(), Error> {
+        let mut done = piece.range.start;
+        for run in zero::without_short_holes(&piece.runs) {
+            let start = piece.range.start + run.start as u64;
+            let end = piece.range.start + run.end as u64;
+            self.owe_zeros(done..start)?;
+            self.pay_zeros()?;
+            self.write(start, &piece.data[run])?;
+            done = end;
+        }
+        self.owe_zeros(done..piece.range.end)
+    }
+
+    /// The bytes that had to be written.
+    pub fn finish(mut self) -> Result<u64, Error> {
+        self.pay_zeros()?;
+        Ok(self.written)
+    }
+
+    fn owe_zeros(&mut self, range: Range<u64>) -> Result<(), Error> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        if self.zeros.end == range.start {
+            self.zeros.end = range.end;
+            return Ok(());
+        }
+        self.pay_zeros()?;
+        self.zeros = range;
+        Ok(())
+    }
+
+    fn pay_zeros(&mut self) -> Result<(), Error> {
+        let range = std::mem::replace(&mut self.zeros, 0..0);
+        if range.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let flags = match self.zeroing {
+                Zeroing::Nothing => return Ok(()),
+                Zeroing::Punch => FallocateFlags::PUNCH_HOLE,
+                Zeroing::Range => FallocateFlags::ZERO_RANGE,
+                Zeroing::Write => return self.write_zeros(range),
+            } | FallocateFlags::KEEP_SIZE;
+            match rustix::fs::fallocate(self.target, flags, range.start, range.end - range.start) {
+                Ok(()) => return Ok(()),
+                Err(Errno::INTR) => {}
+                // A device refuses what isn't a multiple of its sector; that says nothing of the next range.
+                Err(Errno::INVAL) => return self.write_zeros(range),
+                Err(error @ (Errno::IO | Errno::NOSPC)) => {
+                    return Err(Side::Target.failed("make zeros in", self.path)(error));
+                }
+                Err(_) => self.zeroing = if self.zeroing == Zeroing::Punch { Zeroing::Range } else { Zeroing::Write },
+            }
+        }
+    }
+
+    fn write_zeros(&mut self, range: Range<u64>) -> Result<(), Error> {
+        let mut at = range.start;
+        while at < range.end {
+            let size = usize::try_from(range.end - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+            self.write_all(at, &ZEROS[..size])?;
+            at += size as u64;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        let copied = self.offload(offset, data.len())?;
+        self.write_all(offset + copied as u64, &data[copied..])?;
+        self.written += data.len() as u64;
+        Ok(())
+    }
+
+    fn write_all(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+        self.target.write_all_at(data, offset).map_err(Side::Target.failed("write", self.path))
+    }
+
+    /// How many of the `len` bytes the file server copied.
+    fn offload(&mut self, offset: u64, len: usize) -> Result<usize, Error> {
+        let mut copied = 0;
+        while let Some(source) = self.offload
+            && copied < len
+        {
+            let at = offset + copied as u64;
+            match rustix::fs::copy_file_range(
+                source,
+                Some(&mut at.clone()),
+                self.target,
+                Some(&mut at.clone()),
+                len - copied,
+            ) {
+                Ok(0) => self.offload = None,
+                Ok(more) => copied += more,
+                Err(Errno::INTR) => {}
+                Err(error @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => {
+                    return Err(Side::Target.failed("copy into", self.path)(io::Error::from(error)));
+                }
+                Err(_) => self.offload = None,
+            }
+        }
+        Ok(copied)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::stream::Content;
+
+    /// Every way to make zeros and to copy data has to come to the same.
+    #[rstest]
+    fn overwrites_what_was_there(
+        #[values(Zeroing::Punch, Zeroing::Range, Zeroing::Write)] zeroing: Zeroing,
+        #[values(false, true)] offload: bool,
+    ) {
+        let mut content = vec![7; 3 << 20];
+        content[100_000..1_500_000].fill(0);
+        content[2 << 20..].fill(0);
+        let (source, target) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        source.write_all_at(&content, 0).unwrap();
+        target.write_all_at(&vec![1; content.len()], 0).unwrap();
+
+        let path = Path::new("file");
+        let len = content.len() as u64;
+        let mut writer = Writer::new(&target, path, zeroing).offloading(offload.then_some(&source));
+        Content { file: &source, len, holes: true, side: Side::Source, path }.each(|piece| writer.put(piece)).unwrap();
+        // Pages that are not zero only in part are written whole.
+        assert_eq!(writer.finish().unwrap(), 102_400 + (2 << 20) - 1_499_136);
+        let mut copy = vec![2; content.len()];
+        target.read_exact_at(&mut copy, 0).unwrap();
+        assert!(copy == content);
+    }
+}
