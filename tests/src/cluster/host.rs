@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::{mount::UnmountFlags, process::Signal};
+use rustix::{
+    mount::{MountPropagationFlags, UnmountFlags},
+    process::Signal,
+};
 use serde_json::Value;
 
 use super::{
@@ -46,7 +49,22 @@ pub async fn prepare(layout: &Layout) -> Result<()> {
     }
     note_sysctls()?;
     raise("fs/inotify/max_user_instances", 1024)?;
-    make_cgroup(layout)
+    make_cgroup(layout)?;
+    share(&layout.at("kubelet"))
+}
+
+/// What is mounted below a shared directory is seen by all who saw the directory, in whichever mount namespace.
+fn share(directory: &Path) -> Result<()> {
+    if is_mounted(directory)? {
+        return Ok(());
+    }
+    std::fs::create_dir_all(directory)?;
+    rustix::mount::mount_bind(directory, directory)?;
+    // Private first: else it would be shared with the file system that it is part of.
+    for change in [MountPropagationFlags::PRIVATE, MountPropagationFlags::SHARED] {
+        rustix::mount::mount_change(directory, change).with_context(|| format!("share {}", directory.display()))?;
+    }
+    Ok(())
 }
 
 /// Where the settings of before the first cluster on this machine are kept.
@@ -272,26 +290,17 @@ pub async fn detach_loop_devices_below(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what container parts leave at fixed places: links to our pods' logs, and directories if nobody else uses them.
-pub fn sweep_fixed_places(layout: &Layout) -> Result<()> {
-    if let Ok(links) = std::fs::read_dir("/var/log/containers") {
-        for link in links {
-            let link = link?.path();
-            if std::fs::read_link(&link).is_ok_and(|target| target.starts_with(layout.state())) {
-                std::fs::remove_file(&link)?;
-            }
-        }
-    }
+/// Removes the directories that kubelet, containerd and network plugins make at fixed places, if nobody else uses them.
+pub fn sweep_fixed_places() {
     for directory in [
+        "/var/lib/kubelet",
         "/var/log/containers",
         "/var/lib/cni/results",
         "/var/lib/cni",
         "/run/containerd/s",
-        "/run/containerd/runc",
         "/run/containerd",
     ] {
         // Only an empty directory goes; one that holds something is somebody else's.
         let _ = std::fs::remove_dir(directory);
     }
-    Ok(())
 }

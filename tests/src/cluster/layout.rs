@@ -119,7 +119,7 @@ mod tests {
         assert_ne!(one.state(), other.state());
         assert_ne!(one.host_link(), other.host_link());
         assert!(one.host_link().len() <= 15);
-        let longest = one.at("kubelet/plugins_registry/other.csi.smartclone.dev-reg.sock");
+        let longest = one.at("kubelet/plugins_registry/reg@other.csi.smartclone.dev.sock");
         assert!(longest.as_os_str().len() <= 107, "{}", longest.display());
     }
 }

@@ -268,7 +268,7 @@ impl Lab {
     fn remove(&self) -> Result<()> {
         self.empty(&[])?;
         remove(&self.layout.state())?;
-        host::sweep_fixed_places(&self.layout)?;
+        host::sweep_fixed_places();
         remove(&self.layout.lock())?;
         let others =
             std::fs::read_dir(Layout::home())?.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));

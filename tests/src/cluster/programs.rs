@@ -124,6 +124,7 @@ impl Lab {
             "--use-service-account-credentials".to_owned(),
             "--leader-elect=false".to_owned(),
             "--profiling=false".to_owned(),
+            format!("--flex-volume-plugin-dir={}", layout.at("kubelet/volumeplugins").display()),
         ];
         manager.extend(API_LIMITS.map(str::to_owned));
         let config = |name: &str, file: &str| {
@@ -148,20 +149,32 @@ impl Lab {
         Ok(Program::new(CONTAINERD, executable, args).reads(config).reads(self.layout().etc("cni/pods.conflist")))
     }
 
-    /// The node's agent.
+    /// The node's agent, which takes its copies of two directories at fixed places for the host's: another kubelet's
+    /// are not to be touched. Its own directory stays shared with containerd and the drivers.
     pub(super) fn kubelet(&self, link: Link) -> Program {
+        const MOVE_IN: &str = r#"
+            for fixed in /var/lib/kubelet /var/log/containers; do
+                mkdir -p "$fixed" "$0$fixed"
+                mount --make-slave "$(findmnt --noheadings --output TARGET --target "$fixed" | tail -n 1)"
+                mount --bind "$0$fixed" "$fixed"
+            done
+            exec "$@""#;
         let layout = self.layout();
         let config = layout.etc("kubelet.yaml");
         let root = layout.at("kubelet");
-        let args = vec![
+        let enter = ["--mount", "--propagation=unchanged", "--", "sh", "-euc", MOVE_IN];
+        let mut args: Vec<_> = enter.map(str::to_owned).into();
+        args.extend([
+            layout.at("fixed").display().to_string(),
+            self.components_bin().join(KUBELET).display().to_string(),
             format!("--config={}", config.display()),
             format!("--root-dir={}", root.display()),
             format!("--cert-dir={}", root.join("pki").display()),
             format!("--kubeconfig={}", layout.kubeconfig("kubelet").display()),
             format!("--hostname-override={NODE}"),
             format!("--node-ip={}", link.node),
-        ];
-        Program::new(KUBELET, self.components_bin().join(KUBELET), args).reads(config).reads(layout.pki("kubelet.crt"))
+        ]);
+        Program::new(KUBELET, "/usr/bin/unshare", args).reads(config).reads(layout.pki("kubelet.crt"))
     }
 
     /// The controller of snapshots; it ends at once while the CRDs are missing.

@@ -81,8 +81,10 @@ impl Driver {
         self.layout.at("kubelet/plugins").join(&self.class).join("csi.sock")
     }
 
+    /// Where kubelet finds the driver. It sends the socket's path, percent-encoded, as the HTTP/2 authority; strict servers
+    /// accept such characters only in front of an `@`, where a user's name would be.
     pub(super) fn registration_socket(&self) -> PathBuf {
-        self.layout.at("kubelet/plugins_registry").join(format!("{}-reg.sock", self.name()))
+        self.layout.at("kubelet/plugins_registry").join(format!("reg@{}.sock", self.name()))
     }
 
     /// The JSON file from which the driver takes its behaviour, anew at every call.
@@ -90,9 +92,9 @@ impl Driver {
         self.layout.at("drivers").join(&self.class).join("control.json")
     }
 
-    /// Where the driver writes down the calls that it got.
+    /// The JSON file in which the driver counts its calls.
     pub fn calls_file(&self) -> PathBuf {
-        self.layout.at("drivers").join(&self.class).join("calls")
+        self.layout.at("drivers").join(&self.class).join("calls.json")
     }
 
     /// The directory that holds the volumes' and the snapshots' images.
