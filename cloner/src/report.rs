@@ -44,7 +44,9 @@ impl<O: Write, L: Write> Reporter<O, L> {
 
 impl<O: Write, L: Write> Observer for Reporter<O, L> {
     fn progress(&mut self, progress: Progress) {
-        if self.printed.is_none_or(|printed| printed.elapsed() >= EVERY) {
+        // Being through is told at once: syncing and reading back are still to come, and take their time.
+        let through = progress.done == progress.total;
+        if through || self.printed.is_none_or(|printed| printed.elapsed() >= EVERY) {
             self.waiting = None;
             self.print(progress);
         } else {
@@ -85,17 +87,24 @@ mod tests {
 
     #[test]
     fn first_and_last_progress_are_always_printed() {
-        let mut out = Vec::new();
-        let mut reporter = Reporter::new(&mut out, Vec::new());
-        for done in 0..=1000 {
-            reporter.progress(Progress { done, total: 1000 });
+        let lines = |last: u64, finish: bool| -> Vec<Progress> {
+            let mut out = Vec::new();
+            let mut reporter = Reporter::new(&mut out, Vec::new());
+            for done in 0..=last {
+                reporter.progress(Progress { done, total: 1000 });
+            }
+            if finish {
+                reporter.finish();
+            }
+            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        for (last, finish) in [(1000, false), (1000, true), (999, true)] {
+            let lines = lines(last, finish);
+            assert_eq!(lines.first(), Some(&Progress { done: 0, total: 1000 }));
+            assert_eq!(lines.last(), Some(&Progress { done: last, total: 1000 }));
+            assert_eq!(lines.iter().filter(|line| line.done == last).count(), 1);
+            assert!(lines.len() < 100, "{} lines in a moment", lines.len());
         }
-        reporter.finish();
-        let lines: Vec<Progress> =
-            String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!(lines.first(), Some(&Progress { done: 0, total: 1000 }));
-        assert_eq!(lines.last(), Some(&Progress { done: 1000, total: 1000 }));
-        assert!(lines.len() < 100, "{} lines in a moment", lines.len());
     }
 
     #[test]
