@@ -68,18 +68,23 @@ impl FieldError {
     pub fn not_found(field: impl Into<String>, value: &str, detail: impl Into<String>) -> Self {
         Self::new(field, Kind::FieldValueNotFound, value, detail)
     }
+
+    /// The mistake without the name of the field.
+    pub fn message(&self) -> String {
+        let Self { kind, value, detail, .. } = self;
+        match kind {
+            Kind::FieldValueRequired => format!("Required value: {detail}"),
+            Kind::FieldValueInvalid => format!("Invalid value: {value:?}: {detail}"),
+            Kind::FieldValueNotSupported => format!("Unsupported value: {value:?}: {detail}"),
+            Kind::FieldValueForbidden => format!("Forbidden: {detail}"),
+            Kind::FieldValueNotFound => format!("Not found: {value:?}: {detail}"),
+        }
+    }
 }
 
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { field, kind, value, detail } = self;
-        match kind {
-            Kind::FieldValueRequired => write!(f, "{field}: Required value: {detail}"),
-            Kind::FieldValueInvalid => write!(f, "{field}: Invalid value: {value:?}: {detail}"),
-            Kind::FieldValueNotSupported => write!(f, "{field}: Unsupported value: {value:?}: {detail}"),
-            Kind::FieldValueForbidden => write!(f, "{field}: Forbidden: {detail}"),
-            Kind::FieldValueNotFound => write!(f, "{field}: Not found: {value:?}: {detail}"),
-        }
+        write!(f, "{}: {}", self.field, self.message())
     }
 }
 

@@ -1,1 +1,18 @@
 //! Admission of DataVolumes: HTTP in, decision out.
+//!
+//! The mutating webhook writes the decision on a new DataVolume; the validating one looks again and refuses what doesn't fit, then and
+//! at every change. What is decided is in `common`; here are the facts and the answers.
+
+pub mod cluster;
+#[cfg(test)]
+mod fake_cluster;
+pub mod judge;
+pub mod manifests;
+pub mod metrics;
+pub mod review;
+mod run;
+pub mod server;
+mod settings;
+
+pub use run::run;
+pub use settings::Args;

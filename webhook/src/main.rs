@@ -1,3 +1,10 @@
-//! Admission of DataVolumes: HTTP in, decision out.
+//! The webhook's process.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    config::tls::install_provider();
+    config::run(webhook::run(webhook::Args::parse()))
+}

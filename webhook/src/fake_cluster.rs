@@ -1,0 +1,240 @@
+//! An API server that knows a handful of objects, and the whole webhook in front of it, but for the socket.
+
+use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+};
+use config::{admin::Readiness, args::ShutdownArgs, shutdown::Shutdown};
+use http::{Method, Request, Response, StatusCode};
+use json_patch::Patch;
+use k8s_openapi::ByteString;
+use kube::{Client, client};
+use prometheus_client::{encoding::text, registry::Registry};
+use serde_json::{Value, json};
+use tokio::{task::JoinSet, time::timeout};
+use tower::ServiceExt;
+
+use crate::{
+    cluster::Cluster,
+    manifests::{MUTATE_PATH, VALIDATE_PATH},
+    metrics::Metrics,
+    server::{Admission, router},
+};
+
+pub const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
+pub const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
+pub const PROFILES: &str = "/apis/cdi.kubevirt.io/v1beta1/storageprofiles";
+pub const CDIS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdis";
+pub const SOURCE: &str = "/api/v1/namespaces/ns/persistentvolumeclaims/source";
+pub const NAMESAKE: &str = "/api/v1/namespaces/ns/persistentvolumeclaims/clone";
+pub const VOLUME: &str = "/api/v1/persistentvolumes/pv";
+pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-controller";
+
+/// What is at each path; nothing elsewhere. `None`: no answer ever comes.
+#[derive(Clone)]
+pub struct World(BTreeMap<&'static str, Option<Value>>);
+
+impl World {
+    /// A bound source of 1 GiB on a driver that can do everything.
+    pub fn new() -> Self {
+        let source = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "source", "namespace": "ns", "uid": "source-uid"},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+                "storageClassName": "fast", "volumeMode": "Filesystem", "volumeName": "pv",
+            },
+            "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}},
+        });
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+            "spec": {"claimRef": {"uid": "source-uid"}, "csi": {"driver": "csi.test", "volumeHandle": "1"}},
+        });
+        let class = json!({
+            "metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "provisioner": "csi.test", "allowVolumeExpansion": true,
+        });
+        let snapshot_class = json!({"metadata": {"name": "snap"}, "driver": "csi.test", "deletionPolicy": "Delete"});
+        Self(BTreeMap::from([(SOURCE, Some(source)), (VOLUME, Some(volume))]))
+            .list(CLASSES, &[class])
+            .list(SNAPSHOT_CLASSES, &[snapshot_class])
+            .list(PROFILES, &[])
+            .list(CDIS, &[])
+    }
+
+    pub fn list(self, path: &'static str, items: &[Value]) -> Self {
+        let list = json!({"metadata": {"resourceVersion": "1"}, "items": items});
+        self.object(path, list)
+    }
+
+    pub fn object(mut self, path: &'static str, object: Value) -> Self {
+        self.0.insert(path, Some(object));
+        self
+    }
+
+    pub fn without(mut self, path: &'static str) -> Self {
+        self.0.remove(path);
+        self
+    }
+
+    pub fn silent(mut self, path: &'static str) -> Self {
+        self.0.insert(path, None);
+        self
+    }
+
+    fn client(self) -> Client {
+        let world = Arc::new(self.0);
+        let service = tower::service_fn(move |request: Request<client::Body>| {
+            let world = Arc::clone(&world);
+            async move {
+                let uri = request.uri();
+                if uri.query().is_some_and(|query| query.contains("watch=true")) {
+                    pending::<()>().await;
+                }
+                let (code, body) = match world.get(uri.path()) {
+                    Some(Some(object)) => (StatusCode::OK, object.clone()),
+                    Some(None) => pending().await,
+                    None => (
+                        StatusCode::NOT_FOUND,
+                        json!({"status": "Failure", "code": 404, "reason": "NotFound", "message": "none"}),
+                    ),
+                };
+                let response = Response::builder().status(code).body(client::Body::from(body.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    /// The webhook with full caches.
+    pub async fn webhook(self) -> Webhook {
+        self.webhook_missing(&[]).await
+    }
+
+    /// The webhook with all caches full but those of these kinds.
+    pub async fn webhook_missing(self, kinds: &[&str]) -> Webhook {
+        let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
+        let readiness = Readiness::new(Shutdown::new(&args));
+        let client = self.client();
+        let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let router = router(Admission { cluster, controller: CONTROLLER.into(), metrics });
+        let kept = kept.into_iter().map(|(_, watch)| watch).collect();
+        let filled = async {
+            while readiness.missing() != kinds {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), filled).await.expect("the caches did not fill");
+        Webhook { router, registry, _kept: kept }
+    }
+}
+
+pub struct Webhook {
+    router: Router,
+    registry: Registry,
+    _kept: JoinSet<()>,
+}
+
+/// What came back for a review that was judged.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    pub allowed: bool,
+    pub patch: Option<Patch>,
+    pub status: Value,
+    pub warnings: Vec<String>,
+}
+
+impl Judged {
+    /// `object` with the patch on it.
+    pub fn on(&self, object: &Value) -> Value {
+        let mut object = object.clone();
+        if let Some(patch) = &self.patch {
+            json_patch::patch(&mut object, patch).unwrap();
+        }
+        object
+    }
+
+    /// The fields that are wrong.
+    pub fn fields(&self) -> Vec<&str> {
+        let causes = self.status.pointer("/details/causes").and_then(Value::as_array);
+        causes.into_iter().flatten().filter_map(|cause| cause["field"].as_str()).collect()
+    }
+
+    pub fn message(&self) -> &str {
+        self.status["message"].as_str().unwrap_or_default()
+    }
+}
+
+impl Webhook {
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+        let request = Request::builder().method(Method::POST).uri(path).body(body.into()).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    pub async fn judged(&self, path: &str, review: &Value) -> Judged {
+        let (status, body) = self.post(path, review.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let mut reply: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(reply["apiVersion"], review["apiVersion"]);
+        assert_eq!(reply["kind"], "AdmissionReview");
+        let response = &mut reply["response"];
+        assert_eq!(response["uid"], review["request"]["uid"]);
+        assert_eq!(response.get("patch").is_some(), response["patchType"] == "JSONPatch");
+        let changes: Option<ByteString> = serde_json::from_value(response["patch"].take()).unwrap();
+        Judged {
+            allowed: response["allowed"].as_bool().unwrap(),
+            patch: changes.map(|changes| serde_json::from_slice(&changes.0).unwrap()),
+            status: response["status"].take(),
+            warnings: serde_json::from_value(response["warnings"].take()).unwrap_or_default(),
+        }
+    }
+
+    pub async fn mutate(&self, object: &Value) -> Judged {
+        self.judged(MUTATE_PATH, &creation(object)).await
+    }
+
+    pub async fn validate(&self, object: &Value) -> Judged {
+        self.judged(VALIDATE_PATH, &creation(object)).await
+    }
+
+    pub async fn update(&self, user: &str, old: &Value, new: &Value) -> Judged {
+        self.judged(VALIDATE_PATH, &review("UPDATE", user, new, old)).await
+    }
+
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+pub fn creation(object: &Value) -> Value {
+    review("CREATE", "alice", object, &Value::Null)
+}
+
+fn review(operation: &str, user: &str, object: &Value, old_object: &Value) -> Value {
+    json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "review-uid",
+            "kind": {"group": "cdi.kubevirt.io", "version": "v1beta1", "kind": "DataVolume"},
+            "resource": {"group": "cdi.kubevirt.io", "version": "v1beta1", "resource": "datavolumes"},
+            "name": "clone",
+            "namespace": "ns",
+            "operation": operation,
+            "userInfo": {"username": user, "groups": ["system:authenticated"]},
+            "object": object,
+            "oldObject": old_object,
+            "dryRun": false,
+            "options": {"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"},
+        },
+    })
+}

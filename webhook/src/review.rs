@@ -1,0 +1,223 @@
+//! The conversation with the API server: `AdmissionReview`, both ways.
+//!
+//! Types of our own, because the object is to stay as it was sent: what doesn't fit our types is an answer to the user, not a
+//! malformed request.
+
+use common::field::{self, FieldError};
+use json_patch::Patch;
+use k8s_openapi::{
+    ByteString,
+    api::authentication::v1::UserInfo,
+    apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails},
+};
+use kube::core::GroupVersionKind;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A question.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Review {
+    /// To be answered in the same version.
+    pub api_version: ApiVersion,
+    #[serde(rename = "kind")]
+    _kind: Kind,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// The versions that exist; their fields are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApiVersion {
+    /// The one that API servers use.
+    #[serde(rename = "admission.k8s.io/v1")]
+    V1,
+    /// Its predecessor.
+    #[serde(rename = "admission.k8s.io/v1beta1")]
+    V1Beta1,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Kind {
+    AdmissionReview,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// Of this request, not of the object.
+    pub uid: String,
+    /// Of the object.
+    pub kind: GroupVersionKind,
+    /// `status` and the like; empty for the object itself.
+    #[serde(default)]
+    pub sub_resource: String,
+    /// Empty when the API server has yet to make one (`generateName`).
+    #[serde(default)]
+    pub name: String,
+    /// The object's own may be missing.
+    #[serde(default)]
+    pub namespace: String,
+    /// What is to be done.
+    pub operation: Operation,
+    /// Who wants it.
+    pub user_info: UserInfo,
+    /// Null for a deletion.
+    #[serde(default)]
+    pub object: Value,
+    /// Null for a creation.
+    #[serde(default)]
+    pub old_object: Value,
+    /// Nothing will be persisted.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl Request {
+    /// The user's name.
+    pub fn user(&self) -> &str {
+        self.user_info.username.as_deref().unwrap_or_default()
+    }
+}
+
+/// What may be done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Operation {
+    /// It is new.
+    Create,
+    /// It changes.
+    Update,
+    /// It goes.
+    Delete,
+    /// It is connected to.
+    Connect,
+}
+
+impl Operation {
+    /// As the API server writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
+        }
+    }
+}
+
+/// Yes or no.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// It may be done.
+    Allowed {
+        /// With these changes.
+        patch: Patch,
+        /// A line each, for the user's terminal.
+        warnings: Vec<String>,
+    },
+    /// The object is wrong.
+    Invalid(Vec<FieldError>),
+    /// The change is not allowed.
+    Forbidden(Vec<FieldError>),
+}
+
+impl Answer {
+    /// Nothing to say.
+    pub fn untouched() -> Self {
+        Self::Allowed { patch: Patch::default(), warnings: Vec::new() }
+    }
+
+    /// One word, for logs and metrics.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Allowed { patch, .. } if patch.0.is_empty() => "allowed",
+            Self::Allowed { .. } => "patched",
+            Self::Invalid(_) => "invalid",
+            Self::Forbidden(_) => "forbidden",
+        }
+    }
+
+    /// Why not; empty when allowed.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Allowed { .. } => String::new(),
+            Self::Invalid(errors) | Self::Forbidden(errors) => field::joined(errors),
+        }
+    }
+}
+
+/// The answer as it is sent.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reply {
+    api_version: ApiVersion,
+    kind: Kind,
+    response: Response,
+}
+
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response {
+    uid: String,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<ByteString>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
+impl Reply {
+    /// The reply to `request`.
+    pub fn new(version: ApiVersion, request: &Request, answer: Answer) -> serde_json::Result<Self> {
+        let uid = request.uid.clone();
+        let response = match answer {
+            Answer::Allowed { patch, warnings } if patch.0.is_empty() => {
+                Response { uid, allowed: true, warnings, ..Response::default() }
+            }
+            Answer::Allowed { patch, warnings } => Response {
+                uid,
+                allowed: true,
+                patch_type: Some("JSONPatch"),
+                patch: Some(ByteString(serde_json::to_vec(&patch)?)),
+                warnings,
+                ..Response::default()
+            },
+            Answer::Invalid(errors) => {
+                Response { uid, status: Some(status(request, &errors, 422, "Invalid")), ..Response::default() }
+            }
+            Answer::Forbidden(errors) => {
+                Response { uid, status: Some(status(request, &errors, 403, "Forbidden")), ..Response::default() }
+            }
+        };
+        Ok(Self { api_version: version, kind: Kind::AdmissionReview, response })
+    }
+}
+
+/// A denial in the form that clients know from the API server's own validation; `kubectl` prints a line per cause.
+fn status(request: &Request, errors: &[FieldError], code: i32, reason: &str) -> Status {
+    let cause = |error: &FieldError| StatusCause {
+        field: Some(error.field.clone()),
+        reason: Some(format!("{:?}", error.kind)),
+        message: Some(error.message()),
+    };
+    Status {
+        status: Some("Failure".to_owned()),
+        code: Some(code),
+        reason: Some(reason.to_owned()),
+        message: Some(field::joined(errors)),
+        details: Some(StatusDetails {
+            group: Some(request.kind.group.clone()),
+            kind: Some(request.kind.kind.clone()),
+            name: Some(request.name.clone()),
+            causes: Some(errors.iter().map(cause).collect()),
+            ..StatusDetails::default()
+        }),
+        ..Status::default()
+    }
+}

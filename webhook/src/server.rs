@@ -1,0 +1,141 @@
+//! HTTP. What can't be read is 400; what was decided, either way, is 200; what can't be decided for a reason of ours is 500, and the
+//! webhook configuration's `failurePolicy` has the word.
+
+use std::{any::Any, sync::Arc, time::Instant};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::{Instrument, Span, debug, error, field::Empty, info, info_span, warn};
+
+use crate::{
+    cluster::{Cluster, Undecidable},
+    judge,
+    manifests::{MUTATE_PATH, VALIDATE_PATH},
+    metrics::Metrics,
+    review::{Answer, Operation, Reply, Request, Review},
+};
+
+/// Two objects of the 3 MiB that an API server takes, and what is around them.
+const BODY_LIMIT: usize = 7 << 20;
+
+/// What reviews share.
+#[derive(Clone)]
+pub struct Admission {
+    /// Where facts come from.
+    pub cluster: Cluster,
+    /// The user name of the controller, which alone may change a decision.
+    pub controller: Arc<str>,
+    /// Where reviews are counted.
+    pub metrics: Metrics,
+}
+
+/// The whole webhook.
+pub fn router(admission: Admission) -> Router {
+    let metrics = admission.metrics.clone();
+    let routes = Router::new()
+        .route(MUTATE_PATH, post(mutate))
+        .route(VALIDATE_PATH, post(validate))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(admission);
+    panics_caught(routes, metrics)
+}
+
+/// A mistake of ours costs one answer, not the process with everybody else's.
+fn panics_caught(routes: Router, metrics: Metrics) -> Router {
+    routes.layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
+        metrics.panicked();
+        error!("a review panicked");
+        (StatusCode::INTERNAL_SERVER_ERROR, "smartclone made a mistake; its log says more\n").into_response()
+    }))
+}
+
+async fn mutate(State(admission): State<Admission>, body: Bytes) -> Response {
+    answer(&admission, MUTATE_PATH, &body, async |request: &Request| judge::mutate(request, &admission.cluster).await)
+        .await
+}
+
+async fn validate(State(admission): State<Admission>, body: Bytes) -> Response {
+    answer(&admission, VALIDATE_PATH, &body, async |request: &Request| {
+        judge::validate(request, &admission.cluster, &admission.controller).await
+    })
+    .await
+}
+
+async fn answer(
+    admission: &Admission,
+    path: &'static str,
+    body: &[u8],
+    judge: impl AsyncFnOnce(&Request) -> Result<Answer, Undecidable>,
+) -> Response {
+    let start = Instant::now();
+    let Review { api_version, request, .. } = match serde_json::from_slice(body) {
+        Ok(review) => review,
+        Err(error) => {
+            admission.metrics.reviewed(path, "", "malformed", start.elapsed());
+            warn!(path, %error, "not an AdmissionReview");
+            return (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}\n")).into_response();
+        }
+    };
+    let span = span(path, &request);
+    async {
+        let judged = judge(&request).await;
+        report(&request, &judged);
+        let outcome = judged.as_ref().map_or("undecidable", Answer::outcome);
+        admission.metrics.reviewed(path, request.operation.as_str(), outcome, start.elapsed());
+        match judged.map(|answer| Reply::new(api_version, &request, answer)) {
+            Ok(Ok(reply)) => Json(reply).into_response(),
+            Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+        }
+    }
+    .instrument(span)
+    .await
+}
+
+fn span(path: &'static str, request: &Request) -> Span {
+    info_span!(
+        "review",
+        path,
+        uid = request.uid,
+        namespace = request.namespace,
+        name = request.name,
+        operation = request.operation.as_str(),
+        user = request.user(),
+        dry_run = request.dry_run,
+        allowed = Empty,
+        reason = Empty,
+    )
+}
+
+/// One line per creation and per denial; the rest is for who asks for it.
+fn report(request: &Request, judged: &Result<Answer, Undecidable>) {
+    let span = Span::current();
+    match judged {
+        Err(error) => {
+            span.record("reason", error.to_string());
+            error!("not decided");
+        }
+        Ok(answer) => {
+            let allowed = matches!(answer, Answer::Allowed { .. });
+            span.record("allowed", allowed);
+            if !allowed {
+                span.record("reason", answer.reason());
+                info!(outcome = answer.outcome(), "denied");
+            } else if request.operation == Operation::Create {
+                info!(outcome = answer.outcome(), "admitted");
+            } else {
+                debug!(outcome = answer.outcome(), "admitted");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,498 @@
+use axum::routing::get;
+use common::meta::{CLONE_FALLBACK_REASON, CLONE_TYPE, FALLBACK, PLAN};
+use prometheus_client::{encoding::text, registry::Registry};
+use rstest::rstest;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::*;
+use crate::fake_cluster::{
+    CDIS, CLASSES, CONTROLLER, NAMESAKE, PROFILES, SNAPSHOT_CLASSES, SOURCE, VOLUME, World, creation,
+};
+
+type Change = fn(&mut Value);
+type Setup = fn(World) -> World;
+
+/// A clone of `source`, as a user writes it: without its namespace.
+fn clone(change: Change) -> Value {
+    let mut object = json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume",
+        "metadata": {"name": "clone", "labels": {"unknown/to-us": "kept"}},
+        "spec": {
+            "source": {"pvc": {"namespace": "ns", "name": "source"}},
+            "pvc": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "fast",
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        },
+    });
+    change(&mut object);
+    object
+}
+
+const SIZE: &str = "spec.pvc.resources.requests.storage";
+
+fn as_is(_: &mut Value) {}
+fn size(object: &mut Value, size: &Value) {
+    object["spec"]["pvc"]["resources"]["requests"]["storage"] = size.clone();
+}
+fn smaller(object: &mut Value) {
+    size(object, &json!("512Mi"));
+}
+fn larger(object: &mut Value) {
+    size(object, &json!("2Gi"));
+}
+fn nonsense_size(object: &mut Value) {
+    size(object, &json!("a lot"));
+}
+fn many_mistakes(object: &mut Value) {
+    nonsense_size(object);
+    object["spec"]["pvc"]["accessModes"] = json!(["WriteMostly"]);
+}
+fn unknown_class(object: &mut Value) {
+    object["spec"]["pvc"]["storageClassName"] = json!("fats");
+}
+fn no_class(object: &mut Value) {
+    object["spec"]["pvc"]["storageClassName"] = Value::Null;
+}
+fn by_storage(object: &mut Value) {
+    object["spec"] = json!({"source": object["spec"]["source"], "storage": {}});
+}
+fn wish_copy(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({CLONE_TYPE: "copy", "mine": "kept"});
+}
+fn wish_snapshot(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({CLONE_TYPE: "snapshot"});
+}
+fn wish_nonsense(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({CLONE_TYPE: "teleport"});
+}
+fn no_fallback(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({FALLBACK: "Never"});
+}
+/// As if exported from another cluster, or forged.
+fn annotated_already(object: &mut Value) {
+    let note = r#"{"chosenBy":"Override"}"#;
+    object["metadata"]["annotations"] = json!({CLONE_TYPE: "copy", PLAN: note, CLONE_FALLBACK_REASON: "because"});
+}
+fn not_an_object(object: &mut Value) {
+    object["spec"]["pvc"] = json!("1Gi");
+}
+fn import(object: &mut Value) {
+    object["spec"]["source"] = json!({"http": {"url": "https://images.test/disk.img"}});
+}
+fn blank(object: &mut Value) {
+    object["spec"]["source"] = json!({"blank": {}});
+}
+fn generated_name(object: &mut Value) {
+    object["metadata"] = json!({"generateName": "clone-"});
+}
+
+fn usual(world: World) -> World {
+    world
+}
+fn no_snapshot_class(world: World) -> World {
+    world.list(SNAPSHOT_CLASSES, &[])
+}
+fn no_snapshot_api(world: World) -> World {
+    world.without(SNAPSHOT_CLASSES)
+}
+fn override_copy(world: World) -> World {
+    world.list(CDIS, &[json!({"metadata": {"name": "cdi"}, "spec": {"cloneStrategyOverride": "copy"}})])
+}
+fn profile_csi_clone(world: World) -> World {
+    world.list(PROFILES, &[json!({"metadata": {"name": "fast"}, "spec": {"cloneStrategy": "csi-clone"}})])
+}
+fn no_source(world: World) -> World {
+    world.without(SOURCE)
+}
+fn source_unbound(world: World) -> World {
+    world.object(
+        SOURCE,
+        json!({
+            "metadata": {"name": "source", "namespace": "ns", "uid": "source-uid"},
+            "spec": {"storageClassName": "fast", "resources": {"requests": {"storage": "1Gi"}}},
+            "status": {"phase": "Pending"},
+        }),
+    )
+}
+fn volume_gone(world: World) -> World {
+    world.without(VOLUME)
+}
+fn cdi_operator(world: World) -> World {
+    world.list(CDIS, &[json!({"metadata": {"name": "cdi"}, "spec": {}, "status": {"operatorVersion": "1.60"}})])
+}
+
+/// What the user gets to see: the strategy, and a line of the terminal.
+#[rstest]
+#[case::annotated_by_default(as_is, usual, Some("snapshot"), "by snapshot, with VolumeSnapshotClass \"snap\"")]
+#[case::by_storage(by_storage, usual, Some("snapshot"), "by snapshot")]
+#[case::default_class(no_class, usual, Some("snapshot"), "by snapshot")]
+#[case::larger(larger, usual, Some("snapshot"), "by snapshot")]
+#[case::name_to_come(generated_name, usual, Some("snapshot"), "by snapshot")]
+#[case::fallback(as_is, no_snapshot_class, Some("copy"), "NoVolumeSnapshotClass")]
+#[case::no_snapshot_api(as_is, no_snapshot_api, Some("copy"), "the cluster has no snapshot API")]
+#[case::override_of_the_cluster(as_is, override_copy, Some("copy"), "wanted by cloneStrategyOverride")]
+#[case::profile(as_is, profile_csi_clone, Some("csi-clone"), "wanted by the StorageProfile")]
+#[case::wish(wish_copy, usual, Some("copy"), "wanted by the annotation")]
+#[case::wish_before_override(wish_snapshot, override_copy, Some("snapshot"), "wanted by the annotation")]
+#[case::an_earlier_decision_is_no_wish(annotated_already, usual, Some("snapshot"), "by snapshot")]
+#[case::missing_source(as_is, no_source, None, "does not exist yet")]
+#[case::missing_source_forgets_an_earlier_decision(annotated_already, no_source, None, "does not exist yet")]
+#[case::missing_source_keeps_the_wish(wish_copy, no_source, Some("copy"), "does not exist yet")]
+#[case::source_unbound(as_is, source_unbound, None, "has no volume yet")]
+#[case::lost_volume(as_is, volume_gone, None, "could not be decided yet")]
+#[tokio::test]
+async fn admits(#[case] change: Change, #[case] setup: Setup, #[case] strategy: Option<&str>, #[case] warning: &str) {
+    let webhook = setup(World::new()).webhook().await;
+    let object = clone(change);
+    let judged = webhook.mutate(&object).await;
+    assert!(judged.allowed, "{judged:?}");
+    assert!(judged.warnings.iter().any(|line| line.contains(warning)), "{:?}", judged.warnings);
+
+    let written = judged.on(&object);
+    let annotation = |key: &str| written["metadata"]["annotations"].get(key).and_then(Value::as_str);
+    assert_eq!(annotation(CLONE_TYPE), strategy);
+    assert_eq!(
+        annotation(CLONE_FALLBACK_REASON).is_some(),
+        warning == "NoVolumeSnapshotClass" || warning.contains("no snapshot API")
+    );
+    // Nothing else is touched.
+    let theirs = |object: &Value| {
+        let mut object = object.clone();
+        let mut annotations = object["metadata"]["annotations"].take();
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.retain(|key, _| ![CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN].contains(&key.as_str()));
+        }
+        (object, annotations.as_object().cloned().unwrap_or_default())
+    };
+    assert_eq!(theirs(&written), theirs(&object));
+}
+
+/// What is refused, by both webhooks alike: which field, and the cure.
+#[rstest]
+#[case::smaller(smaller, usual, SIZE, "at least 1Gi")]
+#[case::smaller_than_an_unbound_source(smaller, source_unbound, SIZE, "at least 1Gi")]
+#[case::nonsense_size(nonsense_size, usual, SIZE, "a lot")]
+#[case::unknown_class(unknown_class, usual, "spec.pvc.storageClassName", "kubectl get storageclass")]
+#[case::no_default_class(no_class, |w: World| w.list(CLASSES, &[]), "spec.pvc.storageClassName", "name one")]
+#[case::impossible_wish(
+    wish_snapshot,
+    no_snapshot_class,
+    "metadata.annotations[cdi.kubevirt.io/cloneType]",
+    "create a VolumeSnapshotClass"
+)]
+#[case::unknown_wish(wish_nonsense, usual, "metadata.annotations[cdi.kubevirt.io/cloneType]", "supported values")]
+#[case::no_fallback(
+    no_fallback,
+    no_snapshot_class,
+    "metadata.annotations[smartclone.dev/fallback]",
+    "create a VolumeSnapshotClass"
+)]
+#[case::not_what_the_schema_says(not_an_object, usual, "spec.pvc", "invalid type: string")]
+#[tokio::test]
+async fn refuses(#[case] change: Change, #[case] setup: Setup, #[case] field: &str, #[case] cure: &str) {
+    let webhook = setup(World::new()).webhook().await;
+    let object = clone(change);
+    let judged = webhook.mutate(&object).await;
+    assert!(!judged.allowed && judged.patch.is_none(), "{judged:?}");
+    assert_eq!((judged.status["code"].as_i64(), judged.status["reason"].as_str()), (Some(422), Some("Invalid")));
+    assert_eq!(judged.status["details"]["kind"], "DataVolume");
+    assert_eq!(judged.fields(), [field]);
+    assert!(judged.message().starts_with(field) && judged.message().contains(cure), "{}", judged.message());
+    assert_eq!(webhook.validate(&object).await, judged);
+}
+
+#[tokio::test]
+async fn every_mistake_is_told_at_once() {
+    let judged = World::new().webhook().await.mutate(&clone(many_mistakes)).await;
+    assert_eq!(judged.fields(), [SIZE, "spec.pvc.accessModes[0]"]);
+    let cause = &judged.status["details"]["causes"][0];
+    assert_eq!(cause["reason"], "FieldValueInvalid");
+    assert!(cause["message"].as_str().unwrap().starts_with("Invalid value: \"a lot\": "), "{cause}");
+}
+
+/// In every world, whatever is asked for: deciding twice is deciding once, and what the one webhook writes the other accepts; what one
+/// refuses the other refuses.
+#[tokio::test]
+async fn both_webhooks_agree() {
+    let worlds: [Setup; 9] = [
+        usual,
+        no_snapshot_class,
+        no_snapshot_api,
+        override_copy,
+        profile_csi_clone,
+        no_source,
+        source_unbound,
+        volume_gone,
+        cdi_operator,
+    ];
+    let changes: [Change; 14] = [
+        as_is,
+        smaller,
+        larger,
+        nonsense_size,
+        unknown_class,
+        no_class,
+        by_storage,
+        wish_copy,
+        wish_snapshot,
+        wish_nonsense,
+        no_fallback,
+        annotated_already,
+        import,
+        generated_name,
+    ];
+    for (i, setup) in worlds.iter().enumerate() {
+        let webhook = setup(World::new()).webhook().await;
+        for (j, change) in changes.iter().enumerate() {
+            let object = clone(*change);
+            let first = webhook.mutate(&object).await;
+            let written = first.on(&object);
+            let second = webhook.mutate(&written).await;
+            assert_eq!(second.patch, None, "world {i}, change {j}: {second:?}");
+            assert_eq!((second.allowed, &second.warnings), (first.allowed, &first.warnings), "world {i}, change {j}");
+            let verdict = webhook.validate(&written).await;
+            assert_eq!((verdict.allowed, &verdict.status), (first.allowed, &first.status), "world {i}, change {j}");
+            assert_eq!(verdict.warnings, Vec::<String>::new(), "told twice: world {i}, change {j}");
+        }
+    }
+}
+
+/// What another webhook, or whoever goes around ours, makes of the annotations.
+#[rstest]
+#[case::strategy(CLONE_TYPE, json!("copy"))]
+#[case::removed_strategy(CLONE_TYPE, Value::Null)]
+#[case::reason(CLONE_FALLBACK_REASON, json!("because"))]
+#[case::plan(PLAN, json!(r#"{"chosenBy":"Override"}"#))]
+#[tokio::test]
+async fn a_forged_annotation_is_refused(#[case] key: &str, #[case] value: Value) {
+    let webhook = World::new().webhook().await;
+    let object = clone(as_is);
+    let mut forged = webhook.mutate(&object).await.on(&object);
+    assert!(webhook.validate(&forged).await.allowed);
+    let annotations = forged["metadata"]["annotations"].as_object_mut().unwrap();
+    match value {
+        Value::Null => annotations.remove(key),
+        value => annotations.insert(key.to_owned(), value),
+    };
+    let judged = webhook.validate(&forged).await;
+    assert!(!judged.allowed);
+    assert_eq!(judged.status["code"], 422);
+    assert_eq!(judged.fields(), [format!("metadata.annotations[{key}]")]);
+}
+
+#[tokio::test]
+async fn a_source_that_appears_between_the_two_webhooks_does_no_harm() {
+    let object = clone(as_is);
+    let undecided = no_source(World::new()).webhook().await.mutate(&object).await.on(&object);
+    assert!(World::new().webhook().await.validate(&undecided).await.allowed);
+}
+
+#[rstest]
+#[case::import(import, usual)]
+#[case::under_cdi(as_is, cdi_operator)]
+#[case::wrong_under_cdi(nonsense_size, cdi_operator)]
+#[case::unreadable_under_cdi(not_an_object, cdi_operator)]
+#[tokio::test]
+async fn what_is_not_ours_is_left_alone(#[case] change: Change, #[case] setup: Setup) {
+    let webhook = setup(World::new()).webhook().await;
+    let object = clone(change);
+    for judged in [webhook.mutate(&object).await, webhook.validate(&object).await] {
+        assert!(judged.allowed && judged.patch.is_none() && judged.warnings.is_empty(), "{judged:?}");
+    }
+}
+
+/// What another program does with its DataVolumes isn't judged by our rules; making a clone of one is.
+#[rstest]
+#[case::import_to_blank(import, blank, true)]
+#[case::import_to_clone(import, as_is, false)]
+#[case::clone_to_import(as_is, import, false)]
+#[tokio::test]
+async fn only_changes_of_clones_are_judged(#[case] before: Change, #[case] after: Change, #[case] allowed: bool) {
+    let (before, after) = (clone(before), clone(after));
+    assert_eq!(World::new().webhook().await.update("alice", &before, &after).await.allowed, allowed);
+    assert!(cdi_operator(World::new()).webhook().await.update("alice", &before, &after).await.allowed);
+}
+
+fn namesake(metadata: Value) -> World {
+    let mut metadata = metadata;
+    metadata["name"] = json!("clone");
+    metadata["namespace"] = json!("ns");
+    World::new().object(NAMESAKE, json!({"metadata": metadata, "spec": {}}))
+}
+
+/// The clone's claim needs the DataVolume's name.
+#[rstest]
+#[case::taken(json!({}), false)]
+#[case::taken_by_another_data_volume(json!({"ownerReferences": [owner("other")]}), false)]
+#[case::soon_free(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), true)]
+#[case::follows_its_data_volume_or_shows_that_it_exists(json!({"ownerReferences": [owner("clone")]}), true)]
+#[tokio::test]
+async fn the_claims_name_has_to_be_free(#[case] metadata: Value, #[case] allowed: bool) {
+    let webhook = namesake(metadata).webhook().await;
+    let object = clone(as_is);
+    let written = webhook.mutate(&object).await.on(&object);
+    let judged = webhook.validate(&written).await;
+    assert_eq!(judged.allowed, allowed, "{judged:?}");
+    if !allowed {
+        assert_eq!(judged.fields(), ["metadata.name"]);
+        assert!(judged.message().contains("rename the DataVolume or delete the claim"), "{}", judged.message());
+    }
+    assert!(webhook.update("alice", &written, &written).await.allowed, "the clone itself has the name by then");
+}
+
+fn owner(name: &str) -> Value {
+    json!({"apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "name": name, "uid": "u", "controller": true})
+}
+
+fn relabelled(object: &mut Value) {
+    object["metadata"]["labels"] = json!({"new": "label"});
+}
+fn respelled(object: &mut Value) {
+    size(object, &json!("1024Mi"));
+}
+fn decided_anew(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({CLONE_TYPE: "copy", PLAN: "{}"});
+}
+fn deleted_and_changed(object: &mut Value) {
+    larger(object);
+    object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+}
+
+#[rstest]
+#[case::labels("alice", relabelled, &[])]
+#[case::spec("alice", larger, &["spec"])]
+#[case::spec_by_controller(CONTROLLER, larger, &["spec"])]
+#[case::spelling_of_a_quantity("alice", respelled, &[])]
+#[case::decision("alice", decided_anew, &["metadata.annotations[cdi.kubevirt.io/cloneType]", "metadata.annotations[smartclone.dev/plan]"])]
+#[case::decision_by_controller(CONTROLLER, decided_anew, &[])]
+#[case::decision_by_a_namesake_of_the_controller("system:serviceaccount:ns:smartclone-controller", decided_anew, &["metadata.annotations[cdi.kubevirt.io/cloneType]", "metadata.annotations[smartclone.dev/plan]"])]
+#[case::on_its_way_out("alice", deleted_and_changed, &[])]
+#[tokio::test]
+async fn changes(#[case] user: &str, #[case] change: Change, #[case] forbidden: &[&str]) {
+    let webhook = World::new().webhook().await;
+    let judged = webhook.update(user, &clone(as_is), &clone(change)).await;
+    assert_eq!(judged.allowed, forbidden.is_empty(), "{judged:?}");
+    assert_eq!(judged.fields(), forbidden);
+    if !judged.allowed {
+        assert_eq!((judged.status["code"].as_i64(), judged.status["reason"].as_str()), (Some(403), Some("Forbidden")));
+    }
+}
+
+#[tokio::test]
+async fn the_mutating_webhook_leaves_changes_alone() {
+    let webhook = World::new().webhook().await;
+    let mut review = creation(&clone(as_is));
+    review["request"]["operation"] = json!("UPDATE");
+    review["request"]["oldObject"] = clone(as_is);
+    let judged = webhook.judged(MUTATE_PATH, &review).await;
+    assert!(judged.allowed && judged.patch.is_none());
+}
+
+#[tokio::test]
+async fn the_older_version_of_the_review_is_answered_in_kind() {
+    let webhook = World::new().webhook().await;
+    let mut review = creation(&clone(as_is));
+    review["apiVersion"] = json!("admission.k8s.io/v1beta1");
+    assert!(webhook.judged(MUTATE_PATH, &review).await.patch.is_some());
+}
+
+/// Until the caches are full nobody knows whether a class is unknown or only not seen yet.
+#[rstest]
+#[case::classes(CLASSES, "storageclasses", "StorageClass")]
+#[case::snapshot_classes(SNAPSHOT_CLASSES, "volumesnapshotclasses", "VolumeSnapshotClass")]
+#[case::profiles(PROFILES, "storageprofiles", "StorageProfile")]
+#[case::cdis(CDIS, "cdis", "CDI")]
+#[tokio::test]
+async fn an_empty_cache_decides_nothing(#[case] path: &'static str, #[case] plural: &str, #[case] kind: &str) {
+    let webhook = World::new().silent(path).webhook_missing(&[plural]).await;
+    for path in [MUTATE_PATH, VALIDATE_PATH] {
+        let (status, body) = webhook.post(path, creation(&clone(unknown_class)).to_string()).await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
+        assert!(body.contains(&format!("{kind} objects have not been listed yet")), "{body}");
+        assert!(webhook.judged(path, &creation(&clone(import))).await.allowed, "imports don't depend on us");
+    }
+}
+
+/// A slow API server delays a decision, and never more than the API server waits for us.
+#[rstest]
+#[case::source(SOURCE)]
+#[case::volume(VOLUME)]
+#[tokio::test(start_paused = true)]
+async fn a_source_that_could_not_be_read_is_decided_about_later(#[case] path: &'static str) {
+    let webhook = World::new().silent(path).silent(NAMESAKE).webhook().await;
+    let start = tokio::time::Instant::now();
+    let object = clone(as_is);
+    let judged = webhook.mutate(&object).await;
+    assert!(judged.allowed && judged.patch.is_none(), "{judged:?}");
+    assert!(judged.warnings[0].contains("could not be decided yet"), "{:?}", judged.warnings);
+    let second = tokio::time::Instant::now();
+    let verdict = webhook.validate(&object).await;
+    assert!(verdict.allowed);
+    assert!(verdict.warnings[0].contains("whether the clone's name is free"), "{:?}", verdict.warnings);
+    assert!(second - start < LIMIT && second.elapsed() < LIMIT);
+
+    // Decided when it could be read; whether rightly so, can't be told now.
+    let decided = World::new().webhook().await.mutate(&object).await.on(&object);
+    let (status, _) = webhook.post(VALIDATE_PATH, creation(&decided).to_string()).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[rstest]
+#[case::no_json("{", StatusCode::BAD_REQUEST)]
+#[case::another_kind(r#"{"apiVersion":"v1","kind":"Pod"}"#, StatusCode::BAD_REQUEST)]
+#[case::no_request(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, StatusCode::BAD_REQUEST)]
+#[tokio::test]
+async fn malformed(#[case] body: &'static str, #[case] expected: StatusCode) {
+    let webhook = World::new().webhook().await;
+    for path in [MUTATE_PATH, VALIDATE_PATH] {
+        assert_eq!(webhook.post(path, body).await.0, expected);
+    }
+    assert!(webhook.metrics().contains("outcome=\"malformed\""));
+}
+
+#[tokio::test]
+async fn a_review_may_be_large_but_not_endless() {
+    let webhook = World::new().webhook().await;
+    let padded = |bytes: usize| {
+        let mut object = clone(as_is);
+        object["metadata"]["annotations"] = json!({"pad": "x".repeat(bytes)});
+        creation(&object)
+    };
+    assert!(webhook.judged(MUTATE_PATH, &padded(5 << 20)).await.patch.is_some());
+    let (status, _) = webhook.post(MUTATE_PATH, padded(7 << 20).to_string()).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn reviews_are_counted_by_outcome() {
+    let webhook = World::new().webhook().await;
+    webhook.mutate(&clone(smaller)).await;
+    webhook.mutate(&clone(as_is)).await;
+    let metrics = webhook.metrics();
+    for outcome in ["invalid", "patched"] {
+        let count = format!(
+            "admission_duration_seconds_count{{path=\"{MUTATE_PATH}\",operation=\"CREATE\",outcome=\"{outcome}\"}} 1\n"
+        );
+        assert!(metrics.contains(&count), "{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_answer_and_is_counted() {
+    fn slips() -> &'static str {
+        panic!("of all things")
+    }
+    let mut registry = Registry::default();
+    let routes = panics_caught(Router::new().route("/", get(async || slips())), Metrics::register(&mut registry));
+    for _ in 0..2 {
+        let request = http::Request::get("/").body(axum::body::Body::empty()).unwrap();
+        assert_eq!(routes.clone().oneshot(request).await.unwrap().status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    let mut metrics = String::new();
+    text::encode(&mut metrics, &registry).unwrap();
+    assert!(metrics.contains("admission_panics_total 2\n"), "{metrics}");
+}
