@@ -2,3 +2,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod demo;
+pub mod harness;
+pub mod manifests;
+pub mod measure;

@@ -1,0 +1,159 @@
+//! What an admin sets up for the whole cluster, undone with the namespace of the test that wanted it.
+
+use anyhow::{Context as _, Result};
+use common::api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass};
+use k8s_openapi::{ClusterResourceScope, api::storage::v1::StorageClass};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use reference_csi::behaviour::{Behaviour, PARAMETER_PREFIX};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::Space;
+
+/// A StorageClass to be, with a VolumeSnapshotClass and a StorageProfile of its own, so that no other test notices it.
+/// What isn't said is as in the class `cow`.
+#[derive(Debug)]
+#[must_use = "it is made by `made`"]
+pub struct ClassRequest<'a> {
+    space: &'a Space,
+    driver: &'a str,
+    behaviour: Behaviour,
+    annotations: Map<String, Value>,
+    expands: bool,
+    waits_for_consumer: bool,
+    snapshots: bool,
+}
+
+impl Space {
+    /// A StorageClass to be, see [`ClassRequest`].
+    pub fn class(&self) -> ClassRequest<'_> {
+        ClassRequest {
+            space: self,
+            driver: "cow",
+            behaviour: Behaviour::default(),
+            annotations: Map::new(),
+            expands: true,
+            waits_for_consumer: false,
+            snapshots: true,
+        }
+    }
+
+    /// Sets or removes `CDI.spec.cloneStrategyOverride` as the README tells admins to. Whoever calls it has to be alone on the cluster.
+    pub async fn override_strategy(&self, strategy: Option<&str>) -> Result<()> {
+        let patch = json!({"spec": {"cloneStrategyOverride": strategy}}).to_string();
+        self.kubectl(&["patch", "cdi", "cdi", "--type=merge", "--patch", &patch]).await?;
+        if strategy.is_some() {
+            let api: Api<Cdi> = self.everywhere();
+            self.undo(async move {
+                let patch = Patch::Merge(json!({"spec": {"cloneStrategyOverride": null}}));
+                api.patch("cdi", &PatchParams::default(), &patch).await?;
+                Ok(())
+            });
+        }
+        Ok(())
+    }
+
+    async fn for_the_test<K>(&self, name: &str, object: &Value) -> Result<()>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug
+            + Send
+            + 'static,
+    {
+        let api: Api<K> = self.everywhere();
+        self.apply(&api, name, object).await?;
+        let name = name.to_owned();
+        self.undo(async move {
+            api.delete(&name, &DeleteParams::default())
+                .await
+                .with_context(|| format!("delete {} {name}", K::kind(&())))?;
+            Ok(())
+        });
+        Ok(())
+    }
+}
+
+impl<'a> ClassRequest<'a> {
+    /// Of the driver that serves this class of the cluster.
+    pub fn driver(mut self, class: &'a str) -> Self {
+        self.driver = class;
+        self
+    }
+
+    /// The driver behaves like this with its volumes and snapshots.
+    pub fn behaving(mut self, behaviour: Behaviour) -> Self {
+        self.behaviour = behaviour;
+        self
+    }
+
+    /// With this annotation.
+    pub fn annotate(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), json!(value));
+        self
+    }
+
+    /// `allowVolumeExpansion: false`.
+    pub fn without_expansion(mut self) -> Self {
+        self.expands = false;
+        self
+    }
+
+    /// `volumeBindingMode: WaitForFirstConsumer`.
+    pub fn waiting_for_consumer(mut self) -> Self {
+        self.waits_for_consumer = true;
+        self
+    }
+
+    /// Its StorageProfile names a VolumeSnapshotClass that doesn't exist.
+    pub fn without_snapshot_class(mut self) -> Self {
+        self.snapshots = false;
+        self
+    }
+
+    /// Makes the class and returns its name.
+    pub async fn made(self) -> Result<String> {
+        let space = self.space;
+        let name = space.name().to_owned();
+        let driver = space.lab().driver(self.driver).name();
+        let parameters = parameters(&self.behaviour)?;
+        let metadata = json!({"name": name, "annotations": self.annotations});
+        if self.snapshots {
+            let class = json!({
+                "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": name},
+                "driver": driver, "deletionPolicy": "Delete", "parameters": parameters,
+            });
+            space.for_the_test::<VolumeSnapshotClass>(&name, &class).await?;
+        }
+        let profile = json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "StorageProfile", "metadata": {"name": name},
+            "spec": {"snapshotClass": name},
+        });
+        space.for_the_test::<StorageProfile>(&name, &profile).await?;
+        let binding = if self.waits_for_consumer { "WaitForFirstConsumer" } else { "Immediate" };
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata, "provisioner": driver,
+            "parameters": parameters, "allowVolumeExpansion": self.expands, "reclaimPolicy": "Delete",
+            "volumeBindingMode": binding,
+        });
+        space.for_the_test::<StorageClass>(&name, &class).await?;
+        Ok(name)
+    }
+}
+
+/// A behaviour as parameters of a class.
+fn parameters(behaviour: &Behaviour) -> Result<Map<String, Value>> {
+    let Value::Object(fields) = serde_json::to_value(behaviour)? else { return Ok(Map::new()) };
+    let parameter = |(field, value): (String, Value)| {
+        let text = match value {
+            Value::String(word) => word,
+            value => value.to_string(),
+        };
+        (format!("{PARAMETER_PREFIX}{field}"), json!(text))
+    };
+    Ok(fields.into_iter().map(parameter).collect())
+}

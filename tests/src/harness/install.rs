@@ -1,0 +1,131 @@
+//! smartclone on the running cluster, as an admin installs it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use common::{api::DataVolume, manifest::NAMESPACE};
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    apps::v1::Deployment,
+};
+use kube::{
+    Api, Client, ResourceExt as _,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+use webhook::manifests::{MUTATING, VALIDATING};
+
+use super::wait::{self, Look};
+use crate::{
+    cluster::{
+        Lab,
+        command::{self, until},
+        images::{self, Image},
+    },
+    manifests,
+};
+
+/// Which program a Deployment's pods were started from. The image's tag doesn't tell: it stays while one develops.
+const BUILT_FROM: &str = "smartclone.dev/built-from";
+
+/// Installs what was built last, and waits until it admits and clones. Done again, it changes what has changed.
+pub async fn install(lab: &Lab) -> Result<()> {
+    lab.ensure_images(&images::ALL).await?;
+    let client = lab.client()?;
+    let programs = [Image::Webhook, Image::Controller];
+    let mut outdated = Vec::new();
+    for program in programs {
+        outdated.push(is_outdated(&client, program).await?);
+    }
+    kubectl(lab, &["apply", "--server-side", "--kustomize"], &[&manifests::directory().display().to_string()]).await?;
+    for (program, outdated) in programs.into_iter().zip(outdated) {
+        let deployment = format!("deployment/{}", deployment(program));
+        if outdated {
+            kubectl(lab, &["rollout", "restart", "--namespace", NAMESPACE], &[&deployment]).await?;
+        }
+        note(&client, program).await?;
+    }
+    for program in programs {
+        let deployment = format!("deployment/{}", deployment(program));
+        kubectl(lab, &["rollout", "status", "--timeout=120s", "--namespace", NAMESPACE], &[&deployment])
+            .await
+            .with_context(|| format!("kubectl --namespace {NAMESPACE} logs {deployment} tells more"))?;
+    }
+    trusted(&client).await?;
+    admits(&client).await
+}
+
+async fn kubectl(lab: &Lab, verb: &[&str], rest: &[&str]) -> Result<()> {
+    let mut kubectl = lab.kubectl();
+    kubectl.args(verb).args(rest);
+    command::run(kubectl).await.map(drop)
+}
+
+fn deployment(program: Image) -> String {
+    format!("smartclone-{}", program.name())
+}
+
+fn fingerprint(program: Image) -> Result<String> {
+    let file = std::env::current_exe().context("where is this program?")?.with_file_name(program.name());
+    let content = std::fs::read(&file).with_context(|| format!("{} is not built", file.display()))?;
+    Ok(blake3::hash(&content).to_hex()[..16].to_owned())
+}
+
+/// Whether there are pods that were started from another program than the present one.
+async fn is_outdated(client: &Client, program: Image) -> Result<bool> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let Some(found) = api.get_opt(&deployment(program)).await? else { return Ok(false) };
+    Ok(found.annotations().get(BUILT_FROM) != Some(&fingerprint(program)?))
+}
+
+async fn note(client: &Client, program: Image) -> Result<()> {
+    let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    let patch = json!({"metadata": {"annotations": {BUILT_FROM: fingerprint(program)?}}});
+    api.patch(&deployment(program), &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+/// Waits until the webhook has told the API server by which certificate it is known.
+async fn trusted(client: &Client) -> Result<()> {
+    let seen = |bundles: Vec<Option<usize>>| {
+        let all = !bundles.is_empty() && bundles.iter().all(|bundle| bundle.is_some_and(|bytes| bytes > 0));
+        if all { Look::Break(()) } else { Look::Continue(format!("caBundles have these sizes: {bundles:?}")) }
+    };
+    let mutating: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    wait::object(&mutating, MUTATING, "the mutating webhook's caBundle", |found| {
+        let hooks = found.and_then(|it| it.webhooks.as_deref()).unwrap_or_default();
+        seen(hooks.iter().map(|it| it.client_config.ca_bundle.as_ref().map(|ca| ca.0.len())).collect())
+    })
+    .await?;
+    let validating: Api<ValidatingWebhookConfiguration> = Api::all(client.clone());
+    wait::object(&validating, VALIDATING, "the validating webhook's caBundle", |found| {
+        let hooks = found.and_then(|it| it.webhooks.as_deref()).unwrap_or_default();
+        seen(hooks.iter().map(|it| it.client_config.ca_bundle.as_ref().map(|ca| ca.0.len())).collect())
+    })
+    .await
+}
+
+/// Waits until a DataVolume is admitted. Rolled out doesn't mean reachable: the API server learns the pods' addresses and the caBundle by
+/// watches of its own, which nobody can look at.
+async fn admits(client: &Client) -> Result<()> {
+    let probe: DataVolume = serde_json::from_value(json!({
+        "metadata": {"name": "probe"},
+        "spec": {"source": {"pvc": {"namespace": "default", "name": "nothing"}}, "storage": {}}
+    }))?;
+    let api: Api<DataVolume> = Api::namespaced(client.clone(), "default");
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let admitted = until("an admitted DataVolume", Duration::from_mins(1), async || {
+        Ok(match api.create(&params, &probe).await {
+            Ok(_) => Look::Break(()),
+            Err(kube::Error::Api(status)) if status.code < 500 => Look::Break(()),
+            Err(error) => Look::Continue(format!("{error}")),
+        })
+    });
+    admitted.await?;
+    let versions = api.create(&params, &probe).await;
+    ensure!(
+        !matches!(&versions, Err(kube::Error::Api(status)) if status.code >= 500),
+        "the webhook is not to be relied on: {versions:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! What tests, demo and benches do on the local cluster, in the words of whoever uses it: a disk is filled, a clone is asked for and
+//! succeeds, waits, or is refused; and in the end nothing is left.
+//!
+//! Everything that is waited for is watched, with a deadline after which the last state that was seen is told.
+
+pub mod admin;
+pub mod claim;
+pub mod clone;
+pub mod install;
+pub mod leftovers;
+pub mod pod;
+pub mod space;
+pub mod wait;
+
+use common::quantity::Bytes;
+
+pub use self::{
+    claim::Disk,
+    clone::{CloneHandle, CloneRequest, Denial, clone_of},
+    install::install,
+    pod::PodHandle,
+    space::Space,
+};
+
+/// So many GiB.
+pub const fn gi(count: u64) -> Bytes {
+    Bytes(count << 30)
+}
+
+/// So many MiB.
+pub const fn mi(count: u64) -> Bytes {
+    Bytes(count << 20)
+}
+
+/// Something with a name in the namespace that is talked about: a claim, or what gets a claim of its name.
+pub trait Named {
+    /// The name.
+    fn name(&self) -> &str;
+}
+
+impl Named for str {
+    fn name(&self) -> &str {
+        self
+    }
+}

@@ -1,0 +1,174 @@
+//! A namespace of one's own, and what is told and removed at its end.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, Result};
+use common::{api::snapshot::VolumeSnapshotContent, manifest};
+use futures::{FutureExt as _, future::BoxFuture};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{Namespace, PersistentVolume},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::watcher::Config,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use super::wait::{self, Kind, Look};
+use crate::cluster::{Lab, command};
+
+/// Whose a namespace is.
+const TEST: &str = "smartclone.dev/test";
+
+/// A namespace of one's own on the running cluster; of any number of handles to it, [`Space::end`] ends all.
+#[derive(Clone)]
+pub struct Space(Arc<Inner>);
+
+struct Inner {
+    lab: Lab,
+    client: Client,
+    name: String,
+    beside: Mutex<JoinSet<()>>,
+    undo: Mutex<Vec<BoxFuture<'static, Result<()>>>>,
+}
+
+impl fmt::Debug for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Space({})", self.name())
+    }
+}
+
+impl Space {
+    /// Makes a namespace; `purpose` is what its label says, such as the name of a test.
+    pub async fn new(lab: &Lab, client: &Client, purpose: &str) -> Result<Self> {
+        let namespace: Namespace = serde_json::from_value(json!({
+            "metadata": {"generateName": "t-", "labels": {TEST: label(purpose)}}
+        }))?;
+        let created = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(Self(Arc::new(Inner {
+            lab: lab.clone(),
+            client: client.clone(),
+            name: created.name_any(),
+            beside: Mutex::default(),
+            undo: Mutex::default(),
+        })))
+    }
+
+    /// The namespace.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The cluster.
+    pub fn lab(&self) -> &Lab {
+        &self.0.lab
+    }
+
+    /// A client with all rights.
+    pub fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    /// All objects of a kind in the namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client().clone(), self.name())
+    }
+
+    /// All objects of a kind, or those that have no namespace.
+    pub fn everywhere<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
+        Api::all(self.client().clone())
+    }
+
+    /// Creates or changes an object by what is given of it.
+    pub async fn apply<K>(&self, api: &Api<K>, name: &str, object: &Value) -> Result<K>
+    where
+        K: Clone + DeserializeOwned + fmt::Debug,
+    {
+        let params = PatchParams::apply("smartclone-tests").force();
+        Ok(api.patch(name, &params, &Patch::Apply(object)).await?)
+    }
+
+    /// Runs beside the test until the end of the namespace.
+    pub(super) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
+    }
+
+    /// Is done when the namespace is gone; what was registered last is done first.
+    pub fn undo(&self, work: impl Future<Output = Result<()>> + Send + 'static) {
+        self.0.undo.lock().unwrap_or_else(PoisonError::into_inner).push(work.boxed());
+    }
+
+    /// `kubectl` with these arguments in the namespace; what it prints to stdout.
+    pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        let mut kubectl = self.0.lab.kubectl();
+        kubectl.args(["--namespace", self.name()]).args(args);
+        command::run(kubectl).await
+    }
+
+    /// What one wants to read when something went wrong.
+    pub async fn diagnosis(&self) -> String {
+        let logs = ["controller", "webhook"].map(|part| format!("--selector=app.kubernetes.io/component={part}"));
+        let questions: [&[&str]; 6] = [
+            &["get", "datavolumes,persistentvolumeclaims,volumesnapshots,pods", "--output=wide"],
+            &["describe", "datavolumes"],
+            &["get", "events", "--sort-by=.metadata.creationTimestamp"],
+            &["get", "pods", "--namespace", manifest::NAMESPACE, "--output=wide"],
+            &["logs", "--namespace", manifest::NAMESPACE, &logs[0], "--tail=60", "--prefix"],
+            &["logs", "--namespace", manifest::NAMESPACE, &logs[1], "--tail=20", "--prefix"],
+        ];
+        let mut answers = Vec::new();
+        for question in questions {
+            let answer = self.kubectl(question).await.unwrap_or_else(|error| format!("{error:#}"));
+            answers.push(format!("$ kubectl {}\n{}\n", question.join(" "), answer.trim_end()));
+        }
+        answers.join("\n")
+    }
+
+    /// Removes the namespace and waits until nothing of it is left, in it or outside.
+    pub async fn end(self) -> Result<()> {
+        let namespaces: Api<Namespace> = self.everywhere();
+        let removed = async {
+            namespaces.delete(self.name(), &DeleteParams::default()).await?;
+            wait::gone(&namespaces, self.name(), None).await?;
+            self.none_of(&|volume: &PersistentVolume| volume.spec.as_ref()?.claim_ref.as_ref()?.namespace.clone())
+                .await?;
+            self.none_of(&|content: &VolumeSnapshotContent| content.spec.volume_snapshot_ref.namespace.clone()).await
+        };
+        let removed = removed.await.with_context(|| format!("remove the namespace {}", self.name()));
+        // Each is tried, whatever became of the others.
+        let undo = std::mem::take(&mut *self.0.undo.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut result = removed;
+        for work in undo.into_iter().rev() {
+            result = result.and(work.await.context("undo what was done to the cluster"));
+        }
+        self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        result
+    }
+
+    /// Waits until no object without a namespace belongs to this one.
+    async fn none_of<K: Kind>(&self, namespace: &(impl Fn(&K) -> Option<String> + Sync)) -> Result<()> {
+        let what = format!("every {} of the namespace to be gone", K::kind(&()));
+        wait::all(&self.everywhere::<K>(), Config::default(), &what, |objects| {
+            let of_ours = |object: &&&K| namespace(object).as_deref() == Some(self.name());
+            let left: Vec<_> = objects.iter().filter(of_ours).map(|object| object.name_any()).collect();
+            if left.is_empty() { Look::Break(()) } else { Look::Continue(format!("{left:?} are left")) }
+        })
+        .await
+    }
+}
+
+/// A text as a label's value may be.
+fn label(text: &str) -> String {
+    let from = text.len().saturating_sub(63);
+    text[from..].replace("::", ".").trim_matches(['.', '_', ':', '-']).to_owned()
+}
