@@ -115,14 +115,16 @@ impl Supervisor {
         let mut signals = pin!(signals.fuse());
         let mut patience = 1;
         let first = tokio::select! {
+            // A failure is told even when a signal came at the same moment.
+            biased;
+            Some(ended) = self.services.next(&self.shutdown) => ended,
+            Some(ended) = self.companions.next(&self.shutdown) => ended,
             Some(signal) = signals.next() => {
                 info!(signal, "shutdown begins");
                 patience = 0;
                 Ok(())
             }
             () = self.shutdown.begun() => Ok(()),
-            Some(ended) = self.services.next(&self.shutdown) => ended,
-            Some(ended) = self.companions.next(&self.shutdown) => ended,
         };
         self.shutdown.begin();
         let mut insistence = pin!(signals.skip(patience));

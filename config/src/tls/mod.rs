@@ -56,7 +56,7 @@ pub struct CertificateArgs {
     #[arg(long, env, requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
     /// Secret that holds the shared authority; made when it does not exist.
-    #[arg(long, env, default_value = "smartclone-webhook-authority")]
+    #[arg(long, env, default_value = "smartclone-webhook-ca")]
     pub authority_secret: String,
     /// Service through which API servers reach this process.
     #[arg(long, env, default_value = "smartclone-webhook")]
@@ -65,10 +65,10 @@ pub struct CertificateArgs {
     #[arg(long, env = "POD_NAMESPACE")]
     pub service_namespace: Option<String>,
     /// `MutatingWebhookConfiguration` whose caBundle is kept.
-    #[arg(long, env, default_value = "smartclone-webhook")]
+    #[arg(long, env, default_value = "mutate.datavolumes.smartclone.dev")]
     pub mutating_webhook_configuration: String,
     /// `ValidatingWebhookConfiguration` whose caBundle is kept.
-    #[arg(long, env, default_value = "smartclone-webhook")]
+    #[arg(long, env, default_value = "validate.datavolumes.smartclone.dev")]
     pub validating_webhook_configuration: String,
 }
 

@@ -194,13 +194,14 @@ fn delay(failures: u32) -> Duration {
     SHORTEST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_DELAY)
 }
 
-/// Tells when something that a pass reads has changed.
+/// Tells when something that a pass reads has changed; once, however much has changed since it was last asked.
 fn wakes(client: &Client, names: &Names) -> impl Stream<Item = ()> + use<> {
-    stream::select_all([
+    let changes = stream::select_all([
         changes::<Secret>(Api::namespaced(client.clone(), &names.namespace), &names.secret),
         changes::<MutatingWebhookConfiguration>(Api::all(client.clone()), &names.mutating),
         changes::<ValidatingWebhookConfiguration>(Api::all(client.clone()), &names.validating),
-    ])
+    ]);
+    changes.ready_chunks(16).map(|_| ())
 }
 
 /// Tells when the object of this name was created, changed or deleted.
