@@ -15,6 +15,8 @@ pub mod condition;
 pub mod field;
 pub mod lookup;
 #[cfg(feature = "k8s")]
+pub mod manifest;
+#[cfg(feature = "k8s")]
 pub mod meta;
 pub mod mover;
 pub mod names;

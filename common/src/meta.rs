@@ -11,9 +11,9 @@ pub const CLONE_TYPE: &str = "cdi.kubevirt.io/cloneType";
 pub const CLONE_FALLBACK_REASON: &str = "cdi.kubevirt.io/cloneFallbackReason";
 /// Where the clone stands, in the words of CDI's populator (`Pending`, `Snapshot`, …, `Succeeded`, `Error`). On the claim.
 pub const CLONE_PHASE: &str = "cdi.kubevirt.io/clonePhase";
-/// `yes` on a claim that was made for a DataVolume, whose UID follows in [`OWNED_BY_UID`].
+/// The UID of the DataVolume for which a claim was made. On the claim.
 pub const CREATED_FOR_DATA_VOLUME: &str = "cdi.kubevirt.io/createdForDataVolume";
-/// Its presence (any value but `false`) says that the target may be smaller than the source. On the DataVolume.
+/// Its presence says that the target may be smaller than the source. On the DataVolume.
 pub const PERMISSIVE_CLONE: &str = "cdi.kubevirt.io/permissiveClone";
 /// Its presence says not to wait for a first consumer. On the DataVolume and on its claim.
 pub const IMMEDIATE_BINDING: &str = "cdi.kubevirt.io/storage.bind.immediate.requested";
@@ -78,7 +78,7 @@ pub const APP_LABEL: &str = "app";
 pub const APP: &str = "smartclone";
 /// Kubernetes' recommended label for what an object belongs to; the value is [`APP`].
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
-/// Kubernetes' recommended label for the part; the values are [`WEBHOOK`], [`CONTROLLER`] and [`CLONER`].
+/// Kubernetes' recommended label for the part of the project; the values are [`WEBHOOK`], [`CONTROLLER`] and [`CLONER`].
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// The admission server, in [`COMPONENT_LABEL`].
 pub const WEBHOOK: &str = "webhook";

@@ -48,7 +48,8 @@ pub enum Outcome {
         total: u64,
         /// Bytes that had to be written (neither hole, zero nor reflinked).
         written: u64,
-        /// BLAKE3 of the content in hexadecimal, of source and target alike.
+        /// BLAKE3 over the content in hexadecimal, equal for source and target; it counts zeros instead of hashing them, so it isn't
+        /// what `b3sum` prints.
         digest: String,
     },
     /// It may succeed when it is started again (an I/O error, no space just now).

@@ -119,7 +119,7 @@ pub struct FilesystemOverhead {
     pub global: Option<String>,
     /// By name of StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(inner(regex(pattern = rules::PERCENT)))]
+    #[schemars(transform = rules::percent_values)]
     pub storage_class: Option<BTreeMap<String, String>>,
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{CloneStrategy, Condition, Phase, rules, strategy};
 
 /// What the disk is to be and what is to be on it. Fixed once the DataVolume exists, except the checkpoints of a multi-stage import.
+#[expect(clippy::duplicated_attributes, reason = "two columns may well have the same type")]
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",

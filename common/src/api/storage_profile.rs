@@ -41,13 +41,13 @@ pub struct StorageProfileSpec {
 #[schemars(transform = rules::claim_property_set)]
 pub struct ClaimPropertySet {
     /// ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(required, length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
-    pub access_modes: Vec<String>,
+    pub access_modes: Option<Vec<String>>,
     /// Block or Filesystem.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(required, extend("enum" = ["Block", "Filesystem"]))]
-    pub volume_mode: String,
+    pub volume_mode: Option<String>,
 }
 
 /// What holds for the class, all things considered.

@@ -15,7 +15,6 @@ pub mod plan;
 pub mod request;
 pub mod rules;
 pub mod settings;
-pub mod settings;
 pub mod status;
 pub mod step;
 pub mod wait;
@@ -25,7 +24,6 @@ pub use decide::{Chosen, ChosenBy, Decision, Outcome, Undecided, Verdict, decide
 pub use facts::Facts;
 pub use plan::{Observed, Plan};
 pub use request::Request;
-pub use settings::Settings;
 pub use settings::Settings;
 pub use step::step;
 pub use wait::Waiting;

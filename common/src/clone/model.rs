@@ -337,7 +337,7 @@ fn a_writer_during_a_copy_spoils_it() {
         annotated(meta::PLAN, "{}")(object);
         annotated(meta::CLONE_TYPE, "copy")(object);
     }));
-    for event in [Event::TimePasses, Event::TimePasses, Event::MoverRuns] {
+    for event in [Event::ClaimBound, Event::TimePasses, Event::MoverRuns] {
         world.pass(&world.view(), usize::MAX).unwrap();
         world.happens(event);
     }

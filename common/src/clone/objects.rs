@@ -156,6 +156,8 @@ pub fn mover(volume: &Target, source: &str, mode: VolumeMode, settings: &MoverSe
             restart_policy: Some("Never".to_owned()),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
+            // It looks up no name.
+            dns_policy: Some("Default".to_owned()),
             priority_class_name: volume.priority_class.clone(),
             // It holds no state that a longer goodbye could save.
             termination_grace_period_seconds: Some(1),

@@ -314,8 +314,12 @@ impl Mover {
                 if state.is_some_and(|s| s.running.is_some()) {
                     MoverState::Running
                 } else {
-                    let waiting =
-                        state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.message.clone().or(w.reason.clone()));
+                    // Kubelet's words for a start that takes its normal course.
+                    let usual = |reason: &str| matches!(reason, "ContainerCreating" | "PodInitializing");
+                    let waiting = state
+                        .and_then(|s| s.waiting.as_ref())
+                        .filter(|w| !w.reason.as_deref().is_some_and(usual))
+                        .and_then(|w| w.message.clone().or(w.reason.clone()));
                     let unscheduled = status
                         .conditions
                         .iter()

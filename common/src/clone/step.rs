@@ -309,7 +309,7 @@ fn by_copy(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     let name = names::mover(&seen.volume.uid);
     let mover = match &seen.mover {
         Lookup::Unknown(why) => return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
-        Lookup::Absent => return start_mover(seen, request),
+        Lookup::Absent => return start_mover(seen, request, claim),
         Lookup::Present(mover) if !mover.ours => {
             return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "Pod", name });
         }
@@ -366,7 +366,7 @@ fn wrote_during(users: &[User], mover: &Mover) -> bool {
     users.iter().filter(|u| u.writes).any(|u| u.started.is_none_or(|started| started <= *at) && u.scheduled)
 }
 
-fn start_mover(seen: &Observed, request: &Request) -> Plan {
+fn start_mover(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     let chosen = match decided(seen, request) {
         Ok(chosen) => chosen,
         Err(waiting) => return Plan::wait(seen, Phase::CloneScheduled, waiting),
@@ -375,6 +375,9 @@ fn start_mover(seen: &Observed, request: &Request) -> Plan {
     let users: Vec<_> = seen.target_users.iter().map(|u| u.pod.clone()).collect();
     let mut plan = if let Some(waiting) = blocked_source(seen, request, &chosen) {
         Plan::wait(seen, phase, waiting)
+    } else if claim.phase != "Bound" && !chosen.waits_for_consumer {
+        // A pod would have to be scheduled twice.
+        Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: claim.complaint.clone() })
     } else if users.is_empty() {
         let pod = objects::mover(&seen.volume, &request.source.name, chosen.mode, &seen.mover_settings);
         Plan::act(seen, phase, Action::CreateMover(Box::new(pod)))

@@ -35,23 +35,21 @@ pub async fn changes(
     updated.metadata.managed_fields = None;
     updated.status = Some(next);
     let api: Api<DataVolume> = Api::namespaced(ctx.client.clone(), &seen.volume.namespace);
-    let events = events(seen, plan);
-    let params = PostParams::default();
-    let written = api.replace_status(&seen.volume.name, &params, &updated);
-    let (written, ()) = tokio::join!(written, publish(volume, &events, ctx));
-    let progressed = seen.volume.status.phase != plan.phase;
-    if progressed {
+    match api.replace_status(&seen.volume.name, &PostParams::default(), &updated).await {
+        Ok(_) => {}
+        Err(error) if conflict(&error) => return Ok(true),
+        Err(error) => return Err(Error::Report(error)),
+    }
+    if seen.volume.status.phase != plan.phase {
         info!(
             namespace = seen.volume.namespace, name = seen.volume.name, phase = %plan.phase,
             waiting_for = plan.waiting.as_ref().map(Waiting::reason), "phase"
         );
         ctx.metrics.phase(plan.phase);
     }
-    match written {
-        Ok(_) => Ok(false),
-        Err(error) if conflict(&error) => Ok(true),
-        Err(error) => Err(Error::Report(error)),
-    }
+    // After the status, so that what is told is also true, and told once.
+    publish(volume, &events(seen, plan), ctx).await;
+    Ok(false)
 }
 
 /// What is worth an event: a new phase, a new reason to wait for somebody, a fallback, the end.
