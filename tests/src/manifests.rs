@@ -40,7 +40,9 @@ pub fn run(check: bool) -> Result<()> {
     match changes {
         _ if !check => writeln!(out, "{} files, {changes} changed", wanted.len())?,
         0 => writeln!(out, "{} files are what the code says", wanted.len())?,
-        _ => bail!("{changes} files in manifests/ aren't what the code says; run `cargo manifests` and look at the difference"),
+        _ => bail!(
+            "{changes} files in manifests/ aren't what the code says; run `cargo manifests` and look at the difference"
+        ),
     }
     Ok(())
 }
@@ -136,9 +138,13 @@ mod tests {
     fn the_kustomization_names_what_is_installed_and_nothing_else() {
         let files = files().unwrap();
         let kustomization: serde_json::Value = serde_saphyr::from_str(&files["kustomization.yaml"]).unwrap();
-        let named: BTreeSet<_> = kustomization["resources"].as_array().unwrap().iter().map(|r| r.as_str().unwrap().to_owned()).collect();
-        let installed: BTreeSet<_> =
-            files.keys().filter(|name| !name.starts_with("samples/") && *name != "kustomization.yaml").cloned().collect();
+        let named: BTreeSet<_> =
+            kustomization["resources"].as_array().unwrap().iter().map(|r| r.as_str().unwrap().to_owned()).collect();
+        let installed: BTreeSet<_> = files
+            .keys()
+            .filter(|name| !name.starts_with("samples/") && *name != "kustomization.yaml")
+            .cloned()
+            .collect();
         assert_eq!(named, installed);
     }
 

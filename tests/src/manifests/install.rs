@@ -18,13 +18,19 @@ use serde_json::json;
 /// Every file but the kustomization.
 pub fn manifests() -> Result<Vec<Manifest>> {
     let mut files = vec![
-        Manifest::new("namespace.yaml", "Where the programs run, under the strictest of Kubernetes' pod security standards.")
-            .with(&namespace())?,
+        Manifest::new(
+            "namespace.yaml",
+            "Where the programs run, under the strictest of Kubernetes' pod security standards.",
+        )
+        .with(&namespace())?,
         roles()?,
     ];
     for definition in api::definitions() {
         let path = format!("crds/{}.yaml", definition.spec.names.plural);
-        let about = format!("The definition of {}; `kubectl explain {}` shows its fields.", definition.spec.names.kind, definition.spec.names.plural);
+        let about = format!(
+            "The definition of {}; `kubectl explain {}` shows its fields.",
+            definition.spec.names.kind, definition.spec.names.plural
+        );
         files.push(Manifest::new(&path, &about).with(&definition)?);
     }
     Ok(files)
@@ -34,10 +40,7 @@ pub fn manifests() -> Result<Vec<Manifest>> {
 pub fn kustomization(manifests: &[Manifest]) -> Manifest {
     let mut resources: Vec<_> = manifests.iter().filter(|m| m.installed).map(|m| m.path.as_str()).collect();
     resources.sort_unstable();
-    let mut file = Manifest::new(
-        "kustomization.yaml",
-        "Everything that is installed: kubectl apply --server-side -k manifests",
-    );
+    let mut file = Manifest::new("kustomization.yaml", "Everything that is installed: kubectl apply -k manifests");
     file.objects.push(json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -70,13 +73,16 @@ fn roles() -> serde_json::Result<Manifest> {
             right(api::GROUP, &["datavolumes/source"], &[], &["create"]),
         ]
     };
-    Manifest::new("rbac/users.yaml", "What users may do with DataVolumes: part of Kubernetes' roles admin, edit and view.")
-        .with(&role("admin", Some("admin"), everything()))?
-        .with(&role("edit", Some("edit"), everything()))?
-        // Whoever may look may not clone: a clone can be read.
-        .with(&role("view", Some("view"), vec![right(api::GROUP, &["datavolumes", "storageprofiles"], &[], READ)]))?
-        // To be bound by hand, in the namespace of the source.
-        .with(&role("clone-sourcer", None, vec![right(api::GROUP, &["datavolumes/source"], &[], &["create"])]))
+    Manifest::new(
+        "rbac/users.yaml",
+        "What users may do with DataVolumes: part of Kubernetes' roles admin, edit and view.",
+    )
+    .with(&role("admin", Some("admin"), everything()))?
+    .with(&role("edit", Some("edit"), everything()))?
+    // Whoever may look may not clone: a clone can be read.
+    .with(&role("view", Some("view"), vec![right(api::GROUP, &["datavolumes", "storageprofiles"], &[], READ)]))?
+    // To be bound by hand, in the namespace of the source.
+    .with(&role("clone-sourcer", None, vec![right(api::GROUP, &["datavolumes/source"], &[], &["create"])]))
 }
 
 fn role(name: &str, part_of: Option<&str>, rules: Vec<PolicyRule>) -> ClusterRole {

@@ -3,36 +3,35 @@
 use common::{api, manifest::Manifest, meta};
 use serde_json::{Value, json};
 
-/// Every sample.
+/// Every sample, numbered in the order in which `kubectl apply -f manifests/samples` creates them.
 pub fn manifests() -> Vec<Manifest> {
     vec![
+        sample("1-source", "A volume to be cloned.", vec![claim("source", "Filesystem")]),
         sample(
-            "source",
-            "A volume to be cloned: kubectl apply -f manifests/samples/source.yaml",
-            vec![claim("source", "Filesystem")],
+            "2-clone",
+            "A clone of it, in the cheapest way that its storage allows.",
+            vec![clone("clone", "source", json!({}))],
         ),
-        sample("clone", "A clone of it, in the cheapest way that its storage allows.", vec![clone("clone", "source", json!({}))]),
         sample(
-            "clone-larger",
+            "3-clone-larger",
             "A clone that is twice as large as its source.",
             vec![clone("clone-larger", "source", sized("2Gi"))],
         ),
         sample(
-            "clone-block",
+            "4-clone-block",
             "A raw device and its clone, described by a complete claim.",
             vec![claim("source-block", "Block"), block_clone()],
         ),
         sample(
-            "clone-by-copy",
+            "5-clone-by-copy",
             "A clone that is copied byte by byte whatever the storage allows: its own annotation says so.",
             vec![annotated(clone("clone-by-copy", "source", json!({})), meta::CLONE_TYPE, "copy")],
         ),
+        // Nothing is set in it, so that applying the whole directory changes nothing for anybody else's clones.
         sample(
             "cdi",
-            "The settings of the installation, here with every clone being a copy. The controller makes an empty one at its first start.",
-            vec![json!({
-                "apiVersion": api_version(), "kind": "CDI", "metadata": {"name": "cdi"}, "spec": {"cloneStrategyOverride": "copy"}
-            })],
+            "The settings of the installation, as the controller makes them at its first start; spec.cloneStrategyOverride forces a strategy.",
+            vec![json!({"apiVersion": api_version(), "kind": "CDI", "metadata": {"name": "cdi"}, "spec": {}})],
         ),
     ]
 }
@@ -99,7 +98,9 @@ mod tests {
     fn samples_are_what_the_types_know() {
         for object in manifests().into_iter().flat_map(|m| m.objects) {
             let again = match object["kind"].as_str() {
-                Some("DataVolume") => serde_json::to_value(serde_json::from_value::<DataVolume>(object.clone()).unwrap()),
+                Some("DataVolume") => {
+                    serde_json::to_value(serde_json::from_value::<DataVolume>(object.clone()).unwrap())
+                }
                 Some("CDI") => serde_json::to_value(serde_json::from_value::<Cdi>(object.clone()).unwrap()),
                 _ => serde_json::to_value(serde_json::from_value::<PersistentVolumeClaim>(object.clone()).unwrap()),
             };

@@ -1,0 +1,283 @@
+//! What an admin applies, as typed values: the parts that both programs' manifests are made of.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy},
+        core::v1::{
+            Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
+            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
+            ServiceAccount, TopologySpreadConstraint,
+        },
+        rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, ObjectMeta},
+        util::intstr::IntOrString,
+    },
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::meta;
+
+/// The namespace of everything that has one.
+pub const NAMESPACE: &str = "smartclone";
+/// The port of probes and metrics.
+const ADMIN_PORT: &str = "admin";
+/// A user that owns nothing on the host.
+const NOBODY: i64 = 65532;
+
+/// One file of what an admin applies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Its path below `manifests/`.
+    pub path: String,
+    /// What it is, in a sentence; its first line.
+    pub about: String,
+    /// The objects in it.
+    pub objects: Vec<Value>,
+    /// Whether `kubectl apply -k` applies it; samples are applied by hand.
+    pub installed: bool,
+}
+
+impl Manifest {
+    /// A file that is part of the installation.
+    pub fn new(path: &str, about: &str) -> Self {
+        Self { path: path.to_owned(), about: about.to_owned(), objects: Vec::new(), installed: true }
+    }
+
+    /// A file to be applied by hand.
+    pub fn sample(path: &str, about: &str) -> Self {
+        Self { installed: false, ..Self::new(path, about) }
+    }
+
+    /// The file with one more object.
+    pub fn with(mut self, object: &impl Serialize) -> serde_json::Result<Self> {
+        let mut object = serde_json::to_value(object)?;
+        // The status is the cluster's to write; a typed value has an empty one.
+        if let Some(fields) = object.as_object_mut() {
+            fields.remove("status");
+        }
+        self.objects.push(object);
+        Ok(self)
+    }
+}
+
+/// Name and labels of an object of `component` that belongs to no namespace.
+pub fn cluster_meta(component: &str, name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels(component)), ..ObjectMeta::default() }
+}
+
+/// Name, namespace and labels of an object of `component`.
+pub fn namespaced_meta(component: &str, name: &str) -> ObjectMeta {
+    ObjectMeta { namespace: Some(NAMESPACE.to_owned()), ..cluster_meta(component, name) }
+}
+
+/// What every object of `component` is labelled with, and its pods are selected by.
+pub fn labels(component: &str) -> BTreeMap<String, String> {
+    [(meta::NAME_LABEL, meta::APP), (meta::COMPONENT_LABEL, component)]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+}
+
+/// Selects the pods of `component`.
+pub fn selector(component: &str) -> LabelSelector {
+    LabelSelector { match_labels: Some(labels(component)), ..LabelSelector::default() }
+}
+
+/// The name of `component`'s Deployment, ServiceAccount and roles.
+pub fn name(component: &str) -> String {
+    format!("{}-{component}", meta::APP)
+}
+
+/// The user name under which the API server sees `component`.
+pub fn user(component: &str) -> String {
+    format!("system:serviceaccount:{NAMESPACE}:{}", name(component))
+}
+
+/// The image of `component` as the local build names it.
+pub fn image(component: &str) -> String {
+    format!("localhost/smartclone/{component}:{}", env!("CARGO_PKG_VERSION"))
+}
+
+/// One right: these verbs on these resources of one group. `only` narrows it to objects of these names; empty means all.
+pub fn right(group: &str, resources: &[&str], only: &[&str], verbs: &[&str]) -> PolicyRule {
+    let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(vec![group.to_owned()]),
+        resources: Some(owned(resources)),
+        resource_names: (!only.is_empty()).then(|| owned(only)),
+        verbs: owned(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+/// The verbs of a cache.
+pub const READ: &[&str] = &["get", "list", "watch"];
+
+/// The account of `component` and its rights: `cluster` everywhere, `own` in [`NAMESPACE`] only.
+pub fn account(component: &str, cluster: Vec<PolicyRule>, own: Vec<PolicyRule>) -> serde_json::Result<Manifest> {
+    let name = name(component);
+    let subjects = || {
+        Some(vec![Subject {
+            kind: "ServiceAccount".to_owned(),
+            name: name.clone(),
+            namespace: Some(NAMESPACE.to_owned()),
+            ..Subject::default()
+        }])
+    };
+    let role = |kind: &str| RoleRef {
+        api_group: "rbac.authorization.k8s.io".to_owned(),
+        kind: kind.to_owned(),
+        name: name.clone(),
+    };
+    let manifest =
+        Manifest::new(&format!("rbac/{component}.yaml"), &format!("Who the {component} is and what it may do."))
+            .with(&ServiceAccount { metadata: namespaced_meta(component, &name), ..ServiceAccount::default() })?
+            .with(&ClusterRole {
+                metadata: cluster_meta(component, &name),
+                rules: Some(cluster),
+                ..ClusterRole::default()
+            })?
+            .with(&ClusterRoleBinding {
+                metadata: cluster_meta(component, &name),
+                role_ref: role("ClusterRole"),
+                subjects: subjects(),
+            })?;
+    if own.is_empty() {
+        return Ok(manifest);
+    }
+    manifest.with(&Role { metadata: namespaced_meta(component, &name), rules: Some(own) })?.with(&RoleBinding {
+        metadata: namespaced_meta(component, &name),
+        role_ref: role("Role"),
+        subjects: subjects(),
+    })
+}
+
+/// A program that runs in the cluster.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// Its part, which is also the name of its image and container.
+    pub component: &'a str,
+    /// How many of it.
+    pub replicas: i32,
+    /// How a new version takes over from an old one.
+    pub strategy: DeploymentStrategy,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Ports beside the one for probes and metrics.
+    pub ports: Vec<ContainerPort>,
+    /// CPU and memory that are set aside for it.
+    pub requests: (&'a str, &'a str),
+}
+
+impl Program<'_> {
+    /// Its Deployment, in the namespace of the project and with no rights on its node.
+    pub fn deployment(self) -> Deployment {
+        let Self { component, replicas, strategy, args, mut ports, requests: (cpu, memory) } = self;
+        ports.push(ContainerPort {
+            name: Some(ADMIN_PORT.to_owned()),
+            container_port: 8080,
+            ..ContainerPort::default()
+        });
+        let container = Container {
+            name: component.to_owned(),
+            image: Some(image(component)),
+            image_pull_policy: Some("IfNotPresent".to_owned()),
+            args: (!args.is_empty()).then_some(args),
+            env: Some(vec![own_field("POD_NAMESPACE", "metadata.namespace"), own_field("POD_NAME", "metadata.name")]),
+            ports: Some(ports),
+            // A process that is unready may only wait for something; one that isn't live has to be started again.
+            liveness_probe: Some(probe("/live", 10, 3)),
+            readiness_probe: Some(probe("/ready", 2, 2)),
+            resources: Some(ResourceRequirements {
+                requests: Some(
+                    [("cpu", cpu), ("memory", memory)].map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into(),
+                ),
+                ..ResourceRequirements::default()
+            }),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+                read_only_root_filesystem: Some(true),
+                ..SecurityContext::default()
+            }),
+            // With no shell in the image, the end of the log is all that is left of a crash.
+            termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+            ..Container::default()
+        };
+        let pod = PodSpec {
+            containers: vec![container],
+            service_account_name: Some(name(component)),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(NOBODY),
+                run_as_group: Some(NOBODY),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            node_selector: Some([("kubernetes.io/os".to_owned(), "linux".to_owned())].into()),
+            enable_service_links: Some(false),
+            // The pause and the limit of a graceful end (3 s and 15 s by default), and some room.
+            termination_grace_period_seconds: Some(30),
+            topology_spread_constraints: (replicas > 1).then(|| vec![spread(component)]),
+            ..PodSpec::default()
+        };
+        Deployment {
+            metadata: namespaced_meta(component, &name(component)),
+            spec: Some(DeploymentSpec {
+                replicas: Some(replicas),
+                revision_history_limit: Some(3),
+                selector: selector(component),
+                strategy: Some(strategy),
+                template: PodTemplateSpec {
+                    metadata: Some(ObjectMeta { labels: Some(labels(component)), ..ObjectMeta::default() }),
+                    spec: Some(pod),
+                },
+                ..DeploymentSpec::default()
+            }),
+            ..Deployment::default()
+        }
+    }
+}
+
+/// On different nodes, where there are any.
+fn spread(component: &str) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        max_skew: 1,
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(selector(component)),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+fn own_field(variable: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: variable.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
+}
+
+fn probe(path: &str, period: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String(ADMIN_PORT.to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
