@@ -20,6 +20,12 @@ enum Command {
     /// Start, stop and inspect this checkout's own single-node Kubernetes.
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Write `manifests/` from the code.
+    Manifests {
+        /// Change nothing; fail if there would be something to change.
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +62,7 @@ impl Cli {
         runtime.block_on(async {
             match self.command {
                 Command::Cluster(command) => command.run().await,
+                Command::Manifests { check } => crate::manifests::run(check),
             }
         })
     }
