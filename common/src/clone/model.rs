@@ -134,7 +134,7 @@ impl World {
             Event::WriterLeaves => self.writer = false,
             // The API server protects a claim that is in use; only an idle source goes.
             Event::SourceDeleted => {
-                self.source_gone |= self.snapshot.as_ref().is_none_or(|s| s.ready) && self.mover.is_none()
+                self.source_gone |= self.snapshot.as_ref().is_none_or(|s| s.ready) && self.mover.is_none();
             }
             Event::TimePasses => self.seconds += 400,
         }
