@@ -43,9 +43,9 @@ impl Controller for Service {
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
-        let wanted = Wanted::try_from(request.into_inner())?;
-        self.call(Rpc::CreateVolume, move |driver| {
-            driver.create_volume(wanted).map(|record| CreateVolumeResponse { volume: Some(volume(&record)) })
+        self.call(Rpc::CreateVolume, |driver| {
+            let record = driver.create_volume(request.into_inner().try_into()?)?;
+            Ok(CreateVolumeResponse { volume: Some(volume(&record)) })
         })
         .await
     }
@@ -163,11 +163,11 @@ impl Controller for Service {
 impl Driver {
     fn create_volume(&self, wanted: Wanted) -> Result<VolumeRecord> {
         let id = Shelf::<VolumeRecord>::id_of(&wanted.name);
-        let call = self.begin(Rpc::CreateVolume, &id, &[&wanted.parameters])?;
         let _this = self.locks.exclusive(&id)?;
         if let Some(existing) = self.volumes.get(&id)? {
             return wanted.matches(&existing).map(|()| existing);
         }
+        let call = self.begin(Rpc::CreateVolume, &id, &[&wanted.parameters])?;
         dawdle(call.behaviour.volume_takes_ms);
         let origin = wanted.source.as_ref().map(|source| self.origin(source, &call.behaviour)).transpose()?;
         let capacity = self.capacity_of(&wanted, origin.as_ref(), &call.behaviour)?;
@@ -334,10 +334,10 @@ impl Driver {
         let id = Shelf::<SnapshotRecord>::id_of(&request.name);
         let _this = self.locks.exclusive(&id)?;
         if let Some(existing) = self.snapshots.get(&id)? {
-            return match existing {
-                existing if existing.source_volume == source => Ok(existing),
-                _ => Err(Error::refused(Code::AlreadyExists, format!("{} shows another volume", request.name))),
-            };
+            if existing.source_volume == source {
+                return Ok(existing);
+            }
+            return Err(Error::refused(Code::AlreadyExists, format!("{} shows another volume", request.name)));
         }
         let volume = self.volume(source)?;
         let call = self.begin(Rpc::CreateSnapshot, &id, &[&volume.parameters, &parameters])?;
@@ -413,10 +413,10 @@ impl Driver {
         let range = range(request.capacity_range.as_ref().ok_or_else(|| missing("capacity_range"))?)?;
         let _this = self.locks.exclusive(id)?;
         let record = self.volume(id)?;
-        let call = self.begin(Rpc::ControllerExpandVolume, id, &[&record.parameters])?;
         let capacity = self.fit(Range { required: range.required.max(record.capacity), limit: range.limit })?;
         let device = self.device(id)?;
         if capacity > record.capacity {
+            let call = self.begin(Rpc::ControllerExpandVolume, id, &[&record.parameters])?;
             may_expand(&call.behaviour, device.is_some())?;
             image::grow(&self.volumes.image(id), capacity)?;
             let grown = VolumeRecord { capacity, ..record.clone() };

@@ -1,8 +1,16 @@
 //! What all services share, and the way every call takes.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use jiff::Timestamp;
+use rustix::fs::FlockOperation;
 use tonic::{Code, Response, Status};
 use tracing::{debug, info, warn};
 
@@ -30,6 +38,8 @@ pub(crate) struct Driver {
     pub(crate) locks: Locks,
     ledger: Ledger,
     faults: FaultCounter,
+    /// Locked: the sweep at the start of a second driver would take what this one is making.
+    _alone: File,
 }
 
 /// A driver as the gRPC services hold it.
@@ -41,6 +51,10 @@ impl Driver {
     pub(crate) fn open(args: Args) -> Result<Self> {
         fs::create_dir_all(&args.data_dir).map_err(Error::io("create", &args.data_dir))?;
         let data_dir = args.data_dir.canonicalize().map_err(Error::io("look at", &args.data_dir))?;
+        let alone = File::open(&data_dir).map_err(Error::io("open", &data_dir))?;
+        rustix::fs::flock(&alone, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|errno| Error::io("have for this driver alone", &data_dir)(errno.into()))?;
+        image::check_sharing(&data_dir)?;
         let volumes = Shelf::open(&data_dir)?;
         let snapshots = Shelf::open(&data_dir)?;
         for path in [volumes.sweep()?, snapshots.sweep()?].concat() {
@@ -52,6 +66,7 @@ impl Driver {
             locks: Locks::default(),
             volumes,
             snapshots,
+            _alone: alone,
             data_dir,
             args,
         })

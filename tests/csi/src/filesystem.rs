@@ -8,11 +8,14 @@ use std::{
     str::FromStr,
 };
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, UnmountFlags},
+};
 use serde::{Deserialize, Serialize};
 use tonic::Code;
 
-use crate::{Error, Result, command, image::LoopDevice};
+use crate::{Error, Result, command, image::LoopDevice, patience};
 
 /// A file system that the driver can make.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,18 +92,47 @@ pub fn mount(fs: FsType, device: &Path, target: &Path, options: &[String]) -> Re
     command::run(&mut command).map(drop)
 }
 
+/// Grows a file system that is about to be mounted to the size of its device, if it is one that grows better so: ext4 while mounted
+/// needs `CAP_SYS_RESOURCE`, which root in a container often lacks.
+pub fn grow_unmounted(fs: FsType, device: &Path, size: u64) -> Result<()> {
+    if fs != FsType::Ext4 || ext4_size(device)? >= size {
+        return Ok(());
+    }
+    // A copy of a mounted file system has to be recovered first.
+    match command::run(Command::new("e2fsck").args(["-f", "-p"]).arg(device)) {
+        // It has corrected something.
+        Err(Error::Command { status, .. }) if status.code() == Some(1) => {}
+        checked => drop(checked?),
+    }
+    command::run(Command::new("resize2fs").arg(device)).map(drop)
+}
+
+fn ext4_size(device: &Path) -> Result<u64> {
+    let header = command::run(Command::new("dumpe2fs").arg("-h").arg(device))?;
+    let field = |name| header.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    field("Block count:").zip(field("Block size:")).map(|(count, size)| count * size).ok_or_else(|| {
+        Error::refused(Code::Internal, format!("dumpe2fs does not say how large {} is", device.display()))
+    })
+}
+
 /// Grows a mounted file system to the size of its device; one that fills it stays as it is.
 pub fn grow(fs: FsType, device: &Path, mounted: &Path) -> Result<()> {
-    match fs {
+    let grown = match fs {
         FsType::Ext4 => command::run(Command::new("resize2fs").arg(device)),
         FsType::Xfs => command::run(Command::new("xfs_growfs").arg("-d").arg(mounted)),
+    };
+    match grown {
+        Err(Error::Command { stderr, .. }) if fs == FsType::Ext4 && stderr.contains("Permission denied") => {
+            let message = "a mounted ext4 grows only with CAP_SYS_RESOURCE, which this driver lacks; it grows when it is staged next";
+            Err(Error::refused(Code::FailedPrecondition, message))
+        }
+        grown => grown.map(drop),
     }
-    .map(drop)
 }
 
 /// Shows a directory or device at a second place.
 pub fn bind(source: &Path, target: &Path, readonly: bool) -> Result<()> {
-    let failed = |errno: rustix::io::Errno| Error::io("bind to", target)(errno.into());
+    let failed = |errno: Errno| Error::io("bind to", target)(errno.into());
     rustix::mount::mount_bind(source, target).map_err(failed)?;
     if readonly {
         let flags = MountFlags::BIND | MountFlags::RDONLY;
@@ -111,11 +143,19 @@ pub fn bind(source: &Path, target: &Path, readonly: bool) -> Result<()> {
 
 /// Unmounts whatever is mounted at a path.
 pub fn unmount(target: &Path) -> Result<()> {
-    while mounted_at(target)?.is_some() {
-        rustix::mount::unmount(target, UnmountFlags::NOFOLLOW)
-            .map_err(|errno| Error::io("unmount", target)(errno.into()))?;
+    let gone = patience::soon(|| {
+        while mounted_at(target)?.is_some() {
+            match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+                Err(Errno::BUSY) => return Ok(false),
+                done => done.map_err(|errno| Error::io("unmount", target)(errno.into()))?,
+            }
+        }
+        Ok(true)
+    })?;
+    if gone {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::refused(Code::Aborted, format!("{} is still in use", target.display())))
 }
 
 /// Writes out what is cached above an image, so that the file holds all that its users were told is stored.

@@ -10,7 +10,18 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tonic::Code;
 
-use crate::{Error, Result, command};
+use crate::{Error, Result, command, patience};
+
+/// Says at once, and not at the first snapshot, if files in a directory can't share blocks.
+pub fn check_sharing(directory: &Path) -> Result<()> {
+    let (from, to) = (directory.join("share-from.tmp"), directory.join("share-to.tmp"));
+    create(&from, 4096)?;
+    let shared = copy(&from, &to, 4096);
+    for path in [from, to] {
+        fs::remove_file(&path).map_err(Error::io("remove", path))?;
+    }
+    shared
+}
 
 /// Makes an empty sparse image, in place of whatever an interrupted call left there.
 pub fn create(path: &Path, size: u64) -> Result<()> {
@@ -88,8 +99,8 @@ pub fn attach(image: &Path) -> Result<LoopDevice> {
         fit(&device)?;
         return Ok(device);
     }
-    // Direct I/O: what is synced on the device is in the file, and nothing waits in two caches when blocks are to be shared.
-    command::run(Command::new("losetup").args(["--find", "--nooverlap", "--direct-io=on"]).arg(image))?;
+    // Not with direct I/O: a file that shares blocks would then get larger sectors than the one it was copied from.
+    command::run(Command::new("losetup").args(["--find", "--nooverlap"]).arg(image))?;
     attached(image)?.ok_or_else(|| Error::refused(Code::Internal, format!("{} got no loop device", image.display())))
 }
 
@@ -102,12 +113,10 @@ pub fn fit(device: &LoopDevice) -> Result<()> {
 pub fn detach(image: &Path) -> Result<()> {
     let Some(device) = attached(image)? else { return Ok(()) };
     command::run(Command::new("losetup").arg("--detach").arg(&device.device))?;
-    match attached(image)? {
-        None => Ok(()),
-        // The kernel lets go of it when the last user does.
-        Some(device) => Err(Error::refused(
-            Code::Aborted,
-            format!("{} of {} is still open somewhere", device.device.display(), image.display()),
-        )),
+    // The kernel lets go of it when the last user does, which may be a tool that is looking at all devices just now.
+    if patience::soon(|| Ok(attached(image)?.is_none()))? {
+        return Ok(());
     }
+    let message = format!("{} of {} is still open somewhere", device.device.display(), image.display());
+    Err(Error::refused(Code::Aborted, message))
 }

@@ -17,6 +17,7 @@ mod image;
 pub mod inventory;
 mod locks;
 mod node;
+mod patience;
 mod registration;
 pub mod server;
 pub mod store;

@@ -3,15 +3,11 @@
 use std::{
     collections::HashMap,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use tonic::Code;
 
-use crate::{Error, Result};
-
-/// How long a call waits for another one before it says `ABORTED`, which callers answer with a much longer pause.
-const PATIENCE: Duration = Duration::from_secs(1);
+use crate::{Error, Result, patience::PATIENCE};
 
 /// Locks by id, each held by one writer or by readers.
 #[derive(Debug, Default)]

@@ -126,19 +126,22 @@ impl Driver {
         behaviour: &Behaviour,
     ) -> Result<()> {
         let fs = self.format(record, mount.fs_type.parse()?, device)?;
+        let stays_small = record.source.is_some() && behaviour.larger_restore == Some(LargerRestore::GrowDeviceOnly);
+        let grows = !stays_small && !mount.mount_flags.iter().any(|flag| flag == "ro");
         match filesystem::mounted_at(staging)? {
-            None => filesystem::mount(fs, &device.device, staging, &mount.mount_flags)?,
+            None => {
+                if grows {
+                    filesystem::grow_unmounted(fs, &device.device, record.capacity)?;
+                }
+                filesystem::mount(fs, &device.device, staging, &mount.mount_flags)?;
+            }
             Some(found) if found.device == device.number => {}
             Some(_) => {
                 let message = format!("something else is mounted at {}", staging.display());
                 return Err(Error::refused(Code::FailedPrecondition, message));
             }
         }
-        let stays_small = record.source.is_some() && behaviour.larger_restore == Some(LargerRestore::GrowDeviceOnly);
-        if stays_small || mount.mount_flags.iter().any(|flag| flag == "ro") {
-            return Ok(());
-        }
-        filesystem::grow(fs, &device.device, staging)
+        if grows && fs == FsType::Xfs { filesystem::grow(fs, &device.device, staging) } else { Ok(()) }
     }
 
     /// The file system of a volume, made if there is nothing yet.

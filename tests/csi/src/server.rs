@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',')]
     pub without: Vec<Ability>,
     /// Bytes of which every volume's size is a multiple.
-    #[arg(long, default_value_t = 1 << 20)]
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub granularity: u64,
 }
 
