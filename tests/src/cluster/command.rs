@@ -79,3 +79,16 @@ pub fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     std::fs::write(&beside, content).with_context(|| format!("write {}", beside.display()))?;
     std::fs::rename(&beside, file).with_context(|| format!("write {}", file.display()))
 }
+
+/// Removes a file or a directory with everything in it, if it is there.
+pub fn remove_entry(path: &Path) -> Result<()> {
+    let result = match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result.with_context(|| format!("remove {}", path.display())),
+    }
+}

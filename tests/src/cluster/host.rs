@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rustix::{
+    io::Errno,
     mount::{MountPropagationFlags, UnmountFlags},
     process::Signal,
 };
@@ -248,11 +249,18 @@ pub fn mounts_below(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Unmounts what is mounted at and below `path`, the latest first.
-pub fn unmount_below(path: &Path) -> Result<()> {
+pub async fn unmount_below(path: &Path) -> Result<()> {
     for point in mounts_below(path)?.into_iter().rev() {
-        rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW)
-            .or_else(|_| rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH))
-            .with_context(|| format!("unmount {}", point.display()))?;
+        // The kernel needs a moment after the last user's death.
+        until(&format!("{} to be unused", point.display()), Duration::from_secs(10), async || {
+            match rustix::mount::unmount(&point, UnmountFlags::NOFOLLOW) {
+                Err(Errno::BUSY) => Ok(Look::Continue("somebody uses it".to_owned())),
+                // Unmounting one of several at the same place can take others away.
+                Err(Errno::INVAL) => Ok(Look::Break(())),
+                result => result.map(Look::Break).with_context(|| format!("unmount {}", point.display())),
+            }
+        })
+        .await?;
     }
     Ok(())
 }

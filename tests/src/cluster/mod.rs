@@ -17,7 +17,7 @@ pub mod status;
 pub mod storage;
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -27,6 +27,7 @@ use kube::{Client, config::Kubeconfig};
 use tokio::{process::Command, try_join};
 
 use self::{
+    command::remove_entry,
     components::Components,
     host::LoopDevice,
     images::Image,
@@ -136,7 +137,7 @@ impl Lab {
         let link = self.kubectl_path();
         if std::fs::read_link(&link).ok() != Some(self.components_bin().join("kubectl")) {
             std::fs::create_dir_all(link.parent().context("a link has a directory")?)?;
-            remove(&link)?;
+            remove_entry(&link)?;
             std::os::unix::fs::symlink(self.components_bin().join("kubectl"), link)?;
         }
         Ok(())
@@ -247,7 +248,7 @@ impl Lab {
         host::kill_everything(&self.layout).await?;
         storage::release(&self.layout).await?;
         network::remove(&self.layout).await?;
-        host::unmount_below(&self.layout.state())?;
+        host::unmount_below(&self.layout.state()).await?;
         host::remove_cgroup(&self.layout).await
     }
 
@@ -259,7 +260,7 @@ impl Lab {
         for entry in std::fs::read_dir(&state).into_iter().flatten() {
             let entry = entry?;
             if !except.iter().any(|kept| entry.file_name() == *kept) {
-                remove(&entry.path())?;
+                remove_entry(&entry.path())?;
             }
         }
         Ok(())
@@ -267,9 +268,9 @@ impl Lab {
 
     fn remove(&self) -> Result<()> {
         self.empty(&[])?;
-        remove(&self.layout.state())?;
+        remove_entry(&self.layout.state())?;
         host::sweep_fixed_places();
-        remove(&self.layout.lock())?;
+        remove_entry(&self.layout.lock())?;
         let others =
             std::fs::read_dir(Layout::home())?.flatten().any(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         if !others {
@@ -381,18 +382,5 @@ impl Lab {
                     || path.to_string_lossy().contains("/plugins/kubernetes.io/csi/")
             })
             .collect())
-    }
-}
-
-/// Removes a file or a directory with everything in it, if it is there.
-fn remove(path: &Path) -> Result<()> {
-    let result = match std::fs::symlink_metadata(path) {
-        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
-        Err(error) => Err(error),
-    };
-    match result {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        result => result.with_context(|| format!("remove {}", path.display())),
     }
 }

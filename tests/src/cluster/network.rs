@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::{
-    command::{command, run, write},
+    command::{command, remove_entry, run, write},
     host,
     layout::Layout,
 };
@@ -122,8 +122,9 @@ pub async fn remove(layout: &Layout) -> Result<()> {
     if Path::new("/sys/class/net").join(layout.host_link()).exists() {
         run(command("ip", ["link", "delete", &layout.host_link()])).await?;
     }
-    host::unmount_below(&layout.netns())?;
-    Ok(())
+    host::unmount_below(&layout.netns()).await?;
+    // The file goes too, and with it the mount's copies in other mount namespaces.
+    remove_entry(&layout.netns())
 }
 
 /// The networks that the host has routes or addresses for.

@@ -3,13 +3,14 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::{
-    command::{command, run},
-    host::{self, is_mounted},
+    command::{Look, command, run, until},
+    host::{self, is_mounted, unmount_below},
     layout::Layout,
 };
 
@@ -41,13 +42,23 @@ fn disk(layout: &Layout) -> PathBuf {
     layout.at("disk")
 }
 
-/// Unmounts every volume and the disk, frees every loop device.
+/// Unmounts every volume and the disk, frees every loop device. Nobody may run any more who uses them.
 pub async fn release(layout: &Layout) -> Result<()> {
-    // A volume's loop device keeps its file open, and thereby the disk busy.
-    host::unmount_below(&layout.at("kubelet"))?;
-    host::detach_loop_devices_below(&disk(layout)).await?;
-    host::unmount_below(&disk(layout))?;
-    host::detach_loop_devices_below(&layout.state()).await
+    // First of all, while the paths still tell whose they are: kubelet holds a block volume by a loop device of its own,
+    // whose file is a mount below kubelet's directory. Those that are mounted go with their mounts.
+    host::detach_loop_devices_below(&layout.state()).await?;
+    unmount_below(&layout.at("kubelet")).await?;
+    unmount_below(&disk(layout)).await?;
+    // Another cluster's kubelet may have got a copy of the mount with its namespace; that one goes with the directory.
+    // Only an empty one: what is still mounted is not to be emptied.
+    if disk(layout).is_dir() {
+        std::fs::remove_dir(disk(layout)).context("remove the disk's directory")?;
+    }
+    until("the loop devices to be released", Duration::from_secs(10), async || {
+        let left = host::loop_devices_below(&layout.state()).await?;
+        Ok(if left.is_empty() { Look::Break(()) } else { Look::Continue(format!("{left:?}")) })
+    })
+    .await
 }
 
 /// One storage driver, seen from outside.
