@@ -9,7 +9,7 @@ use std::{
 
 use common::{
     api::DataVolume,
-    clone::{Observed, Plan, plan::MoverState},
+    clone::{Observed, plan::MoverState},
     mover::Progress,
 };
 use config::shutdown::Shutdown;
@@ -70,7 +70,7 @@ impl ProgressBook {
     }
 
     /// Sees that a mover which is running is listened to.
-    pub fn follow(&self, seen: &Observed, _plan: &Plan) {
+    pub fn follow(&self, seen: &Observed) {
         let Some(mover) = seen.mover.present().filter(|m| m.state == MoverState::Running && !m.deleting) else {
             return;
         };

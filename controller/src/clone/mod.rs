@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     api::DataVolume,
-    clone::{check, step},
+    clone::{Plan, Waiting, check, step},
 };
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
@@ -43,20 +43,16 @@ async fn pass(volume: &DataVolume, ctx: &Context) -> Result<Action, Error> {
         plan.phase = seen.volume.status.phase;
     }
     let stale = done.stale | report::changes(volume, done.resource_version, &seen, &plan, ctx).await?; // only what changed
-    ctx.progress.follow(&seen, &plan);
-    Ok(next(&plan, plan_refused(&plan), stale, now))
-}
-
-fn plan_refused(plan: &common::clone::Plan) -> bool {
-    matches!(plan.waiting, Some(common::clone::Waiting::Refused { .. }))
+    ctx.progress.follow(&seen);
+    Ok(next(&plan, stale, now))
 }
 
 /// When to look again although nothing is heard: at a deadline, soon after a write that met a newer object (its event is on the way), after a
 /// while when the API server refused something (what it refused for need not be a kind that we watch), else in the slow resync.
-fn next(plan: &common::clone::Plan, refused: bool, stale: bool, now: Timestamp) -> Action {
+fn next(plan: &Plan, stale: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if stale => Duration::from_secs(1),
-        _ if refused => Duration::from_secs(15),
+        _ if matches!(plan.waiting, Some(Waiting::Refused { .. })) => Duration::from_secs(15),
         Some(at) => Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10),
         None if plan.waiting.is_none() && plan.actions.is_empty() => return Action::await_change(),
         None => RESYNC,
