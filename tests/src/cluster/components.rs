@@ -157,7 +157,8 @@ impl Components {
     }
 }
 
-fn user_cache() -> Result<PathBuf> {
+/// Where what is built once per user is kept.
+pub fn user_cache() -> Result<PathBuf> {
     std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())

@@ -274,9 +274,11 @@ pub struct LoopDevice {
     pub file: PathBuf,
 }
 
-/// The loop devices whose file is below `path`.
+/// The loop devices whose file is below `path`, and those on top of them: kubelet holds a block volume by a loop device of
+/// its own, whose file is the volume's device node, by a path that is gone with kubelet.
 pub async fn loop_devices_below(path: &Path) -> Result<Vec<LoopDevice>> {
-    let list = run(command("losetup", ["--list", "--json", "--output", "NAME,BACK-FILE"])).await?;
+    let columns = "NAME,BACK-FILE,BACK-INO,BACK-MAJ:MIN";
+    let list = run(command("losetup", ["--list", "--json", "--output", columns])).await?;
     if list.trim().is_empty() {
         return Ok(Vec::new());
     }
@@ -285,9 +287,21 @@ pub async fn loop_devices_below(path: &Path) -> Result<Vec<LoopDevice>> {
     let parse = |entry: &Value| {
         let file = entry["back-file"].as_str()?;
         let file = file.strip_suffix(" (deleted)").unwrap_or(file).into();
-        Some(LoopDevice { device: entry["name"].as_str()?.into(), file })
+        let identity = (entry["back-maj:min"].as_str()?.trim().to_owned(), entry["back-ino"].as_u64()?);
+        Some((LoopDevice { device: entry["name"].as_str()?.into(), file }, identity))
     };
-    Ok(devices.iter().filter_map(parse).filter(|found| found.file.starts_with(path)).collect())
+    let (below, others): (Vec<_>, Vec<_>) =
+        devices.iter().filter_map(parse).partition(|(device, _)| device.file.starts_with(path));
+    let mut found: Vec<_> = below.into_iter().map(|(device, _)| device).collect();
+    let nodes: Vec<_> = found.iter().filter_map(|device| identity(&device.device)).collect();
+    found.extend(others.into_iter().filter(|(_, file)| nodes.contains(file)).map(|(device, _)| device));
+    Ok(found)
+}
+
+/// What tells a file from all others, whatever its paths: its file system's number as losetup writes it, and its inode.
+fn identity(file: &Path) -> Option<(String, u64)> {
+    let found = std::fs::metadata(file).ok()?;
+    Some((format!("{}:{}", rustix::fs::major(found.dev()), rustix::fs::minor(found.dev())), found.ino()))
 }
 
 /// Detaches them.

@@ -26,6 +26,7 @@ use futures::future::try_join_all;
 use kube::{Client, config::Kubeconfig};
 use tokio::{process::Command, try_join};
 
+pub use self::components::user_cache;
 use self::{
     command::remove_entry,
     components::Components,
