@@ -5,7 +5,11 @@ use std::{io::Write as _, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
-use crate::cluster::{Lab, progress::Progress, status};
+use crate::{
+    cluster::{Lab, progress::Progress, status},
+    demo,
+    measure::Bench,
+};
 
 /// The local cluster and everything that runs on it.
 #[derive(Debug, Parser)]
@@ -26,6 +30,11 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Start the cluster, install smartclone on it, and show what it does.
+    Demo,
+    /// Compare what smartclone takes with the least that the same storage can do.
+    #[command(subcommand)]
+    Measure(Bench),
 }
 
 #[derive(Debug, Subcommand)]
@@ -63,6 +72,8 @@ impl Cli {
             match self.command {
                 Command::Cluster(command) => command.run().await,
                 Command::Manifests { check } => crate::manifests::run(check),
+                Command::Demo => demo::run().await,
+                Command::Measure(bench) => bench.run().await,
             }
         })
     }

@@ -30,6 +30,12 @@ const BUILT_FROM: &str = "smartclone.dev/built-from";
 
 /// Installs what was built last, and waits until it admits and clones. Done again, it changes what has changed.
 pub async fn install(lab: &Lab) -> Result<()> {
+    let manifests = manifests::directory().display().to_string();
+    install_by(lab, async || kubectl(lab, &["apply", "--server-side", "--kustomize"], &[&manifests]).await).await
+}
+
+/// The same, where `apply` applies the manifests.
+pub async fn install_by(lab: &Lab, apply: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
     lab.ensure_images(&images::ALL).await?;
     let client = lab.client()?;
     let programs = [Image::Webhook, Image::Controller];
@@ -37,7 +43,7 @@ pub async fn install(lab: &Lab) -> Result<()> {
     for program in programs {
         outdated.push(is_outdated(&client, program).await?);
     }
-    kubectl(lab, &["apply", "--server-side", "--kustomize"], &[&manifests::directory().display().to_string()]).await?;
+    apply().await?;
     for (program, outdated) in programs.into_iter().zip(outdated) {
         let deployment = format!("deployment/{}", deployment(program));
         if outdated {

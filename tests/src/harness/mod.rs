@@ -17,7 +17,7 @@ use common::quantity::Bytes;
 pub use self::{
     claim::Disk,
     clone::{CloneHandle, CloneRequest, Denial, clone_of},
-    install::install,
+    install::{install, install_by},
     pod::PodHandle,
     space::Space,
 };

@@ -1,0 +1,219 @@
+//! The API server's own record of who asked it for what.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{BufRead as _, BufReader, Seek as _, SeekFrom},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+use serde::Deserialize;
+
+/// One answered request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    verb: String,
+    #[serde(default)]
+    user_agent: String,
+    object_ref: Option<ObjectRef>,
+    response_status: Option<ResponseStatus>,
+    #[serde(rename = "requestReceivedTimestamp")]
+    received: Timestamp,
+    #[serde(rename = "stageTimestamp")]
+    answered: Timestamp,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ObjectRef {
+    #[serde(default)]
+    namespace: String,
+    #[serde(default)]
+    resource: String,
+    subresource: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ResponseStatus {
+    #[serde(default)]
+    code: u16,
+}
+
+impl Request {
+    /// Whether it changed something.
+    pub fn wrote(&self) -> bool {
+        let success = self.response_status.as_ref().is_some_and(|status| (200..300).contains(&status.code));
+        success && matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete")
+    }
+
+    /// Whether smartclone asked.
+    pub fn is_ours(&self) -> bool {
+        self.user_agent.starts_with("smartclone-")
+    }
+
+    fn is_in(&self, namespace: &str) -> bool {
+        self.object_ref.as_ref().is_some_and(|about| about.namespace == namespace)
+    }
+}
+
+/// Such as `smartclone-controller update datavolumes/status`.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = self.user_agent.split(['/', ' ']).next().unwrap_or_default();
+        write!(f, "{program} {}", self.verb)?;
+        if let Some(about) = &self.object_ref {
+            write!(f, " {}", about.resource)?;
+            if let Some(part) = &about.subresource {
+                write!(f, "/{part}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A place in the audit log, and with it everything that is written after it.
+#[derive(Debug)]
+pub struct Mark {
+    file: PathBuf,
+    inode: u64,
+    offset: u64,
+}
+
+impl Mark {
+    /// The end of the log as it is now.
+    pub fn now(file: PathBuf) -> Result<Self> {
+        let found = std::fs::metadata(&file).with_context(|| format!("read {}", file.display()))?;
+        Ok(Self { inode: found.ino(), offset: found.len(), file })
+    }
+
+    /// The requests since then that were about objects in `namespace`, in the order of their answers.
+    pub fn requests_in(&self, namespace: &str) -> Result<Vec<Request>> {
+        let mut file = File::open(&self.file).with_context(|| format!("read {}", self.file.display()))?;
+        if file.metadata()?.ino() != self.inode {
+            bail!("the API server has begun a new audit log meanwhile; measure again");
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut requests = Vec::new();
+        for line in BufReader::new(file).lines() {
+            // The last line may be half written; what it tells is newer than what is asked for.
+            let Ok(request) = serde_json::from_str::<Request>(&line?) else { continue };
+            if request.is_in(namespace) {
+                requests.push(request);
+            }
+        }
+        Ok(requests)
+    }
+}
+
+/// smartclone's own writes among `requests`, by what they were.
+pub fn own_writes(requests: &[Request]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for request in requests.iter().filter(|request| request.is_ours() && request.wrote()) {
+        *counts.entry(request.to_string()).or_default() += 1;
+    }
+    counts
+}
+
+/// The requests from the last creation of an object of this resource to its deletion.
+pub fn last_life<'a>(requests: &'a [Request], resource: &str) -> &'a [Request] {
+    let of = |verb: &str, request: &Request| {
+        request.verb == verb && request.object_ref.as_ref().is_some_and(|about| about.resource == resource)
+    };
+    let Some(born) = requests.iter().rposition(|request| of("create", request)) else { return &[] };
+    let life = &requests[born..];
+    life.iter().position(|request| of("delete", request)).map_or(life, |died| &life[..died])
+}
+
+/// The writes of everybody among `requests`, each with the milliseconds from the first to when it came in and to when it was answered.
+pub fn timeline(requests: &[Request]) -> String {
+    let mut writes: Vec<_> = requests.iter().filter(|request| request.wrote()).collect();
+    writes.sort_by_key(|request| request.received);
+    let Some(start) = writes.first().map(|request| request.received) else { return String::new() };
+    let since = |at: Timestamp| at.duration_since(start).as_secs_f64() * 1e3;
+    let line =
+        |request: &&Request| format!("{:>8.1} {:>8.1}  {request}\n", since(request.received), since(request.answered));
+    writes.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn line(agent: &str, verb: &str, resource: &str, namespace: &str, code: u16, milliseconds: u16) -> String {
+        let at = |offset: u16| format!("2026-01-01T00:00:00.{:03}000Z", milliseconds + offset);
+        json!({
+            "kind": "Event", "stage": "ResponseComplete", "verb": verb, "userAgent": agent,
+            "objectRef": {"resource": resource, "namespace": namespace, "name": "x", "apiVersion": "v1"},
+            "responseStatus": {"metadata": {}, "code": code},
+            "requestReceivedTimestamp": at(0), "stageTimestamp": at(4)
+        })
+        .to_string()
+    }
+
+    fn log(before: &[String], after: &[String]) -> Result<(tempfile::TempDir, Mark)> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("audit.log");
+        let mut file = File::create(&path)?;
+        before.iter().try_for_each(|line| writeln!(file, "{line}"))?;
+        let mark = Mark::now(path)?;
+        after.iter().try_for_each(|line| writeln!(file, "{line}"))?;
+        Ok((directory, mark))
+    }
+
+    #[test]
+    fn only_our_successful_writes_in_the_namespace_since_the_mark_are_counted() -> Result<()> {
+        let ours = "smartclone-controller/0.1.0";
+        let (_directory, mark) = log(
+            &[line(ours, "create", "pods", "n", 201, 0)],
+            &[
+                line(ours, "create", "persistentvolumeclaims", "n", 201, 1),
+                line(ours, "update", "datavolumes", "n", 200, 2),
+                line(ours, "update", "datavolumes", "n", 200, 3),
+                line(ours, "update", "datavolumes", "n", 409, 4),
+                line(ours, "watch", "datavolumes", "n", 200, 5),
+                line(ours, "create", "persistentvolumeclaims", "elsewhere", 201, 6),
+                line("csi-provisioner/v6", "patch", "persistentvolumeclaims", "n", 200, 7),
+                "{\"verb\": \"half a li".to_owned(),
+            ],
+        )?;
+        let counts = own_writes(&mark.requests_in("n")?);
+        let wanted = BTreeMap::from([
+            ("smartclone-controller create persistentvolumeclaims".to_owned(), 1),
+            ("smartclone-controller update datavolumes".to_owned(), 2),
+        ]);
+        assert_eq!(counts, wanted);
+        Ok(())
+    }
+
+    #[test]
+    fn a_timeline_begins_with_what_came_in_first() -> Result<()> {
+        let (_directory, mark) = log(
+            &[],
+            &[
+                line("b/1", "create", "pods", "n", 201, 120),
+                line("a/1 (linux)", "create", "datavolumes", "n", 201, 100),
+            ],
+        )?;
+        let wanted = "     0.0      4.0  a create datavolumes\n    20.0     24.0  b create pods\n";
+        assert_eq!(timeline(&mark.requests_in("n")?), wanted);
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_is_not_counted_in_part() -> Result<()> {
+        let (directory, mark) = log(&[], &[])?;
+        let path = directory.path().join("audit.log");
+        std::fs::rename(&path, directory.path().join("audit-1.log"))?;
+        File::create(&path)?;
+        assert!(mark.requests_in("n").is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! What a bench has found, for people and for machines.
+
+use std::{fmt, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::{
+    pairs::Pair,
+    statistics::{Spread, rounded},
+};
+
+/// All that one bench has found. Its JSON is what `--json` writes, and the same for every bench.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The bench's name.
+    pub bench: &'static str,
+    /// What the numbers count.
+    pub unit: &'static str,
+    /// In the order in which they were measured.
+    pub cases: Vec<Case>,
+}
+
+/// One comparison.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Case {
+    /// What was done.
+    #[serde(rename = "case")]
+    pub name: String,
+    /// With smartclone.
+    pub ours: Spread,
+    /// By hand.
+    pub floor: Spread,
+    /// The medians', ours to the floor's.
+    pub ratio: f64,
+}
+
+impl Case {
+    /// What the pairs come to.
+    pub fn of(name: &str, pairs: &[Pair]) -> Result<Self> {
+        let spread = |side: fn(&Pair) -> std::time::Duration| {
+            Spread::of(&pairs.iter().map(side).collect::<Vec<_>>()).context("nothing was measured")
+        };
+        let (ours, floor) = (spread(|pair| pair.ours)?, spread(|pair| pair.floor)?);
+        Ok(Self { name: name.to_owned(), ratio: rounded(ours.median / floor.median, 2), ours, floor })
+    }
+}
+
+impl Report {
+    /// Writes the JSON.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let mut json = serde_json::to_string_pretty(self)?;
+        json.push('\n');
+        std::fs::write(file, json).with_context(|| format!("write {}", file.display()))
+    }
+}
+
+/// A table.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (min, median, max) = ("min", "median", "max");
+        writeln!(f, "{:<18} {:^27}   {:^27}   ratio of", "", "ours", "floor")?;
+        write!(f, "{:<18}", format!("{}, {}", self.bench, self.unit))?;
+        writeln!(f, " {min:>8} {median:>9} {max:>8}   {min:>8} {median:>9} {max:>8}   medians")?;
+        for Case { name, ours, floor, ratio } in &self.cases {
+            write!(f, "{name:<18} {:>8.1} {:>9.1} {:>8.1}", ours.min, ours.median, ours.max)?;
+            writeln!(f, "   {:>8.1} {:>9.1} {:>8.1}   {ratio:>7.2}", floor.min, floor.median, floor.max)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn report() -> Report {
+        let pair = |ours, floor| Pair { ours: Duration::from_millis(ours), floor: Duration::from_millis(floor) };
+        let case = Case::of("1Gi", &[pair(300, 200), pair(270, 210), pair(250, 190)]).unwrap();
+        Report { bench: "clone", unit: "ms", cases: vec![case] }
+    }
+
+    /// Whoever reads it later counts on exactly these names.
+    #[test]
+    fn the_json_is_the_same_for_every_bench() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("report.json");
+        report().write(&file)?;
+        let found: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+        let wanted = json!({
+            "bench": "clone",
+            "unit": "ms",
+            "cases": [{
+                "case": "1Gi",
+                "ours": {"min": 250.0, "median": 270.0, "max": 300.0},
+                "floor": {"min": 190.0, "median": 200.0, "max": 210.0},
+                "ratio": 1.35
+            }]
+        });
+        assert_eq!(found, wanted);
+        Ok(())
+    }
+
+    #[test]
+    fn the_columns_of_the_table_stand_under_their_heads() {
+        let table = report().to_string();
+        let [_, head, row] = table.lines().collect::<Vec<_>>()[..] else { panic!("{table}") };
+        assert!(row.starts_with("1Gi "), "{table}");
+        assert_eq!(head.len(), row.len(), "{table}");
+        for (name, value) in [("max", "210.0"), ("medians", "1.35")] {
+            let end = |line: &str, word: &str| line.rfind(word).map(|at| at + word.len());
+            assert_eq!(end(head, name), end(row, value), "{table}");
+        }
+    }
+
+    #[test]
+    fn nothing_measured_is_no_case() {
+        assert!(Case::of("1Gi", &[]).is_err());
+    }
+}
