@@ -247,6 +247,8 @@ impl FaultCounter {
             let armed = *count >= fault.skip && *count - fault.skip < fault.times;
             *count = count.saturating_add(1);
             effect = effect.or(armed.then_some(fault.effect));
+        }
+        if faults.iter().any(|fault| fault.rpc == rpc) {
             store::write_atomically(&self.path, &*seen)?;
         }
         Ok(effect)

@@ -6,7 +6,8 @@ use crate::{Error, Result};
 
 /// Runs a tool to its end and returns what it printed.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
-    let output = command.output().map_err(Error::io("run", command.get_program()))?;
+    // What they say is looked at here and there.
+    let output = command.env("LC_ALL", "C").output().map_err(Error::io("run", command.get_program()))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }

@@ -607,3 +607,50 @@ fn page<R: Record>(mut records: Vec<R>, most: i32, token: &str) -> Result<(Vec<R
     let next = records.last().filter(|_| more).map(|last| last.id().to_owned()).unwrap_or_default();
     Ok((records, next))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn records(names: &[&str]) -> Vec<SnapshotRecord> {
+        let record = |name: &&str| SnapshotRecord {
+            id: Shelf::<SnapshotRecord>::id_of(name),
+            name: (*name).to_owned(),
+            source_volume: String::new(),
+            capacity: 0,
+            referenced: 0,
+            parameters: BTreeMap::new(),
+            content: Content::Raw,
+            created: Timestamp::UNIX_EPOCH,
+        };
+        let mut records: Vec<_> = names.iter().map(record).collect();
+        records.sort_by(|a, b| a.id.cmp(&b.id));
+        records
+    }
+
+    #[test]
+    fn pages_follow_each_other_even_when_the_last_of_one_is_gone() {
+        let mut all = records(&["a", "b", "c", "d", "e"]);
+        let (first, token) = page(all.clone(), 2, "").unwrap();
+        assert_eq!(first, all[..2]);
+        all.remove(1);
+        let (second, token) = page(all.clone(), 2, &token).unwrap();
+        assert_eq!(second, all[1..3]);
+        assert_eq!(page(all.clone(), 2, &token).unwrap(), (all[3..].to_vec(), String::new()));
+        assert_eq!(page(all.clone(), 0, "").unwrap(), (all, String::new()));
+    }
+
+    #[test]
+    fn a_foreign_token_is_aborted() {
+        assert_eq!(page(records(&["a"]), 1, "2").unwrap_err().code(), Code::Aborted);
+    }
+
+    #[test]
+    fn a_range_has_two_ends_in_order() {
+        let of = |required_bytes, limit_bytes| range(&CapacityRange { required_bytes, limit_bytes });
+        assert_eq!(of(1, 2).unwrap(), Range { required: 1, limit: 2 });
+        assert_eq!(of(3, 0).unwrap(), Range { required: 3, limit: 0 });
+        assert_eq!(of(3, 2).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(of(-1, 0).unwrap_err().code(), Code::InvalidArgument);
+    }
+}

@@ -53,7 +53,7 @@ impl Driver {
         let data_dir = args.data_dir.canonicalize().map_err(Error::io("look at", &args.data_dir))?;
         let alone = File::open(&data_dir).map_err(Error::io("open", &data_dir))?;
         rustix::fs::flock(&alone, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|errno| Error::io("have for this driver alone", &data_dir)(errno.into()))?;
+            .map_err(|errno| Error::io("lock", &data_dir)(errno.into()))?;
         image::check_sharing(&data_dir)?;
         let volumes = Shelf::open(&data_dir)?;
         let snapshots = Shelf::open(&data_dir)?;

@@ -37,7 +37,7 @@ pub fn inventory(data_dir: &Path) -> Result<Inventory> {
         return Ok(Inventory::default());
     }
     let data_dir = data_dir.canonicalize().map_err(Error::io("look at", data_dir))?;
-    let (volumes, snapshots) = (Shelf::<VolumeRecord>::open(&data_dir)?, Shelf::<SnapshotRecord>::open(&data_dir)?);
+    let (volumes, snapshots) = (Shelf::<VolumeRecord>::at(&data_dir), Shelf::<SnapshotRecord>::at(&data_dir));
     let mut loop_devices = image::loop_devices()?;
     loop_devices.retain(|device| device.backing_file.starts_with(&data_dir));
     Ok(Inventory {

@@ -187,8 +187,12 @@ impl Driver {
         let call = self.begin(Rpc::NodePublishVolume, id, &[&record.parameters])?;
         let not_staged = || Error::refused(Code::FailedPrecondition, format!("volume {id} is not staged"));
         let device = self.device(id)?.ok_or_else(not_staged)?;
-        if filesystem::mounted_at(target)?.is_some() {
-            return Ok(NodePublishVolumeResponse {});
+        if let Some(found) = filesystem::mounted_at(target)? {
+            if found.device == device.number || found.root.file_name() == device.device.file_name() {
+                return Ok(NodePublishVolumeResponse {});
+            }
+            let message = format!("something else is mounted at {}", target.display());
+            return Err(Error::refused(Code::FailedPrecondition, message));
         }
         let source = if mount.is_some() {
             filesystem::mounted_at(staging)?.filter(|found| found.device == device.number).ok_or_else(not_staged)?;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs::{self, File},
     io::{self, ErrorKind, Write as _},
     marker::PhantomData,
@@ -146,7 +147,8 @@ impl<R: Record> Shelf<R> {
         Ok(shelf)
     }
 
-    pub(crate) fn at(data_dir: &Path) -> Self {
+    /// The shelf below a data directory, as it is.
+    pub fn at(data_dir: &Path) -> Self {
         Self { directory: data_dir.join(R::DIRECTORY), kind: PhantomData }
     }
 
@@ -171,10 +173,10 @@ impl<R: Record> Shelf<R> {
 
     /// All records in the order of their ids.
     pub fn list(&self) -> Result<Vec<R>> {
-        let mut ids = self.stems("json")?;
-        ids.sort();
+        let files = self.files()?;
+        let records = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json"));
         // One that is removed meanwhile is simply no longer there.
-        ids.iter().filter_map(|id| self.get(id).transpose()).collect()
+        records.filter_map(|path| self.get(stem(path)).transpose()).collect()
     }
 
     /// Writes a record; when this returns, it survives a power cut.
@@ -200,8 +202,7 @@ impl<R: Record> Shelf<R> {
 
     /// Removes what an interrupted call left half made: temporary files, and data without a record. Returns what it removed.
     pub fn sweep(&self) -> Result<Vec<PathBuf>> {
-        let mut stray = self.stray()?;
-        stray.sort();
+        let stray = self.stray()?;
         for path in &stray {
             remove_if_there(path)?;
         }
@@ -210,38 +211,40 @@ impl<R: Record> Shelf<R> {
 
     /// Files that belong to no record.
     pub fn stray(&self) -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(&self.directory).map_err(Error::io("list", &self.directory))?;
-        let mut stray = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(Error::io("list", &self.directory))?.path();
-            let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let belongs = match path.extension().and_then(|extension| extension.to_str()) {
+        let mut files = self.files()?;
+        files.retain(|path| {
+            let id = stem(path);
+            let belongs = match path.extension().and_then(OsStr::to_str) {
                 Some("json") => Self::is_id(id),
                 Some("img") => Self::is_id(id) && self.record(id).exists(),
                 _ => false,
             };
-            if !belongs {
-                stray.push(path);
-            }
-        }
-        Ok(stray)
+            !belongs
+        });
+        Ok(files)
     }
 
     fn record(&self, id: &str) -> PathBuf {
         self.directory.join(format!("{id}.json"))
     }
 
-    fn stems(&self, extension: &str) -> Result<Vec<String>> {
-        let entries = fs::read_dir(&self.directory).map_err(Error::io("list", &self.directory))?;
-        let mut stems = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(Error::io("list", &self.directory))?.path();
-            if path.extension().is_some_and(|found| found == extension) {
-                stems.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
-            }
-        }
-        Ok(stems)
+    /// All files in their order; none in a directory that does not exist.
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::io("list", &self.directory))?,
+        };
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<_>>()
+            .map_err(Error::io("list", &self.directory))?;
+        files.sort();
+        Ok(files)
     }
+}
+
+fn stem(path: &Path) -> &str {
+    path.file_stem().and_then(OsStr::to_str).unwrap_or_default()
 }
 
 /// Reads a JSON file; `None` if there is none.
@@ -281,5 +284,94 @@ fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn shelf() -> (TempDir, Shelf<SnapshotRecord>) {
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(directory.path()).unwrap();
+        (directory, shelf)
+    }
+
+    fn record(name: &str) -> SnapshotRecord {
+        SnapshotRecord {
+            id: Shelf::<SnapshotRecord>::id_of(name),
+            name: name.into(),
+            source_volume: Shelf::<VolumeRecord>::id_of("disk"),
+            capacity: 1 << 20,
+            referenced: 0,
+            parameters: BTreeMap::new(),
+            content: Content::Formatted(FsType::Xfs),
+            created: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn a_record_is_there_until_it_is_forgotten() {
+        let (directory, shelf) = shelf();
+        let (one, other) = (record("one"), record("other"));
+        shelf.put(&one).unwrap();
+        shelf.put(&other).unwrap();
+        let mut expected = vec![one.clone(), other.clone()];
+        expected.sort_by(|a, b| a.id.cmp(&b.id));
+        assert_eq!(Shelf::<SnapshotRecord>::at(directory.path()).list().unwrap(), expected);
+        shelf.forget(&one.id).unwrap();
+        shelf.forget(&one.id).unwrap();
+        assert_eq!(shelf.get(&one.id).unwrap(), None);
+        assert_eq!(shelf.get(&other.id).unwrap(), Some(other));
+    }
+
+    #[test]
+    fn a_sweep_takes_only_what_has_no_record() {
+        let (_directory, shelf) = shelf();
+        let (kept, lost) = (record("kept"), record("lost"));
+        shelf.put(&kept).unwrap();
+        let stray = [shelf.image(&lost.id), shelf.record(&lost.id).with_added_extension("tmp")];
+        for path in stray.iter().chain([&shelf.image(&kept.id)]) {
+            File::create(path).unwrap();
+        }
+        assert_eq!(shelf.sweep().unwrap(), stray);
+        assert!(shelf.sweep().unwrap().is_empty());
+        assert!(shelf.image(&kept.id).exists());
+        assert_eq!(shelf.list().unwrap(), [kept]);
+    }
+
+    #[test]
+    fn an_id_cannot_lead_out_of_the_directory() {
+        let (directory, shelf) = shelf();
+        fs::write(directory.path().join("secret.json"), "{}").unwrap();
+        for id in ["../secret", "snap-../secret", "snap-", "", &Shelf::<VolumeRecord>::id_of("disk")] {
+            assert_eq!(shelf.get(id).unwrap(), None, "{id}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_any_length_has_a_short_id_of_its_own() {
+        let (one, other) = ("a".repeat(500), "a".repeat(501));
+        let [one, other] = [one, other].map(|name| Shelf::<VolumeRecord>::id_of(&name));
+        assert!(Shelf::<VolumeRecord>::is_id(&one) && one.len() < 64);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_damaged_record_is_said_to_be_damaged() {
+        let (_directory, shelf) = shelf();
+        let id = Shelf::<SnapshotRecord>::id_of("one");
+        fs::write(shelf.record(&id), "{").unwrap();
+        let error = shelf.list().unwrap_err().to_string();
+        assert!(error.contains(&id), "{error}");
+    }
+
+    #[test]
+    fn a_data_directory_that_was_never_used_is_empty_and_stays_so() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(Shelf::<VolumeRecord>::at(directory.path()).list().unwrap().is_empty());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 }

@@ -9,7 +9,7 @@ use reference_csi::{
 use rstest::rstest;
 use tonic::Status;
 
-use crate::lab::{GIB, Lab, mount, volume};
+use crate::lab::{GIB, Lab, mount, until, volume};
 
 /// Dies once in an RPC.
 fn dying(rpc: Rpc, effect: Effect) -> Behaviour {
@@ -79,6 +79,53 @@ async fn a_retry_ends_as_if_nothing_had_happened(
     }
     assert_eq!(after.loop_devices.len(), usize::from(in_use_after(rpc)), "{:?}", after.loop_devices);
     lab.clear().await
+}
+
+#[tokio::test]
+#[ignore = "needs root, loop devices and xfsprogs"]
+async fn killed_among_many_calls_it_loses_and_leaves_nothing() -> Result<()> {
+    let mut lab = Lab::start().await?;
+    let disk = lab.create(volume("disk", GIB, &mount(""))).await?.volume_id;
+    lab.put_to_use(&disk, &mount("")).await?;
+    // Later in each round, from the first call of three to the last answer.
+    for events in 1..=6 {
+        let [blank, clone, snapshot] = ["blank", "clone", "snapshot"].map(|name| format!("{name}-{events}"));
+        let calls = async |lab: &Lab| {
+            tokio::join!(
+                lab.create(volume(&blank, GIB, &mount(""))),
+                lab.create(volume(&clone, GIB, &mount("")).cloning(&disk)),
+                lab.snapshot(&snapshot, &disk),
+            )
+        };
+        let before = seen(&lab)?;
+        let kill = async {
+            until("the moment", || Ok((seen(&lab)? >= before + events).then_some(()))).await?;
+            lab.kill()
+        };
+        let ((blank, clone, snapshot), killed) = tokio::join!(calls(&lab), kill);
+        killed?;
+        lab.restart().await?;
+
+        let found = lab.inventory()?;
+        assert!(found.stray.is_empty(), "{:?}", found.stray);
+        for promised in [&blank, &clone].into_iter().flatten() {
+            assert!(found.volumes.iter().any(|record| record.id == promised.volume_id));
+        }
+        if let Ok(promised) = &snapshot {
+            assert!(found.snapshots.iter().any(|record| record.id == promised.snapshot_id));
+        }
+        let (blank, clone, snapshot) = calls(&lab).await;
+        blank.and(clone)?;
+        snapshot?;
+    }
+    lab.clear().await
+}
+
+/// How many of the interesting calls came in or went well.
+fn seen(lab: &Lab) -> Result<u64> {
+    let calls = lab.calls()?;
+    let of = |rpc| calls.started(rpc) + calls.ended(rpc, "OK");
+    Ok(of(Rpc::CreateVolume) + of(Rpc::CreateSnapshot))
 }
 
 fn in_use_after(rpc: Rpc) -> bool {

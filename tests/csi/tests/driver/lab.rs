@@ -131,12 +131,21 @@ impl Lab {
         until("the driver to end", || Ok(child.try_wait()?)).await
     }
 
-    pub fn kill(&mut self) -> Result<()> {
-        Ok(self.driver.0.kill()?)
+    /// Starts a second driver beside the first, which is not meant to work.
+    pub fn second(&self) -> Result<std::process::Output> {
+        Ok(command(&self.storage).output()?)
+    }
+
+    pub fn kill(&self) -> Result<()> {
+        self.signal("-KILL")
     }
 
     pub fn terminate(&self) -> Result<()> {
-        run(Command::new("kill").args(["-TERM", &self.driver.0.id().to_string()]))
+        self.signal("-TERM")
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        run(Command::new("kill").args([signal, &self.driver.0.id().to_string()]))
     }
 
     pub fn identity(&self) -> IdentityClient<Channel> {
@@ -356,7 +365,12 @@ pub async fn connect(socket: &Path) -> Result<Channel> {
 
 fn spawn(storage: &Storage, extra: &[String]) -> Result<Driver> {
     let log = fs::File::options().create(true).append(true).open(storage.path("driver.log"))?;
-    let child = Command::new(env!("CARGO_BIN_EXE_reference-csi"))
+    Ok(Driver(command(storage).args(extra).stderr(log).spawn()?))
+}
+
+fn command(storage: &Storage) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_reference-csi"));
+    command
         .args(["--driver-name", "test.reference.csi", "--node-id", "here"])
         .arg(format!("--endpoint=unix://{}", storage.path("csi.sock").display()))
         .arg("--registration-socket")
@@ -366,11 +380,8 @@ fn spawn(storage: &Storage, extra: &[String]) -> Result<Driver> {
         .arg("--control-file")
         .arg(storage.path("control.json"))
         .arg("--calls-file")
-        .arg(storage.path("calls.json"))
-        .args(extra)
-        .stderr(log)
-        .spawn()?;
-    Ok(Driver(child))
+        .arg(storage.path("calls.json"));
+    command
 }
 
 fn run(command: &mut Command) -> Result<()> {

@@ -1,9 +1,10 @@
 //! The process comes, registers with kubelet, and goes without a trace.
 
 use anyhow::Result;
+use reference_csi::{behaviour::Behaviour, calls::Rpc};
 use tonic::{Request, codec::ProstCodec, codegen::http::uri::PathAndQuery};
 
-use crate::lab::{GIB, Lab, connect, mount, volume};
+use crate::lab::{GIB, Lab, block, connect, mount, until, volume};
 
 /// Kubelet's side of the registration, as far as it matters here.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -46,6 +47,38 @@ async fn it_goes_when_asked_and_takes_its_sockets_along() -> Result<()> {
     assert!(lab.ended().await?.success());
     assert!(!sockets.iter().any(|socket| socket.exists()));
     Ok(())
+}
+
+#[tokio::test]
+#[ignore = "needs root, loop devices and xfsprogs"]
+async fn a_call_that_hangs_does_not_keep_it() -> Result<()> {
+    let mut lab = Lab::start().await?;
+    let disk = lab.create(volume("disk", GIB, &block())).await?.volume_id;
+    let snapshot = lab.snapshot("snapshot", &disk).await?.snapshot_id;
+    lab.control(&Behaviour { snapshot_deletion_hangs: Some(true), ..Behaviour::default() })?;
+    let stop = async {
+        until("the call", || Ok((lab.calls()?.started(Rpc::DeleteSnapshot) == 1).then_some(()))).await?;
+        lab.terminate()
+    };
+    let (deleted, stopped) = tokio::join!(lab.delete_snapshot(&snapshot), stop);
+    stopped?;
+    deleted.unwrap_err();
+    assert!(lab.ended().await?.success());
+    lab.control(&Behaviour::default())?;
+    lab.restart().await?;
+    lab.clear().await
+}
+
+#[tokio::test]
+#[ignore = "needs root, loop devices and xfsprogs"]
+async fn two_do_not_share_a_data_directory() -> Result<()> {
+    let lab = Lab::start().await?;
+    let second = lab.second()?;
+    assert!(!second.status.success());
+    let complaint = String::from_utf8_lossy(&second.stderr);
+    assert!(complaint.contains("lock"), "{complaint}");
+    lab.create(volume("disk", GIB, &block())).await?;
+    lab.clear().await
 }
 
 #[tokio::test]
