@@ -9,6 +9,7 @@ use crate::{
     cluster::{Lab, progress::Progress, status},
     demo,
     measure::Bench,
+    verify::Verify,
 };
 
 /// The local cluster and everything that runs on it.
@@ -35,6 +36,7 @@ enum Command {
     /// Compare what smartclone takes with the least that the same storage can do.
     #[command(subcommand)]
     Measure(Bench),
+    Verify(Verify),
 }
 
 #[derive(Debug, Subcommand)]
@@ -57,8 +59,11 @@ impl Cli {
         match self.execute() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                // Nothing is left to tell when stderr itself is gone.
-                let _ = writeln!(std::io::stderr(), "error: {error:?}");
+                for (depth, cause) in error.chain().enumerate() {
+                    let label = if depth == 0 { "error" } else { "  because" };
+                    // Nothing is left to tell when stderr itself is gone.
+                    let _ = writeln!(std::io::stderr(), "{label}: {cause}");
+                }
                 ExitCode::FAILURE
             }
         }
@@ -73,6 +78,7 @@ impl Cli {
                 Command::Cluster(command) => command.run().await,
                 Command::Manifests { check } => crate::manifests::run(check),
                 Command::Demo => demo::run().await,
+                Command::Verify(verify) => Box::pin(verify.run()).await,
                 Command::Measure(bench) => bench.run().await,
             }
         })

@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod cluster;
 pub mod demo;
+pub mod e2e;
 pub mod harness;
 pub mod manifests;
 pub mod measure;
+pub mod verify;

@@ -1,8 +1,9 @@
 //! What runs inside the cluster's pods: fills volumes, tells their digests, waits.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{Read as _, Write as _},
+    collections::HashMap,
+    fs::{File, Metadata, OpenOptions},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
 };
@@ -35,7 +36,7 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
-    /// Print a digest of what is there: bytes of a device or a file; names, modes, owners and content of a tree.
+    /// Print a digest of what is there: bytes of a device or a file; names, modes, owners, links, holes and content of a tree.
     Digest {
         /// A device, a file, or a directory.
         #[arg(long)]
@@ -43,6 +44,12 @@ enum Command {
         /// Read no more than this many bytes of a device or a file.
         #[arg(long)]
         length: Option<u64>,
+    },
+    /// Print how many bytes there is room for: on a device, in a file, in the file system of a directory.
+    Size {
+        /// A device, a file, or a directory.
+        #[arg(long)]
+        path: PathBuf,
     },
     /// Create an empty file.
     Touch {
@@ -59,6 +66,10 @@ fn main() -> Result<()> {
         Command::Fill { path, bytes, seed } => fill(&path, bytes, seed),
         Command::Digest { path, length } => {
             writeln!(std::io::stdout(), "{}", digest(&path, length)?).context("write to stdout")
+        }
+        Command::Size { path } => {
+            writeln!(std::io::stdout(), "{}", size(&path).with_context(|| format!("look at {}", path.display()))?)
+                .context("write to stdout")
         }
         Command::Touch { path } => File::create(&path).map(drop).with_context(|| format!("create {}", path.display())),
         Command::Sleep => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(sleep()),
@@ -88,6 +99,15 @@ fn write_random(mut file: &File, bytes: u64, seed: u64) -> Result<()> {
     Ok(file.sync_all()?)
 }
 
+fn size(path: &Path) -> Result<u64> {
+    if path.is_dir() {
+        let room = rustix::fs::statvfs(path)?;
+        return Ok(room.f_blocks * room.f_frsize);
+    }
+    // A device's metadata doesn't tell.
+    Ok(File::open(path)?.seek(SeekFrom::End(0))?)
+}
+
 /// Most of the data in one file, and beside it what copies like to lose: modes, links, holes, empty directories.
 fn fill_directory(root: &Path, bytes: u64, seed: u64) -> Result<()> {
     write_random(&File::create(root.join("data"))?, bytes, seed)?;
@@ -99,9 +119,14 @@ fn fill_directory(root: &Path, bytes: u64, seed: u64) -> Result<()> {
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o751))?;
     std::fs::write(root.join("read-only"), seed.to_string())?;
     std::fs::set_permissions(root.join("read-only"), std::fs::Permissions::from_mode(0o400))?;
-    match symlink("a directory/deep/script.sh", root.join("link")) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
-        _ => {}
+    for linked in [
+        symlink("a directory/deep/script.sh", root.join("link")),
+        std::fs::hard_link(&script, root.join("the same script")),
+    ] {
+        match linked {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
     }
     let sparse = File::create(root.join("sparse"))?;
     sparse.set_len(64 << 20)?;
@@ -114,7 +139,7 @@ fn fill_directory(root: &Path, bytes: u64, seed: u64) -> Result<()> {
 fn digest(path: &Path, length: Option<u64>) -> Result<blake3::Hash> {
     let mut hash = blake3::Hasher::new();
     if path.is_dir() {
-        add_tree(&mut hash, path, Path::new(""))?;
+        add_tree(&mut hash, path, Path::new(""), &mut HashMap::new())?;
     } else {
         add_content(&mut hash, path, length.unwrap_or(u64::MAX))?;
     }
@@ -127,7 +152,8 @@ fn add_content(hash: &mut blake3::Hasher, path: &Path, length: u64) -> Result<()
     Ok(())
 }
 
-fn add_tree(hash: &mut blake3::Hasher, root: &Path, inside: &Path) -> Result<()> {
+/// `linked` holds where a file with several names was met first.
+fn add_tree(hash: &mut blake3::Hasher, root: &Path, inside: &Path, linked: &mut HashMap<u64, PathBuf>) -> Result<()> {
     let directory = root.join(inside);
     let entries = std::fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
     let mut names = entries.map(|entry| entry.map(|it| it.file_name())).collect::<std::io::Result<Vec<_>>>()?;
@@ -142,17 +168,24 @@ fn add_tree(hash: &mut blake3::Hasher, root: &Path, inside: &Path) -> Result<()>
         hash.update(inside.as_os_str().as_encoded_bytes());
         hash.update(format!("\0{:o} {} {} ", found.mode(), found.uid(), found.gid()).as_bytes());
         if kind.is_dir() {
-            add_tree(hash, root, &inside)?;
+            add_tree(hash, root, &inside, linked)?;
         } else if kind.is_symlink() {
             hash.update(std::fs::read_link(&path)?.as_os_str().as_encoded_bytes());
         } else if kind.is_file() {
-            hash.update(&found.len().to_le_bytes());
+            let first = linked.entry(found.ino()).or_insert_with(|| inside.clone());
+            hash.update(first.as_os_str().as_encoded_bytes());
+            hash.update(&found.len().to_le_bytes()).update(&[u8::from(has_holes(&found))]);
             add_content(hash, &path, u64::MAX)?;
         } else if kind.is_block_device() || kind.is_char_device() {
             hash.update(&found.rdev().to_le_bytes());
         }
     }
     Ok(())
+}
+
+/// Whether it takes less room than its length. How much less is each file system's own affair.
+fn has_holes(file: &Metadata) -> bool {
+    file.blocks() * 512 < file.len()
 }
 
 async fn sleep() -> Result<()> {
@@ -192,6 +225,31 @@ mod tests {
         let before = digest(directory.path(), None)?;
         std::fs::set_permissions(directory.path().join("sparse"), std::fs::Permissions::from_mode(0o600))?;
         assert_ne!(before, digest(directory.path(), None)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_lost_link_and_a_filled_hole_change_the_digest() -> Result<()> {
+        let directory = tempfile::tempdir()?;
+        fill(directory.path(), 10, 1)?;
+        let whole = digest(directory.path(), None)?;
+        let (script, again) =
+            (directory.path().join("a directory/deep/script.sh"), directory.path().join("the same script"));
+        std::fs::remove_file(&again)?;
+        std::fs::copy(&script, &again)?;
+        let unlinked = digest(directory.path(), None)?;
+        assert_ne!(whole, unlinked);
+        let sparse = directory.path().join("sparse");
+        std::fs::write(&sparse, std::fs::read(&sparse)?)?;
+        assert_ne!(unlinked, digest(directory.path(), None)?);
+        Ok(())
+    }
+
+    #[test]
+    fn a_size_is_that_of_what_is_there() -> Result<()> {
+        let file = tempfile::NamedTempFile::new()?;
+        file.as_file().set_len(12_345)?;
+        assert_eq!(size(file.path())?, 12_345);
         Ok(())
     }
 

@@ -33,7 +33,7 @@ pub const fn mi(count: u64) -> Bytes {
 }
 
 /// Something with a name in the namespace that is talked about: a claim, or what gets a claim of its name.
-pub trait Named {
+pub trait Named: Sync {
     /// The name.
     fn name(&self) -> &str;
 }

@@ -1,0 +1,64 @@
+//! What is seen on a real cluster: each test proves the sentence that is its name. All run on one cluster, side by side, each in a
+//! namespace of its own; those that change what all others see are [alone](Test::alone).
+#![expect(clippy::large_futures, reason = "the runner boxes every test")]
+
+/// The list of a module's tests, or of those that have to be alone. A function that isn't in one is dead code, which the compiler tells.
+macro_rules! tests {
+    (alone: $($name:ident),+ $(,)?) => {
+        pub(super) fn alone() -> Vec<crate::e2e::Test> { tests!(@list true $($name)+) }
+    };
+    ($($name:ident),+ $(,)?) => {
+        pub(super) fn together() -> Vec<crate::e2e::Test> { tests!(@list false $($name)+) }
+    };
+    (@list $alone:literal $($name:ident)+) => {
+        vec![$(crate::e2e::Test {
+            name: concat!(module_path!(), "::", stringify!($name)).trim_start_matches("tests::"),
+            alone: $alone,
+            body: |t| Box::pin($name(t)),
+        }),+]
+    };
+}
+
+mod admission;
+mod copy;
+mod deletion;
+mod process;
+mod report;
+mod runner;
+mod snapshot;
+mod source;
+mod strategy;
+mod trouble;
+
+use anyhow::Result;
+use futures::future::LocalBoxFuture;
+
+pub use self::runner::{Outcome, run};
+use crate::harness::Space;
+
+/// One test.
+#[derive(Clone, Copy)]
+pub struct Test {
+    /// The path of its function, from `e2e` on.
+    pub name: &'static str,
+    /// It changes what others see, so it runs when no other does.
+    pub alone: bool,
+    body: for<'a> fn(&'a Space) -> LocalBoxFuture<'a, Result<()>>,
+}
+
+/// Every test whose name begins with `prefix`.
+pub fn tests(prefix: &str) -> Vec<Test> {
+    let all = [
+        snapshot::together(),
+        copy::together(),
+        admission::together(),
+        source::together(),
+        trouble::together(),
+        deletion::together(),
+        report::together(),
+        strategy::together(),
+        strategy::alone(),
+        process::alone(),
+    ];
+    all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()
+}

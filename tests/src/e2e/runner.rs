@@ -1,0 +1,68 @@
+//! Runs tests side by side, each with a namespace that is removed after it, and tells what is needed to understand a failure.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures::{FutureExt as _, StreamExt as _, stream};
+use kube::Client;
+use tokio::time::timeout;
+
+use super::Test;
+use crate::{cluster::Lab, harness::Space};
+
+/// Most of a test is waiting for kubelet; this many keep two cores busy and no deadline in danger.
+const TOGETHER: usize = 8;
+
+/// The longest that a test may take.
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// How a test ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// See [`Test::name`].
+    pub name: &'static str,
+    /// How long it took, with making and removing its namespace.
+    pub took: Duration,
+    /// The error, and what the cluster had to say at that moment.
+    pub failure: Option<String>,
+}
+
+/// Runs the tests and tells `report` of each when it has ended.
+pub async fn run(lab: &Lab, tests: Vec<Test>, mut report: impl FnMut(&Outcome)) -> Result<Vec<Outcome>> {
+    let client = lab.client()?;
+    let (alone, together): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.alone);
+    let mut outcomes = Vec::new();
+    // Two streams, one after the other: whoever is alone waits for the others to end.
+    for (tests, at_once) in [(together, TOGETHER), (alone, 1)] {
+        let mut running =
+            stream::iter(tests).map(|test| one(lab, &client, test).boxed_local()).buffer_unordered(at_once);
+        while let Some(outcome) = running.next().await {
+            report(&outcome);
+            outcomes.push(outcome);
+        }
+    }
+    Ok(outcomes)
+}
+
+async fn one(lab: &Lab, client: &Client, test: Test) -> Outcome {
+    let start = Instant::now();
+    let result = within_a_space(lab, client, test).await;
+    Outcome { name: test.name, took: start.elapsed(), failure: result.err().map(|error| format!("{error:#}")) }
+}
+
+async fn within_a_space(lab: &Lab, client: &Client, test: Test) -> Result<()> {
+    let space = Space::new(lab, client, test.name).await?;
+    let body = timeout(LIMIT, (test.body)(&space)).await;
+    let mut result = body.unwrap_or_else(|_| bail!("it took longer than {LIMIT:?}"));
+    if let Err(error) = result {
+        result = Err(error.context(format!("in the namespace {}", space.name())));
+        let diagnosis = space.diagnosis().await;
+        result = result.map_err(|error| anyhow::anyhow!("{error:#}\n\n{diagnosis}"));
+    }
+    let ended = space.clone().end().await;
+    if let (Err(_), true) = (&ended, result.is_ok()) {
+        let diagnosis = space.diagnosis().await;
+        return ended.map_err(|error| anyhow::anyhow!("{error:#}\n\n{diagnosis}"));
+    }
+    result.and(ended)
+}

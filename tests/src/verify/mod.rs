@@ -1,0 +1,107 @@
+//! `cargo verify`: everything that can be proved here, cheap before dear, with one line for each step and one at the end.
+
+mod checks;
+mod report;
+mod sanity;
+mod tools;
+
+use std::{collections::BTreeSet, time::Instant};
+
+use anyhow::{Result, bail};
+
+use self::report::Report;
+use crate::{
+    cluster::{Lab, layout::Layout, progress::Progress},
+    e2e,
+    harness::{install, leftovers},
+};
+
+/// Check everything: style, dependencies, manifests, documentation, unit tests, and smartclone on a real cluster.
+#[derive(Debug, clap::Args)]
+pub struct Verify {
+    /// Only the steps, or the tests on the cluster, whose name begins so: `clippy`, `e2e`, `e2e::snapshot`.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// Leave the cluster up.
+    #[arg(long)]
+    keep: bool,
+}
+
+impl Verify {
+    /// Runs all steps; fails when one of them did.
+    pub async fn run(self) -> Result<()> {
+        let lab = Lab::for_this_checkout()?;
+        let start = Instant::now();
+        let mut report = Report::in_directory(Layout::of_this_checkout()?.checkout().join("target/verify"))?;
+        let only = self.only.as_deref().unwrap_or_default();
+        for check in checks::all() {
+            if check.name.starts_with(only) {
+                report.step(check.name, async |log| check.run(log).await).await;
+            }
+        }
+        let sanity = "csi-sanity".starts_with(only);
+        let tests = e2e::tests(only);
+        if sanity || !tests.is_empty() {
+            self.on_the_cluster(&lab, sanity, tests, &mut report).await;
+        }
+        report.close(start.elapsed())
+    }
+
+    /// What one step needs of those before it is worth nothing without them: the first that fails is the last.
+    async fn on_the_cluster(&self, lab: &Lab, sanity: bool, tests: Vec<e2e::Test>, report: &mut Report) {
+        let was_up = lab.check().is_ok();
+        // A step's time is its own: the programs are built before the cluster is started.
+        let up = report.step("cluster up", async |_| {
+            lab.up(&Progress::to_stderr()).await?;
+            Ok(String::new())
+        });
+        if up.await {
+            let mut go_on = !sanity || report.step("csi-sanity", async |log| sanity::run_all(lab, log).await).await;
+            if !tests.is_empty() {
+                go_on &= report
+                    .step("smartclone installed", async |_| {
+                        install(lab).await?;
+                        Ok(String::new())
+                    })
+                    .await;
+                if go_on {
+                    Box::pin(Self::end_to_end(lab, tests, report)).await;
+                }
+            }
+        }
+        if was_up || self.keep {
+            report.note("the cluster stays up; cargo cluster down stops it");
+        } else {
+            report
+                .step("cluster down", async |_| {
+                    lab.down(&Progress::silent()).await?;
+                    Ok(String::new())
+                })
+                .await;
+        }
+    }
+
+    async fn end_to_end(lab: &Lab, tests: Vec<e2e::Test>, report: &mut Report) {
+        let mut before = BTreeSet::new();
+        let listed = report.quietly(async || {
+            before = leftovers::of_the_cluster(lab).await?;
+            Ok(())
+        });
+        if !listed.await {
+            return;
+        }
+        let ran = e2e::run(lab, tests, |outcome| report.test(outcome)).await;
+        report.quietly(async || ran.map(drop)).await;
+        report
+            .step("nothing is left over", async |_| {
+                leftovers::nothing_new_since(lab, &before).await?;
+                Ok("in API, drivers, devices and mounts".to_owned())
+            })
+            .await;
+    }
+}
+
+/// Fails with what is wrong, one thing a line.
+fn none(what: &str, wrong: &[String]) -> Result<()> {
+    if wrong.is_empty() { Ok(()) } else { bail!("{what}:\n{}", wrong.join("\n")) }
+}
