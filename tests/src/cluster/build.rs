@@ -28,8 +28,9 @@ pub async fn ensure(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// A program of this project: the one beside the program that is running.
+/// A program of this project: the one beside the program that is running, or, for a test, above it.
 pub fn binary(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("where is this program?")?;
-    Ok(this.with_file_name(name))
+    let mut places = this.ancestors().skip(1).take(2).map(|directory| directory.join(name));
+    places.find(|file| file.is_file()).with_context(|| format!("{name} is not built"))
 }

@@ -1,9 +1,9 @@
 //! Programs that run to their end, and waiting for what others bring about.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     ops::ControlFlow,
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -11,13 +11,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
-/// A command with these arguments, and without the terminal.
+/// A command with these arguments, without the terminal, that is found also where administrators' programs live.
 pub fn command<I>(program: impl AsRef<OsStr>, args: I) -> Command
 where
     I: IntoIterator<Item: AsRef<OsStr>>,
 {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null());
+    command.args(args).stdin(Stdio::null()).env("PATH", path());
     command
 }
 
@@ -32,13 +32,16 @@ pub async fn run(mut command: Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{shown}: not UTF-8"))
 }
 
-/// Where `program` is, looked for also where administrators' programs live.
-pub fn find(program: &str) -> Option<std::path::PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(Into::into))
-        .map(|directory| directory.join(program))
-        .find(|file| file.is_file())
+/// Where `program` is.
+pub fn find(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&path()).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// A plain user's PATH, which `su` and `sudo` often keep, lacks the administrators' directories.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/usr/bin:/sbin:/bin");
+    path
 }
 
 /// The answer of one look at something that is awaited: it is there, or why not yet.

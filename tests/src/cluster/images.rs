@@ -62,7 +62,7 @@ pub async fn ensure(layout: &Layout, images: &[Image]) -> Result<Vec<Image>> {
 async fn ensure_one(layout: &Layout, image: Image) -> Result<bool> {
     let name = image.name();
     let binary = build::binary(name)?;
-    let content = std::fs::read(&binary).with_context(|| format!("{} is not built", binary.display()))?;
+    let content = std::fs::read(&binary).with_context(|| format!("read {}", binary.display()))?;
     let wanted =
         blake3::Hasher::new().update(&content).update(image.containerfile().as_bytes()).finalize().to_hex().to_string();
     let imported = layout.at("images").join(name);

@@ -231,14 +231,28 @@ impl Lab {
         })
     }
 
-    /// Fails when a process of the cluster doesn't run, with the end of its log.
+    /// Fails when the cluster isn't up, or one of its processes has ended: then with the end of its log.
     pub fn check(&self) -> Result<()> {
         let processes = self.processes();
-        let records = processes.records()?;
-        if records.is_empty() {
-            bail!("the cluster is not running; start it with: cargo cluster up");
+        for name in self.names() {
+            ensure!(
+                processes.record(&name)?.is_some(),
+                "{name} was not started; start the cluster with: cargo cluster up"
+            );
+            processes.check(&name)?;
         }
-        records.iter().try_for_each(|record| processes.check(&record.name))
+        Ok(())
+    }
+
+    /// Of all processes.
+    fn names(&self) -> Vec<String> {
+        let mut names = [ETCD, API_SERVER, CONTAINERD, KUBELET, SNAPSHOT_CONTROLLER].map(str::to_owned).to_vec();
+        names.extend(self.controllers().into_iter().map(|program| program.name));
+        for driver in DRIVERS.map(|class| self.driver(class)) {
+            names.push(driver.process());
+            names.extend(self.sidecars(&driver).into_iter().map(|program| program.name));
+        }
+        names
     }
 
     /// Everything is given up here, so nothing is asked to end in peace.

@@ -75,18 +75,21 @@ pub async fn api_ready(client: &Client, alive: impl Fn() -> Result<()>) -> Resul
     .await
 }
 
-/// Waits until the node takes pods.
+/// Waits until the node takes pods and kubelet answers: what a restarted one has reported earlier proves nothing.
 pub async fn node_ready(client: &Client, alive: impl Fn() -> Result<()>) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     until("the node", PATIENCE, async || {
         alive()?;
         let node = api.get_opt(NODE).await?;
         let conditions = node.and_then(|node| node.status).and_then(|status| status.conditions).unwrap_or_default();
-        Ok(match conditions.into_iter().find(|condition| condition.type_ == "Ready") {
-            Some(ready) if ready.status == "True" => Look::Break(()),
-            Some(ready) => Look::Continue(ready.message.unwrap_or_default()),
-            None => Look::Continue("it isn't registered".to_owned()),
-        })
+        match conditions.into_iter().find(|condition| condition.type_ == "Ready") {
+            Some(ready) if ready.status == "True" => {}
+            Some(ready) => return Ok(Look::Continue(ready.message.unwrap_or_default())),
+            None => return Ok(Look::Continue("it isn't registered".to_owned())),
+        }
+        let healthy = Request::get(format!("/api/v1/nodes/{NODE}/proxy/healthz")).body(Vec::new())?;
+        let answer = client.request_text(healthy).await;
+        Ok(answer.map_or_else(|error| Look::Continue(format!("kubelet: {error}")), |_| Look::Break(())))
     })
     .await
 }

@@ -11,14 +11,13 @@ use super::{
 pub const CNI_PLUGINS: &str = "/usr/lib/cni";
 
 /// A program that is needed, and the package that brings it.
-const NEEDED: [(&str, &str); 18] = [
+const NEEDED: [(&str, &str); 17] = [
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("runc", "runc"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("buildah", "buildah"),
     ("iptables", "iptables"),
-    ("conntrack", "conntrack"),
     ("mkfs.xfs", "xfsprogs"),
     ("xfs_growfs", "xfsprogs"),
     ("mkfs.ext4", "e2fsprogs"),

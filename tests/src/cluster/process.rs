@@ -143,7 +143,7 @@ impl<'a> Processes<'a> {
         let mut start = command("setsid", ["nsenter"]);
         start.arg(format!("--net={}", self.layout.netns().display())).arg("--").arg(&program.executable);
         start.args(&program.args).envs(program.env.iter().map(|(name, value)| (name, value)));
-        start.env("PATH", system_path()).current_dir("/").stdout(log.try_clone()?).stderr(log);
+        start.current_dir("/").stdout(log.try_clone()?).stderr(log);
         let child = start.spawn().with_context(|| format!("start {}", program.name))?;
         let pid = i32::try_from(child.id().context("the process has ended at once")?)?;
         let record = Record {
@@ -270,11 +270,6 @@ fn start_of(pid: i32) -> Option<u64> {
     // The second field is the command's name in parentheses, and may hold anything.
     let fields: Vec<_> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
     if fields.first() == Some(&"Z") { None } else { fields.get(19)?.parse().ok() }
-}
-
-fn system_path() -> String {
-    let path = std::env::var("PATH").unwrap_or_default();
-    format!("{path}:/usr/sbin:/usr/bin:/sbin:/bin")
 }
 
 #[cfg(test)]
