@@ -115,13 +115,20 @@ impl Lab {
         let client = self.client()?;
         let api = async {
             progress.step("etcd and API server", self.start_api(link, &client)).await?;
+            let drivers = DRIVERS.map(|class| self.driver(class));
+            let storage = async {
+                try_join!(
+                    progress.step("snapshot API and its controller", self.start_snapshots(&client)),
+                    progress.step("storage drivers", try_join_all(drivers.iter().map(|it| self.start_driver(it)))),
+                )?;
+                // Not before the CRDs: a sidecar that finds none looks again after ever longer pauses.
+                let sidecars: Vec<_> = drivers.iter().flat_map(|driver| self.sidecars(driver)).collect();
+                progress.step("their sidecars", self.start_all(&sidecars)).await
+            };
             try_join!(
                 progress.step("controllers, scheduler, proxy", self.start_controllers(&client)),
-                progress.step("snapshot API and its controller", self.start_snapshots(&client)),
-                async {
-                    progress.step("storage drivers", self.start_storage()).await?;
-                    progress.step("kubelet and registered storage drivers", self.start_node(link, &client)).await
-                },
+                progress.step("kubelet and registered storage drivers", self.start_node(link, &client)),
+                storage,
             )
         };
         try_join!(api, progress.step("containerd and images", self.start_containers()))?;
@@ -165,13 +172,6 @@ impl Lab {
         Ok(())
     }
 
-    async fn start_storage(&self) -> Result<()> {
-        for class in DRIVERS {
-            self.start_driver(&self.driver(class)).await?;
-        }
-        Ok(())
-    }
-
     async fn start_driver(&self, driver: &Driver) -> Result<()> {
         let processes = self.processes();
         let name = driver.process();
@@ -189,8 +189,7 @@ impl Lab {
                 Err(error) => command::Look::Continue(error.to_string()),
             })
         });
-        self.telling(&name, listening.await)?;
-        self.start_all(&self.sidecars(driver)).await
+        self.telling(&name, listening.await)
     }
 
     async fn start_containers(&self) -> Result<()> {
@@ -313,7 +312,9 @@ impl Lab {
         let link = Link::load(&self.layout)?.context("the cluster is not running")?;
         let client = self.client()?;
         if let Some(class) = DRIVERS.into_iter().find(|class| self.driver(class).process() == name) {
-            return self.start_driver(&self.driver(class)).await;
+            let driver = self.driver(class);
+            self.start_driver(&driver).await?;
+            return self.start_all(&self.sidecars(&driver)).await;
         }
         match name {
             ETCD | API_SERVER => self.start_api(link, &client).await,
