@@ -185,7 +185,12 @@ impl Lab {
     /// The programs which translate the API's objects into calls of one driver.
     pub(super) fn sidecars(&self, driver: &Driver) -> Vec<Program> {
         let extra: [(&str, &[&str]); 3] = [
-            ("csi-provisioner", &["--extra-create-metadata", "--default-fstype=ext4"]),
+            // A claim that is deleted while it is restored leaves its snapshot with a finalizer of the provisioner's, which a sweep
+            // removes. Its default of 5 min would be waited for whenever a clone is cancelled.
+            (
+                "csi-provisioner",
+                &["--extra-create-metadata", "--default-fstype=ext4", "--snapshot-orphan-sweep-interval=5s"],
+            ),
             ("csi-snapshotter", &["--extra-create-metadata"]),
             // It would watch all pods to learn what no driver here wants to know.
             ("csi-resizer", &["--handle-volume-inuse-error=false"]),

@@ -3,9 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use kube::Client;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::Test;
 use crate::{cluster::Lab, harness::Space};
@@ -32,10 +35,11 @@ pub async fn run(lab: &Lab, tests: Vec<Test>, mut report: impl FnMut(&Outcome)) 
     let client = lab.client()?;
     let (alone, together): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.alone);
     let mut outcomes = Vec::new();
-    // Two streams, one after the other: whoever is alone waits for the others to end.
+    // One after the other: whoever is alone waits for the others to end.
     for (tests, at_once) in [(together, TOGETHER), (alone, 1)] {
-        let mut running =
-            stream::iter(tests).map(|test| one(lab, &client, test).boxed_local()).buffer_unordered(at_once);
+        let room = Semaphore::new(at_once);
+        let all = tests.into_iter().map(|test| one(lab, &client, test, &room).boxed_local());
+        let mut running: FuturesUnordered<_> = all.collect();
         while let Some(outcome) = running.next().await {
             report(&outcome);
             outcomes.push(outcome);
@@ -44,13 +48,16 @@ pub async fn run(lab: &Lab, tests: Vec<Test>, mut report: impl FnMut(&Outcome)) 
     Ok(outcomes)
 }
 
-async fn one(lab: &Lab, client: &Client, test: Test) -> Outcome {
+async fn one(lab: &Lab, client: &Client, test: Test, room: &Semaphore) -> Outcome {
+    let place = room.acquire().await;
     let start = Instant::now();
-    let result = within_a_space(lab, client, test).await;
+    let result = within_a_space(lab, client, test, place.ok()).await;
     Outcome { name: test.name, took: start.elapsed(), failure: result.err().map(|error| format!("{error:#}")) }
 }
 
-async fn within_a_space(lab: &Lab, client: &Client, test: Test) -> Result<()> {
+/// The place is given to the next as soon as only removing is left, which is Kubernetes' work: it takes 5 s, but nearly no processor. Who
+/// is alone has to be undone first.
+async fn within_a_space(lab: &Lab, client: &Client, test: Test, place: Option<SemaphorePermit<'_>>) -> Result<()> {
     let space = Space::new(lab, client, test.name).await?;
     let body = timeout(LIMIT, (test.body)(&space)).await;
     let mut result = body.unwrap_or_else(|_| bail!("it took longer than {LIMIT:?}"));
@@ -59,6 +66,7 @@ async fn within_a_space(lab: &Lab, client: &Client, test: Test) -> Result<()> {
         let diagnosis = space.diagnosis().await;
         result = result.map_err(|error| anyhow::anyhow!("{error:#}\n\n{diagnosis}"));
     }
+    let _place = place.filter(|_| test.alone);
     let ended = space.clone().end().await;
     if let (Err(_), true) = (&ended, result.is_ok()) {
         let diagnosis = space.diagnosis().await;

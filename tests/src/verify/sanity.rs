@@ -55,9 +55,9 @@ pub async fn run_all(lab: &Lab, log: &Path) -> Result<String> {
     for directory in [&place, &data] {
         fs::remove_dir_all(directory).with_context(|| format!("remove {}", directory.display()))?;
     }
-    let summary = text.lines().find(|line| line.contains(" Passed")).context("csi-sanity has no summary")?;
-    let passed = summary.split('|').find_map(|part| {
-        part.trim().strip_suffix(" Passed").or_else(|| part.rsplit(" -- ").next()?.trim().strip_suffix(" Passed"))
-    });
-    Ok(format!("{} passed", passed.context("csi-sanity has no number")?))
+    let summary =
+        text.lines().find_map(|line| line.strip_prefix("SUCCESS! -- ")).context("csi-sanity has no summary")?;
+    // `67 Passed | 0 Failed | 1 Pending | 24 Skipped`: what is skipped, the driver doesn't claim to have.
+    let count = |what: &str| summary.split(" | ").find_map(|part| part.strip_suffix(what)).unwrap_or("?");
+    Ok(format!("{} passed, {} not claimed", count(" Passed"), count(" Skipped")))
 }
