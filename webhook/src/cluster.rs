@@ -3,7 +3,7 @@
 use std::{fmt::Debug, time::Duration};
 
 use common::{
-    api::{Cdi, DataVolume, StorageProfile, snapshot::VolumeSnapshotClass},
+    api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass},
     clone::{Settings, request::ObjectName},
     lookup::Lookup,
 };
@@ -13,10 +13,13 @@ use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
-use kube::{Api, Client, Resource, ResourceExt, runtime::watcher};
+use kube::{Api, Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::time::timeout;
+
+use crate::review::Request;
 
 /// For one step of a review, which has two at most; the API server gives the whole of it 5 s.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -81,13 +84,12 @@ impl Cluster {
     }
 
     /// The claim that has the name which the clone's claim is to get.
-    pub async fn namesake(&self, volume: &DataVolume) -> Lookup<PersistentVolumeClaim> {
-        match (volume.namespace(), volume.name_any()) {
-            (Some(namespace), name) if !name.is_empty() => {
-                timeout(PATIENCE, self.claim(&namespace, &name)).await.unwrap_or_else(|_| late())
-            }
-            _ => Lookup::Absent,
+    pub async fn namesake(&self, review: &Request) -> Lookup<PersistentVolumeClaim> {
+        let name = review.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if name.is_empty() {
+            return Lookup::Absent;
         }
+        timeout(PATIENCE, self.claim(&review.namespace, name)).await.unwrap_or_else(|_| late())
     }
 
     async fn claim(&self, namespace: &str, name: &str) -> Lookup<PersistentVolumeClaim> {

@@ -51,7 +51,9 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
 }
 
 async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
-    let NewClone { volume, facts, annotations, .. } = match creation(review, cluster).await? {
+    // Independent of each other, and a user waits for both.
+    let (creation, namesake) = tokio::join!(creation(review, cluster), cluster.namesake(review));
+    let NewClone { volume, facts, annotations, .. } = match creation? {
         Creation::NotOurs => return Ok(Answer::untouched()),
         Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
         Creation::Clone(clone) => *clone,
@@ -66,7 +68,7 @@ async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer
         }
     }
     let mut warnings = Vec::new();
-    match cluster.namesake(&volume).await {
+    match namesake {
         Lookup::Present(claim) if !gives_way(&claim, &volume.name_any()) => errors.push(FieldError::invalid(
             "metadata.name",
             &volume.name_any(),

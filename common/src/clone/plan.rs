@@ -383,6 +383,18 @@ impl Plan {
         Self { actions: vec![action], ..Self::idle(seen, phase) }
     }
 
+    /// The API server won't have the actions: nothing of them is reported, and why is.
+    pub fn refused(&mut self, why: Waiting, seen: &Observed) {
+        self.actions.clear();
+        self.phase = seen.volume.status.phase;
+        self.waiting = Some(why);
+    }
+
+    /// Creates the clone's claim.
+    pub(super) fn makes_claim(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::CreateClaim(_)))
+    }
+
     #[must_use]
     pub(super) fn and(mut self, action: Action) -> Self {
         self.actions.push(action);

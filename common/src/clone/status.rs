@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
+    action::Action,
     plan::{MoverState, Observed, Plan},
     step::waiting_since,
 };
@@ -20,14 +21,15 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
         condition::merge(&old.conditions, &[bound(seen, plan), running(seen, plan), ready(seen, plan)], seen.now);
     let chosen = plan.chosen.as_ref();
     let old_clone = old.clone.clone().unwrap_or_default();
-    let snapshot = seen.snapshot.present().filter(|s| s.ours).map(|s| s.exact.name.clone());
+    // What this pass makes is reported by this pass, so that its appearance is no news to the next.
+    let made = plan.actions.iter().find_map(|action| match action {
+        Action::CreateSnapshot(snapshot) => snapshot.metadata.name.clone(),
+        _ => None,
+    });
+    let snapshot = made.or_else(|| seen.snapshot.present().filter(|s| s.ours).map(|s| s.exact.name.clone()));
+    let claimed = plan.makes_claim() || seen.claim.present().is_some_and(|c| c.ours);
     DataVolumeStatus {
-        claim_name: seen
-            .claim
-            .present()
-            .filter(|c| c.ours)
-            .map(|_| seen.volume.name.clone())
-            .or_else(|| old.claim_name.clone()),
+        claim_name: claimed.then(|| seen.volume.name.clone()).or_else(|| old.claim_name.clone()),
         phase: plan.phase,
         progress: Some(progress(plan, old)),
         restart_count: (plan.restarts > 0).then_some(plan.restarts),
@@ -73,13 +75,13 @@ fn bound(seen: &Observed, plan: &Plan) -> Observation {
         Some(claim) if claim.phase == "Lost" => {
             (false, "ClaimLost", format!("PersistentVolumeClaim {name} has lost its volume"))
         }
-        Some(_) => {
-            (false, "Pending", told(seen, plan).unwrap_or_else(|| format!("PersistentVolumeClaim {name} is pending")))
-        }
-        None => match &plan.waiting {
+        None if !plan.makes_claim() => match &plan.waiting {
             Some(waiting) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
             None => (false, "NotFound", format!("PersistentVolumeClaim {name} does not exist yet")),
         },
+        Some(_) | None => {
+            (false, "Pending", told(seen, plan).unwrap_or_else(|| format!("PersistentVolumeClaim {name} is pending")))
+        }
     };
     Observation { kind: types::BOUND, status: Some(status), reason, message }
 }

@@ -6,7 +6,7 @@ mod report;
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    api::DataVolume,
+    api::{DataVolume, Phase},
     clone::{Plan, Waiting, check, step},
 };
 use jiff::Timestamp;
@@ -37,12 +37,18 @@ async fn pass(volume: &DataVolume, ctx: &Context) -> Result<Action, Error> {
     if !violations.is_empty() {
         return Err(Error::Refused(violations));
     }
-    let done = write::each(volume, &plan.actions, ctx).await?; // writes; each carries its precondition
-    if let Some(refused) = done.refused {
-        plan.waiting = Some(refused);
-        plan.phase = seen.volume.status.phase;
-    }
-    let stale = done.stale | report::changes(volume, done.resource_version, &seen, &plan, ctx).await?; // only what changed
+    let writes = write::each(volume, &plan.actions, ctx); // each carries its precondition
+    let stale = if plan.phase == Phase::Succeeded {
+        // What is left to write can wait; what the user waits for can't. Neither needs the other to have happened.
+        let (done, stale) = tokio::join!(writes, report::changes(volume, None, &seen, &plan, ctx));
+        done?.stale | stale?
+    } else {
+        let done = writes.await?;
+        if let Some(refused) = done.refused {
+            plan.refused(refused, &seen);
+        }
+        done.stale | report::changes(volume, done.resource_version, &seen, &plan, ctx).await? // only what changed
+    };
     ctx.progress.follow(&seen);
     Ok(next(&plan, stale, now))
 }

@@ -67,7 +67,7 @@ impl Tour<'_> {
         self.transcript.chapter(2, "smartclone on it")?;
         self.clear().await?;
         harness::install_by(self.lab, async || {
-            self.shell.kubectl(&["apply", "--server-side", "-k", "manifests"]).await.map(drop)
+            self.shell.kubectl(&["apply", "-k", "manifests"]).await.map(drop)
         })
         .await?;
         self.shell.kubectl(&["-n", manifest::NAMESPACE, "get", "pods"]).await?;

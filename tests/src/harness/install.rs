@@ -31,7 +31,7 @@ const BUILT_FROM: &str = "smartclone.dev/built-from";
 /// Installs what was built last, and waits until it admits and clones. Done again, it changes what has changed.
 pub async fn install(lab: &Lab) -> Result<()> {
     let manifests = manifests::directory().display().to_string();
-    install_by(lab, async || kubectl(lab, &["apply", "--server-side", "--kustomize"], &[&manifests]).await).await
+    install_by(lab, async || kubectl(lab, &["apply", "--kustomize"], &[&manifests]).await).await
 }
 
 /// The same, where `apply` applies the manifests.
