@@ -1,11 +1,13 @@
 //! What becomes of clones when smartclone's own processes come and go.
 
+use std::pin::pin;
+
 use anyhow::{Context as _, Result, ensure};
 use common::{manifest::NAMESPACE, meta};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
     runtime::watcher::Config,
 };
 use reference_csi::behaviour::Behaviour;
@@ -19,27 +21,39 @@ use crate::harness::{
 tests![
     alone:
     a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing,
-    a_webhook_that_is_killed_is_stood_in_for,
+    a_webhook_is_replaced_without_a_request_going_astray,
     a_second_look_is_silent,
 ];
 
-/// Kills one of the pods of a component, as a node's crash would, and returns when the others and their successor serve.
-async fn kill(t: &Space, component: &str) -> Result<()> {
+/// Deletes one of the pods of a component, with this many seconds to end in, or with the ones that it wants; returns when it is gone and as
+/// many as before serve.
+async fn replace(t: &Space, component: &str, grace: Option<u32>) -> Result<()> {
     let api: Api<Pod> = Api::namespaced(t.client().clone(), NAMESPACE);
     let selection = format!("{}={component}", meta::COMPONENT_LABEL);
-    let pods = api.list(&kube::api::ListParams::default().labels(&selection)).await?;
+    let pods = api.list(&ListParams::default().labels(&selection)).await?;
     let victim = pods.items.first().with_context(|| format!("there is no pod of the {component}"))?;
     let count = pods.items.len();
-    api.delete(&victim.name_any(), &DeleteParams::default().grace_period(0)).await?;
+    let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
+    api.delete(&victim.name_any(), &params).await?;
     wait::all(&api, Config::default().labels(&selection), &format!("a new pod of the {component}"), |pods| {
         let ready = |pod: &&&Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-            pod.uid() != victim.uid() && conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
+            conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
         };
         let found = pods.iter().filter(ready).count();
-        if found == count { Look::Break(()) } else { Look::Continue(format!("{found} of {count} are ready")) }
+        let gone = pods.iter().all(|pod| pod.uid() != victim.uid());
+        if gone && found == count {
+            Look::Break(())
+        } else {
+            Look::Continue(format!("{found} of {count} are ready, the old one is gone: {gone}"))
+        }
     })
     .await
+}
+
+/// As a node's crash would.
+async fn kill(t: &Space, component: &str) -> Result<()> {
+    replace(t, component, Some(0)).await
 }
 
 async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &Space) -> Result<()> {
@@ -55,11 +69,21 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &
     t.nothing_left_but(&[&disk, &by_snapshot, &by_copy]).await
 }
 
-async fn a_webhook_that_is_killed_is_stood_in_for(t: &Space) -> Result<()> {
-    let disk = t.source("disk").filled(mi(4)).await?;
-    kill(t, meta::WEBHOOK).await?;
-    let clone = t.create(clone_of(&disk)).await?;
-    clone.succeeds().await?;
+/// A drained node, an update: requests go on meanwhile, and each is answered.
+async fn a_webhook_is_replaced_without_a_request_going_astray(t: &Space) -> Result<()> {
+    let disk = t.source("disk").blank().await?;
+    let mut replaced = pin!(replace(t, meta::WEBHOOK, None));
+    let mut admitted = 0_usize;
+    loop {
+        tokio::select! {
+            result = &mut replaced => break result?,
+            answer = t.dry_run(clone_of(&disk)) => {
+                answer.with_context(|| format!("after {admitted} that were admitted"))?;
+                admitted += 1;
+            }
+        }
+    }
+    ensure!(admitted >= 20, "only {admitted} requests were made meanwhile, which proves little");
     Ok(())
 }
 

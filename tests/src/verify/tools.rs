@@ -19,12 +19,20 @@ const DENY: &str = "0.20.2";
 pub async fn run(mut program: Command, log: &Path) -> Result<String> {
     let file = OpenOptions::new().create(true).append(true).open(log)?;
     let before = usize::try_from(file.metadata()?.len())?;
-    let shown = format!("{:?}", program.as_std());
+    let shown = shown(&program);
     let status = program.stdout(file.try_clone()?).stderr(file).kill_on_drop(true).status().await;
     let status = status.with_context(|| format!("run {shown}"))?;
     ensure!(status.success(), end_of(log).context(format!("{shown}: {status}")));
     let all = fs::read(log)?;
     Ok(String::from_utf8_lossy(all.get(before..).unwrap_or_default()).into_owned())
+}
+
+/// As one would type it.
+fn shown(program: &Command) -> String {
+    let program = program.as_std();
+    let name = Path::new(program.get_program()).file_name().unwrap_or(program.get_program());
+    let words = std::iter::once(name).chain(program.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
 /// This checkout's cargo.
