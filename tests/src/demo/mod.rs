@@ -66,10 +66,8 @@ impl Tour<'_> {
     async fn install(&self) -> Result<()> {
         self.transcript.chapter(2, "smartclone on it")?;
         self.clear().await?;
-        harness::install_by(self.lab, async || {
-            self.shell.kubectl(&["apply", "-k", "manifests"]).await.map(drop)
-        })
-        .await?;
+        harness::install_by(self.lab, async || self.shell.kubectl(&["apply", "-k", "manifests"]).await.map(drop))
+            .await?;
         self.shell.kubectl(&["-n", manifest::NAMESPACE, "get", "pods"]).await?;
         Ok(())
     }
