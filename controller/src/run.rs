@@ -41,7 +41,8 @@ use prometheus_client::registry::Registry;
 use tracing::{error, info, warn};
 
 use crate::{
-    Args, Error, clone,
+    Args, Error,
+    clone::{self, haste::Haste},
     metrics::Metrics,
     progress::{Follower, ProgressBook},
 };
@@ -67,6 +68,7 @@ pub struct Context {
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) progress: ProgressBook,
+    pub(crate) haste: Haste,
     pub(crate) mover_settings: MoverSettings,
     attempts: Mutex<HashMap<ObjectRef<DataVolume>, u32>>,
 }
@@ -93,6 +95,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         caches,
         metrics,
         progress,
+        haste: Haste::default(),
         mover_settings: MoverSettings { image: args.cloner_image },
         attempts: Mutex::default(),
     });

@@ -1,9 +1,13 @@
 //! One DataVolume, one pass.
 
+pub mod haste;
 pub mod observe;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     api::{DataVolume, Phase},
@@ -46,6 +50,9 @@ async fn pass(volume: &DataVolume, ctx: &Context) -> Result<Action, Error> {
         let done = writes.await?;
         if let Some(refused) = done.refused {
             plan.refused(refused, &seen);
+        }
+        if let (false, Some(rest)) = (done.stale, ctx.haste.withhold(&seen, &plan, Instant::now())) {
+            return Ok(Action::requeue(rest));
         }
         done.stale | report::changes(volume, done.resource_version, &seen, &plan, ctx).await? // only what changed
     };

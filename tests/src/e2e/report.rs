@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 use common::meta;
+use reference_csi::behaviour::Behaviour;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::harness::{CloneRequest, Space, clone_of, gi, mi};
@@ -63,8 +64,11 @@ async fn kubectl_get_shows_phase_and_progress(t: &Space) -> Result<()> {
 }
 
 async fn kubectl_describe_tells_the_story(t: &Space) -> Result<()> {
-    let disk = t.source("disk").filled(mi(4)).await?;
-    let clone = t.create(clone_of(&disk)).await?;
+    // What passes at once isn't told, so nothing does.
+    let slow = Behaviour { snapshot_ready_after_ms: Some(1500), volume_takes_ms: Some(1500), ..Behaviour::default() };
+    let class = t.class().behaving(slow).made().await?;
+    let disk = t.source("disk").class(&class).filled(mi(4)).await?;
+    let clone = t.create(clone_of(&disk).class(&class)).await?;
     clone.succeeds().await?;
     for reason in ["SnapshotForSmartCloneInProgress", "CloneFromSnapshotSourceInProgress", "CloneSucceeded"] {
         ensure!(clone.event(reason, "").await? == "Normal", "the event {reason} is no trouble");
