@@ -8,7 +8,7 @@ pub mod images;
 pub mod layout;
 mod network;
 mod objects;
-mod packages;
+pub mod packages;
 mod pki;
 pub mod process;
 pub mod programs;

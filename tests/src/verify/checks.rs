@@ -10,6 +10,7 @@ use super::{
     none,
     tools::{cargo, cargo_deny, run},
 };
+use crate::cluster::{packages, progress::Progress};
 
 /// One check.
 #[derive(Clone, Copy)]
@@ -29,7 +30,10 @@ impl Check {
 /// All of them, cheap before dear.
 pub fn all() -> [Check; 7] {
     [
-        Check { name: "fmt", body: |log| Box::pin(silent(cargo(["fmt", "--all", "--check"]), log)) },
+        Check {
+            name: "fmt",
+            body: |log| Box::pin(silent(cargo(["fmt", "--all", "--check", "--", "--color=never"]), log)),
+        },
         Check { name: "common is pure", body: |log| Box::pin(pure(log)) },
         Check { name: "dependencies", body: |log| Box::pin(dependencies(log)) },
         Check { name: "clippy", body: |log| Box::pin(clippy(log)) },
@@ -92,7 +96,9 @@ async fn dependencies(log: &Path) -> Result<String> {
 }
 
 async fn unit_tests(log: &Path) -> Result<String> {
-    let text = run(cargo(["test", "--quiet", "--workspace", "--locked"])?, log).await?;
+    // Some tests want file systems and devices: ignored elsewhere, not here, where what they need is installed first.
+    packages::ensure(&Progress::to_stderr()).await?;
+    let text = run(cargo(["test", "--quiet", "--workspace", "--locked", "--", "--include-ignored"])?, log).await?;
     let count = |what: &str| -> usize {
         let results = text.lines().filter(|line| line.starts_with("test result: "));
         results
