@@ -196,8 +196,7 @@ type Wakes = stream::BoxStream<'static, ObjectRef<DataVolume>>;
 /// Every watch: the caches, the DataVolumes' own stream, and which DataVolumes the other objects wake.
 fn watch(client: &Client, readiness: &Readiness) -> (Caches, impl Stream<Item = DataVolume> + Send + use<>, Wakes) {
     let all = watcher::Config::default;
-    let (data_volumes, own) =
-        Cache::watch(Api::all(client.clone()), all(), readiness.register("datavolumes"), strip_volume);
+    let (data_volumes, own) = Cache::watch(Api::all(client.clone()), all(), readiness.register("datavolumes"), strip);
     let (claims, claim_stream) =
         Cache::watch(Api::all(client.clone()), all(), readiness.register("persistentvolumeclaims"), strip);
     let (volumes, volume_stream) =
@@ -326,13 +325,9 @@ fn strip<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-fn strip_volume(volume: &mut DataVolume) {
-    volume.metadata.managed_fields = None;
-}
-
 /// Of a pod only what tells whether it uses a claim, whether it may write, and how it does.
 fn strip_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
+    strip(pod);
     pod.metadata.annotations = None;
     let Some(spec) = &mut pod.spec else { return };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {

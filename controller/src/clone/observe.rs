@@ -27,13 +27,14 @@ pub fn everything(volume: &DataVolume, ctx: &Context, now: Timestamp) -> Observe
         profiles: ctx.caches.profiles.all(),
         cdis: ctx.caches.cdis.all(),
     };
-    let pods: Vec<_> =
-        ctx.caches.pods.known_objects().into_iter().filter(|p| p.namespace().as_deref() == Some(namespace)).collect();
-    let users = |claim: &str| users_of(claim, pods.iter().map(|p| -> &Pod { p }));
     let request = match &parsed {
         Parsed::Clone(request) => Some(request.as_ref()),
         Parsed::Wrong(_) | Parsed::NotAClone => None,
     };
+    // Who uses a claim matters to clones only; the pods of a cluster are many.
+    let pods = request.map(|_| ctx.caches.pods.known_objects()).unwrap_or_default();
+    let here = || pods.iter().map(|p| -> &Pod { p }).filter(|p| p.metadata.namespace.as_deref() == Some(namespace));
+    let users = |claim: &str| users_of(claim, here());
     let source = request.map_or(Lookup::Absent, |r| ctx.caches.claims.get(Some(&r.source.namespace), &r.source.name));
     Observed {
         now,
