@@ -2,7 +2,10 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    os::{fd::AsRawFd, unix::ffi::OsStringExt},
+    os::{
+        fd::AsRawFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -14,26 +17,45 @@ use rustix::{
 
 use crate::{
     error::{Error, Side, quoted},
-    meter::Meter,
+    loss::Loss,
+    rights,
     tree::PERMISSIONS,
     volume::{Meta, Place},
 };
 
+/// Permissions without which who isn't root can't read a file back that is its own.
+const FILE_RIGHTS: u16 = 0o400;
+const DIRECTORY_RIGHTS: u16 = 0o500;
+
+/// What was given to a file, and what is still to be taken from it.
+pub struct Kept {
+    /// Of the source.
+    pub meta: Meta,
+    /// The permissions that it gets at last, when they deny the mover itself to read it back.
+    pub sealed: Option<u16>,
+}
+
 /// Gives the file at `target` the attributes of the one at `source`; both exist and are of one type. `path` is for messages.
 ///
 /// What can't be set is no error but a loss, found by comparing afterwards: so nothing goes unsaid, and a refusal that
-/// changes nothing isn't told. Permissions are different: without them the clone would show data to others.
-pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter<'_>) -> Result<Meta, Error> {
+/// changes nothing isn't told in `lost`. Permissions are different: without them the clone would show data to others.
+pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Loss>) -> Result<Kept, Error> {
     let look = |side: Side, place: Place<'_>| Meta::of(place.dir, place.name).map_err(side.failed("look at", path));
     let (wanted, accessed) = look(Side::Source, source)?;
-    let (old, _) = look(Side::Target, target)?;
+    let (mut new, _) = look(Side::Target, target)?;
+    let is_link = wanted.kind() == FileType::Symlink;
+    let is_top = path.as_os_str().is_empty();
     let refused = |doing: &str, result: rustix::io::Result<()>| match result {
         Err(error @ (Errno::IO | Errno::NOENT | Errno::STALE)) => Err(Side::Target.failed(doing, path)(error)),
         _ => Ok(()),
     };
+    let chmod = |permissions: u16| {
+        let mode = Mode::from_raw_mode(permissions.into());
+        refused("set the mode of", rustix::fs::chmodat(target.dir, target.name, mode, AtFlags::empty()))
+    };
 
     // The order matters: changing the owner drops set-id bits and capabilities, and ACLs change the permissions.
-    if (old.uid, old.gid) != (wanted.uid, wanted.gid) {
+    if (new.uid, new.gid) != (wanted.uid, wanted.gid) {
         let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
         let owner = rustix::fs::chownat(target.dir, target.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
         refused("set the owner of", owner)?;
@@ -42,12 +64,31 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter
             let group = rustix::fs::chownat(target.dir, target.name, None, Some(gid), AtFlags::SYMLINK_NOFOLLOW);
             refused("set the group of", group)?;
         }
+        new = look(Side::Target, target)?.0;
     }
-    extended(source, target, path, meter)?;
-    let is_link = wanted.kind() == FileType::Symlink;
+    if !is_link && !rights::is_root() && new.permissions() & 0o200 == 0 {
+        // What an earlier attempt has closed takes no attributes.
+        chmod(new.permissions() | 0o200)?;
+    }
+    extended(source, target, path, lost)?;
+    let mut sealed = None;
+    // A program that runs with its owner's rights is another program when its owner is another.
+    let mut permissions = wanted.permissions();
+    if !wanted.is_dir() {
+        let foreign = |bit: u16, other: bool| if other { bit } else { 0 };
+        permissions &= !(foreign(0o4000, new.uid != wanted.uid) | foreign(0o2000, new.gid != wanted.gid));
+    }
     if !is_link {
-        let mode = Mode::from_raw_mode(wanted.permissions().into());
-        refused("set the mode of", rustix::fs::chmodat(target.dir, target.name, mode, AtFlags::empty()))?;
+        let needed = match wanted.kind() {
+            FileType::RegularFile => FILE_RIGHTS,
+            FileType::Directory => DIRECTORY_RIGHTS,
+            _ => 0,
+        };
+        if !rights::is_root() && !is_top && permissions & needed != needed {
+            sealed = Some(permissions);
+            permissions |= needed;
+        }
+        chmod(permissions)?;
     }
     let times = Timestamps {
         last_access: timespec(accessed.tv_sec, accessed.tv_nsec),
@@ -57,15 +98,15 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter
 
     let (new, _) = look(Side::Target, target)?;
     if (new.uid, new.gid) != (wanted.uid, wanted.gid) {
-        meter.lost("owner", path);
+        lost.push(Loss::Owner);
     }
-    if new.mtime != wanted.mtime {
-        meter.lost("time of modification", path);
+    // The top was made by who provisioned the volume; when it belongs to somebody else, its time does too.
+    if new.mtime != wanted.mtime && (!is_top || rights::is_own(new.uid)) {
+        lost.push(Loss::Time);
     }
-    let missing = if is_link { 0 } else { new.permissions() ^ wanted.permissions() };
+    let missing = if is_link { 0 } else { new.permissions() ^ permissions };
     if missing & PERMISSIONS != 0 {
-        // The top was made by who provisioned the volume; it may belong to somebody else.
-        if !path.as_os_str().is_empty() {
+        if !is_top {
             return Err(Error::never(format!(
                 "the target doesn't keep the permissions of {}: {:o} became {:o}",
                 quoted(path),
@@ -73,11 +114,11 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter
                 new.permissions()
             )));
         }
-        meter.lost("permissions", path);
-    } else if missing != 0 {
-        meter.lost("set-id bit", path);
+        lost.push(Loss::Permissions);
+    } else if missing != 0 || (!is_link && (permissions ^ wanted.permissions()) & !PERMISSIONS != 0) {
+        lost.push(Loss::SetId);
     }
-    Ok(wanted)
+    Ok(Kept { meta: wanted, sealed })
 }
 
 const NOT_COPIED: [&[u8]; 3] = [
@@ -92,8 +133,7 @@ fn timespec(seconds: i64, nanoseconds: u32) -> Timespec {
     Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() }
 }
 
-fn extended(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter<'_>) -> Result<(), Error> {
-    const LOSS: &str = "extended attribute";
+fn extended(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Loss>) -> Result<(), Error> {
     let (from, to) = (magic_path(source), magic_path(target));
     let wanted = names(&from).map_err(Side::Source.failed("read attributes of", path))?;
     let old = names(&to).map_err(Side::Target.failed("read attributes of", path))?;
@@ -102,7 +142,7 @@ fn extended(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter
             Ok(value) => value,
             Err(Errno::IO) => return Err(Side::Source.failed("read attributes of", path)(Errno::IO)),
             Err(_) => {
-                meter.lost(LOSS, path);
+                lost.push(Loss::of_attribute(name.as_bytes()));
                 continue;
             }
         };
@@ -112,14 +152,14 @@ fn extended(source: Place<'_>, target: Place<'_>, path: &Path, meter: &mut Meter
         match rustix::fs::lsetxattr(&to, name.as_os_str(), &value, XattrFlags::empty()) {
             Ok(()) => {}
             Err(Errno::IO) => return Err(Side::Target.failed("set attributes of", path)(Errno::IO)),
-            Err(_) => meter.lost(LOSS, path),
+            Err(_) => lost.push(Loss::of_attribute(name.as_bytes())),
         }
     }
     for name in old.iter().filter(|name| !wanted.contains(name)) {
         match rustix::fs::lremovexattr(&to, name.as_os_str()) {
             Ok(()) | Err(Errno::NODATA) => {}
             Err(Errno::IO) => return Err(Side::Target.failed("remove attributes of", path)(Errno::IO)),
-            Err(_) => meter.lost("absence of an extended attribute", path),
+            Err(_) => lost.push(Loss::ForeignAttribute),
         }
     }
     Ok(())

@@ -32,6 +32,11 @@ impl Digest {
         self.end = piece.range.end;
     }
 
+    /// Zeros up to `end`.
+    pub fn add_zeros(&mut self, end: u64) {
+        self.end = end;
+    }
+
     pub fn finish(mut self) -> Hash {
         self.close_run();
         let mut whole = Hasher::new();
@@ -54,6 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::buffer::Buffer;
     use crate::zero::{self, PAGE};
 
     fn digest(content: &[u8], pieces: &[usize]) -> Hash {
@@ -66,7 +72,8 @@ mod tests {
             // A piece of zeros may as well be a hole.
             let runs = zero::data_runs(&data);
             let data = if runs.is_empty() { Vec::new() } else { data };
-            digest.add(&Piece { range: start as u64..(start + size) as u64, data, runs });
+            let range = start as u64..(start + size) as u64;
+            digest.add(&Piece { range, data: Buffer::from(data.as_slice()), runs });
             start += size;
         }
         digest.finish()

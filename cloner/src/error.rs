@@ -5,6 +5,8 @@ use std::{io, os::fd::AsFd, path::Path};
 use common::mover::Outcome;
 use rustix::io::Errno;
 
+use crate::rights;
+
 /// How a failed copy is to be met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -100,8 +102,11 @@ impl Side {
             (Self::Source, None) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Error::changed(path, "became shorter")
             }
-            (_, Some(Errno::ACCESS | Errno::PERM)) => {
-                Error::never(format!("{message}; the data mover needs more rights on this volume, such as root's"))
+            (Self::Source, Some(Errno::ACCESS | Errno::PERM)) => {
+                Error::never(format!("{message}; {}", rights::may_not_read()))
+            }
+            (Self::Target, Some(Errno::ACCESS | Errno::PERM)) => {
+                Error::never(format!("{message}; {}", rights::may_not_write()))
             }
             (Self::Target, Some(Errno::NOSPC | Errno::DQUOT)) => Error { class: Class::NoSpace, message },
             (

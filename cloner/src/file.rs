@@ -1,10 +1,6 @@
-//! Regular file to regular file: inside of a tree, and by itself where it stands in for a device.
+//! Regular file to regular file, the cheapest way that there is.
 
-use std::{
-    fs::{File, OpenOptions},
-    os::fd::AsFd,
-    path::Path,
-};
+use std::{fs::File, os::fd::AsFd, path::Path};
 
 use blake3::Hash;
 use rustix::io::Errno;
@@ -12,17 +8,29 @@ use rustix::io::Errno;
 use crate::{
     digest::Digest,
     error::{Error, Side},
-    meter::Meter,
-    stream::Content,
+    stream::{self, Content},
+    transfer::transfer,
     verify,
-    volume::Meta,
-    writer::{Writer, Zeroing},
+    writer::Writer,
 };
 
+/// From this size on a file is worth threads, and going past the page cache.
+pub const LARGE: u64 = 8 << 20;
+
 /// The cheap ways to copy between two volumes, tried until they are known not to work.
+#[derive(Clone, Copy)]
 pub struct Ways {
     reflink: bool,
     offload: bool,
+}
+
+/// A file of the target that is not yet synced.
+pub struct Filled {
+    /// Of the source.
+    pub digest: Hash,
+    pub written: u64,
+    /// Whether the target's content is known to be the same: compared, or shared.
+    pub proven: bool,
 }
 
 impl Ways {
@@ -30,39 +38,50 @@ impl Ways {
         Self { reflink: true, offload: copies_on_server(target) }
     }
 
-    /// Makes the first `source.len` bytes of the target equal to the source's, and returns the digest of what was read.
-    /// `base` is how much of the source was dealt with before.
+    /// Makes the target, which is new and of the source's length, equal to the source. `progress` hears how much of it was dealt
+    /// with.
     pub fn copy(
         &mut self,
         source: Content<'_>,
+        target: &File,
         to: Writer<'_>,
-        base: u64,
-        meter: &mut Meter<'_>,
-    ) -> Result<Hash, Error> {
-        if self.reflink(source, &to)? {
-            return verify::digest(source, |end| meter.reach(base + end));
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Filled, Error> {
+        if self.reflink(source.file, source.len, target, source.path)? {
+            return Ok(Filled { digest: verify::shared(source.len), written: 0, proven: true });
         }
-        let mut writer = to.offloading(self.offload.then_some(source.file));
+        let mut writer = to.offloading(self.offload_from(source.file));
+        if source.len >= LARGE {
+            let (from, onto) = (stream::direct(source.file, false), stream::direct(target, true));
+            let source = Content { direct: from.as_ref(), ..source };
+            let target = Content { file: target, direct: onto.as_ref(), holes: true, side: Side::Target, ..source };
+            let writer = writer.past_the_cache(onto.as_ref());
+            let copied = transfer(source, target, writer, 0..0, progress)?;
+            return Ok(Filled { digest: copied.digest, written: copied.written, proven: copied.is_proven() });
+        }
         let mut digest = Digest::default();
         source.each(|piece| {
             writer.put(piece)?;
             digest.add(piece);
-            meter.reach(base + piece.range.end);
+            progress(piece.range.end);
             Ok(())
         })?;
-        meter.add_written(writer.finish()?);
-        Ok(digest.finish())
+        Ok(Filled { digest: digest.finish(), written: writer.finish()?, proven: false })
     }
 
-    fn reflink(&mut self, source: Content<'_>, to: &Writer<'_>) -> Result<bool, Error> {
-        if !self.reflink || source.len == 0 {
+    /// What to copy from where a file server does it by itself.
+    pub fn offload_from(self, source: &File) -> Option<&File> {
+        self.offload.then_some(source)
+    }
+
+    /// Makes the target share all of the source's extents, if the file system can.
+    pub fn reflink(&mut self, source: &File, len: u64, target: &File, path: &Path) -> Result<bool, Error> {
+        if !self.reflink || len == 0 {
             return Ok(false);
         }
-        match rustix::fs::ioctl_ficlone(to.target, source.file) {
+        match rustix::fs::ioctl_ficlone(target, source) {
             Ok(()) => Ok(true),
-            Err(error @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => {
-                Err(Side::Target.failed("reflink", to.path)(error))
-            }
+            Err(error @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(Side::Target.failed("reflink", path)(error)),
             // These two volumes never share extents; others are a matter of this file.
             Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => {
                 self.reflink = false;
@@ -82,43 +101,4 @@ fn copies_on_server(target: impl AsFd) -> bool {
     const CEPH: i64 = 0x00c3_6400;
     const FUSE: i64 = 0x6573_5546;
     rustix::fs::fstatfs(target).is_ok_and(|fs| [NFS, SMB2, CIFS, CEPH, FUSE].contains(&fs.f_type))
-}
-
-pub fn copy(source_path: &Path, target_path: &Path, meter: &mut Meter<'_>) -> Result<Hash, Error> {
-    let source = File::open(source_path).map_err(Side::Source.failed("open", source_path))?;
-    let target = OpenOptions::new().read(true).write(true).open(target_path);
-    let target = target.map_err(Side::Target.failed("open", target_path))?;
-    let before = Meta::of_open(&source).map_err(Side::Source.failed("look at", source_path))?;
-    let old = Meta::of_open(&target).map_err(Side::Target.failed("look at", target_path))?;
-    if before.id() == old.id() {
-        return Err(Error::never("source and target are the same file"));
-    }
-
-    meter.set_total(before.size);
-    // Unlike a device, a file grows.
-    if old.size < before.size {
-        target.set_len(before.size).map_err(Side::Target.failed("grow", target_path))?;
-    }
-    let zeroing = if old.size == 0 { Zeroing::Nothing } else { Zeroing::Punch };
-    let content = Content {
-        file: &source,
-        len: before.size,
-        holes: before.may_have_holes(),
-        side: Side::Source,
-        path: source_path,
-    };
-    let digest = Ways::between(&target)
-        .copy(content, Writer::new(&target, target_path, zeroing), 0, meter)
-        .and_then(|digest| target.sync_all().map_err(Side::Target.failed("sync", target_path)).map(|()| digest))
-        .map_err(|error| error.judge_space(&target, before.allocated()))?;
-
-    let found = verify::read_back(&target, before.size, true, target_path)?;
-    let after = Meta::of_open(&source).map_err(Side::Source.failed("look at", source_path))?;
-    if after != before {
-        return Err(Error::changed(source_path, "changed"));
-    }
-    if found != digest {
-        return Err(verify::differs(target_path));
-    }
-    Ok(digest)
 }

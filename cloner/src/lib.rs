@@ -1,21 +1,26 @@
 //! Copies the bytes of one volume to another. Knows no Kubernetes.
 //!
-//! Both volumes are of one kind: two directories, two block devices, or two regular files (which stand in for
-//! devices where there are none). What was copied is on stable storage, was read back and compared before
-//! [`copy`] says [`Outcome::Copied`].
+//! A volume is a directory, or *raw*: a block device, or a regular file that stands in for one. Two volumes of one kind become equal.
+//! Between the kinds the disk of a virtual machine is converted: `disk.img` at the top of a directory is what a device is as a whole.
+//! What was copied is on stable storage, was read back and compared before [`copy`] says [`Outcome::Copied`].
 //!
 //! - **Everything is redone or proven.** A target may hold leftovers of an earlier attempt; the result equals the source
 //!   all the same. A leftover file is kept only when its content was read and found equal. So the process may be killed
 //!   at any moment and started again: nothing is promised before the outcome.
 //! - **Zeros take no space.** Holes stay holes, long runs of zeros become holes, and a range of a device that has to be zero
 //!   is made so, never assumed to be so.
-//! - **Beyond the source's length** a device, or a file that stands in for one, stays as it was provisioned.
+//! - **Beyond the source's length** a device stays as it was provisioned; beyond a converted image it reads as zero.
 //! - **A tree stays a tree**: names, types, modes, owners, times, extended attributes and ACLs, hard links, holes. What
-//!   can't be kept (mostly: owners and devices without root's rights) is told to the [`Observer`], not passed over. A
+//!   can't be kept (mostly: owners and devices without root's rights) is counted, told to the [`Observer`] and said in the outcome, not
+//!   passed over; except for the time of a top directory that belongs to somebody else, which nobody can keep and nobody misses. A
 //!   directory `lost+found` at the top belongs to the file system, and the label `security.selinux` to the mount; neither
 //!   is copied. Nothing is looked up through a symbolic link or outside the volume.
+//! - **What can't be read is a failure.** A clone without a file that its source has would be no clone.
 //! - **A source that changes** is noticed in a tree and in a file by times, size and inode, at each file and once more at the
 //!   end. A device has no such marks: there the target is compared with what was read.
+//!
+//! Large content is read, written, and read back at once, past the page cache, see module `transfer`; what has to go through the cache is synced
+//! first and read back after it was dropped from there. Files that share the source's extents can't differ and aren't read at all.
 //!
 //! Digests are BLAKE3 over a length, the places of the pages that are not zero, and those pages: equal digests mean
 //! equal bytes, however the holes lie, and zeros cost nothing. A tree's digest covers paths, types, permissions, hard
@@ -23,16 +28,23 @@
 
 use std::{fs, os::unix::fs::FileTypeExt, path::Path};
 
-use common::mover::Outcome;
+use blake3::Hash;
+use common::mover::{ContentType, Outcome};
 
 mod attributes;
-mod device;
+mod buffer;
+mod convert;
 mod digest;
 mod error;
 mod file;
+mod format;
+mod loss;
 mod meter;
+mod raw;
 pub mod report;
+mod rights;
 mod stream;
+mod transfer;
 mod tree;
 mod verify;
 mod volume;
@@ -45,57 +57,59 @@ use error::Error;
 use meter::Meter;
 
 /// Makes `target` equal to `source`, which is only read. Blocks until it is done; `observer` hears how far it is.
-pub fn copy(source: &Path, target: &Path, observer: &mut dyn Observer) -> Outcome {
+pub fn copy(source: &Path, target: &Path, content: ContentType, observer: &mut dyn Observer) -> Outcome {
     let mut meter = Meter::new(observer);
-    match by_kind(source, target, &mut meter) {
-        Ok(digest) => {
-            Outcome::Copied { total: meter.total(), written: meter.written(), digest: digest.to_hex().to_string() }
-        }
+    match by_kind(source, target, content, &mut meter) {
+        Ok(digest) => Outcome::Copied {
+            total: meter.total(),
+            written: meter.written(),
+            digest: digest.to_hex().to_string(),
+            notes: meter.notes(),
+        },
         Err(error) => error.into(),
     }
 }
 
-fn by_kind(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<blake3::Hash, Error> {
+fn by_kind(source: &Path, target: &Path, content: ContentType, meter: &mut Meter<'_>) -> Result<Hash, Error> {
+    use Kind::{Directory, Raw};
     match (Kind::of(source)?, Kind::of(target)?) {
-        (Kind::Directory, Kind::Directory) => tree::copy(source, target, meter),
-        (Kind::Device, Kind::Device) => device::copy(source, target, meter),
-        (Kind::File, Kind::File) => file::copy(source, target, meter),
-        (from, to) => Err(Error::never(format!(
-            "the source {} is a {} and the target {} is a {}; both have to be of one kind",
-            source.display(),
+        (Directory, Directory) => tree::copy(source, target, meter),
+        (Raw(_), Raw(_)) => raw::copy(source, target, meter),
+        (from, to) if content == ContentType::Archive => Err(Error::never(format!(
+            "the source is a {} and the target a {}; content of type {content} can't be converted, only a virtual machine's disk \
+             (type {}) can",
             from.name(),
-            target.display(),
-            to.name()
+            to.name(),
+            ContentType::Kubevirt
         ))),
+        (Directory, Raw(_)) => convert::from_image(source, target, meter),
+        (Raw(_), Directory) => convert::to_image(source, target, meter),
     }
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
     Directory,
-    Device,
-    File,
-    Other,
+    /// What it is called.
+    Raw(&'static str),
 }
 
 impl Kind {
     fn of(path: &Path) -> Result<Self, Error> {
         // What isn't there when the process starts was not mounted, and a restart in the same pod mounts nothing.
         let found = fs::metadata(path).map_err(|error| Error::never(format!("look at {}: {error}", path.display())))?;
-        Ok(match found.file_type() {
-            kind if kind.is_dir() => Self::Directory,
-            kind if kind.is_block_device() => Self::Device,
-            kind if kind.is_file() => Self::File,
-            _ => Self::Other,
-        })
+        match found.file_type() {
+            kind if kind.is_dir() => Ok(Self::Directory),
+            kind if kind.is_block_device() => Ok(Self::Raw("block device")),
+            kind if kind.is_file() => Ok(Self::Raw("regular file")),
+            _ => Err(Error::never(format!("{} is neither a directory, a block device nor a file", path.display()))),
+        }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Directory => "directory",
-            Self::Device => "block device",
-            Self::File => "regular file",
-            Self::Other => "special file",
+            Self::Raw(name) => name,
         }
     }
 }

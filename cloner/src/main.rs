@@ -9,20 +9,26 @@ use std::{
 
 use clap::Parser;
 use cloner::report::{Reporter, termination_message};
-use common::mover::{SOURCE_DEVICE, SOURCE_DIR, TARGET_DEVICE, TARGET_DIR, TERMINATION_LOG};
+use common::mover::{ContentType, SOURCE_DEVICE, SOURCE_DIR, TARGET_DEVICE, TARGET_DIR, TERMINATION_LOG};
 
-/// Makes the target volume equal to the source volume: both directories, or both block devices.
+/// Makes the target volume equal to the source volume.
+///
+/// Each is a directory (a file system's top) or a raw device: a block device, or a regular file that stands in for one. Between the two
+/// kinds the disk of a virtual machine is converted: `disk.img` in a file system holds what a block device holds as a whole.
 ///
 /// Exit codes: 0 copied and verified, 1 try again, 2 it can't succeed, 3 the source changed.
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Directory or block device that is only read [default: where the controller mounts it].
+    /// Directory or device that is only read [default: where the controller mounts it].
     #[arg(long)]
     source: Option<PathBuf>,
-    /// Directory or block device that becomes equal to the source [default: where the controller mounts it].
+    /// Directory or device that becomes equal to the source [default: where the controller mounts it].
     #[arg(long)]
     target: Option<PathBuf>,
+    /// What the volumes hold: `kubevirt` (a disk, which may be converted) or `archive` (files, which may not).
+    #[arg(long, default_value_t)]
+    content: ContentType,
     /// File that the outcome is written to, as JSON.
     #[arg(long, default_value = TERMINATION_LOG)]
     termination_log: PathBuf,
@@ -34,7 +40,7 @@ fn main() -> ExitCode {
     let target = args.target.unwrap_or_else(|| mounted(TARGET_DIR, TARGET_DEVICE));
 
     let mut reporter = Reporter::new(stdout().lock(), stderr().lock());
-    let outcome = cloner::copy(&source, &target, &mut reporter);
+    let outcome = cloner::copy(&source, &target, args.content, &mut reporter);
     reporter.finish();
     drop(reporter);
 

@@ -1,10 +1,13 @@
 //! What is told while copying.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use common::mover::Progress;
 
-use crate::error::quoted;
+use crate::loss::Loss;
 
 /// Who wants to hear how a copy goes. Called between reads, from the thread that copies.
 pub trait Observer {
@@ -15,14 +18,15 @@ pub trait Observer {
     fn lost(&mut self, what: &str);
 }
 
-/// Of each kind of loss so many are told one by one; of the rest there is a number at the end.
+/// Of each kind of loss so many are told one by one; of all there is a number at the end.
 const TOLD: u64 = 8;
 
 pub struct Meter<'a> {
     observer: &'a mut dyn Observer,
     progress: Progress,
     written: u64,
-    lost: BTreeMap<&'static str, u64>,
+    /// How many files, and the first of them by name.
+    lost: BTreeMap<Loss, (u64, PathBuf)>,
 }
 
 impl<'a> Meter<'a> {
@@ -59,18 +63,24 @@ impl<'a> Meter<'a> {
         self.written
     }
 
-    pub fn lost(&mut self, what: &'static str, path: &Path) {
-        let count = self.lost.entry(what).or_default();
+    pub fn lost(&mut self, what: Loss, path: &Path) {
+        let (count, first) = self.lost.entry(what).or_insert_with(|| (0, path.to_owned()));
         *count += 1;
+        // Of files that are copied at once, it isn't always the same that comes first.
+        if path < first.as_path() {
+            path.clone_into(first);
+        }
         if *count <= TOLD {
-            self.observer.lost(&format!("{}: {what} can't be kept", quoted(path)));
+            self.observer.lost(&what.told(path));
         }
     }
 
-    /// Says how many losses there were in all.
-    pub fn sum_up_losses(&mut self) {
-        for (what, count) in &self.lost {
-            self.observer.lost(&format!("{what} couldn't be kept {count} times"));
+    /// What was lost in all, in sentences; told to the observer too.
+    pub fn notes(&mut self) -> Vec<String> {
+        let notes: Vec<_> = self.lost.iter().map(|(what, (count, first))| what.summed_up(*count, first)).collect();
+        for note in &notes {
+            self.observer.lost(note);
         }
+        notes
     }
 }

@@ -59,21 +59,20 @@ impl<O: Write, L: Write> Observer for Reporter<O, L> {
     }
 }
 
-/// `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a message that is too long is cut, so that the rest stays readable.
+/// `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a text that is too long is cut, so that the rest stays readable.
 pub fn termination_message(outcome: &Outcome) -> serde_json::Result<String> {
     const MARK: &str = " …";
     let mut outcome = outcome.clone();
     loop {
         let json = serde_json::to_string(&outcome)?;
-        let (Outcome::Retry { message } | Outcome::Never { message } | Outcome::SourceChanged { message }) =
-            &mut outcome
-        else {
-            return Ok(json);
+        let longest = match &mut outcome {
+            Outcome::Retry { message } | Outcome::Never { message } | Outcome::SourceChanged { message } => {
+                Some(message)
+            }
+            Outcome::Copied { notes, .. } => notes.iter_mut().max_by_key(|note| note.len()),
         };
         let excess = json.len().saturating_sub(TERMINATION_LOG_BYTES);
-        if excess == 0 || message.is_empty() {
-            return Ok(json);
-        }
+        let Some(message) = longest.filter(|message| excess > 0 && !message.is_empty()) else { return Ok(json) };
         // Characters that JSON escapes are longer there than here: cutting goes on until it fits.
         let kept = message.strip_suffix(MARK).unwrap_or(message).to_owned();
         let kept = &kept[..kept.floor_char_boundary(kept.len().saturating_sub(excess.div_ceil(6).max(MARK.len())))];
@@ -117,6 +116,9 @@ mod tests {
             let Outcome::Retry { message } = serde_json::from_str(&json).unwrap() else { panic!("{json}") };
             assert!(message.starts_with("write: ") && message.ends_with('…'));
         }
+        let noted = |notes| Outcome::Copied { total: 1, written: 1, digest: "d".into(), notes };
+        let json = termination_message(&noted(vec!["ä".repeat(1500); 9])).unwrap();
+        assert!(json.len() <= TERMINATION_LOG_BYTES, "{}", json.len());
         let short = Outcome::Never { message: "no".into() };
         assert_eq!(termination_message(&short).unwrap(), serde_json::to_string(&short).unwrap());
     }

@@ -1,18 +1,20 @@
-//! Reads a file or device from its beginning to its end, holes known, one thread ahead of who uses it.
+//! Reads a file or device from its beginning to its end, holes known.
 
-use std::{fs::File, ops::Range, os::unix::fs::FileExt, path::Path, sync::mpsc, thread};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path, sync::mpsc, thread};
 
 use rustix::{fs::SeekFrom, io::Errno};
 
 use crate::{
+    buffer::Buffer,
     error::{Error, Side},
+    volume,
     zero::{self, PAGE},
 };
 
-/// Bytes read at once: large enough to hide system calls, small enough that a buffer stays in the cache until it is written.
-const CHUNK: usize = 1 << 20;
+/// Bytes read at once: large enough to hide system calls and a device's delay.
+pub const CHUNK: usize = 4 << 20;
 /// How many chunks the reading thread may be ahead.
-const AHEAD: usize = 8;
+pub const AHEAD: usize = 3;
 /// Below this a thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 4 << 20;
 
@@ -20,6 +22,8 @@ const WORTH_A_THREAD: u64 = 4 << 20;
 #[derive(Clone, Copy)]
 pub struct Content<'a> {
     pub file: &'a File,
+    /// The same, opened past the page cache, where that can be had.
+    pub direct: Option<&'a File>,
     pub len: u64,
     /// Whether to ask the file system for holes; a device has none to tell of.
     pub holes: bool,
@@ -32,17 +36,28 @@ pub struct Content<'a> {
 pub struct Piece {
     pub range: Range<u64>,
     /// Empty for a hole.
-    pub data: Vec<u8>,
+    pub data: Buffer,
     /// The parts of `data` that are not zero, in order, with page granularity.
     pub runs: Vec<Range<usize>>,
 }
 
-impl Content<'_> {
+/// `file` once more, but past the page cache: what is written is at the device, and what is read comes from there.
+pub fn direct(file: &File, write: bool) -> Option<File> {
+    volume::reopen_direct(file, write).ok().filter(volume::takes_direct_io)
+}
+
+/// How much of an access to `len` bytes at `offset` may go past the page cache: what isn't whole pages may not.
+pub fn direct_part(direct: Option<&File>, offset: u64, len: usize) -> Option<(&File, usize)> {
+    let whole = len / PAGE * PAGE;
+    direct.filter(|_| whole > 0 && offset.is_multiple_of(PAGE as u64)).map(|file| (file, whole))
+}
+
+impl<'a> Content<'a> {
     /// Gives every piece to `take`, in order and without a gap.
     pub fn each(self, mut take: impl FnMut(&Piece) -> Result<(), Error>) -> Result<(), Error> {
-        let mut reader = Reader { content: self, offset: 0, extent: 0..0 };
+        let mut reader = self.reader();
         if self.len < WORTH_A_THREAD {
-            let mut buffer = Vec::new();
+            let mut buffer = Buffer::default();
             while let Some(piece) = reader.next(buffer)? {
                 take(&piece)?;
                 buffer = piece.data;
@@ -50,19 +65,8 @@ impl Content<'_> {
             return Ok(());
         }
         thread::scope(|scope| {
-            let (full, filled) = mpsc::sync_channel(AHEAD);
             let (empty, free) = mpsc::channel();
-            let read = move || {
-                while let Some(piece) = reader.next(free.try_recv().unwrap_or_default()).transpose() {
-                    let failed = piece.is_err();
-                    // Nobody listens any more once taking has failed.
-                    if full.send(piece).is_err() || failed {
-                        break;
-                    }
-                }
-            };
-            let spawned = thread::Builder::new().name("reader".into()).spawn_scoped(scope, read);
-            spawned.map_err(|error| Error::retry(format!("start a thread: {error}")))?;
+            let filled = reader.ahead(scope, free)?;
             for piece in filled {
                 let piece = piece?;
                 take(&piece)?;
@@ -73,8 +77,27 @@ impl Content<'_> {
         })
     }
 
+    pub fn reader(self) -> Reader<'a> {
+        Reader { content: self, offset: 0, extent: 0..0 }
+    }
+
+    /// Fills `data` from `offset`. Whether all of it came past the page cache.
+    pub fn read(&self, data: &mut [u8], offset: u64) -> io::Result<bool> {
+        let mut done = 0;
+        if let Some((direct, whole)) = direct_part(self.direct, offset, data.len()) {
+            match direct.read_exact_at(&mut data[..whole], offset) {
+                Ok(()) => done = whole,
+                // Larger sectors than a page, say.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.file.read_exact_at(&mut data[done..], offset + done as u64)?;
+        Ok(done == data.len())
+    }
+
     /// The next range that may hold data, at or after `offset`; empty at the end if there is none.
-    fn extent(&self, offset: u64) -> Result<Range<u64>, Error> {
+    pub fn extent(&self, offset: u64) -> Result<Range<u64>, Error> {
         if !self.holes {
             return Ok(offset..self.len);
         }
@@ -93,15 +116,39 @@ impl Content<'_> {
     }
 }
 
-struct Reader<'a> {
+/// Goes through a content.
+pub struct Reader<'a> {
     content: Content<'a>,
     offset: u64,
     extent: Range<u64>,
 }
 
-impl Reader<'_> {
-    fn next(&mut self, mut data: Vec<u8>) -> Result<Option<Piece>, Error> {
-        let Content { file, len, side, path, .. } = self.content;
+impl<'a> Reader<'a> {
+    /// Reads in a thread of its own, into buffers that come back through `free`.
+    pub fn ahead<'scope>(
+        mut self,
+        scope: &'scope thread::Scope<'scope, '_>,
+        free: mpsc::Receiver<Buffer>,
+    ) -> Result<mpsc::Receiver<Result<Piece, Error>>, Error>
+    where
+        'a: 'scope,
+    {
+        let (full, filled) = mpsc::sync_channel(AHEAD);
+        let read = move || {
+            while let Some(piece) = self.next(free.try_recv().unwrap_or_default()).transpose() {
+                let failed = piece.is_err();
+                // Nobody listens any more once something else has failed.
+                if full.send(piece).is_err() || failed {
+                    break;
+                }
+            }
+        };
+        spawn(scope, "reader", read)?;
+        Ok(filled)
+    }
+
+    fn next(&mut self, mut data: Buffer) -> Result<Option<Piece>, Error> {
+        let Content { len, side, path, .. } = self.content;
         if self.offset == len {
             return Ok(None);
         }
@@ -110,15 +157,25 @@ impl Reader<'_> {
         }
         let start = self.offset;
         if start < self.extent.start {
-            data.clear();
+            data.resize(0);
             self.offset = self.extent.start;
         } else {
             let size = usize::try_from(self.extent.end - start).map_or(CHUNK, |left| left.min(CHUNK));
-            data.resize(size, 0);
-            file.read_exact_at(&mut data, start).map_err(side.failed("read", path))?;
+            data.resize(size);
+            self.content.read(&mut data, start).map_err(side.failed("read", path))?;
             self.offset = start + size as u64;
         }
         let runs = zero::data_runs(&data);
         Ok(Some(Piece { range: start..self.offset, data, runs }))
     }
+}
+
+/// Starts a thread of `scope`.
+pub fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, T>, Error> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, run);
+    spawned.map_err(|error| Error::retry(format!("start a thread: {error}")))
 }

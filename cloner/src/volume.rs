@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
@@ -12,7 +12,10 @@ use std::{
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp};
 
-use crate::error::{Error, Side};
+use crate::{
+    error::{Error, Side},
+    zero::PAGE,
+};
 
 /// What `stat` says of a file, without the time of its last access.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +55,11 @@ impl Meta {
     /// Permissions, set-id bits and the sticky bit.
     pub fn permissions(&self) -> u16 {
         self.mode & 0o7777
+    }
+
+    #[must_use]
+    pub fn with_permissions(self, permissions: u16) -> Self {
+        Self { mode: self.mode & 0o170_000 | permissions, ..self }
     }
 
     pub fn id(&self) -> ((u32, u32), u64) {
@@ -190,6 +198,28 @@ impl AsFd for Volume {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.top.as_fd()
     }
+}
+
+/// Opens the regular file `name` in `dir` for reading and writing.
+pub fn open_to_write(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<File> {
+    beneath(dir, name, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).map(File::from)
+}
+
+/// Opens what `file` is once more, past the page cache.
+pub fn reopen_direct(file: &File, write: bool) -> rustix::io::Result<File> {
+    let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::open(path, access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+}
+
+/// Whether a file or device can be accessed past the page cache in whole pages. Some file systems open it so and use the cache all the
+/// same; since Linux 6.1 most tell.
+pub fn takes_direct_io(file: &File) -> bool {
+    let page = u32::try_from(PAGE).unwrap_or(u32::MAX);
+    rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).is_ok_and(|stat| {
+        let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+        !told || ((1..=page).contains(&stat.stx_dio_offset_align) && stat.stx_dio_mem_align <= page)
+    })
 }
 
 fn beneath(dir: impl AsFd, path: &OsStr, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {

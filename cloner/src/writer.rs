@@ -6,7 +6,7 @@ use rustix::{fs::FallocateFlags, io::Errno};
 
 use crate::{
     error::{Error, Side},
-    stream::Piece,
+    stream::{Piece, direct_part},
     zero::{self, ZEROS},
 };
 
@@ -24,6 +24,8 @@ pub enum Zeroing {
 
 pub struct Writer<'a> {
     pub target: &'a File,
+    /// The same, opened past the page cache.
+    direct: Option<&'a File>,
     /// For messages.
     pub path: &'a Path,
     zeroing: Zeroing,
@@ -36,7 +38,14 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub fn new(target: &'a File, path: &'a Path, zeroing: Zeroing) -> Self {
-        Self { target, path, zeroing, offload: None, zeros: 0..0, written: 0 }
+        Self { target, direct: None, path, zeroing, offload: None, zeros: 0..0, written: 0 }
+    }
+
+    /// Writes whole pages past the page cache.
+    #[must_use]
+    pub fn past_the_cache(mut self, direct: Option<&'a File>) -> Self {
+        self.direct = direct;
+        self
     }
 
     /// Tries `copy_file_range` from `source` before writing what was read.
@@ -46,7 +55,7 @@ impl<'a> Writer<'a> {
         self
     }
 
-    /// Pieces come in order and without a gap.
+    /// Pieces come in order and without a gap. Zeros at the end may be made later, see [`Writer::pay_zeros`].
     pub fn put(&mut self, piece: &Piece) -> Result<(), Error> {
         let mut done = piece.range.start;
         for run in zero::without_short_holes(&piece.runs) {
@@ -57,7 +66,8 @@ impl<'a> Writer<'a> {
             self.write(start, &piece.data[run])?;
             done = end;
         }
-        self.owe_zeros(done..piece.range.end)
+        self.owe_zeros(done..piece.range.end)?;
+        Ok(())
     }
 
     /// The bytes that had to be written.
@@ -66,24 +76,28 @@ impl<'a> Writer<'a> {
         Ok(self.written)
     }
 
-    fn owe_zeros(&mut self, range: Range<u64>) -> Result<(), Error> {
-        if range.is_empty() {
-            return Ok(());
-        }
+    /// This range is to be zero. How many bytes are owed by now.
+    pub fn owe_zeros(&mut self, range: Range<u64>) -> Result<u64, Error> {
         if self.zeros.end == range.start {
             self.zeros.end = range.end;
-            return Ok(());
+        } else if !range.is_empty() {
+            self.pay_zeros()?;
+            self.zeros = range;
         }
-        self.pay_zeros()?;
-        self.zeros = range;
-        Ok(())
+        Ok(self.zeros.end - self.zeros.start)
     }
 
-    fn pay_zeros(&mut self) -> Result<(), Error> {
+    /// Makes the zeros that were owed; which, and whether they have to be looked at to know that they are there.
+    pub fn pay_zeros(&mut self) -> Result<(Range<u64>, bool), Error> {
         let range = std::mem::replace(&mut self.zeros, 0..0);
-        if range.is_empty() {
-            return Ok(());
+        if !range.is_empty() {
+            self.make_zeros(range.clone())?;
         }
+        let doubtful = !range.is_empty() && self.zeroing != Zeroing::Nothing;
+        Ok((range, doubtful))
+    }
+
+    fn make_zeros(&mut self, range: Range<u64>) -> Result<(), Error> {
         loop {
             let flags = match self.zeroing {
                 Zeroing::Nothing => return Ok(()),
@@ -107,8 +121,8 @@ impl<'a> Writer<'a> {
     fn write_zeros(&mut self, range: Range<u64>) -> Result<(), Error> {
         let mut at = range.start;
         while at < range.end {
-            let size = usize::try_from(range.end - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
-            self.write_all(at, &ZEROS[..size])?;
+            let size = usize::try_from(range.end - at).map_or(ZEROS.0.len(), |left| left.min(ZEROS.0.len()));
+            self.write_all(at, &ZEROS.0[..size])?;
             at += size as u64;
         }
         Ok(())
@@ -122,7 +136,17 @@ impl<'a> Writer<'a> {
     }
 
     fn write_all(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
-        self.target.write_all_at(data, offset).map_err(Side::Target.failed("write", self.path))
+        let mut done = 0;
+        if let Some((direct, whole)) = direct_part(self.direct, offset, data.len()) {
+            match direct.write_all_at(&data[..whole], offset) {
+                Ok(()) => done = whole,
+                // Larger sectors than a page, say. The whole range is written again.
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {}
+                Err(error) => return Err(Side::Target.failed("write", self.path)(error)),
+            }
+        }
+        let rest = self.target.write_all_at(&data[done..], offset + done as u64);
+        rest.map_err(Side::Target.failed("write", self.path))
     }
 
     /// How many of the `len` bytes the file server copied.
@@ -165,21 +189,22 @@ mod tests {
         #[values(Zeroing::Punch, Zeroing::Range, Zeroing::Write)] zeroing: Zeroing,
         #[values(false, true)] offload: bool,
     ) {
-        let mut content = vec![7; 3 << 20];
-        content[100_000..1_500_000].fill(0);
-        content[2 << 20..].fill(0);
+        let mut bytes = vec![7; 3 << 20];
+        bytes[100_000..1_500_000].fill(0);
+        bytes[2 << 20..].fill(0);
         let (source, target) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-        source.write_all_at(&content, 0).unwrap();
-        target.write_all_at(&vec![1; content.len()], 0).unwrap();
+        source.write_all_at(&bytes, 0).unwrap();
+        target.write_all_at(&vec![1; bytes.len()], 0).unwrap();
 
         let path = Path::new("file");
-        let len = content.len() as u64;
+        let len = bytes.len() as u64;
         let mut writer = Writer::new(&target, path, zeroing).offloading(offload.then_some(&source));
-        Content { file: &source, len, holes: true, side: Side::Source, path }.each(|piece| writer.put(piece)).unwrap();
+        let content = Content { file: &source, direct: None, len, holes: true, side: Side::Source, path };
+        content.each(|piece| writer.put(piece)).unwrap();
         // Pages that are not zero only in part are written whole.
         assert_eq!(writer.finish().unwrap(), 102_400 + (2 << 20) - 1_499_136);
-        let mut copy = vec![2; content.len()];
+        let mut copy = vec![2; bytes.len()];
         target.read_exact_at(&mut copy, 0).unwrap();
-        assert!(copy == content);
+        assert!(copy == bytes);
     }
 }

@@ -8,8 +8,12 @@ pub const PAGE: usize = 4096;
 /// Shorter runs of zeros inside of data are written like data: a hole costs the file system an extent.
 const SHORTEST_HOLE: usize = 64 << 10;
 
-/// A buffer of zeros to write from.
-pub static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+/// A buffer of zeros to write from, also past the page cache.
+pub static ZEROS: Aligned<[u8; 256 << 10]> = Aligned([0; 256 << 10]);
+
+/// Starts on a page of memory.
+#[repr(align(4096))]
+pub struct Aligned<T>(pub T);
 
 /// The longest ranges of pages that are not zero, in order. `data` starts on a page.
 pub fn data_runs(data: &[u8]) -> Vec<Range<usize>> {
@@ -18,7 +22,7 @@ pub fn data_runs(data: &[u8]) -> Vec<Range<usize>> {
     for page in data.chunks(PAGE) {
         let end = start + page.len();
         // Comparing with a constant page is a memcmp, several times faster than a loop over bytes.
-        if page != &ZEROS[..page.len()] {
+        if page != &ZEROS.0[..page.len()] {
             match runs.last_mut() {
                 Some(run) if run.end == start => run.end = end,
                 _ => runs.push(start..end),

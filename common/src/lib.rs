@@ -8,9 +8,13 @@ pub mod admission;
 #[cfg(feature = "k8s")]
 pub mod api;
 #[cfg(feature = "k8s")]
+pub mod cdi_config;
+#[cfg(feature = "k8s")]
 pub mod clone;
 #[cfg(feature = "k8s")]
 pub mod condition;
+#[cfg(feature = "k8s")]
+pub mod data_source;
 #[cfg(feature = "k8s")]
 pub mod field;
 pub mod lookup;
@@ -21,4 +25,10 @@ pub mod meta;
 pub mod mover;
 pub mod names;
 #[cfg(feature = "k8s")]
+pub mod profile;
+#[cfg(feature = "k8s")]
 pub mod quantity;
+#[cfg(feature = "k8s")]
+pub mod requester;
+#[cfg(feature = "k8s")]
+pub mod transfer;

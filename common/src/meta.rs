@@ -17,6 +17,8 @@ pub const CREATED_FOR_DATA_VOLUME: &str = "cdi.kubevirt.io/createdForDataVolume"
 pub const PERMISSIVE_CLONE: &str = "cdi.kubevirt.io/permissiveClone";
 /// Its presence says not to wait for a first consumer. On the DataVolume and on its claim.
 pub const IMMEDIATE_BINDING: &str = "cdi.kubevirt.io/storage.bind.immediate.requested";
+/// How far the clone is, as `status.progress` of a DataVolume. On the claim.
+pub const POPULATOR_PROGRESS: &str = "cdi.kubevirt.io/storage.populator.progress";
 /// `true` or `false`: whether work on the claim is under way. On the claim.
 pub const CONDITION_RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
 /// A sentence that goes with [`CONDITION_RUNNING`].
@@ -37,6 +39,16 @@ pub const POD_RESTARTS: &str = "cdi.kubevirt.io/storage.pod.restarts";
 pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
 /// The name of a claim that is already filled. On the DataVolume.
 pub const PRE_POPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
+/// Its presence says that a DataVolume may take over a claim of its name. On the DataVolume, or on the claim.
+pub const ALLOW_ADOPTION: &str = "cdi.kubevirt.io/allowClaimAdoption";
+/// Its presence says that a volume which is reserved for the DataVolume's claim may exist (backup and restore). On the DataVolume.
+pub const CHECK_STATIC_VOLUME: &str = "cdi.kubevirt.io/storage.checkStaticVolume";
+/// How a source that a snapshot was made of was mounted (`Block`, `Filesystem`). On the VolumeSnapshot.
+pub const SOURCE_VOLUME_MODE: &str = "cdi.kubevirt.io/storage.import.sourceVolumeMode";
+/// The namespace of the VolumeCloneSource that a claim names in its `dataSourceRef`. On the claim.
+pub const DATA_SOURCE_NAMESPACE: &str = "cdi.kubevirt.io/dataSourceNamespace";
+/// For whom a temporary object in another namespace was made, as `namespace/name`. On temporary objects.
+pub const OWNED_BY_DATA_VOLUME: &str = "cdi.kubevirt.io/ownedByDataVolume";
 /// What the volume holds (`kubevirt`, `archive`). On the claim.
 pub const CONTENT_TYPE: &str = "cdi.kubevirt.io/storage.contentType";
 
@@ -50,6 +62,18 @@ pub const FALLBACK: &str = "smartclone.dev/fallback";
 pub const CONSISTENCY: &str = "smartclone.dev/consistency";
 /// The BLAKE3 digest of a content that was copied and verified. On the claim; its presence says that the copy is complete.
 pub const COPIED: &str = "smartclone.dev/copied";
+/// The UID of the claim that a data mover fills: its result says nothing about another claim of that name. On the pod.
+pub const FILLS: &str = "smartclone.dev/fills";
+/// Which clones share a temporary snapshot: JSON, UID → `namespace/name`. Written when the snapshot is asked for, never changed. On the snapshot.
+pub const MEMBERS: &str = "smartclone.dev/members";
+/// The UID of what a temporary snapshot was taken of. Label on the snapshot.
+pub const SOURCE_UID: &str = "smartclone.dev/source-uid";
+/// How a clone stands, as JSON (the `status` that its DataVolume would have). On a claim that is filled without a DataVolume.
+pub const STATUS: &str = "smartclone.dev/status";
+/// `Keep`: the pod that copies files runs as root, to keep their owners; without it, under Pod Security `restricted`. On the DataVolume.
+pub const FILE_OWNERS: &str = "smartclone.dev/file-owners";
+/// When a claim was touched to make Kubernetes look at it again. On the claim.
+pub const NUDGED: &str = "smartclone.dev/nudged";
 /// How long one strategy may take before the next one is tried, such as `10m`. On the DataVolume.
 pub const DEADLINE: &str = "smartclone.dev/deadline";
 
@@ -59,6 +83,8 @@ pub const DEADLINE: &str = "smartclone.dev/deadline";
 pub const CLASS_CLONE_STRATEGY: &str = "cdi.kubevirt.io/clone-strategy";
 /// How the driver wants a larger restore: `exact` (at the source's size, expanded afterwards) or `larger` (at once). On a StorageClass.
 pub const RESTORE_SIZE: &str = "smartclone.dev/restore-size";
+/// The smallest volume that the driver makes, as a quantity. On a StorageProfile.
+pub const MINIMUM_SIZE: &str = "cdi.kubevirt.io/minimumSupportedPvcSize";
 /// Names of StorageClasses, separated by commas, between which and this one a smart clone is safe though their parameters differ.
 pub const COMPATIBLE_WITH: &str = "smartclone.dev/compatible-with";
 /// `true` on the StorageClass that is the default one.

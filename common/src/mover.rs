@@ -3,6 +3,8 @@
 //! The mover has no network and no Kubernetes. It says how far it is on standard output, one [`Progress`] as JSON a line,
 //! which the controller follows as the pod's log; and how it ended in its termination message, one [`Outcome`] as JSON.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 /// Where a source with volume mode `Filesystem` is mounted, read-only.
@@ -17,6 +19,46 @@ pub const TARGET_DEVICE: &str = "/dev/smartclone-target";
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Kubernetes cuts a termination message at this many bytes.
 pub const TERMINATION_LOG_BYTES: usize = 4096;
+
+/// Where a virtual machine's disk is in a volume with volume mode `Filesystem`, relative to its top (KubeVirt's rule).
+pub const DISK_IMAGE: &str = "disk.img";
+/// The permissions of a [`DISK_IMAGE`] that the mover makes: its user's and its group's.
+pub const DISK_IMAGE_MODE: u32 = 0o660;
+/// The user and the group that KubeVirt's virtual machines run as, and the mover too unless it is told to keep owners.
+pub const VM_USER: u32 = 107;
+/// The DataVolume's annotation that makes the mover run as root, so that owners are kept. As one writes it in YAML.
+pub const KEEP_OWNERS: &str = "smartclone.dev/file-owners: Keep";
+
+/// What a volume holds: CDI's `contentType`. A disk (`kubevirt`) may become a file or a device, an archive is a tree and stays one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentType {
+    /// The disk of a virtual machine: a whole device, or [`DISK_IMAGE`] in a file system.
+    #[default]
+    Kubevirt,
+    /// Files.
+    Archive,
+}
+
+impl fmt::Display for ContentType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kubevirt => "kubevirt",
+            Self::Archive => "archive",
+        })
+    }
+}
+
+impl FromStr for ContentType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "kubevirt" => Ok(Self::Kubevirt),
+            "archive" => Ok(Self::Archive),
+            _ => Err(format!("{text:?} is neither kubevirt nor archive")),
+        }
+    }
+}
 
 /// How far a copy is. Both numbers only grow, except that `total` may grow while a tree is still being counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,8 +91,12 @@ pub enum Outcome {
         /// Bytes that had to be written (neither hole, zero nor reflinked).
         written: u64,
         /// BLAKE3 over the content in hexadecimal, equal for source and target; it counts zeros instead of hashing them, so it isn't
-        /// what `b3sum` prints.
+        /// what `b3sum` prints. Of files that share their extents with the source's it covers the length only: they were not read.
         digest: String,
+        /// What of the source the target doesn't have, in sentences for the user: for each kind of loss how many files, the first
+        /// of them, and the cure. Empty if everything was kept.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     },
     /// It may succeed when it is started again (an I/O error, no space just now).
     Retry {

@@ -10,3 +10,23 @@ pub fn snapshot(volume_uid: &str) -> String {
 pub fn mover(volume_uid: &str) -> String {
     format!("clone-mover-{volume_uid}")
 }
+
+/// The claim in the source's namespace that gets the content before it is handed over (CDI's form, `tmp-pvc-<uid>`).
+pub fn temporary_claim(uid: &str) -> String {
+    format!("tmp-pvc-{uid}")
+}
+
+/// The claim that is restored from a source snapshot to be copied from (CDI's form, `tmp-source-pvc-<uid>`).
+pub fn temporary_source(uid: &str) -> String {
+    format!("tmp-source-pvc-{uid}")
+}
+
+/// What a held-back claim names in its `dataSourceRef` (CDI's form).
+pub fn volume_clone_source(uid: &str) -> String {
+    format!("volume-clone-source-{uid}")
+}
+
+/// The pod that makes a volume of a class that waits for its first consumer appear at once (CDI's form).
+pub fn consumer(uid: &str) -> String {
+    format!("prep-{uid}")
+}

@@ -2,13 +2,22 @@
 //!
 //! A pass is five steps: observe (reads), plan (opinions; in `common`), check (the invariants), apply (writes), report (status, events).
 
+mod cdi_config;
 pub mod clone;
+mod data_source;
 mod error;
+mod index;
+mod level;
 pub mod manifests;
 mod metrics;
+mod profile;
 mod progress;
+mod rally;
 mod run;
 mod settings;
+mod sweep;
+mod transfer;
+mod users;
 mod write;
 
 pub use error::Error;

@@ -22,29 +22,46 @@ fn rights() -> Vec<PolicyRule> {
         right(api::GROUP, &["datavolumes"], &[], &["get", "list", "watch", "patch"]),
         // What was done and what is waited for.
         right(api::GROUP, &["datavolumes/status"], &[], &["update"]),
-        // Objects that a DataVolume owns block its deletion; whoever says so has to have this right.
+        // Objects that a DataVolume or a claim owns block its deletion; whoever says so has to have this right.
         right(api::GROUP, &["datavolumes/finalizers"], &[], &["update"]),
+        right("", &["persistentvolumeclaims/finalizers"], &[], &["update"]),
+        // What is to be cloned by another name, or without a DataVolume.
+        right(api::GROUP, &["datasources", "volumeclonesources"], &[], READ),
+        // What a name stands for.
+        right(api::GROUP, &["datasources/status"], &[], &["update"]),
         // What the admin wants.
-        right(api::GROUP, &["cdis", "storageprofiles"], &[], READ),
-        // The object that the documentation tells admins to patch is there from the start.
-        right(api::GROUP, &["cdis"], &[], &["create"]),
-        // Sources and clones. Never to be deleted by us: a clone goes with its DataVolume.
-        right("", &["persistentvolumeclaims"], &[], &["get", "list", "watch", "create", "patch"]),
-        // The driver and the size behind a claim.
-        right("", &["persistentvolumes"], &[], READ),
+        right(api::GROUP, &["cdis", "storageprofiles", "cdiconfigs"], &[], READ),
+        // The object that the documentation tells admins to patch is there from the start; so is one profile for every StorageClass, and
+        // the settings in force; what holds for each, and what a driver has refused.
+        right(api::GROUP, &["cdis", "storageprofiles", "cdiconfigs"], &[], &["create"]),
+        right(api::GROUP, &["storageprofiles/status", "cdiconfigs/status"], &[], &["update"]),
+        // Sources, clones, and temporary claims beside the sources; only these, and clones that were given up before they were filled, are
+        // deleted.
+        right("", &["persistentvolumeclaims"], &[], &["get", "list", "watch", "create", "patch", "delete"]),
+        // The driver and the size behind a claim; and whose a volume is, which is changed when it is handed over.
+        right("", &["persistentvolumes"], &[], &["get", "list", "watch", "patch"]),
+        // Transfers: their finalizer, and what is told about them.
+        right(api::GROUP, &["objecttransfers"], &[], &["get", "list", "watch", "patch"]),
+        right(api::GROUP, &["objecttransfers/status"], &[], &["update"]),
+        // A DataVolume that moves is made anew at its target, and then deleted at its source.
+        right(api::GROUP, &["datavolumes"], &[], &["create", "delete"]),
         // Who is writing to a source; and the pods that copy.
         right("", &["pods"], &[], &["get", "list", "watch", "create", "delete"]),
         // The progress of a copy.
         right("", &["pods/log"], &[], &["get"]),
+        // What a quota refused is tried again when the quota changes.
+        right("", &["resourcequotas"], &[], &["list", "watch"]),
         // What the provisioner says about a claim is said in events only.
         right("", &["events"], &[], READ),
         // What we say.
         right("events.k8s.io", &["events"], &[], &["create", "patch"]),
-        // Temporary snapshots.
+        // Source snapshots, and temporary ones.
         right(snapshot::GROUP, &["volumesnapshots"], &[], &["get", "list", "watch", "create", "delete"]),
-        // What the storage can do.
-        right(snapshot::GROUP, &["volumesnapshotclasses"], &[], READ),
+        // What the storage can do, and the driver behind a snapshot.
+        right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], READ),
         right("storage.k8s.io", &["storageclasses"], &[], READ),
+        // Whether a requester may read a source in another namespace.
+        right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
     ]
 }
 

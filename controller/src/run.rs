@@ -1,17 +1,24 @@
 //! The process: caches, the controller that they wake, the services beside it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
+    fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use common::{
     api::{
-        Cdi, CdiSpec, DataVolume, Phase, StorageProfile,
-        snapshot::{VolumeSnapshot, VolumeSnapshotClass},
+        Cdi, CdiConfig, CdiSpec, DataSource, DataVolume, StorageProfile, VolumeCloneSource,
+        snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
     },
-    clone::{plan::MoverSettings, request::ObjectName},
+    clone::{
+        group::Shared,
+        plan::MoverSettings,
+        populate,
+        request::{ObjectName, SourceKind, SourceName},
+    },
+    lookup::Lookup,
     meta,
 };
 use config::{
@@ -21,9 +28,9 @@ use config::{
     shutdown::Shutdown,
     supervisor::Supervisor,
 };
-use futures::{Stream, StreamExt, future::ready, stream};
+use futures::{Stream, StreamExt, channel::mpsc, future::ready, stream};
 use k8s_openapi::api::{
-    core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod},
+    core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota},
     storage::v1::StorageClass,
 };
 use kube::{
@@ -38,26 +45,39 @@ use kube::{
     },
 };
 use prometheus_client::registry::Registry;
+use serde::de::DeserializeOwned;
 use tracing::{error, info, warn};
 
 use crate::{
-    Args, Error,
-    clone::{self, haste::Haste},
+    Args, Error, cdi_config,
+    clone::{self, authorize::Answers, haste::Haste},
+    data_source,
+    index::{Index, Key},
+    level::Bell,
     metrics::Metrics,
+    profile::{self, OpenRefusals},
     progress::{Follower, ProgressBook},
+    rally::Rally,
+    sweep, transfer,
+    users::{self, Users},
 };
 
 /// Everything that a pass reads.
+#[derive(Clone)]
 pub struct Caches {
     pub(crate) data_volumes: Cache<DataVolume>,
     pub(crate) claims: Cache<PersistentVolumeClaim>,
     pub(crate) volumes: Cache<PersistentVolume>,
     pub(crate) pods: Cache<Pod>,
     pub(crate) snapshots: Cache<VolumeSnapshot>,
+    pub(crate) contents: Cache<VolumeSnapshotContent>,
     pub(crate) classes: Cache<StorageClass>,
     pub(crate) snapshot_classes: Cache<VolumeSnapshotClass>,
     pub(crate) profiles: Cache<StorageProfile>,
     pub(crate) cdis: Cache<Cdi>,
+    pub(crate) configs: Cache<CdiConfig>,
+    pub(crate) data_sources: Cache<DataSource>,
+    pub(crate) clone_sources: Cache<VolumeCloneSource>,
     pub(crate) events: Cache<Event>,
 }
 
@@ -65,12 +85,16 @@ pub struct Caches {
 pub struct Context {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
+    pub(crate) index: Arc<Index>,
+    pub(crate) users: Arc<Users>,
+    pub(crate) rally: Rally,
+    pub(crate) answers: Answers,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
     pub(crate) progress: ProgressBook,
     pub(crate) haste: Haste,
     pub(crate) mover_settings: MoverSettings,
-    attempts: Mutex<HashMap<ObjectRef<DataVolume>, u32>>,
+    attempts: Mutex<HashMap<ObjectName, u32>>,
 }
 
 /// The whole life of the controller's process.
@@ -81,68 +105,99 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut registry = Registry::with_prefix("smartclone");
     config::metrics::register_build(&mut registry, "controller");
     let metrics = Metrics::register(&mut registry);
+    let open_refusals = OpenRefusals::register(&mut registry);
     let admin = Admin::bind(&args.admin, readiness.clone(), Arc::new(registry), log)?;
     let client = config::client::connect("controller", Purpose::Control).await?;
 
     let (progress, follower, progressed) = ProgressBook::new();
-    let (caches, volumes, wakes) = watch(&client, &readiness);
+    let (bells, index, users) = (Bells::default(), Arc::<Index>::default(), Arc::<Users>::default());
+    let (transfers, told) = transfer::watch(&client, &readiness);
+    let (caches, streams, woken) = watch(&client, &readiness, &bells, &index, &users, told);
     let context = Arc::new(Context {
         recorder: Recorder::new(
             client.clone(),
             Reporter { controller: meta::CONTROLLER_MANAGER.to_owned(), instance: None },
         ),
         client: client.clone(),
-        caches,
+        caches: caches.clone(),
+        index,
+        users,
+        rally: Rally::default(),
+        answers: Answers::default(),
         metrics,
         progress,
         haste: Haste::default(),
         mover_settings: MoverSettings { image: args.cloner_image },
         attempts: Mutex::default(),
     });
-    let running = controller(
-        Arc::clone(&context),
-        volumes,
-        stream::select(wakes, progressed),
-        args.concurrency,
+    let concurrency = args.concurrency;
+    let volumes = controller(
+        Controller::for_stream(streams.volumes.map(Ok), caches.data_volumes.store()),
+        stream::select(woken.volumes, progressed),
+        concurrency,
         shutdown.clone(),
+        clone::reconcile,
+        Arc::clone(&context),
+    );
+    let claims = controller(
+        Controller::for_stream(streams.claims.map(Ok), caches.claims.store()),
+        woken.claims,
+        concurrency,
+        shutdown.clone(),
+        clone::populate,
+        Arc::clone(&context),
     );
     info!("starting");
     Supervisor::new(shutdown.clone())
         .companion("admin", admin.serve())
+        .service("watches", others(streams.others, shutdown.clone()))
         .service("cdi-object", settings_object(client.clone(), shutdown.clone()))
-        .service("progress", Follower::run(follower, client, shutdown))
-        .service("clones", running)
+        .service("progress", Follower::run(follower, client, shutdown.clone()))
+        .service("clones", volumes)
+        .service("populators", claims)
+        .service("sweep", sweep::run(Arc::clone(&context), bells.sweep, shutdown.clone()))
+        .service(
+            "storage-profiles",
+            profile::run(Arc::clone(&context), open_refusals, bells.profiles, shutdown.clone()),
+        )
+        .service("transfers", transfer::run(Arc::clone(&context), transfers, shutdown.clone()))
+        .service("cdi-config", cdi_config::run(Arc::clone(&context), bells.config, shutdown.clone()))
+        .service("data-sources", data_source::run(context, streams.sources, woken.sources, shutdown))
         .run()
         .await?;
     Ok(())
 }
 
-/// The passes: started by the DataVolumes themselves and by `wakes`, one at a time for each of them.
-async fn controller(
-    context: Arc<Context>,
-    volumes: impl Stream<Item = DataVolume> + Send + 'static,
-    wakes: impl Stream<Item = ObjectRef<DataVolume>> + Send + 'static,
+/// The watches that belong to no controller.
+async fn others(stream: impl Stream<Item = ()> + Send, shutdown: Shutdown) {
+    stream.take_until(async move { shutdown.draining().await }).for_each(ready).await;
+}
+
+/// The passes: started by the objects themselves and by `wakes`, one at a time for each of them.
+async fn controller<K, F>(
+    controller: Controller<K>,
+    wakes: impl Stream<Item = ObjectRef<K>> + Send + 'static,
     concurrency: u16,
     shutdown: Shutdown,
-) {
-    let store = context.caches.data_volumes.store();
-    Controller::for_stream(volumes.map(Ok), store)
+    pass: fn(Arc<K>, Arc<Context>) -> F,
+    context: Arc<Context>,
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    F: Future<Output = Result<Action, Error>> + Send + 'static,
+{
+    controller
         .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(wakes)
         .graceful_shutdown_on(async move { shutdown.draining().await })
         .run(
-            |volume, context: Arc<Context>| async move {
-                let outcome = clone::reconcile(Arc::clone(&volume), Arc::clone(&context)).await;
+            move |object: Arc<K>, context: Arc<Context>| async move {
+                let outcome = pass(Arc::clone(&object), Arc::clone(&context)).await;
                 if outcome.is_ok() {
-                    context
-                        .attempts
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .remove(&ObjectRef::from_obj(&*volume));
+                    context.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(&*object));
                 }
                 outcome
             },
-            |volume, error, context| retry(&volume, error, &context),
+            |object, error, context| retry(&name_of(&*object), error, &context),
             context,
         )
         .for_each(|_| ready(()))
@@ -151,18 +206,17 @@ async fn controller(
 
 /// When a pass that failed is tried again. What fails for ever isn't tried for ever at full speed; what is a mistake of ours only when
 /// something changes.
-fn retry(volume: &DataVolume, cause: &Error, context: &Context) -> Action {
+fn retry(name: &ObjectName, cause: &Error, context: &Context) -> Action {
     let chain = config::Chain(cause);
-    let (namespace, name) = (volume.namespace(), volume.name_any());
     if let Error::Refused(_) = cause {
-        error!(namespace, name, error = %chain, "a pass was refused");
+        error!(namespace = name.namespace, name = name.name, error = %chain, "a pass was refused");
         return Action::await_change();
     }
     let mut attempts = context.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-    let attempt = attempts.entry(ObjectRef::from_obj(volume)).or_default();
+    let attempt = attempts.entry(name.clone()).or_default();
     let delay = Duration::from_millis(250u64 << (*attempt).min(8));
     *attempt = attempt.saturating_add(1);
-    warn!(namespace, name, error = %chain, retry_in = ?delay, "a pass failed");
+    warn!(namespace = name.namespace, name = name.name, error = %chain, retry_in = ?delay, "a pass failed");
     Action::requeue(delay)
 }
 
@@ -191,144 +245,330 @@ async fn settings_object(client: Client, shutdown: Shutdown) -> Result<(), kube:
     Ok(())
 }
 
-type Wakes = stream::BoxStream<'static, ObjectRef<DataVolume>>;
-
-/// Every watch: the caches, the DataVolumes' own stream, and which DataVolumes the other objects wake.
-fn watch(client: &Client, readiness: &Readiness) -> (Caches, impl Stream<Item = DataVolume> + Send + use<>, Wakes) {
-    let all = watcher::Config::default;
-    let (data_volumes, own) = Cache::watch(Api::all(client.clone()), all(), readiness.register("datavolumes"), strip);
-    let (claims, claim_stream) =
-        Cache::watch(Api::all(client.clone()), all(), readiness.register("persistentvolumeclaims"), strip);
-    let (volumes, volume_stream) =
-        Cache::watch(Api::all(client.clone()), all(), readiness.register("persistentvolumes"), strip);
-    let (pods, pod_stream) = Cache::watch(Api::all(client.clone()), all(), readiness.register("pods"), strip_pod);
-    let (snapshots, snapshot_stream) = Cache::watch(
-        Api::all(client.clone()),
-        all().labels(meta::OWNED_BY_UID),
-        readiness.register("volumesnapshots"),
-        strip,
-    );
-    let (classes, class_stream) =
-        Cache::watch(Api::all(client.clone()), all(), readiness.register("storageclasses"), strip);
-    let (snapshot_classes, snapshot_class_stream) =
-        Cache::watch(Api::all(client.clone()), all(), readiness.register("volumesnapshotclasses"), strip);
-    let (profiles, profile_stream) =
-        Cache::watch(Api::all(client.clone()), all(), readiness.register("storageprofiles"), strip);
-    let (cdis, cdi_stream) = Cache::watch(Api::all(client.clone()), all(), readiness.register("cdis"), strip);
-    let complaints = all().fields("involvedObject.kind=PersistentVolumeClaim,type=Warning");
-    let (events, event_stream) =
-        Cache::watch(Api::all(client.clone()), complaints, readiness.register("events"), strip);
-
-    let waiting = Waiting { volumes: data_volumes.clone(), by_source: Arc::default() };
-    let index = waiting.clone();
-    let own = own.inspect(move |volume| index.note(volume));
-    let wakes: Vec<Wakes> = vec![
-        wake(claim_stream, &waiting, |waiting, claim: &PersistentVolumeClaim| {
-            let named = named(claim.namespace(), Some(claim.name_any()));
-            let source = named.iter().flat_map(|n| waiting.of_source(n)).collect::<Vec<_>>();
-            owner(claim).into_iter().chain(source).collect()
-        }),
-        wake(volume_stream, &waiting, |waiting, volume: &PersistentVolume| {
-            let claim = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
-            let named = claim.and_then(|c| named(c.namespace.clone(), c.name.clone()));
-            named.iter().flat_map(|n| waiting.of_source(n)).collect()
-        }),
-        wake(pod_stream, &waiting, |waiting, pod: &Pod| {
-            let claims = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).filter_map(|v| {
-                named(pod.namespace(), v.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone()))
-            });
-            let using = claims.flat_map(|n| waiting.of_source(&n).into_iter().chain(waiting.named(&n)));
-            owner(pod).into_iter().chain(using).collect()
-        }),
-        wake(snapshot_stream, &waiting, |_, snapshot: &VolumeSnapshot| owner(snapshot).into_iter().collect()),
-        wake(class_stream, &waiting, |waiting, _: &StorageClass| waiting.all()),
-        wake(snapshot_class_stream, &waiting, |waiting, _: &VolumeSnapshotClass| waiting.all()),
-        wake(profile_stream, &waiting, |waiting, _: &StorageProfile| waiting.all()),
-        wake(cdi_stream, &waiting, |waiting, _: &Cdi| waiting.all()),
-        wake(event_stream, &waiting, |waiting, event: &Event| {
-            let about = &event.involved_object;
-            named(about.namespace.clone(), about.name.clone()).and_then(|n| waiting.named(&n)).into_iter().collect()
-        }),
-    ];
-    let caches =
-        Caches { data_volumes, claims, volumes, pods, snapshots, classes, snapshot_classes, profiles, cdis, events };
-    (caches, own, stream::select_all(wakes).boxed())
+/// What is looked at as a whole, and rung for by watches.
+#[derive(Default, Clone)]
+struct Bells {
+    profiles: Bell,
+    config: Bell,
+    sweep: Bell,
 }
 
-/// The DataVolumes that `stream`'s objects wake.
-fn wake<K: Send + 'static>(
-    stream: impl Stream<Item = K> + Send + 'static,
-    waiting: &Waiting,
-    whom: fn(&Waiting, &K) -> Vec<ObjectRef<DataVolume>>,
-) -> Wakes {
-    let waiting = waiting.clone();
-    stream.flat_map(move |object| stream::iter(whom(&waiting, &object))).boxed()
+/// Wakes on their way to the two controllers.
+struct Woken {
+    volumes: mpsc::UnboundedReceiver<ObjectRef<DataVolume>>,
+    claims: mpsc::UnboundedReceiver<ObjectRef<PersistentVolumeClaim>>,
+    sources: stream::BoxStream<'static, ObjectRef<DataSource>>,
 }
 
-/// The DataVolumes that aren't done, found by what they wait for.
+/// What the watches yield beside the caches: the objects of the three controllers, and everything else that wakes somebody.
+struct Streams {
+    volumes: stream::BoxStream<'static, DataVolume>,
+    claims: stream::BoxStream<'static, PersistentVolumeClaim>,
+    sources: stream::BoxStream<'static, DataSource>,
+    /// Yields nothing of interest; it has to be polled for the watches to go on.
+    others: stream::BoxStream<'static, ()>,
+}
+
+/// Who is to be looked at again because of something else.
 #[derive(Clone)]
-struct Waiting {
-    volumes: Cache<DataVolume>,
-    by_source: Arc<Mutex<HashMap<ObjectName, BTreeSet<String>>>>,
+struct Waker {
+    ctx: Caches,
+    index: Arc<Index>,
+    users: Arc<Users>,
+    bells: Bells,
+    transfers: transfer::Bell,
+    sources: data_source::Wakes,
+    volumes: mpsc::UnboundedSender<ObjectRef<DataVolume>>,
+    claims: mpsc::UnboundedSender<ObjectRef<PersistentVolumeClaim>>,
 }
 
-impl Waiting {
-    /// Keeps the index. A clone is within one namespace, so the DataVolume's name is enough.
-    fn note(&self, volume: &DataVolume) {
-        let Some(source) = volume.spec.source.as_ref().and_then(|s| s.pvc.as_ref()) else { return };
-        let source = ObjectName { namespace: source.namespace.clone(), name: source.name.clone() };
-        let mut index = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
-        if unfinished(volume) {
-            index.entry(source).or_default().insert(volume.name_any());
-        } else if let Some(names) = index.get_mut(&source) {
-            names.remove(&volume.name_any());
-            if names.is_empty() {
-                index.remove(&source);
+impl Waker {
+    /// The clone of this name: a DataVolume, or a claim that is filled without one. It fails only when nobody works any more.
+    fn wake(&self, name: &ObjectName) {
+        let at = (Some(name.namespace.as_str()), name.name.as_str());
+        if self.ctx.data_volumes.get(at.0, at.1).present().is_some() {
+            let _ = self.volumes.unbounded_send(ObjectRef::new(&name.name).within(&name.namespace));
+        } else if self.ctx.claims.get(at.0, at.1).present().is_some_and(|claim| populate::wanted(claim).is_some()) {
+            let _ = self.claims.unbounded_send(ObjectRef::new(&name.name).within(&name.namespace));
+        }
+    }
+
+    fn wake_all(&self) {
+        for (name, _) in self.index.all() {
+            self.wake(&name);
+        }
+    }
+
+    /// Whoever clones from it, or wants to.
+    fn source(&self, kind: SourceKind, object: ObjectName) {
+        for clone in self.index.of(&Key::Source(SourceName { kind, object })) {
+            self.wake(&clone);
+        }
+    }
+
+    /// The one for whom an object was made.
+    fn owner<K: Resource>(&self, object: &K) {
+        let meta = object.meta();
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        for owner in meta.owner_references.iter().flatten().filter(|o| o.controller == Some(true)) {
+            if matches!(owner.kind.as_str(), "DataVolume" | "PersistentVolumeClaim") {
+                self.wake(&ObjectName { namespace: namespace.clone(), name: owner.name.clone() });
+            }
+        }
+        let elsewhere = meta.annotations.as_ref().and_then(|all| all.get(meta::OWNED_BY_DATA_VOLUME));
+        if let Some((namespace, name)) = elsewhere.and_then(|owner| owner.split_once('/')) {
+            self.wake(&ObjectName { namespace: namespace.to_owned(), name: name.to_owned() });
+        }
+        if meta.labels.as_ref().is_some_and(|labels| labels.contains_key(meta::OWNED_BY_UID)) {
+            self.bells.sweep.notify_one();
+        }
+    }
+
+    fn data_volume(&self, volume: &DataVolume) {
+        self.transfers.data_volume(volume);
+        // Its claim may be somebody's source, which isn't complete before it is.
+        self.source(SourceKind::Claim, name_of(volume));
+        self.sources.content(volume);
+        self.bells.sweep.notify_one();
+    }
+
+    fn claim(&self, claim: &PersistentVolumeClaim) {
+        self.transfers.claim(claim);
+        self.owner(claim);
+        let name = name_of(claim);
+        self.wake(&name);
+        self.source(SourceKind::Claim, name);
+        self.sources.content(claim);
+        let restored = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref());
+        if restored.is_some_and(|source| source.kind == "VolumeSnapshot") {
+            self.bells.sweep.notify_one();
+        }
+    }
+
+    fn volume(&self, volume: &PersistentVolume) {
+        self.transfers.volume(volume);
+        let Some(claim) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return };
+        let (Some(namespace), Some(name)) = (claim.namespace.clone(), claim.name.clone()) else { return };
+        if let Lookup::Present(claim) = self.ctx.claims.get(Some(&namespace), &name) {
+            self.owner(&*claim);
+        }
+        let name = ObjectName { namespace, name };
+        self.wake(&name);
+        self.source(SourceKind::Claim, name);
+    }
+
+    fn pod(&self, pod: &Pod) {
+        self.transfers.pod(pod);
+        self.users
+            .note(pod, Instant::now(), |name| self.ctx.pods.get(Some(&name.namespace), &name.name).present().is_some());
+        self.owner(pod);
+        for claim in users::claims(pod) {
+            self.wake(&claim);
+            self.source(SourceKind::Claim, claim);
+        }
+    }
+
+    fn snapshot(&self, snapshot: &VolumeSnapshot) {
+        self.source(SourceKind::Snapshot, name_of(snapshot));
+        self.sources.content(snapshot);
+        if !snapshot.labels().contains_key(meta::OWNED_BY_UID) {
+            return;
+        }
+        for member in Shared::of(snapshot).members.values() {
+            self.wake(member);
+        }
+        // One that is gone makes room for the next.
+        if let (Some(namespace), Some(name)) =
+            (snapshot.namespace(), snapshot.spec.source.persistent_volume_claim_name.clone())
+        {
+            self.source(SourceKind::Claim, ObjectName { namespace, name });
+        }
+        self.bells.sweep.notify_one();
+    }
+
+    fn content(&self, content: &VolumeSnapshotContent) {
+        let about = &content.spec.volume_snapshot_ref;
+        if let (Some(namespace), Some(name)) = (about.namespace.clone(), about.name.clone()) {
+            self.source(SourceKind::Snapshot, ObjectName { namespace, name });
+        }
+    }
+
+    fn data_source(&self, source: &DataSource) {
+        self.sources.reference(source);
+        let touched = name_of(source);
+        // One that names it may be what a clone names.
+        for (clone, keys) in self.index.all() {
+            if keys.iter().any(|key| matches!(key, Key::DataSource(name) if name.namespace == touched.namespace)) {
+                self.wake(&clone);
             }
         }
     }
 
-    fn of_source(&self, source: &ObjectName) -> Vec<ObjectRef<DataVolume>> {
-        let index = self.by_source.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = index.get(source).into_iter().flatten();
-        names.map(|name| ObjectRef::new(name).within(&source.namespace)).collect()
+    fn clone_source(&self, source: &VolumeCloneSource) {
+        let named = (source.namespace().unwrap_or_default(), source.name_any());
+        for claim in self.ctx.claims.known_objects() {
+            if populate::wanted(&claim).as_ref() == Some(&named) {
+                self.wake(&name_of(&*claim));
+            }
+        }
     }
 
-    fn named(&self, name: &ObjectName) -> Option<ObjectRef<DataVolume>> {
-        let volume = self.volumes.get(Some(&name.namespace), &name.name);
-        volume.present().filter(|v| unfinished(v)).map(|v| ObjectRef::from_obj(&**v))
+    fn event(&self, event: &Event) {
+        let about = &event.involved_object;
+        let (Some(namespace), Some(name)) = (about.namespace.clone(), about.name.clone()) else { return };
+        if let Lookup::Present(claim) = self.ctx.claims.get(Some(&namespace), &name) {
+            self.owner(&*claim);
+        }
+        self.wake(&ObjectName { namespace, name });
     }
 
-    fn all(&self) -> Vec<ObjectRef<DataVolume>> {
-        self.volumes.known_objects().iter().filter(|v| unfinished(v)).map(|v| ObjectRef::from_obj(&**v)).collect()
+    /// What was refused for a quota may be allowed now.
+    fn quota(&self, quota: &ResourceQuota) {
+        let namespace = quota.namespace().unwrap_or_default();
+        for (clone, keys) in self.index.all() {
+            let reads = |key: &Key| matches!(key, Key::Source(source) if source.object.namespace == namespace);
+            if clone.namespace == namespace || keys.iter().any(reads) {
+                self.wake(&clone);
+            }
+        }
     }
 }
 
-/// Deleted ones are finished, too: what they leave is Kubernetes' to remove.
-fn unfinished(volume: &DataVolume) -> bool {
-    let phase = volume.status.as_ref().map(|s| s.phase).unwrap_or_default();
-    volume.metadata.deletion_timestamp.is_none() && !matches!(phase, Phase::Succeeded | Phase::Failed)
-}
-
-fn named(namespace: Option<String>, name: Option<String>) -> Option<ObjectName> {
-    Some(ObjectName { namespace: namespace?, name: name? })
-}
-
-fn owner<K: Resource>(object: &K) -> Option<ObjectRef<DataVolume>> {
+fn name_of<K: Resource>(object: &K) -> ObjectName {
     let meta = object.meta();
-    let owner =
-        meta.owner_references.iter().flatten().find(|o| o.controller == Some(true) && o.kind == "DataVolume")?;
-    Some(ObjectRef::new(&owner.name).within(meta.namespace.as_deref()?))
+    ObjectName { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
+}
+
+/// Every watch: the caches, and what their events lead to.
+fn watch(
+    client: &Client,
+    readiness: &Readiness,
+    bells: &Bells,
+    index: &Arc<Index>,
+    users: &Arc<Users>,
+    transfers: transfer::Bell,
+) -> (Caches, Streams, Woken) {
+    let all = watcher::Config::default;
+    macro_rules! cache {
+        ($plural:literal, $config:expr, $strip:ident) => {
+            Cache::watch(Api::all(client.clone()), $config, readiness.register($plural), $strip)
+        };
+    }
+    let (data_volumes, volumes) = cache!("datavolumes", all(), strip);
+    let (claims, claim_stream) = cache!("persistentvolumeclaims", all(), strip);
+    let (persistent_volumes, persistent_volume_stream) = cache!("persistentvolumes", all(), strip);
+    let (pods, pod_stream) = cache!("pods", all(), strip_pod);
+    let (snapshots, snapshot_stream) = cache!("volumesnapshots", all(), strip);
+    let (contents, content_stream) = cache!("volumesnapshotcontents", all(), strip);
+    let (classes, class_stream) = cache!("storageclasses", all(), strip);
+    let (snapshot_classes, snapshot_class_stream) = cache!("volumesnapshotclasses", all(), strip);
+    let (profiles, profile_stream) = cache!("storageprofiles", all(), strip);
+    let (cdis, cdi_stream) = cache!("cdis", all(), strip);
+    let (configs, config_stream) = cache!("cdiconfigs", all(), strip);
+    let (data_sources, data_source_stream) = cache!("datasources", all(), strip);
+    let (clone_sources, clone_source_stream) = cache!("volumeclonesources", all(), strip);
+    let complaints = all().fields("involvedObject.kind=PersistentVolumeClaim,type=Warning");
+    let (events, event_stream) = cache!("events", complaints, strip);
+    let (_, quota_stream) = cache!("resourcequotas", all(), strip_quota);
+
+    let caches = Caches {
+        data_volumes,
+        claims,
+        volumes: persistent_volumes,
+        pods,
+        snapshots,
+        contents,
+        classes,
+        snapshot_classes,
+        profiles,
+        cdis,
+        configs,
+        data_sources: data_sources.clone(),
+        clone_sources,
+        events,
+    };
+    let (wakes, woken_sources) = data_source::Wakes::new(data_sources);
+    let ((volume_wakes, woken_volumes), (claim_wakes, woken_claims)) = (mpsc::unbounded(), mpsc::unbounded());
+    let waker = Waker {
+        ctx: caches.clone(),
+        index: Arc::clone(index),
+        users: Arc::clone(users),
+        bells: bells.clone(),
+        transfers,
+        sources: wakes,
+        volumes: volume_wakes,
+        claims: claim_wakes,
+    };
+    let others = vec![
+        each(&waker, persistent_volume_stream, Waker::volume),
+        each(&waker, pod_stream, Waker::pod),
+        each(&waker, snapshot_stream, Waker::snapshot),
+        each(&waker, content_stream, Waker::content),
+        each(&waker, clone_source_stream, Waker::clone_source),
+        each(&waker, event_stream, Waker::event),
+        each(&waker, quota_stream, Waker::quota),
+        each(&waker, class_stream, |waker, _: &StorageClass| {
+            waker.bells.profiles.notify_one();
+            waker.bells.config.notify_one();
+            waker.wake_all();
+        }),
+        each(&waker, snapshot_class_stream, |waker, _: &VolumeSnapshotClass| {
+            waker.bells.profiles.notify_one();
+            waker.wake_all();
+        }),
+        each(&waker, profile_stream, |waker, _: &StorageProfile| {
+            waker.bells.profiles.notify_one();
+            waker.wake_all();
+        }),
+        each(&waker, cdi_stream, |waker, _: &Cdi| {
+            waker.bells.profiles.notify_one();
+            waker.bells.config.notify_one();
+            waker.wake_all();
+        }),
+        each(&waker, config_stream, |waker, _: &CdiConfig| {
+            waker.bells.config.notify_one();
+            waker.wake_all();
+        }),
+    ];
+    let (for_volumes, for_claims, for_sources) = (waker.clone(), waker.clone(), waker);
+    let streams = Streams {
+        volumes: volumes.inspect(move |volume| for_volumes.data_volume(volume)).boxed(),
+        claims: claim_stream
+            .inspect(move |claim| for_claims.claim(claim))
+            .filter(|claim| ready(populate::wanted(claim).is_some()))
+            .boxed(),
+        sources: data_source_stream.inspect(move |source| for_sources.data_source(source)).boxed(),
+        others: stream::select_all(others).boxed(),
+    };
+    (caches, streams, Woken { volumes: woken_volumes, claims: woken_claims, sources: woken_sources.boxed() })
+}
+
+/// Whatever `stream` yields is told to `waker`.
+fn each<K: Send + 'static>(
+    waker: &Waker,
+    stream: impl Stream<Item = K> + Send + 'static,
+    tell: fn(&Waker, &K),
+) -> stream::BoxStream<'static, ()> {
+    let waker = waker.clone();
+    stream.map(move |object| tell(&waker, &object)).boxed()
 }
 
 fn strip<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
+/// Only that it has changed is of interest.
+fn strip_quota(quota: &mut ResourceQuota) {
+    strip(quota);
+    (quota.spec, quota.status) = (None, None);
+}
+
 /// Of a pod only what tells whether it uses a claim, whether it may write, and how it does.
 fn strip_pod(pod: &mut Pod) {
     strip(pod);
-    pod.metadata.annotations = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|key, _| key == meta::OWNED_BY_DATA_VOLUME);
+    }
     let Some(spec) = &mut pod.spec else { return };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         *container = k8s_openapi::api::core::v1::Container {

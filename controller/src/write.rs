@@ -5,10 +5,13 @@ use std::fmt::Debug;
 
 use common::{
     api::{DataVolume, snapshot::VolumeSnapshot},
-    clone::{Action, Exact, Kind, Waiting},
-    meta,
+    clone::{Action, Exact, Kind, Waiting, group::Shared, objects, plan::Target, request::MadeFor},
+    meta, transfer,
 };
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -17,7 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::info;
 
-use crate::{Error, run::Context};
+use crate::{Error, clone::Subject, run::Context};
 
 /// What became of a pass's writes.
 #[derive(Debug, Default)]
@@ -31,15 +34,15 @@ pub struct Done {
 }
 
 /// Carries out the actions in order, up to the first that isn't possible.
-pub async fn each(volume: &DataVolume, actions: &[Action], ctx: &Context) -> Result<Done, Error> {
+pub async fn each(subject: Subject<'_>, actions: &[Action], ctx: &Context) -> Result<Done, Error> {
     let mut done = Done::default();
     for action in actions {
         let verb = action.verb();
-        let result = one(volume, action, ctx, &mut done).await;
+        let result = one(subject, action, ctx, &mut done).await;
         ctx.metrics.action(verb, result.is_ok());
         match result {
             Ok(()) => {
-                info!(namespace = volume.namespace(), name = volume.name_any(), action = verb, "done");
+                info!(namespace = subject.volume.namespace(), name = subject.volume.name_any(), action = verb, "done");
             }
             Err(error) if conflict(&error) => {
                 done.stale = true;
@@ -66,41 +69,77 @@ pub fn conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
-async fn one(volume: &DataVolume, action: &Action, ctx: &Context, done: &mut Done) -> Result<(), kube::Error> {
+async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Done) -> Result<(), kube::Error> {
+    let volume = subject.volume;
     let namespace = volume.namespace().unwrap_or_default();
     match action {
         Action::Pin(annotations) => {
             let patch = json!({ "metadata": {
                 "uid": volume.uid(), "resourceVersion": volume.resource_version(), "annotations": annotations,
             }});
-            let api: Api<DataVolume> = Api::namespaced(ctx.client.clone(), &namespace);
-            let patched = api.patch(&volume.name_any(), &params(), &Patch::Merge(patch)).await?;
-            done.resource_version = patched.resource_version();
+            let (name, client, patch) = (volume.name_any(), ctx.client.clone(), Patch::Merge(patch));
+            done.resource_version = match subject.kind {
+                MadeFor::DataVolume => {
+                    let api: Api<DataVolume> = Api::namespaced(client, &namespace);
+                    api.patch(&name, &params(), &patch).await?.resource_version()
+                }
+                MadeFor::Claim => {
+                    let api: Api<PersistentVolumeClaim> = Api::namespaced(client, &namespace);
+                    api.patch(&name, &params(), &patch).await?.resource_version()
+                }
+            };
         }
-        Action::CreateSnapshot(snapshot) => create::<VolumeSnapshot>(volume, snapshot, ctx, done).await?,
-        Action::CreateClaim(claim) => create::<PersistentVolumeClaim>(volume, claim, ctx, done).await?,
-        Action::CreateMover(pod) => create::<Pod>(volume, pod, ctx, done).await?,
+        Action::CreateSnapshot(snapshot) => {
+            let member =
+                |there: &VolumeSnapshot| Shared::of(there).members.contains_key(&volume.uid().unwrap_or_default());
+            create::<VolumeSnapshot>(snapshot, member, ctx, done).await?;
+        }
+        Action::CreateClaim(claim) => {
+            create::<PersistentVolumeClaim>(claim, |there| made_for(there.meta(), volume), ctx, done).await?;
+        }
+        Action::CreatePod(pod) => create::<Pod>(pod, |there| made_for(there.meta(), volume), ctx, done).await?,
+        Action::Adopt(claim) => {
+            let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &claim.namespace);
+            let owners = api.get(&claim.name).await?.metadata.owner_references.unwrap_or_default();
+            let owners = objects::owners_with(&Target::of(volume), &owners);
+            patch_claim(claim, json!({ "metadata": { "ownerReferences": owners } }), ctx).await?;
+        }
         Action::GrowClaim { claim, to } => {
             let size = json!({ "resources": { "requests": { "storage": to.to_string() } } });
-            patch_claim(&namespace, claim, json!({ "spec": size }), ctx).await?;
+            patch_claim(claim, json!({ "spec": size }), ctx).await?;
         }
         Action::MarkCopied { claim, digest } => {
             let annotations = json!({ meta::COPIED: digest });
-            patch_claim(&namespace, claim, json!({ "metadata": { "annotations": annotations } }), ctx).await?;
+            patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), ctx).await?;
         }
-        Action::Delete { kind: Kind::VolumeSnapshot, what } => delete::<VolumeSnapshot>(&namespace, what, ctx).await?,
-        Action::Delete { kind: Kind::Pod, what } => delete::<Pod>(&namespace, what, ctx).await?,
+        Action::Nudge { claim, at } => patch_claim(claim, transfer::nudge(claim, *at), ctx).await?,
+        Action::HandOver { volume, to, at, .. } => {
+            let api: Api<PersistentVolume> = Api::all(ctx.client.clone());
+            api.patch(&volume.name, &params(), &Patch::Merge(transfer::hand_over(volume, to, *at))).await?;
+        }
+        Action::Delete { kind: Kind::VolumeSnapshot, what } => delete::<VolumeSnapshot>(what, ctx).await?,
+        Action::Delete { kind: Kind::PersistentVolumeClaim, what } => {
+            delete::<PersistentVolumeClaim>(what, ctx).await?;
+        }
+        Action::Delete { kind: Kind::Pod, what } => delete::<Pod>(what, ctx).await?,
     }
     Ok(())
 }
 
-fn params() -> PatchParams {
+/// Whether an earlier pass has made it for `volume`.
+fn made_for(meta: &ObjectMeta, volume: &DataVolume) -> bool {
+    let uid = volume.uid();
+    let owned = meta.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == uid.as_ref());
+    owned || meta.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID)) == uid.as_ref() && uid.is_some()
+}
+
+pub fn params() -> PatchParams {
     PatchParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// Creates `object`, whose name holds the DataVolume's identity or is the DataVolume's own. One that exists is the result of an earlier
-/// pass if the DataVolume controls it; anybody else's is left alone.
-async fn create<K>(volume: &DataVolume, object: &K, ctx: &Context, done: &mut Done) -> Result<(), kube::Error>
+/// Creates `object`, whose name holds an identity or is the DataVolume's own. One that exists is the result of an earlier pass if it is
+/// `ours`; anybody else's is left alone.
+async fn create<K>(object: &K, ours: impl Fn(&K) -> bool, ctx: &Context, done: &mut Done) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -108,14 +147,14 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(ctx.client.clone(), &volume.namespace().unwrap_or_default());
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
     match api.create(&params, object).await {
         Ok(_) => Ok(()),
         Err(error) if conflict(&error) => {
             let name = object.name_any();
             match api.get_opt(&name).await? {
-                Some(there) if there.owner_references().iter().any(|o| Some(&o.uid) == volume.uid().as_ref()) => {}
+                Some(there) if ours(&there) => {}
                 Some(_) => done.refused = Some(Waiting::Foreign { kind: kind_of::<K>(), name }),
                 // Gone since: the next pass creates it.
                 None => done.stale = true,
@@ -134,24 +173,19 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
     }
 }
 
-async fn patch_claim(
-    namespace: &str,
-    claim: &Exact,
-    mut patch: serde_json::Value,
-    ctx: &Context,
-) -> Result<(), kube::Error> {
+async fn patch_claim(claim: &Exact, mut patch: serde_json::Value, ctx: &Context) -> Result<(), kube::Error> {
     patch["metadata"]["uid"] = json!(claim.uid);
     patch["metadata"]["resourceVersion"] = json!(claim.resource_version);
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), namespace);
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &claim.namespace);
     api.patch(&claim.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
 /// Deletes exactly this object; one that is gone already, or replaced by another of the same name, is no error.
-async fn delete<K>(namespace: &str, what: &Exact, ctx: &Context) -> Result<(), kube::Error>
+pub async fn delete<K>(what: &Exact, ctx: &Context) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(ctx.client.clone(), namespace);
+    let api: Api<K> = Api::namespaced(ctx.client.clone(), &what.namespace);
     // The identity is what makes it ours; its version changes with every sidecar that touches it.
     let preconditions = Preconditions { uid: Some(what.uid.clone()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };

@@ -18,7 +18,7 @@ use tower::ServiceExt;
 
 use crate::{
     cluster::Cluster,
-    manifests::{MUTATE_PATH, VALIDATE_PATH},
+    manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
     server::{Admission, router},
 };
@@ -27,17 +27,24 @@ pub const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 pub const SNAPSHOT_CLASSES: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses";
 pub const PROFILES: &str = "/apis/cdi.kubevirt.io/v1beta1/storageprofiles";
 pub const CDIS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdis";
+pub const CONFIGS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdiconfigs";
+pub const REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 pub const SOURCE: &str = "/api/v1/namespaces/ns/persistentvolumeclaims/source";
 pub const NAMESAKE: &str = "/api/v1/namespaces/ns/persistentvolumeclaims/clone";
 pub const VOLUME: &str = "/api/v1/persistentvolumes/pv";
+pub const SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/ns/volumesnapshots/snap";
+pub const CONTENT: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content";
+pub const GOLD_CLAIM: &str = "/api/v1/namespaces/gold/persistentvolumeclaims/source";
+pub const GOLD_SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/snap";
 pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-controller";
 
-/// What is at each path; nothing elsewhere. `None`: no answer ever comes.
+/// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create.
 #[derive(Clone)]
 pub struct World(BTreeMap<&'static str, Option<Value>>);
 
 impl World {
-    /// A bound source of 1 GiB on a driver that can do everything.
+    /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver that can do everything. Nobody may
+    /// clone what is in `gold`.
     pub fn new() -> Self {
         let source = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -52,16 +59,41 @@ impl World {
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
             "spec": {"claimRef": {"uid": "source-uid"}, "csi": {"driver": "csi.test", "volumeHandle": "1"}},
         });
+        let snapshot = json!({
+            "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot",
+            "metadata": {"name": "snap", "uid": "snap-uid"}, "spec": {"source": {}},
+            "status": {"readyToUse": true, "restoreSize": "1Gi", "boundVolumeSnapshotContentName": "content"},
+        });
+        let content = json!({
+            "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotContent", "metadata": {"name": "content"},
+            "spec": {
+                "volumeSnapshotRef": {"uid": "snap-uid"}, "driver": "csi.test", "deletionPolicy": "Delete",
+                "source": {}, "sourceVolumeMode": "Filesystem",
+            },
+        });
         let class = json!({
             "metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
             "provisioner": "csi.test", "allowVolumeExpansion": true,
         });
         let snapshot_class = json!({"metadata": {"name": "snap"}, "driver": "csi.test", "deletionPolicy": "Delete"});
-        Self(BTreeMap::from([(SOURCE, Some(source)), (VOLUME, Some(volume))]))
+        Self(BTreeMap::new())
+            .object(SOURCE, source.clone())
+            .object(GOLD_CLAIM, source)
+            .object(VOLUME, volume)
+            .object(SNAPSHOT, snapshot.clone())
+            .object(GOLD_SNAPSHOT, snapshot)
+            .object(CONTENT, content)
+            .allowing(&[])
             .list(CLASSES, &[class])
             .list(SNAPSHOT_CLASSES, &[snapshot_class])
             .list(PROFILES, &[])
             .list(CDIS, &[])
+            .list(CONFIGS, &[])
+    }
+
+    /// Everybody may create `resources`, and nothing else.
+    pub fn allowing(self, resources: &[&str]) -> Self {
+        self.object(REVIEWS, json!(resources))
     }
 
     pub fn list(self, path: &'static str, items: &[Value]) -> Self {
@@ -89,11 +121,14 @@ impl World {
         let service = tower::service_fn(move |request: Request<client::Body>| {
             let world = Arc::clone(&world);
             async move {
-                let uri = request.uri();
+                let uri = request.uri().clone();
                 if uri.query().is_some_and(|query| query.contains("watch=true")) {
                     pending::<()>().await;
                 }
                 let (code, body) = match world.get(uri.path()) {
+                    Some(Some(allowed)) if uri.path() == REVIEWS => {
+                        (StatusCode::CREATED, reviewed(request.into_body(), allowed).await)
+                    }
                     Some(Some(object)) => (StatusCode::OK, object.clone()),
                     Some(None) => pending().await,
                     None => (
@@ -131,6 +166,19 @@ impl World {
         timeout(Duration::from_secs(10), filled).await.expect("the caches did not fill");
         Webhook { router, registry, _kept: kept }
     }
+}
+
+/// A SubjectAccessReview with its answer.
+async fn reviewed(review: client::Body, allowed: &Value) -> Value {
+    let bytes = to_bytes(Body::new(review), usize::MAX).await.unwrap();
+    let mut review: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!((&review["spec"]["user"], &review["spec"]["groups"]), (&json!(USER), &json!(["system:authenticated"])));
+    let what = &review["spec"]["resourceAttributes"];
+    let resource = [&what["resource"], &what["subresource"]].map(|part| part.as_str().unwrap_or_default());
+    let resource = resource.join("/");
+    let allowed = allowed.as_array().unwrap().iter().any(|allowed| *allowed == resource.trim_end_matches('/'));
+    review["status"] = json!({"allowed": allowed});
+    review
 }
 
 pub struct Webhook {
@@ -208,6 +256,18 @@ impl Webhook {
         self.judged(VALIDATE_PATH, &review("UPDATE", user, new, old)).await
     }
 
+    pub async fn mutate_claim(&self, user: &str, claim: &Value) -> Judged {
+        self.judged(MUTATE_CLAIM_PATH, &review("CREATE", user, claim, &Value::Null)).await
+    }
+
+    pub async fn validate_claim(&self, user: &str, claim: &Value) -> Judged {
+        self.judged(VALIDATE_CLAIM_PATH, &review("CREATE", user, claim, &Value::Null)).await
+    }
+
+    pub async fn update_claim(&self, user: &str, old: &Value, new: &Value) -> Judged {
+        self.judged(VALIDATE_CLAIM_PATH, &review("UPDATE", user, new, old)).await
+    }
+
     pub fn metrics(&self) -> String {
         let mut text = String::new();
         text::encode(&mut text, &self.registry).unwrap();
@@ -215,18 +275,29 @@ impl Webhook {
     }
 }
 
+/// Who asks.
+pub const USER: &str = "alice";
+
 pub fn creation(object: &Value) -> Value {
-    review("CREATE", "alice", object, &Value::Null)
+    review("CREATE", USER, object, &Value::Null)
 }
 
-fn review(operation: &str, user: &str, object: &Value, old_object: &Value) -> Value {
+pub fn review(operation: &str, user: &str, object: &Value, old_object: &Value) -> Value {
+    let of_claim = object["kind"] == "PersistentVolumeClaim";
+    let (kind, resource) = if of_claim {
+        let kind = json!({"group": "", "version": "v1", "kind": "PersistentVolumeClaim"});
+        (kind, json!({"group": "", "version": "v1", "resource": "persistentvolumeclaims"}))
+    } else {
+        let kind = json!({"group": "cdi.kubevirt.io", "version": "v1beta1", "kind": "DataVolume"});
+        (kind, json!({"group": "cdi.kubevirt.io", "version": "v1beta1", "resource": "datavolumes"}))
+    };
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
         "request": {
             "uid": "review-uid",
-            "kind": {"group": "cdi.kubevirt.io", "version": "v1beta1", "kind": "DataVolume"},
-            "resource": {"group": "cdi.kubevirt.io", "version": "v1beta1", "resource": "datavolumes"},
+            "kind": kind,
+            "resource": resource,
             "name": "clone",
             "namespace": "ns",
             "operation": operation,

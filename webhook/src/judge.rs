@@ -1,18 +1,28 @@
-//! The answers. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
+//! The answers about DataVolumes. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
 
 use std::collections::BTreeMap;
 
 use common::{
-    admission::{self, Verdict},
+    admission::{self, Asked, Namesake, Verdict, stamp},
     api::DataVolume,
-    clone::{Facts, facts::Source},
+    clone::{
+        Facts, Request as Wanted,
+        facts::Source,
+        plan::Authorization,
+        request::{ObjectName, SourceKind, SourceName, annotation_path},
+        settings::Found,
+    },
+    data_source::{self, Resolution},
     field::FieldError,
     lookup::Lookup,
     meta,
+    requester::Requester,
 };
+use jiff::Timestamp;
 use json_patch::Patch;
-use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
@@ -22,7 +32,7 @@ use crate::{
 };
 
 /// Annotations as they are to be; `None` removes a key.
-type Annotations = BTreeMap<&'static str, Option<String>>;
+pub(crate) type Annotations = BTreeMap<&'static str, Option<String>>;
 
 /// Writes the decision on a new DataVolume.
 pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
@@ -32,7 +42,9 @@ pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undec
     Ok(match creation(review, cluster).await? {
         Creation::NotOurs => Answer::untouched(),
         Creation::Denied(errors) => Answer::Invalid(errors),
-        Creation::Clone(clone) => {
+        Creation::Forbidden(error) => Answer::Forbidden(vec![error]),
+        Creation::Clone(mut clone) => {
+            clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
             Answer::Allowed { patch: annotated(&review.object, &clone.annotations), warnings: clone.warnings }
         }
     })
@@ -51,51 +63,34 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
 }
 
 async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
-    // Independent of each other, and a user waits for both.
-    let (creation, namesake) = tokio::join!(creation(review, cluster), cluster.namesake(review));
-    let NewClone { volume, facts, annotations, .. } = match creation? {
+    let NewClone { volume, requester, namesake, annotations, doubt, .. } = match creation(review, cluster).await? {
         Creation::NotOurs => return Ok(Answer::untouched()),
         Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
+        Creation::Forbidden(error) => return Ok(Answer::Forbidden(vec![error])),
         Creation::Clone(clone) => *clone,
     };
-    let mut errors = Vec::new();
+    let mut errors = Vec::from_iter(stamp::wrong(&volume.metadata, &requester));
     // Left undecided a moment ago, and what was missing has come since: the controller decides.
     let decided = [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| volume.annotations().contains_key(*key));
     if decided {
-        errors = admission::forged(&volume, &annotations);
-        if !errors.is_empty() {
-            certain(&facts)?;
+        let forged = admission::forged(&volume, &annotations);
+        // They differ because somebody wrote them; or because we can't see now what we saw when we wrote them.
+        if let Some(why) = doubt.filter(|_| !forged.is_empty()) {
+            return Err(Undecidable(why));
         }
+        errors.extend(forged);
     }
     let mut warnings = Vec::new();
-    match namesake {
-        Lookup::Present(claim) if !gives_way(&claim, &volume.name_any()) => errors.push(FieldError::invalid(
+    match namesake.map(|claim| admission::namesake(&volume, &claim)) {
+        Lookup::Present(Namesake::InTheWay) => errors.push(FieldError::invalid(
             "metadata.name",
             &volume.name_any(),
             "there is a PersistentVolumeClaim of that name, which the clone's claim needs; rename the DataVolume or delete the claim",
         )),
-        Lookup::Present(_) | Lookup::Absent => {}
+        Lookup::Present(Namesake::GivesWay | Namesake::TakenOver) | Lookup::Absent => {}
         Lookup::Unknown(why) => warnings.push(format!("smartclone: whether the clone's name is free could not be told: {why}")),
     }
     Ok(if errors.is_empty() { Answer::Allowed { patch: Patch::default(), warnings } } else { Answer::Invalid(errors) })
-}
-
-/// A claim that is on its way out, or that a DataVolume of the same name has made: then either that one exists, which the API server
-/// says better than we could, or it is gone and the claim follows it.
-fn gives_way(claim: &PersistentVolumeClaim, name: &str) -> bool {
-    let made_for =
-        |owner: &OwnerReference| owner.controller == Some(true) && owner.kind == "DataVolume" && owner.name == name;
-    claim.metadata.deletion_timestamp.is_some() || claim.owner_references().iter().any(made_for)
-}
-
-/// Whether the annotations differ because somebody wrote them, or because we can't see now what we saw when we wrote them.
-fn certain(facts: &Facts) -> Result<(), Undecidable> {
-    match &facts.source {
-        Lookup::Unknown(why) | Lookup::Present(Source { driver: Lookup::Unknown(why), .. }) => {
-            Err(Undecidable(why.clone()))
-        }
-        Lookup::Present(_) | Lookup::Absent => Ok(()),
-    }
 }
 
 fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Undecidable> {
@@ -103,7 +98,7 @@ fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Res
     if review.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
         return Ok(Answer::untouched());
     }
-    let answer = match (read(&review.old_object, review), read(&review.object, review)) {
+    let answer = match (read::<DataVolume>(&review.old_object, review), read::<DataVolume>(&review.object, review)) {
         (Ok(old), Ok(new)) => {
             let is_clone = |volume| admission::parse(volume) != Err(Verdict::Untouched);
             let errors = admission::changes(&old, &new, review.user() == controller);
@@ -123,18 +118,26 @@ enum Creation {
     NotOurs,
     /// A wrong one.
     Denied(Vec<FieldError>),
+    /// One that this user may not have.
+    Forbidden(FieldError),
     /// One to be cloned, sooner or later.
     Clone(Box<NewClone>),
 }
 
 struct NewClone {
     volume: DataVolume,
-    facts: Facts,
+    requester: Requester,
+    stamp: String,
+    /// The claim that has the name of the clone's claim. Absent where that is none of our business.
+    namesake: Lookup<PersistentVolumeClaim>,
     annotations: Annotations,
     warnings: Vec<String>,
+    /// Why the annotations may be others the next time.
+    doubt: Option<String>,
 }
 
-/// Both webhooks look at a new DataVolume with the same eyes.
+/// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too: an
+/// answer of the first one would already tell something about it.
 async fn creation(review: &Request, cluster: &Cluster) -> Result<Creation, Undecidable> {
     let read = read(&review.object, review).map_err(|error| Verdict::Denied(vec![error]));
     let parsed = read.and_then(|volume| Ok((admission::parse(&volume)?, volume)));
@@ -145,25 +148,111 @@ async fn creation(review: &Request, cluster: &Cluster) -> Result<Creation, Undec
     if settings.operator().present().is_some() {
         return Ok(Creation::NotOurs);
     }
-    let (request, volume) = match parsed {
+    let (asked, volume) = match parsed {
         Ok(parsed) => parsed,
-        Err(Verdict::Denied(errors)) => return Ok(Creation::Denied(errors)),
-        Err(Verdict::Untouched | Verdict::Admitted { .. }) => return Ok(Creation::NotOurs),
+        Err(verdict) => return Ok(refused(verdict)),
     };
-    let (source, source_volume) = cluster.source(&request.source).await;
-    let facts = settings.facts(&request, &source, &source_volume);
-    Ok(match admission::judge(&request, &facts) {
-        Verdict::Untouched => Creation::NotOurs,
-        Verdict::Denied(errors) => Creation::Denied(errors),
-        Verdict::Admitted { annotations, warnings } => {
-            Creation::Clone(Box::new(NewClone { volume, facts, annotations, warnings }))
+    let requester = Requester::of(&review.user_info);
+    let stamp = match requester.write() {
+        Ok(stamp) => stamp,
+        Err(error) => {
+            let field = annotation_path(meta::REQUESTER);
+            return Ok(Creation::Forbidden(FieldError::forbidden(field, error.to_string())));
         }
+    };
+    let filled = |wanted: &Wanted| (admission::taken_over(wanted), None);
+    let (Asked::Clone(wanted) | Asked::Reference(_, wanted)) = &asked;
+    let (namesake, (verdict, doubt)) = if wanted.pre_populated {
+        (Lookup::Absent, filled(wanted))
+    } else {
+        // Independent of each other, and a user waits for both.
+        let (namesake, seen) = tokio::join!(cluster.namesake(review), look(&volume, &asked, &requester, cluster));
+        let judged = match seen {
+            _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
+                filled(wanted)
+            }
+            Seen::Nothing(why) => (admission::not_followed(wanted, &why), None),
+            Seen::Unclear(why) => (admission::not_followed(wanted, &why), Some(why)),
+            Seen::Final(verdict) => (verdict, None),
+            Seen::Source(_, _, Lookup::Unknown(why)) => {
+                return Err(Undecidable(format!("whether the user may clone the source could not be told: {why}")));
+            }
+            Seen::Source(wanted, _, Lookup::Present(Authorization::Denied(why))) => {
+                return Ok(Creation::Forbidden(FieldError::forbidden(admission::namespace_path(&wanted), why)));
+            }
+            Seen::Source(wanted, found, Lookup::Present(Authorization::Allowed) | Lookup::Absent) => {
+                let facts = settings.facts(&wanted, &found, Timestamp::now());
+                (admission::judge(&wanted, &facts), doubt(&facts))
+            }
+        };
+        (namesake, judged)
+    };
+    Ok(match verdict {
+        Verdict::Admitted { annotations, warnings } => {
+            Creation::Clone(Box::new(NewClone { volume, requester, stamp, namesake, annotations, warnings, doubt }))
+        }
+        verdict => refused(verdict),
     })
 }
 
-/// The object as a DataVolume; or which of its fields isn't what the schema says, which the API server checks only later.
-fn read(object: &Value, review: &Request) -> Result<DataVolume, FieldError> {
-    let mut volume: DataVolume = serde_path_to_error::deserialize(object).map_err(|error| {
+fn refused(verdict: Verdict) -> Creation {
+    match verdict {
+        Verdict::Denied(errors) => Creation::Denied(errors),
+        Verdict::Untouched | Verdict::Admitted { .. } => Creation::NotOurs,
+    }
+}
+
+/// What can be seen of the source.
+enum Seen {
+    /// The DataSource stands for nothing, and why.
+    Nothing(String),
+    /// What the DataSource stands for could not be told, and why.
+    Unclear(String),
+    /// There is nothing to be asked about.
+    Final(Verdict),
+    /// What is wanted, all references followed; what has the source's name; and whether the requester may clone it, which is absent for
+    /// a source in the clone's own namespace.
+    Source(Box<Wanted>, Box<Found>, Lookup<Authorization>),
+}
+
+async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, cluster: &Cluster) -> Seen {
+    let wanted = match asked {
+        Asked::Clone(wanted) => wanted.clone(),
+        Asked::Reference(name, _) => match cluster.data_source(name).await {
+            Resolution::Not(why) => return Seen::Nothing(why.message()),
+            Resolution::Unknown(why) => return Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
+            Resolution::Found(source) => match admission::resolved(volume, named(source)) {
+                Ok(wanted) => wanted,
+                Err(verdict) => return Seen::Final(verdict),
+            },
+        },
+    };
+    let authorization = async {
+        if wanted.crosses() { cluster.authorization(requester, &wanted.source).await } else { Lookup::Absent }
+    };
+    let (found, authorization) = tokio::join!(cluster.source(&wanted.source), authorization);
+    Seen::Source(wanted, Box::new(found), authorization)
+}
+
+fn named(source: data_source::Source) -> SourceName {
+    let (kind, object): (_, ObjectName) = match source {
+        data_source::Source::Pvc(name) => (SourceKind::Claim, name),
+        data_source::Source::Snapshot(name) => (SourceKind::Snapshot, name),
+    };
+    SourceName { kind, object }
+}
+
+/// Why the source may look different the next time.
+fn doubt(facts: &Facts) -> Option<String> {
+    match &facts.source {
+        Lookup::Unknown(why) | Lookup::Present(Source { driver: Lookup::Unknown(why), .. }) => Some(why.clone()),
+        Lookup::Present(_) | Lookup::Absent => None,
+    }
+}
+
+/// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
+pub(crate) fn read<K: ResourceExt + DeserializeOwned>(object: &Value, review: &Request) -> Result<K, FieldError> {
+    let mut read: K = serde_path_to_error::deserialize(object).map_err(|error| {
         let value = error.path().iter().try_fold(object, |value, segment| match segment {
             Segment::Seq { index } => value.get(index),
             Segment::Map { key } => value.get(key),
@@ -172,12 +261,12 @@ fn read(object: &Value, review: &Request) -> Result<DataVolume, FieldError> {
         let value = value.map(Value::to_string).unwrap_or_default();
         FieldError::invalid(error.path().to_string(), &value, error.inner().to_string())
     })?;
-    volume.metadata.namespace = Some(review.namespace.clone());
-    Ok(volume)
+    read.meta_mut().namespace = Some(review.namespace.clone());
+    Ok(read)
 }
 
 /// The patch that writes `annotations` on `object`; empty when they are there already.
-fn annotated(object: &Value, annotations: &Annotations) -> Patch {
+pub(crate) fn annotated(object: &Value, annotations: &Annotations) -> Patch {
     let mut after = object.clone();
     if let Some(metadata) = child(after.as_object_mut(), "metadata") {
         for (key, value) in annotations {

@@ -5,6 +5,7 @@ use common::{
     api::snapshot,
     manifest::{self, Manifest, NAMESPACE, Program, READ, cluster_meta, namespaced_meta, right, selector},
     meta::{self, WEBHOOK},
+    transfer,
 };
 use k8s_openapi::{
     api::{
@@ -23,14 +24,26 @@ use k8s_openapi::{
     },
 };
 
-/// The MutatingWebhookConfiguration, and the one webhook in it.
+/// The MutatingWebhookConfiguration, and the webhook for DataVolumes in it.
 pub const MUTATING: &str = "mutate.datavolumes.smartclone.dev";
-/// The ValidatingWebhookConfiguration, and the one webhook in it.
+/// The ValidatingWebhookConfiguration, and the webhook for DataVolumes in it.
 pub const VALIDATING: &str = "validate.datavolumes.smartclone.dev";
+/// The mutating webhook for claims that are filled without a DataVolume.
+pub const MUTATING_CLAIMS: &str = "mutate.persistentvolumeclaims.smartclone.dev";
+/// The validating webhook for claims that are filled without a DataVolume.
+pub const VALIDATING_CLAIMS: &str = "validate.persistentvolumeclaims.smartclone.dev";
 /// Where the API server asks for annotations.
 pub const MUTATE_PATH: &str = "/mutate-datavolume";
 /// Where the API server asks for a verdict.
 pub const VALIDATE_PATH: &str = "/validate-datavolume";
+/// Where the API server asks for annotations of a claim.
+pub const MUTATE_CLAIM_PATH: &str = "/mutate-claim";
+/// Where the API server asks for a verdict on a claim.
+pub const VALIDATE_CLAIM_PATH: &str = "/validate-claim";
+/// The webhook of the ValidatingWebhookConfiguration for ObjectTransfers.
+pub const VALIDATING_TRANSFERS: &str = "validate.objecttransfers.smartclone.dev";
+/// Where the API server asks for a verdict about an ObjectTransfer.
+pub const TRANSFER_PATH: &str = "/validate-objecttransfer";
 /// The Service in [`NAMESPACE`] that the API server calls.
 pub const SERVICE: &str = "smartclone-webhook";
 /// The Secret in [`NAMESPACE`] with the certificate authority that all replicas share.
@@ -43,7 +56,7 @@ const POD_PORT: i32 = 8443;
 /// Longer than any answer takes, shorter than a user's patience.
 const TIMEOUT_SECONDS: i32 = 5;
 
-/// Annotations that nobody but smartclone changes once they are there.
+/// Annotations that nobody but smartclone changes once they are there. [`meta::REQUESTER`] nobody changes at all.
 const GUARDED: [&str; 3] = [meta::CLONE_TYPE, meta::CLONE_FALLBACK_REASON, meta::PLAN];
 
 /// Every file.
@@ -70,11 +83,18 @@ fn cluster_rights() -> Vec<PolicyRule> {
     vec![
         // The source and its volume, asked for when they are needed: what a user has just made isn't in a cache yet.
         right("", &["persistentvolumeclaims", "persistentvolumes"], &[], &["get"]),
+        right(snapshot::GROUP, &["volumesnapshots", "volumesnapshotcontents"], &[], &["get"]),
+        // What stands for a source.
+        right(api::GROUP, &["datasources", "volumeclonesources"], &[], &["get"]),
+        // Whether the name at the target of a transfer is free, and to whom its source belongs.
+        right(api::GROUP, &["datavolumes"], &[], &["get"]),
+        // Whether the requester may clone it, where it is in another namespace.
+        right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
         // What the storage can do.
         right("storage.k8s.io", &["storageclasses"], &[], READ),
         right(snapshot::GROUP, &["volumesnapshotclasses"], &[], READ),
         // What the admin wants.
-        right(api::GROUP, &["cdis", "storageprofiles"], &[], READ),
+        right(api::GROUP, &["cdis", "cdiconfigs", "storageprofiles"], &[], READ),
         // The caBundle of its own configurations, and of no others.
         right(
             "admissionregistration.k8s.io",
@@ -148,46 +168,71 @@ fn disruption_budget() -> PodDisruptionBudget {
 }
 
 fn mutating() -> MutatingWebhookConfiguration {
+    let webhook = |name: &str, path, rules, conditions| MutatingWebhook {
+        name: name.to_owned(),
+        client_config: client(path),
+        rules: Some(rules),
+        match_conditions: Some(conditions),
+        namespace_selector: Some(namespaces()),
+        failure_policy: Some(FAIL.to_owned()),
+        match_policy: Some(EQUIVALENT.to_owned()),
+        // Another webhook may change what the decision depends on; deciding twice changes nothing.
+        reinvocation_policy: Some("IfNeeded".to_owned()),
+        side_effects: NO_SIDE_EFFECTS.to_owned(),
+        timeout_seconds: Some(TIMEOUT_SECONDS),
+        admission_review_versions: vec!["v1".to_owned()],
+        object_selector: None,
+    };
     MutatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, MUTATING),
-        webhooks: Some(vec![MutatingWebhook {
-            name: MUTATING.to_owned(),
-            client_config: client(MUTATE_PATH),
-            rules: Some(vec![data_volumes(&["CREATE"])]),
-            match_conditions: Some(vec![clones_only()]),
-            namespace_selector: Some(namespaces()),
-            failure_policy: Some(FAIL.to_owned()),
-            match_policy: Some(EQUIVALENT.to_owned()),
-            // Another webhook may change what the decision depends on; deciding twice changes nothing.
-            reinvocation_policy: Some("IfNeeded".to_owned()),
-            side_effects: NO_SIDE_EFFECTS.to_owned(),
-            timeout_seconds: Some(TIMEOUT_SECONDS),
-            admission_review_versions: vec!["v1".to_owned()],
-            object_selector: None,
-        }]),
+        webhooks: Some(vec![
+            webhook(MUTATING, MUTATE_PATH, vec![data_volumes(&["CREATE"])], vec![clones_only()]),
+            webhook(MUTATING_CLAIMS, MUTATE_CLAIM_PATH, vec![claims("CREATE", &[])], populated_only()),
+        ]),
     }
 }
 
 fn validating() -> ValidatingWebhookConfiguration {
+    let webhook = |name: &str, path, rules, conditions| ValidatingWebhook {
+        name: name.to_owned(),
+        client_config: client(path),
+        rules: Some(rules),
+        match_conditions: Some(conditions),
+        namespace_selector: Some(namespaces()),
+        failure_policy: Some(FAIL.to_owned()),
+        match_policy: Some(EQUIVALENT.to_owned()),
+        side_effects: NO_SIDE_EFFECTS.to_owned(),
+        timeout_seconds: Some(TIMEOUT_SECONDS),
+        admission_review_versions: vec!["v1".to_owned()],
+        object_selector: None,
+    };
+    // Annotations of a claim can be written by way of its status, too.
+    let of_claims = vec![claims("CREATE", &[]), claims("UPDATE", &["persistentvolumeclaims/status"])];
     ValidatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, VALIDATING),
-        webhooks: Some(vec![ValidatingWebhook {
-            name: VALIDATING.to_owned(),
-            client_config: client(VALIDATE_PATH),
-            rules: Some(vec![data_volumes(&["CREATE", "UPDATE"])]),
-            match_conditions: Some(vec![clones_only(), changes_only()]),
-            namespace_selector: Some(namespaces()),
-            failure_policy: Some(FAIL.to_owned()),
-            match_policy: Some(EQUIVALENT.to_owned()),
-            side_effects: NO_SIDE_EFFECTS.to_owned(),
-            timeout_seconds: Some(TIMEOUT_SECONDS),
-            admission_review_versions: vec!["v1".to_owned()],
-            object_selector: None,
-        }]),
+        webhooks: Some(vec![
+            webhook(
+                VALIDATING,
+                VALIDATE_PATH,
+                vec![data_volumes(&["CREATE", "UPDATE"])],
+                vec![clones_only(), changes_only()],
+            ),
+            webhook(VALIDATING_CLAIMS, VALIDATE_CLAIM_PATH, of_claims, populated_only()),
+            ValidatingWebhook {
+                namespace_selector: None,
+                ..webhook(
+                    VALIDATING_TRANSFERS,
+                    TRANSFER_PATH,
+                    vec![transfers(&["CREATE", "UPDATE"])],
+                    vec![new_specs_only()],
+                )
+            },
+        ]),
     }
 }
 
-/// A clone that nobody decided about would wait for ever, and a forged annotation would be obeyed: better no clone.
+/// A clone that nobody decided about would wait for ever, and a forged annotation would be obeyed: better no clone. Claims that aren't
+/// to be filled by us never depend on us: the conditions sort them out before we are asked.
 const FAIL: &str = "Fail";
 /// The rules name one version; requests for others are converted to it.
 const EQUIVALENT: &str = "Equivalent";
@@ -217,6 +262,55 @@ fn data_volumes(operations: &[&str]) -> RuleWithOperations {
     }
 }
 
+fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
+    let resources = ["persistentvolumeclaims"].iter().chain(sub_resources);
+    RuleWithOperations {
+        api_groups: Some(vec![String::new()]),
+        api_versions: Some(vec!["v1".to_owned()]),
+        resources: Some(resources.map(ToString::to_string).collect()),
+        operations: Some(vec![operation.to_owned()]),
+        scope: Some("Namespaced".to_owned()),
+    }
+}
+
+/// New claims that are to be filled from a VolumeCloneSource, but for those that the controller makes for DataVolumes; and changes of
+/// what such a claim says about who asked for it.
+fn populated_only() -> Vec<MatchCondition> {
+    let reference = format!(
+        "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
+        api::GROUP,
+        transfer::VOLUME_CLONE_SOURCE,
+    );
+    let stamp = meta::REQUESTER;
+    let stamped = format!(
+        "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
+         object.metadata.?annotations[?'{stamp}'] != oldObject.metadata.?annotations[?'{stamp}']",
+        manifest::user(meta::CONTROLLER)
+    );
+    vec![
+        MatchCondition { name: "populated-only".to_owned(), expression: reference },
+        MatchCondition { name: "stamps-only".to_owned(), expression: stamped },
+    ]
+}
+
+fn transfers(operations: &[&str]) -> RuleWithOperations {
+    RuleWithOperations {
+        resources: Some(vec!["objecttransfers".to_owned()]),
+        scope: Some("Cluster".to_owned()),
+        ..data_volumes(operations)
+    }
+}
+
+/// Labels, finalizers and the end of an ObjectTransfer don't wait for us.
+fn new_specs_only() -> MatchCondition {
+    MatchCondition {
+        name: "new-specs-only".to_owned(),
+        expression:
+            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && object.spec != oldObject.spec"
+                .to_owned(),
+    }
+}
+
 /// Imports, uploads and blank disks are none of our business and don't wait for us.
 fn clones_only() -> MatchCondition {
     MatchCondition {
@@ -231,13 +325,16 @@ fn clones_only() -> MatchCondition {
 /// annotations when the controller writes them, which must not depend on a webhook that may be down.
 fn changes_only() -> MatchCondition {
     let keys = GUARDED.map(|key| format!("'{key}'")).join(", ");
+    let changed =
+        |key: &str| format!("object.metadata.?annotations[?{key}] != oldObject.metadata.?annotations[?{key}]");
     MatchCondition {
         name: "changes-only".to_owned(),
         expression: format!(
-            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && (object.spec != oldObject.spec || \
-             request.userInfo.username != '{}' && \
-             [{keys}].exists(key, object.metadata.?annotations[?key] != oldObject.metadata.?annotations[?key]))",
-            manifest::user(meta::CONTROLLER)
+            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && (object.spec != oldObject.spec || {} || \
+             request.userInfo.username != '{}' && [{keys}].exists(key, {}))",
+            changed(&format!("'{}'", meta::REQUESTER)),
+            manifest::user(meta::CONTROLLER),
+            changed("key"),
         ),
     }
 }

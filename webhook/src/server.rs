@@ -15,11 +15,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, debug, error, field::Empty, info, info_span, warn};
 
 use crate::{
+    claim,
     cluster::{Cluster, Undecidable},
     judge,
-    manifests::{MUTATE_PATH, VALIDATE_PATH},
+    manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, TRANSFER_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
     review::{Answer, Operation, Reply, Request, Review},
+    transfer,
 };
 
 /// Two objects of the 3 MiB that an API server takes, and what is around them.
@@ -42,6 +44,9 @@ pub fn router(admission: Admission) -> Router {
     let routes = Router::new()
         .route(MUTATE_PATH, post(mutate))
         .route(VALIDATE_PATH, post(validate))
+        .route(MUTATE_CLAIM_PATH, post(mutate_claim))
+        .route(VALIDATE_CLAIM_PATH, post(validate_claim))
+        .route(TRANSFER_PATH, post(validate_transfer))
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(admission);
     panics_caught(routes, metrics)
@@ -64,6 +69,27 @@ async fn mutate(State(admission): State<Admission>, body: Bytes) -> Response {
 async fn validate(State(admission): State<Admission>, body: Bytes) -> Response {
     answer(&admission, VALIDATE_PATH, &body, async |request: &Request| {
         judge::validate(request, &admission.cluster, &admission.controller).await
+    })
+    .await
+}
+
+async fn mutate_claim(State(admission): State<Admission>, body: Bytes) -> Response {
+    answer(&admission, MUTATE_CLAIM_PATH, &body, async |request: &Request| {
+        claim::mutate(request, &admission.cluster, &admission.controller)
+    })
+    .await
+}
+
+async fn validate_claim(State(admission): State<Admission>, body: Bytes) -> Response {
+    answer(&admission, VALIDATE_CLAIM_PATH, &body, async |request: &Request| {
+        claim::validate(request, &admission.cluster, &admission.controller).await
+    })
+    .await
+}
+
+async fn validate_transfer(State(admission): State<Admission>, body: Bytes) -> Response {
+    answer(&admission, TRANSFER_PATH, &body, async |request: &Request| {
+        transfer::validate(request, &admission.cluster).await
     })
     .await
 }

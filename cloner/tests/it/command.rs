@@ -2,9 +2,10 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use common::mover::{Outcome, Progress};
@@ -38,6 +39,30 @@ fn progress_on_standard_output_and_the_outcome_in_the_log() {
     let lines: Vec<Progress> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.first(), Some(&Progress { done: 0, total: 8 << 20 }));
     assert_eq!(lines.last(), Some(&Progress { done: 8 << 20, total: 8 << 20 }));
+}
+
+#[test]
+fn a_killed_one_is_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    let (volume, device, back) = (dir.path().join("volume"), dir.path().join("device"), dir.path().join("back"));
+    let disk = noise(1, 64 << 20);
+    fs::create_dir(&volume).unwrap();
+    fs::write(&device, &disk).unwrap();
+    fs::write(&back, noise(2, 65 << 20)).unwrap();
+    for (source, target) in [(&device, &volume), (&volume, &back)] {
+        let mut killed = cloner(source, target, &log).stdout(Stdio::piped()).spawn().unwrap();
+        // It has begun.
+        let mut line = String::new();
+        BufReader::new(killed.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let output = cloner(source, target, &log).output().unwrap();
+        assert!(matches!(ended(&output, &log), Outcome::Copied { .. }));
+    }
+    assert!(fs::read(volume.join("disk.img")).unwrap() == disk);
+    let back = fs::read(&back).unwrap();
+    assert!(back[..disk.len()] == disk && back[disk.len()..].iter().all(|byte| *byte == 0));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use common::mover::Outcome;
+use common::mover::{ContentType, Outcome};
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -125,7 +125,7 @@ fn killed_anywhere_and_started_again() {
     while !killed_after(steps, &source, &target) {
         steps += 1;
     }
-    assert!(steps > 5, "{steps} steps only");
+    assert!(steps > 3, "{steps} steps only");
     assert!(fs::read(&source).unwrap() == fs::read(&target).unwrap());
 }
 
@@ -142,8 +142,9 @@ fn a_source_that_changes_is_noticed(#[case] change: fn(&fs::File)) {
     let outcome = cloner::copy(
         &source,
         &target,
+        ContentType::Kubevirt,
         &mut Meddler(|progress: common::mover::Progress| {
-            if progress.done == 1 << 20 {
+            if progress.done > 0 {
                 change(&file);
             }
         }),
@@ -157,9 +158,7 @@ fn kinds_that_do_not_fit_are_never_copied() {
     let file = dir.path().join("file");
     fs::write(&file, "x").unwrap();
     for (source, target, what) in [
-        (file.as_path(), dir.path(), "one kind"),
-        (dir.path(), file.as_path(), "one kind"),
-        (Path::new("/dev/null"), file.as_path(), "one kind"),
+        (Path::new("/dev/null"), file.as_path(), "neither"),
         (file.as_path(), file.as_path(), "same file"),
         (dir.path(), dir.path(), "same directory"),
         (&dir.path().join("absent"), file.as_path(), "absent"),

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "clippy takes only the test functions themselves for tests")]
 
 mod command;
+mod conversions;
 mod devices;
 mod files;
+mod rights;
 mod support;
 mod trees;

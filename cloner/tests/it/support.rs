@@ -13,7 +13,7 @@ use std::{
 };
 
 use cloner::Observer;
-use common::mover::{Outcome, Progress};
+use common::mover::{ContentType, Outcome, Progress};
 use tempfile::TempDir;
 
 /// Notes everything, and checks what holds for every copy.
@@ -52,9 +52,9 @@ impl<F: FnMut(Progress)> Observer for Meddler<F> {
 #[track_caller]
 pub fn copied(source: &Path, target: &Path) -> (u64, u64, String) {
     let mut notes = Notes::default();
-    match cloner::copy(source, target, &mut notes) {
-        Outcome::Copied { total, written, digest } => {
-            assert!(notes.lost.is_empty(), "{:?}", notes.lost);
+    match cloner::copy(source, target, ContentType::Kubevirt, &mut notes) {
+        Outcome::Copied { total, written, digest, notes: said } => {
+            assert!(notes.lost.is_empty() && said.is_empty(), "{:?} {said:?}", notes.lost);
             assert_eq!(notes.progress.last(), Some(&Progress { done: total, total }));
             (total, written, digest)
         }
@@ -63,7 +63,7 @@ pub fn copied(source: &Path, target: &Path) -> (u64, u64, String) {
 }
 
 pub fn outcome(source: &Path, target: &Path) -> Outcome {
-    cloner::copy(source, target, &mut Notes::default())
+    cloner::copy(source, target, ContentType::Kubevirt, &mut Notes::default())
 }
 
 /// Copies until the `steps`th sign of progress, and leaves everything as it lies there, as a killed process does.
@@ -77,7 +77,7 @@ pub fn killed_after(steps: usize, source: &Path, target: &Path) -> bool {
             resume_unwind(Box::new(Killed));
         }
     });
-    match catch_unwind(AssertUnwindSafe(|| cloner::copy(source, target, &mut observer))) {
+    match catch_unwind(AssertUnwindSafe(|| cloner::copy(source, target, ContentType::Kubevirt, &mut observer))) {
         Ok(outcome) => {
             assert!(matches!(outcome, Outcome::Copied { .. }), "{outcome:?}");
             true

@@ -2,7 +2,10 @@
 
 use crate::{
     api::CloneStrategy,
-    clone::{ChosenBy, Decision, Facts, Undecided, request::Request},
+    clone::{
+        ChosenBy, Decision, Facts, Undecided,
+        request::{Request, SourceKind},
+    },
 };
 
 /// One line each: what will be done, why not something cheaper, what is waited for.
@@ -11,12 +14,16 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
     match decision {
         Decision::Rejected(_) => {}
         Decision::Undecided(Undecided::SourceMissing) => lines.push(format!(
-            "smartclone: the source PersistentVolumeClaim {} does not exist yet; the strategy is decided when it appears",
+            "smartclone: the source {} does not exist yet; the strategy is decided when it appears",
             request.source
         )),
-        Decision::Undecided(Undecided::SourceNotBound) => lines.push(format!(
-            "smartclone: the source PersistentVolumeClaim {} has no volume yet; the strategy is decided when it has",
-            request.source
+        Decision::Undecided(Undecided::SourceNotReady { .. }) => lines.push(format!(
+            "smartclone: the source {} {}; the strategy is decided then",
+            request.source,
+            match request.source.kind {
+                SourceKind::Claim => "has no volume yet",
+                SourceKind::Snapshot => "is not ready to be restored yet",
+            }
         )),
         Decision::Undecided(Undecided::Unknown(why)) => {
             lines.push(format!("smartclone: the strategy could not be decided yet: {why}"));
@@ -26,8 +33,14 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
                 lines.push(format!("smartclone: {reason}"));
             }
             let how = match chosen.strategy {
+                CloneStrategy::Snapshot if request.source.kind == SourceKind::Snapshot => {
+                    "by restoring the snapshot".to_owned()
+                }
                 CloneStrategy::Snapshot => {
-                    format!("by snapshot, with VolumeSnapshotClass {:?}", chosen.snapshot_class.as_deref().unwrap_or_default())
+                    format!(
+                        "by snapshot, with VolumeSnapshotClass {:?}",
+                        chosen.snapshot_class.as_deref().unwrap_or_default()
+                    )
                 }
                 CloneStrategy::CsiClone => "by a clone of the storage driver".to_owned(),
                 CloneStrategy::Copy => {
@@ -41,7 +54,8 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
             };
             lines.push(format!("smartclone: cloned {how}{by}"));
             if chosen.sizes.finally > request.size.unwrap_or(chosen.sizes.finally) {
-                lines.push(format!("smartclone: the clone gets {}, which is what the source has", chosen.sizes.finally));
+                lines
+                    .push(format!("smartclone: the clone gets {}, which is what the source has", chosen.sizes.finally));
             }
             if facts.target_class.present().is_some_and(|class| {
                 class.strategy.as_deref().is_some_and(|text| text.parse::<CloneStrategy>().is_err())

@@ -1,18 +1,22 @@
 //! What the webhook answers: pure functions from object, facts and decision to annotations, warnings and mistakes.
 
+pub mod claim;
 mod explain;
+mod namesake;
+pub mod stamp;
 mod update;
 
 use std::collections::BTreeMap;
 
 pub use explain::warnings;
+pub use namesake::{Namesake, namesake};
 pub use update::changes;
 
 use crate::{
     api::DataVolume,
     clone::{
-        Decision, Facts, decide,
-        request::{Parsed, Request, annotation_path},
+        Decision, Facts, History, decide,
+        request::{ObjectName, Parsed, Request, SourceKind, SourceName, annotation_path},
         step::pin,
     },
     field::FieldError,
@@ -37,29 +41,83 @@ pub enum Verdict {
 
 /// Judges a new DataVolume that parsed to `request`.
 pub fn judge(request: &Request, facts: &Facts) -> Verdict {
-    let decision = decide(request, None, facts);
+    let decision = decide(request, &History::default(), facts);
     let warnings = warnings(request, &decision, facts);
     match decision {
         Decision::Rejected(errors) => Verdict::Denied(errors),
-        Decision::Chosen(chosen) => Verdict::Admitted { annotations: pin(&chosen), warnings },
-        // The wish stays; a decision that hasn't been made, and the reason for it, don't.
-        Decision::Undecided(_) => Verdict::Admitted {
-            annotations: BTreeMap::from([
-                (meta::CLONE_TYPE, request.wish.map(|wish| wish.to_string())),
-                (meta::CLONE_FALLBACK_REASON, None),
-                (meta::PLAN, None),
-            ]),
-            warnings,
-        },
+        Decision::Chosen(chosen) => Verdict::Admitted { annotations: pin(request, &chosen, &[]), warnings },
+        Decision::Undecided(_) => undecided(request, warnings),
     }
 }
 
-/// The request in a DataVolume, or the final word about it.
-pub fn parse(volume: &DataVolume) -> Result<Box<Request>, Verdict> {
-    match Request::parse(volume) {
+/// Admits a DataVolume whose DataSource can't be followed yet, and tells why.
+pub fn not_followed(request: &Request, why: &str) -> Verdict {
+    let line = format!("smartclone: spec.sourceRef: {why}; the strategy is decided when it leads to a source");
+    undecided(request, vec![line])
+}
+
+/// Admits a DataVolume whose claim is filled already. Nothing is copied, so the source doesn't matter.
+pub fn taken_over(request: &Request) -> Verdict {
+    let line = format!(
+        "smartclone: PersistentVolumeClaim {} is taken over as it is; nothing is cloned, and nothing was checked",
+        request.target
+    );
+    undecided(request, vec![line])
+}
+
+/// The wish stays; a decision that hasn't been made, and the reason for it, don't.
+fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
+    let annotations = BTreeMap::from([
+        (meta::CLONE_TYPE, request.wish.map(|wish| wish.to_string())),
+        (meta::CLONE_FALLBACK_REASON, None),
+        (meta::PLAN, None),
+    ]);
+    Verdict::Admitted { annotations, warnings }
+}
+
+/// What a new DataVolume asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asked {
+    /// A clone.
+    Clone(Box<Request>),
+    /// A clone of what the DataSource of this name stands for: see [`resolved`]. The request is right but for its source.
+    Reference(ObjectName, Box<Request>),
+}
+
+/// What a new DataVolume asks for, or the final word about it. What somebody says that its DataSource stands for is not believed:
+/// only we write that, and nothing of ours is on a new object.
+pub fn parse(volume: &DataVolume) -> Result<Asked, Verdict> {
+    let mut unnoted = volume.clone();
+    if let Some(annotations) = &mut unnoted.metadata.annotations {
+        annotations.remove(meta::PLAN);
+    }
+    let Parsed::Reference(name) = Request::parse(&unnoted) else {
+        return request(Request::parse(volume)).map(Asked::Clone);
+    };
+    // A kind that no rule about claims forbids.
+    let stand_in = SourceName { kind: SourceKind::Snapshot, object: name.clone() };
+    resolved(volume, stand_in).map(|request| Asked::Reference(name, request))
+}
+
+/// The request in a DataVolume whose DataSource stands for `source`, or the final word about it.
+pub fn resolved(volume: &DataVolume, source: SourceName) -> Result<Box<Request>, Verdict> {
+    request(Request::resolved(volume, source))
+}
+
+fn request(parsed: Parsed) -> Result<Box<Request>, Verdict> {
+    match parsed {
         Parsed::Clone(request) => Ok(request),
         Parsed::Wrong(errors) => Err(Verdict::Denied(errors)),
-        Parsed::NotAClone => Err(Verdict::Untouched),
+        Parsed::NotAClone | Parsed::Reference(_) => Err(Verdict::Untouched),
+    }
+}
+
+/// The field that says what is cloned, for a denial on account of the source's namespace.
+pub fn namespace_path(request: &Request) -> &'static str {
+    match request.source.kind {
+        _ if request.by_reference => "spec.sourceRef",
+        SourceKind::Claim => "spec.source.pvc.namespace",
+        SourceKind::Snapshot => "spec.source.snapshot.namespace",
     }
 }
 

@@ -1,5 +1,6 @@
 //! What may change after creation.
 
+use super::stamp;
 use crate::{
     api::{DataVolume, DataVolumeSpec},
     clone::request::annotation_path,
@@ -12,6 +13,7 @@ use crate::{
 const DECIDED: [&str; 3] = [meta::CLONE_TYPE, meta::CLONE_FALLBACK_REASON, meta::PLAN];
 
 /// The mistakes in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account.
+/// Who asked for the clone, nobody changes.
 pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<FieldError> {
     if new.metadata.deletion_timestamp.is_some() {
         return Vec::new();
@@ -23,6 +25,7 @@ pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<F
             "a DataVolume can't be changed once it is created; delete it and create another one",
         ));
     }
+    errors.extend(stamp::changed(&old.metadata, &new.metadata));
     if !by_controller {
         let annotation =
             |volume: &DataVolume, key: &str| volume.metadata.annotations.as_ref().and_then(|a| a.get(key)).cloned();

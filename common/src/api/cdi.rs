@@ -61,8 +61,20 @@ pub struct CdiSpec {
     pub customize_components: Option<CustomizeComponents>,
 }
 
-/// Settings of sizes, pods and transfers.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+/// Settings of sizes, pods and transfers: in the CDI object, and in the object `config` of the kind CDIConfig.
+#[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "cdi.kubevirt.io",
+    version = "v1beta1",
+    kind = "CDIConfig",
+    root = "CdiConfig",
+    plural = "cdiconfigs",
+    status = "CdiConfigStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Settings of sizes, pods and transfers, and what follows from them. One object, named config.",
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiConfigSpec {
     /// The address of the upload proxy.
@@ -107,6 +119,31 @@ pub struct CdiConfigSpec {
     /// How much is logged; more is more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_verbosity: Option<i32>,
+}
+
+/// What holds, all settings considered.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CdiConfigStatus {
+    /// The part of a volume that a file system needs for itself, in general and for every StorageClass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem_overhead: Option<FilesystemOverhead>,
+    /// What pods that move data may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_pod_resource_requirements: Option<ResourceRequirements>,
+    /// Whether all space is allocated in advance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preallocation: Option<bool>,
+    /// The StorageClass of scratch space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch_space_storage_class: Option<String>,
+    /// Secrets for pulling images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// The address of the upload proxy.
+    #[serde(default, rename = "uploadProxyURL", skip_serializing_if = "Option::is_none")]
+    pub upload_proxy_url: Option<String>,
 }
 
 /// The part of a volume that a file system needs for itself, between 0 and 1 with up to three decimals, such as 0.055.

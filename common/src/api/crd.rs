@@ -5,14 +5,24 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use super::{Cdi, DataVolume, StorageProfile};
+use super::{Cdi, CdiConfig, DataSource, DataVolume, ObjectTransfer, StorageProfile, VolumeCloneSource};
 
 /// What Kubernetes accepts as a quantity.
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Every definition, ready to be applied.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    [DataVolume::crd(), Cdi::crd(), StorageProfile::crd()].map(finished).into()
+    [
+        DataVolume::crd(),
+        DataSource::crd(),
+        VolumeCloneSource::crd(),
+        ObjectTransfer::crd(),
+        StorageProfile::crd(),
+        Cdi::crd(),
+        CdiConfig::crd(),
+    ]
+    .map(finished)
+    .into()
 }
 
 /// Completes what the derive can't know.

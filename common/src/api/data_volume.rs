@@ -403,6 +403,10 @@ pub struct CloneStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub attempts: Vec<Attempt>,
+    /// What of the source a copy could not keep, such as the owners of files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub notes: Vec<String>,
 }
 
 /// What has to happen elsewhere before the next step.

@@ -6,21 +6,27 @@
 mod cdi;
 mod condition;
 mod crd;
+mod data_source;
 mod data_volume;
+mod object_transfer;
 mod phase;
 mod rules;
 pub mod snapshot;
 mod storage_profile;
 mod strategy;
+mod volume_clone_source;
 mod words;
 
 pub use cdi::*;
 pub use condition::Condition;
 pub use crd::definitions;
+pub use data_source::*;
 pub use data_volume::*;
+pub use object_transfer::*;
 pub use phase::Phase;
 pub use storage_profile::*;
 pub use strategy::CloneStrategy;
+pub use volume_clone_source::*;
 pub use words::UnknownWord;
 
 /// The API group of everything but the snapshots.

@@ -111,6 +111,26 @@ pub(super) fn source(schema: &mut Schema) {
     );
 }
 
+/// Rules of an ObjectTransfer's spec.
+pub(super) fn object_transfer(schema: &mut Schema) {
+    let elsewhere = |field: &str| {
+        format!("(has(self.target.{field}) && self.target.{field} != '' && self.target.{field} != self.source.{field})")
+    };
+    add(
+        schema,
+        Rule::new(format!("{} || {}", elsewhere("namespace"), elsewhere("name")))
+            .message("say where it goes: another namespace, another name, or both")
+            .reason(Reason::FieldValueRequired)
+            .field_path(".target"),
+    );
+    add(
+        schema,
+        Rule::new("self == oldSelf")
+            .message("spec can't be changed once the ObjectTransfer exists; delete it and create another one")
+            .reason(Reason::FieldValueForbidden),
+    );
+}
+
 /// Rules of a StorageProfile's claim properties.
 pub(super) fn claim_property_set(schema: &mut Schema) {
     add(

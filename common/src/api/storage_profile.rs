@@ -1,5 +1,6 @@
 //! What an admin says, and what is known, about one StorageClass.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -78,4 +79,55 @@ pub struct StorageProfileStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// What is known of the driver and where from; CDI has no word for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub capabilities: Vec<Capability>,
+    /// What the driver has refused for clones into this class: not asked for again before `until`. CDI has no word for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub refusals: Vec<Refusal>,
+}
+
+/// One thing that is known of a driver.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Capability {
+    /// What it is about, such as `restoreSize`.
+    pub name: String,
+    /// What holds.
+    pub value: String,
+    /// Who says so: `BuiltIn`, `StorageClass`, `StorageProfile`, `Learned`, `Default`.
+    pub provenance: String,
+}
+
+/// A strategy that the driver has refused in a way that waiting doesn't cure.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// The strategy.
+    #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub strategy: Option<CloneStrategy>,
+    /// The StorageClass of the sources for which it was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_class: Option<String>,
+    /// The driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// One word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The driver's words, without secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How often in a row.
+    #[serde(default)]
+    pub count: u32,
+    /// When it was refused last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Time>,
+    /// From when on one clone at a time may try again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Time>,
 }

@@ -2,16 +2,19 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
-use crate::{api::snapshot::VolumeSnapshot, quantity::Bytes};
+use crate::{api::snapshot::VolumeSnapshot, quantity::Bytes, transfer::ClaimIdentity};
 
 /// The kinds that we delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A temporary VolumeSnapshot.
     VolumeSnapshot,
-    /// A data mover.
+    /// A temporary claim; or a clone's claim that was made for a strategy which was given up.
+    PersistentVolumeClaim,
+    /// A data mover, or a pod that makes a volume appear.
     Pod,
 }
 
@@ -20,6 +23,7 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::VolumeSnapshot => "VolumeSnapshot",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
             Self::Pod => "Pod",
         }
     }
@@ -28,7 +32,9 @@ impl Kind {
 /// Exactly this object, not another one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exact {
-    /// Its name, in the DataVolume's namespace.
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its name.
     pub name: String,
     /// Its identity.
     pub uid: String,
@@ -39,12 +45,15 @@ pub struct Exact {
 /// One write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Write the decision on the DataVolume; `None` removes a key. Only if the DataVolume is as it was seen.
+    /// Write the decision on the DataVolume (or on the claim that is filled without one); `None` removes a key. Only if it is as it was
+    /// seen.
     Pin(BTreeMap<&'static str, Option<String>>),
-    /// Its name is made of a UID: an existing one is ours or an error.
+    /// Its name is made of a UID: an existing one is ours or an error. Its members are written in it.
     CreateSnapshot(Box<VolumeSnapshot>),
-    /// It is named like the DataVolume: an existing one is ours or an error.
+    /// It is named like the DataVolume, or its name is made of a UID: an existing one is ours or an error.
     CreateClaim(Box<PersistentVolumeClaim>),
+    /// Take over a claim that is already filled: the DataVolume becomes its owner.
+    Adopt(Exact),
     /// Ask for more; a claim can't shrink, so a repetition is harmless.
     GrowClaim {
         /// The claim.
@@ -59,8 +68,26 @@ pub enum Action {
         /// BLAKE3 of the content.
         digest: String,
     },
-    /// Start the data mover.
-    CreateMover(Box<Pod>),
+    /// Start a pod: the data mover, or one that makes a volume appear.
+    CreatePod(Box<Pod>),
+    /// The volume's claimRef is replaced, never cleared.
+    HandOver {
+        /// The PersistentVolume.
+        volume: Exact,
+        /// The claim that has it.
+        from: ClaimIdentity,
+        /// The claim that gets it.
+        to: ClaimIdentity,
+        /// When; written on it.
+        at: Timestamp,
+    },
+    /// Touch a claim, so that Kubernetes looks at it again.
+    Nudge {
+        /// The claim.
+        claim: Exact,
+        /// When; written on it.
+        at: Timestamp,
+    },
     /// Remove something that is ours.
     Delete {
         /// The kind.
@@ -77,12 +104,26 @@ impl Action {
             Self::Pin(_) => "pin",
             Self::CreateSnapshot(_) => "create_snapshot",
             Self::CreateClaim(_) => "create_claim",
+            Self::Adopt(_) => "adopt_claim",
             Self::GrowClaim { .. } => "grow_claim",
             Self::MarkCopied { .. } => "mark_copied",
-            Self::CreateMover(_) => "create_mover",
+            Self::CreatePod(_) => "create_pod",
+            Self::HandOver { .. } => "hand_over",
+            Self::Nudge { .. } => "nudge",
             Self::Delete { kind: Kind::VolumeSnapshot, .. } => "delete_snapshot",
-            Self::Delete { kind: Kind::Pod, .. } => "delete_mover",
+            Self::Delete { kind: Kind::PersistentVolumeClaim, .. } => "delete_claim",
+            Self::Delete { kind: Kind::Pod, .. } => "delete_pod",
         }
+    }
+
+    /// What is reported counts on it.
+    pub fn comes_first(&self) -> bool {
+        matches!(self, Self::Adopt(_))
+    }
+
+    /// It can't be undone; a pass does one such thing at most, since a crash may fall between two.
+    pub fn irreversible(&self) -> bool {
+        matches!(self, Self::GrowClaim { .. } | Self::HandOver { .. } | Self::Delete { .. })
     }
 }
 

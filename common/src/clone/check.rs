@@ -6,10 +6,11 @@ use thiserror::Error;
 
 use super::{
     action::{Action, Exact, Kind},
+    group::read_members,
     plan::{Observed, Plan},
-    request::ObjectName,
+    request::{SourceKind, SourceName},
 };
-use crate::{api::Phase, quantity::Bytes};
+use crate::{api::Phase, meta, quantity::Bytes};
 
 /// A plan that must not be carried out; always a mistake of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,7 +25,7 @@ pub enum Violation {
     },
     /// The source would be written to.
     #[error("would write to the source {0}")]
-    TouchesSource(ObjectName),
+    TouchesSource(SourceName),
     /// Two actions that can't be undone in one pass: a crash may fall between them.
     #[error("more than one irreversible action in one pass")]
     TwoIrreversible,
@@ -39,7 +40,10 @@ pub enum Violation {
     /// Success without a complete, bound clone.
     #[error("would report success without a complete clone")]
     PrematureSuccess,
-    /// Something would be made that Kubernetes doesn't remove with the DataVolume.
+    /// A claim would be deleted whose volume nobody else has for sure.
+    #[error("would delete {0:?}, and the data with it")]
+    LosesData(String),
+    /// Something would be made that nobody removes with the DataVolume.
     #[error("would create {0:?} without an owner")]
     Unowned(String),
     /// Something would be made or changed for a DataVolume that is being deleted.
@@ -53,61 +57,114 @@ pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
     if seen.volume.deleting && !plan.actions.is_empty() {
         found.push(Violation::ActsOnDeleting);
     }
-    if plan.actions.iter().filter(|a| irreversible(a)).count() > 1 {
+    if plan.actions.iter().filter(|action| action.irreversible()).count() > 1 {
         found.push(Violation::TwoIrreversible);
     }
     for action in &plan.actions {
         found.extend(violation(seen, action));
     }
-    if plan.phase == Phase::Succeeded && !complete(seen) {
+    // Once it is said it stays so, whatever becomes of the claim, or is seen of it.
+    if plan.phase == Phase::Succeeded && seen.volume.status.phase != Phase::Succeeded && !complete(seen) {
         found.push(Violation::PrematureSuccess);
     }
     found
 }
 
-fn irreversible(action: &Action) -> bool {
-    matches!(action, Action::GrowClaim { .. } | Action::Delete { .. })
-}
-
 fn complete(seen: &Observed) -> bool {
-    seen.claim.present().is_some_and(|c| c.ours && !c.deleting && c.phase == "Bound")
+    seen.claim.present().is_some_and(|claim| {
+        let taken_over = seen.volume.takes_over(claim);
+        (claim.ours || taken_over) && !claim.deleting && claim.phase == "Bound"
+    })
 }
 
 fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
     let not_ours = |what: &Exact| Violation::NotOurs { verb: action.verb(), name: what.name.clone() };
-    let our_claim = |what: &Exact| seen.claim.present().is_some_and(|c| c.ours && c.exact == *what);
-    let source = seen.request().map(|r| &r.source);
+    let claims = [&seen.claim, &seen.temporary, &seen.restored];
+    let our_claim =
+        |what: &Exact| claims.iter().any(|claim| claim.present().is_some_and(|c| c.ours && c.exact == *what));
+    let source = seen.request().map(|request| &request.source);
+    let is_source = |what: &Exact| {
+        source.filter(|source| {
+            source.kind == SourceKind::Claim
+                && source.object.name == what.name
+                && source.object.namespace == what.namespace
+        })
+    };
     match action {
         Action::Pin(_) => None,
-        Action::CreateSnapshot(snapshot) => unowned(seen, &snapshot.metadata),
-        Action::CreateMover(pod) => unowned(seen, &pod.metadata),
+        Action::CreateSnapshot(snapshot) => {
+            let member = |text: &String| read_members(text).is_some_and(|all| all.contains_key(&seen.volume.uid));
+            let listed = snapshot.metadata.annotations.as_ref().and_then(|a| a.get(meta::MEMBERS)).is_some_and(member);
+            (!listed).then(|| Violation::Unowned(snapshot.metadata.name.clone().unwrap_or_default()))
+        }
+        Action::CreatePod(pod) => unowned(seen, &pod.metadata),
         Action::CreateClaim(claim) => {
             let size = claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
             let asked = size.and_then(|r| r.get("storage")).and_then(|q| Bytes::of(q).ok()).unwrap_or_default();
             let least = seen.facts.source.present().and_then(|s| s.capacity).unwrap_or_default();
-            if asked < least {
+            let mode = claim.spec.as_ref().and_then(|s| s.volume_mode.as_deref()?.parse().ok());
+            let converted = seen.facts.source.present().is_some_and(|source| source.mode != mode);
+            if asked < least && !converted {
                 return Some(Violation::Shrinks { asked, least });
             }
             unowned(seen, &claim.metadata)
         }
-        Action::GrowClaim { claim, .. } | Action::MarkCopied { claim, .. } => {
-            if let Some(source) = source.filter(|s| s.name == claim.name && s.namespace == seen.volume.namespace) {
+        Action::Adopt(claim) => {
+            let there = seen.claim.present().is_some_and(|c| !c.controlled && c.exact == *claim);
+            (!there).then(|| not_ours(claim))
+        }
+        Action::GrowClaim { claim, .. } | Action::MarkCopied { claim, .. } | Action::Nudge { claim, .. } => {
+            if let Some(source) = is_source(claim) {
                 return Some(Violation::TouchesSource(source.clone()));
             }
             (!our_claim(claim)).then(|| not_ours(claim))
         }
+        Action::HandOver { volume, from, to, .. } => {
+            let temporary = seen.temporary.present().is_some_and(|c| c.ours && c.exact.uid == from.uid);
+            let target = seen.claim.present().is_some_and(|c| c.ours && c.exact.uid == to.uid);
+            (!temporary || !target).then(|| not_ours(volume))
+        }
         Action::Delete { kind, what } => {
+            if let Some(source) = is_source(what).filter(|_| *kind == Kind::PersistentVolumeClaim) {
+                return Some(Violation::TouchesSource(source.clone()));
+            }
             let ours = match kind {
-                Kind::VolumeSnapshot => seen.snapshot.present().is_some_and(|s| s.ours && s.exact == *what),
-                Kind::Pod => seen.mover.present().is_some_and(|m| m.ours && m.exact == *what),
+                // Shared ones are removed elsewhere, when nobody needs them.
+                Kind::VolumeSnapshot => false,
+                Kind::PersistentVolumeClaim => our_claim(what),
+                Kind::Pod => {
+                    let pods = [&seen.mover, &seen.consumer];
+                    pods.iter().any(|pod| pod.present().is_some_and(|m| m.ours && m.exact == *what))
+                }
             };
+            if ours && *kind == Kind::PersistentVolumeClaim && loses_data(seen, what) {
+                return Some(Violation::LosesData(what.name.clone()));
+            }
             (!ours).then(|| not_ours(what))
         }
     }
 }
 
+/// A temporary claim may go when its volume names another claim, or when it was given up; a clone's claim only before it was filled.
+fn loses_data(seen: &Observed, what: &Exact) -> bool {
+    let temporary = seen.temporary.present().is_some_and(|claim| claim.exact == *what);
+    if temporary {
+        // The hand-over is under way, and Kubernetes hasn't bound the clone's claim: only then does it have the volume for sure.
+        let handed = seen.transfer.volume.present().and_then(|volume| volume.claim_ref.as_ref());
+        let target = seen.claim.present();
+        return handed.is_some_and(|owner| target.is_some_and(|claim| owner.uid == claim.exact.uid))
+            && target.is_some_and(|claim| claim.phase != "Bound");
+    }
+    seen.claim.present().is_some_and(|claim| claim.exact == *what && claim.phase == "Bound")
+}
+
+/// Whether Kubernetes, or we, can tell for whom it was made when that one is gone.
 fn unowned(seen: &Observed, meta: &ObjectMeta) -> Option<Violation> {
-    let owned = meta.owner_references.iter().flatten().any(|o| o.uid == seen.volume.uid && o.controller == Some(true));
+    let uid = &seen.volume.uid;
+    let owned = meta.owner_references.iter().flatten().any(|o| o.uid == *uid && o.controller == Some(true));
+    let labelled = meta.labels.as_ref().and_then(|l| l.get(meta::OWNED_BY_UID)).is_some_and(|owner| owner == uid);
     let here = meta.namespace.as_deref() == Some(&seen.volume.namespace);
-    (!owned || !here).then(|| Violation::Unowned(meta.name.clone().unwrap_or_default()))
+    let beside_source = seen.request().is_some_and(|r| meta.namespace.as_deref() == Some(&r.source.object.namespace));
+    let found = if here { owned } else { labelled && beside_source };
+    (!found).then(|| Violation::Unowned(meta.name.clone().unwrap_or_default()))
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     facts::{Class, Facts, Source},
-    request::{Form, Request, VolumeMode, annotation_path},
+    request::{ContentType, Form, MadeFor, Request, SourceKind, VolumeMode, annotation_path},
     rules::{
         class::{self, Mismatch},
         driver::RestoreRule,
@@ -14,7 +14,14 @@ use super::{
         snapshot_class::{self, NamedBy},
     },
 };
-use crate::{api::CloneStrategy, field::FieldError, lookup::Lookup, meta};
+use crate::{
+    api::{ClaimPropertySet, CloneStrategy},
+    cdi_config::{required, usable},
+    field::FieldError,
+    lookup::Lookup,
+    meta,
+    quantity::Bytes,
+};
 
 /// What is to be done with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub enum Decision {
 pub struct Chosen {
     /// How.
     pub strategy: CloneStrategy,
+    /// By which way the content comes to the claim.
+    pub route: Route,
     /// Who wanted it so.
     pub by: ChosenBy,
     /// Why it isn't what was wanted first.
@@ -40,8 +49,16 @@ pub struct Chosen {
     pub verdicts: Vec<Verdict>,
     /// The identity of the source that this was decided for.
     pub source_uid: String,
+    /// The StorageClass of the source; empty where it has none.
+    pub source_class: String,
+    /// The StorageClass with which a source snapshot is restored to be copied from.
+    pub restore_class: Option<String>,
+    /// The driver of the clone's class.
+    pub driver: String,
     /// The StorageClass of the clone.
     pub class: String,
+    /// The volume mode of the source.
+    pub source_mode: VolumeMode,
     /// The volume mode of the clone.
     pub mode: VolumeMode,
     /// The access modes of the clone.
@@ -50,15 +67,28 @@ pub struct Chosen {
     pub sizes: SizePlan,
     /// The VolumeSnapshotClass, for the strategy `snapshot`.
     pub snapshot_class: Option<String>,
-    /// The clone's volume is provisioned when a pod wants it (`WaitForFirstConsumer`).
+    /// What the source has.
+    pub source_size: Bytes,
+    /// The clone's volume is made when a pod wants it (`WaitForFirstConsumer`).
     pub waits_for_consumer: bool,
+    /// The class is of that kind, whether or not the requester wants to wait.
+    pub binds_late: bool,
     resize: Resize,
+}
+
+/// How the content comes to the claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// The claim names its data source, and the driver fills it.
+    Direct,
+    /// A temporary claim beside the source is filled; then its volume is handed over.
+    Transfer,
 }
 
 /// What the sizes depend on; kept to compute them once more when the driver has told the snapshot's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Resize {
-    request: Option<crate::quantity::Bytes>,
+    request: Option<Bytes>,
     source: SourceSize,
     rule: RestoreRule,
     expands: bool,
@@ -66,7 +96,7 @@ struct Resize {
 
 impl Chosen {
     /// The sizes with what the driver says a restore of the snapshot needs.
-    pub fn sizes_for(&self, restore_size: Option<crate::quantity::Bytes>) -> Result<SizePlan, SizeError> {
+    pub fn sizes_for(&self, restore_size: Option<Bytes>) -> Result<SizePlan, SizeError> {
         let Resize { request, source, rule, expands } = self.resize;
         size(request, SourceSize { restore_size, ..source }, rule, expands)
     }
@@ -85,6 +115,8 @@ pub enum ChosenBy {
     Profile,
     /// The annotation `cdi.kubevirt.io/clone-strategy` of the StorageClass.
     StorageClass,
+    /// What is known of the driver, as the StorageProfile's status shows.
+    Record,
     /// Nobody's: the cheapest that most drivers can.
     Default,
 }
@@ -97,6 +129,7 @@ impl fmt::Display for ChosenBy {
             Self::Override => "cloneStrategyOverride of the CDI object",
             Self::Profile => "the StorageProfile",
             Self::StorageClass => "the StorageClass",
+            Self::Record => "what is known of the driver",
             Self::Default => "default",
         })
     }
@@ -107,8 +140,11 @@ impl fmt::Display for ChosenBy {
 pub enum Undecided {
     /// The source doesn't exist.
     SourceMissing,
-    /// The source exists and has no volume.
-    SourceNotBound,
+    /// The source exists and has no volume yet; a snapshot can't be restored yet.
+    SourceNotReady {
+        /// What the driver complains about.
+        driver_says: Option<String>,
+    },
     /// Something could not be read.
     Unknown(String),
 }
@@ -144,6 +180,23 @@ pub struct Reason {
     pub cure: String,
 }
 
+/// The driver said no while it was asked to clone.
+const DRIVER_REFUSED: &str = "DriverRefused";
+/// The driver had not done it when the time was over.
+const DRIVER_TOO_SLOW: &str = "DriverTooSlow";
+
+impl Reason {
+    /// It shows at work only, not in what the admin has set up.
+    fn came_from_the_driver(&self) -> bool {
+        matches!(self.code, DRIVER_REFUSED | DRIVER_TOO_SLOW)
+    }
+
+    /// What in the request would have to change.
+    fn field(&self) -> &'static str {
+        if self.code == "IncompatibleVolumeModes" { "volumeMode" } else { "storageClassName" }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.code, self.message, self.cure)
@@ -153,8 +206,30 @@ impl fmt::Display for Reason {
 /// The ladder, the cheapest rung first.
 const RUNGS: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
 
-/// Decides how `request` is cloned. `pinned` is the strategy that is already written on the object by us.
-pub fn decide(request: &Request, pinned: Option<CloneStrategy>, facts: &Facts) -> Decision {
+/// What became of earlier passes over the same request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// The strategy that is already written on the object by us.
+    pub pinned: Option<CloneStrategy>,
+    /// What the driver has refused to do for it.
+    pub refused: Vec<PastRefusal>,
+}
+
+/// A strategy that was tried in vain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastRefusal {
+    /// The strategy.
+    pub strategy: CloneStrategy,
+    /// Nobody refused, but it wasn't done within its deadline.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_slow: bool,
+    /// The driver's words, without secrets.
+    pub message: String,
+}
+
+/// Decides how `request` is cloned.
+pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
     let class = match &facts.target_class {
         Lookup::Present(class) => class,
         Lookup::Absent => return Decision::Rejected(vec![no_class(request)]),
@@ -165,39 +240,50 @@ pub fn decide(request: &Request, pinned: Option<CloneStrategy>, facts: &Facts) -
         Lookup::Absent => return Decision::Undecided(Undecided::SourceMissing),
         Lookup::Unknown(why) => return undecided("the source", why),
     };
-    // Even a source without a volume says how small a clone may be, and a mistake is told as early as it shows.
-    if let (Some(asked), Some(least)) = (request.size, source.request)
-        && asked < source.capacity.map_or(least, |capacity| least.min(capacity))
-    {
-        let error = SizeError::TooSmall { least: source.capacity.map_or(least, |capacity| least.min(capacity)) };
-        return Decision::Rejected(vec![FieldError::invalid(
-            request.form.size_path(),
-            &asked.to_string(),
-            error.to_string(),
-        )]);
-    }
-    let Some(capacity) = source.capacity.filter(|_| source.bound) else {
-        return Decision::Undecided(Undecided::SourceNotBound);
+    let mode = mode(request, source, facts);
+    // Of a raw image that leaves its file system, only the usable part is the disk's; of one that enters it, the file system needs more.
+    let fits = |capacity: Bytes| match (source.mode.unwrap_or(mode), mode) {
+        (VolumeMode::Block, VolumeMode::Filesystem) => required(capacity, facts.overhead),
+        (VolumeMode::Filesystem, VolumeMode::Block) => usable(capacity, facts.overhead),
+        _ => capacity,
     };
+    let asked = wanted_size(request, mode, facts);
+    // Even a source without a volume says how small a clone may be, and a mistake is told as early as it shows.
+    let least = match (source.request, source.capacity) {
+        (Some(request), Some(capacity)) => Some(request.min(capacity)),
+        (Some(request), None) => Some(request),
+        (None, capacity) => capacity,
+    };
+    if let (Some(asked), Some(least)) = (asked, least.map(fits))
+        && asked < least
+    {
+        let error = SizeError::TooSmall { least };
+        let given = request.size.unwrap_or(asked).to_string();
+        return Decision::Rejected(vec![FieldError::invalid(request.form.size_path(), &given, error.to_string())]);
+    }
+    if !source.ready {
+        return Decision::Undecided(Undecided::SourceNotReady { driver_says: source.complaint.clone() });
+    }
     if let Lookup::Unknown(why) = &source.driver {
         return undecided("the source's volume", why);
     }
-    let (wanted, by) = match wanted(request, pinned, class, facts) {
+    let Some(capacity) = source.capacity.or(asked) else {
+        return Decision::Rejected(vec![FieldError::required(
+            request.form.size_path(),
+            "the driver does not say how large the snapshot is; give the size of the clone",
+        )]);
+    };
+    let (wanted, by) = match wanted(request, history, class, facts) {
         Ok(wanted) => wanted,
         Err(why) => return undecided("the wanted strategy", &why),
     };
-    let mode = match (request.volume_mode, request.form) {
-        (Some(mode), _) => mode,
-        (None, Form::Pvc) => VolumeMode::default(),
-        (None, Form::Storage) => source.mode,
-    };
     let resize = Resize {
-        request: request.size,
+        request: asked,
         source: SourceSize { request: source.request.unwrap_or(capacity), capacity, restore_size: None },
         rule: class.restore,
         expands: class.expands,
     };
-    let ladder = Ladder { class, source, mode, resize, facts };
+    let ladder = Ladder { request, history, class, source, mode, resize, least: fits(capacity), facts };
     let rungs = match RUNGS.iter().map(|rung| ladder.rung(*rung)).collect::<Result<Vec<_>, _>>() {
         Ok(rungs) => rungs,
         Err(why) => return undecided("the VolumeSnapshotClasses", &why),
@@ -205,7 +291,8 @@ pub fn decide(request: &Request, pinned: Option<CloneStrategy>, facts: &Facts) -
     let of = |strategy: CloneStrategy| RUNGS.iter().zip(&rungs).find(|(rung, _)| **rung == strategy).map(|(_, r)| r);
     let (strategy, rung, fallback) = match (of(wanted), of(CloneStrategy::Copy)) {
         (Some(Ok(rung)), _) => (wanted, rung, None),
-        (Some(Err(reason)), _) if by == ChosenBy::Requester => {
+        // What the driver refused while it was at it is nobody's slip: the next rung will do, if one is allowed.
+        (Some(Err(reason)), _) if by == ChosenBy::Requester && !reason.came_from_the_driver() => {
             let field = annotation_path(meta::CLONE_TYPE);
             let detail = format!("{reason}; or leave the annotation out and let smartclone choose");
             return Decision::Rejected(vec![FieldError::invalid(field, wanted.as_str(), detail)]);
@@ -219,8 +306,9 @@ pub fn decide(request: &Request, pinned: Option<CloneStrategy>, facts: &Facts) -
             return Decision::Rejected(vec![FieldError::invalid(field, "Never", detail)]);
         }
         (_, Some(Err(reason))) => {
-            let field = format!("{}.volumeMode", request.form.path());
-            return Decision::Rejected(vec![FieldError::invalid(field, &mode.to_string(), reason.to_string())]);
+            let field = format!("{}.{}", request.form.path(), reason.field());
+            let value = if reason.field() == "volumeMode" { mode.to_string() } else { class.name.clone() };
+            return Decision::Rejected(vec![FieldError::invalid(field, &value, reason.to_string())]);
         }
         _ => return undecided("the wanted strategy", "it is not on the ladder"),
     };
@@ -236,24 +324,80 @@ pub fn decide(request: &Request, pinned: Option<CloneStrategy>, facts: &Facts) -
             },
         })
         .collect();
+    let direct = strategy != CloneStrategy::Copy && !request.crosses() && request.made_for == MadeFor::DataVolume;
     Decision::Chosen(Box::new(Chosen {
         strategy,
+        route: if direct { Route::Direct } else { Route::Transfer },
         by,
         fallback,
         verdicts,
         source_uid: source.uid.clone(),
+        source_class: source.class.clone(),
+        restore_class: facts.source_class.present().map(|class| class.name.clone()),
+        driver: class.provisioner.clone(),
         class: class.name.clone(),
+        source_mode: source.mode.unwrap_or(mode),
         mode,
-        access_modes: if request.access_modes.is_empty() {
-            source.access_modes.clone()
-        } else {
-            request.access_modes.clone()
-        },
+        access_modes: access_modes(request, source, mode, facts),
         sizes: rung.sizes,
+        source_size: capacity,
         snapshot_class: rung.snapshot_class.as_ref().map(|(name, _)| name.clone()),
-        waits_for_consumer: class.waits_for_consumer,
+        waits_for_consumer: class.waits_for_consumer && !request.immediate,
+        binds_late: class.waits_for_consumer,
         resize: if strategy == CloneStrategy::Copy { Resize { rule: RestoreRule::Larger, ..resize } } else { resize },
     }))
+}
+
+/// The volume mode of the clone: the one that is asked for; `spec.pvc` means what Kubernetes means by leaving it out; `spec.storage` the
+/// source's, unless the StorageProfile has only the other one.
+fn mode(request: &Request, source: &Source, facts: &Facts) -> VolumeMode {
+    if request.content == ContentType::Archive {
+        return VolumeMode::Filesystem;
+    }
+    match (request.volume_mode, request.form) {
+        (Some(mode), _) => mode,
+        (None, Form::Pvc) => VolumeMode::default(),
+        (None, Form::Storage) => {
+            let sets = property_sets(facts);
+            let of = |set: &ClaimPropertySet| set.volume_mode.as_deref().and_then(|m| m.parse::<VolumeMode>().ok());
+            match (source.mode, sets.iter().find_map(of)) {
+                (Some(mode), Some(best)) if !sets.iter().any(|set| of(set) == Some(mode)) => best,
+                (Some(mode), _) => mode,
+                (None, best) => best.unwrap_or_default(),
+            }
+        }
+    }
+}
+
+fn property_sets(facts: &Facts) -> &[ClaimPropertySet] {
+    facts.profile.present().map(|p| p.claim_property_sets.as_slice()).unwrap_or_default()
+}
+
+/// The access modes of the clone: those that are asked for, else the StorageProfile's best for its volume mode, else the source's.
+fn access_modes(request: &Request, source: &Source, mode: VolumeMode, facts: &Facts) -> Vec<String> {
+    if !request.access_modes.is_empty() {
+        return request.access_modes.clone();
+    }
+    let sets = property_sets(facts);
+    let best = sets.iter().find(|set| set.volume_mode.as_deref() == Some(mode.as_str()));
+    match best.and_then(|set| set.access_modes.clone()).filter(|modes| !modes.is_empty()) {
+        Some(modes) => modes,
+        None if source.access_modes.is_empty() => vec!["ReadWriteOnce".to_owned()],
+        None => source.access_modes.clone(),
+    }
+}
+
+/// The size of the clone's volume, where one is asked for. What `spec.storage` asks for is the disk's; its file system needs more.
+fn wanted_size(request: &Request, mode: VolumeMode, facts: &Facts) -> Option<Bytes> {
+    let size = request.size?;
+    if request.form == Form::Pvc {
+        return Some(size);
+    }
+    let size = match mode {
+        VolumeMode::Filesystem => required(size, facts.overhead),
+        VolumeMode::Block => size,
+    };
+    Some(size.max(facts.profile.present().and_then(|profile| profile.minimum).unwrap_or_default()))
 }
 
 fn undecided(what: &str, why: &str) -> Decision {
@@ -278,11 +422,11 @@ fn no_class(request: &Request) -> FieldError {
 /// The first wish that somebody has.
 fn wanted(
     request: &Request,
-    pinned: Option<CloneStrategy>,
+    history: &History,
     class: &Class,
     facts: &Facts,
 ) -> Result<(CloneStrategy, ChosenBy), String> {
-    if let Some(strategy) = pinned {
+    if let Some(strategy) = history.pinned {
         return Ok((strategy, ChosenBy::Pinned));
     }
     if let Some(strategy) = request.wish {
@@ -305,7 +449,10 @@ fn wanted(
     // An unknown word in the class's annotation counts as none, so that a slip of the admin's doesn't stop everybody.
     Ok(match class.strategy.as_deref().and_then(|text| text.parse().ok()) {
         Some(strategy) => (strategy, ChosenBy::StorageClass),
-        None => (CloneStrategy::Snapshot, ChosenBy::Default),
+        None => match facts.profile.present().and_then(|profile| profile.advised) {
+            Some(strategy) => (strategy, ChosenBy::Record),
+            None => (CloneStrategy::Snapshot, ChosenBy::Default),
+        },
     })
 }
 
@@ -315,23 +462,70 @@ struct Rung {
 }
 
 struct Ladder<'a> {
+    request: &'a Request,
+    history: &'a History,
     class: &'a Class,
     source: &'a Source,
     mode: VolumeMode,
     resize: Resize,
+    /// The smallest volume that holds the content in its new form.
+    least: Bytes,
     facts: &'a Facts,
 }
 
 impl Ladder<'_> {
     /// Whether a rung can be had; the outer error is that nobody can tell.
     fn rung(&self, strategy: CloneStrategy) -> Result<Result<Rung, Reason>, String> {
+        if let Some(reason) = self.refused(strategy) {
+            return Ok(Err(reason));
+        }
         Ok(match strategy {
+            CloneStrategy::CsiClone if self.source.kind == SourceKind::Snapshot => Err(Reason {
+                code: "SourceIsSnapshot",
+                message: "the source is a snapshot, and csi-clone makes a claim from a claim".to_owned(),
+                cure: "choose snapshot or copy".to_owned(),
+            }),
+            CloneStrategy::Snapshot if self.source.kind == SourceKind::Snapshot => {
+                self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None })
+            }
             CloneStrategy::Copy => self.copy(),
             CloneStrategy::CsiClone => self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None }),
             CloneStrategy::Snapshot => match self.shared_storage() {
                 Err(reason) => Err(reason),
                 Ok(sizes) => self.snapshot_class()?.map(|class| Rung { sizes, snapshot_class: Some(class) }),
             },
+        })
+    }
+
+    /// What the driver has refused to do, for this request or lately for another one like it.
+    fn refused(&self, strategy: CloneStrategy) -> Option<Reason> {
+        if let Some(past) = self.history.refused.iter().find(|past| past.strategy == strategy) {
+            let (code, what) = if past.too_slow {
+                (DRIVER_TOO_SLOW, "the driver was not done in time")
+            } else {
+                (DRIVER_REFUSED, "the driver refused")
+            };
+            return Some(Reason {
+                code,
+                message: format!("{what}: {}", past.message),
+                cure: "its log may tell why".to_owned(),
+            });
+        }
+        // What is decided already isn't affected by what others meet with.
+        if self.history.pinned.is_some() {
+            return None;
+        }
+        let driver = self.source.driver.present()?;
+        let refusal = self.facts.profile.present()?.refusal(strategy, driver, &self.source.class)?;
+        let until = refusal.until.as_ref().map(|until| format!("{:.0}", until.0)).unwrap_or_default();
+        Some(Reason {
+            code: DRIVER_REFUSED,
+            message: format!(
+                "the driver has refused the like {} times: {}",
+                refusal.count,
+                refusal.message.as_deref().unwrap_or_default()
+            ),
+            cure: format!("it is asked again after {until}; kubectl describe storageprofile {}", self.class.name),
         })
     }
 
@@ -345,8 +539,13 @@ impl Ladder<'_> {
                 cure: "only a copy of the bytes is possible".to_owned(),
             });
         };
-        let source_class = self.facts.source_class.present();
-        match class::compatible(driver, source_class, target) {
+        // Nobody knows with which class the claim behind a snapshot was made; only the driver can be compared.
+        let same = match source.kind {
+            SourceKind::Claim => class::compatible(driver, self.facts.source_class.present(), target),
+            SourceKind::Snapshot if *driver == target.provisioner => Ok(()),
+            SourceKind::Snapshot => Err(Mismatch::Driver),
+        };
+        match same {
             Ok(()) => {}
             Err(Mismatch::Driver) => {
                 return Err(Reason {
@@ -373,11 +572,12 @@ impl Ladder<'_> {
                 });
             }
         }
-        if source.mode != self.mode {
+        let mode = source.mode.unwrap_or(self.mode);
+        if mode != self.mode {
             return Err(Reason {
                 code: "IncompatibleVolumeModes",
-                message: format!("the source is {}, the clone is to be {}", source.mode, self.mode),
-                cure: format!("ask for volumeMode {}", source.mode),
+                message: format!("the source is {mode}, the clone is to be {}", self.mode),
+                cure: format!("ask for volumeMode {mode}"),
             });
         }
         size(self.resize.request, self.resize.source, self.resize.rule, self.resize.expands).map_err(|error| Reason {
@@ -421,17 +621,25 @@ impl Ladder<'_> {
     }
 
     fn copy(&self) -> Result<Rung, Reason> {
-        if self.source.mode != self.mode {
+        let mode = self.source.mode.unwrap_or(self.mode);
+        if mode != self.mode && self.request.content == ContentType::Archive {
             return Err(Reason {
                 code: "IncompatibleVolumeModes",
-                message: format!("the source is {}, the clone is to be {}", self.source.mode, self.mode),
-                cure: format!("ask for volumeMode {}; this version does not convert between the two", self.source.mode),
+                message: format!("the source is {mode}, and contentType archive is not converted"),
+                cure: "clone it as contentType kubevirt if it holds the image of a disk".to_owned(),
+            });
+        }
+        if self.source.kind == SourceKind::Snapshot && self.facts.source_class.present().is_none() {
+            return Err(Reason {
+                code: "NoProvisionerMatch",
+                message: "no StorageClass has the driver of the snapshot, so it can't be restored to be copied from"
+                    .to_owned(),
+                cure: "create a StorageClass for the snapshot's driver".to_owned(),
             });
         }
         // A blank volume is made at any size, so nothing can be refused here that wasn't refused before.
-        let least = self.resize.source.capacity;
-        let request = self.resize.request.unwrap_or(least);
-        Ok(Rung { sizes: SizePlan::exactly(request.max(least)), snapshot_class: None })
+        let request = self.resize.request.unwrap_or(self.least);
+        Ok(Rung { sizes: SizePlan::exactly(request.max(self.least)), snapshot_class: None })
     }
 }
 
@@ -467,7 +675,7 @@ mod tests {
     fn chosen(wish: Wish, world: World) -> Chosen {
         let mut facts = facts();
         world(&mut facts);
-        match decide(&request(&volume(wish)), None, &facts) {
+        match decide(&request(&volume(wish)), &History::default(), &facts) {
             Decision::Chosen(chosen) => *chosen,
             other => panic!("not chosen: {other:?}"),
         }
@@ -480,7 +688,7 @@ mod tests {
     #[case::no_snapshot_class(as_is, |f: &mut Facts| f.snapshot_classes = Present(vec![]), Err("NoVolumeSnapshotClass"))]
     #[case::profile_names_a_wrong_class(
         as_is,
-        |f: &mut Facts| f.profile = Present(Profile { strategy: None, snapshot_class: Some("gone".into()) }),
+        |f: &mut Facts| f.profile = Present(Profile { snapshot_class: Some("gone".into()), ..Profile::default() }),
         Err("NoVolumeSnapshotClass")
     )]
     #[case::another_driver(as_is, |f: &mut Facts| f.target_class = Present(class("fast", "other")), Err("IncompatibleProvisioners"))]
@@ -489,6 +697,7 @@ mod tests {
     #[case::other_parameters_declared_compatible(as_is, declared_compatible, Ok(()))]
     #[case::other_secret_only(as_is, other_secret, Ok(()))]
     #[case::not_csi(as_is, |f: &mut Facts| source(f).driver = Absent, Err("NoCsiDriver"))]
+    #[case::other_mode(block, usual, Err("IncompatibleVolumeModes"))]
     #[case::larger(larger, usual, Ok(()))]
     #[case::larger_exact_driver(larger, exact_driver, Ok(()))]
     #[case::larger_exact_driver_no_expansion(larger, exact_driver_no_expansion, Err("NoVolumeExpansion"))]
@@ -555,7 +764,7 @@ mod tests {
         facts.target_class = Present(Class { strategy: Some(word.into()), ..class("cow", "driver") });
     }
     fn wish_of_profile(facts: &mut Facts) {
-        facts.profile = Present(Profile { strategy: Some(CloneStrategy::CsiClone), snapshot_class: None });
+        facts.profile = Present(Profile { strategy: Some(CloneStrategy::CsiClone), ..Profile::default() });
     }
     fn wishes_snapshot(object: &mut Value) {
         annotated(meta::CLONE_TYPE, "snapshot")(object);
@@ -586,11 +795,16 @@ mod tests {
         "metadata.annotations[smartclone.dev/fallback]",
         "create a VolumeSnapshotClass"
     )]
-    #[case::other_mode(block, usual, "spec.pvc.volumeMode", "ask for volumeMode Filesystem")]
+    #[case::files_of_a_device(
+        |o: &mut Value| { larger(o); o["spec"]["contentType"] = json!("archive"); },
+        |f: &mut Facts| source(f).mode = Some(VolumeMode::Block),
+        "spec.pvc.volumeMode",
+        "clone it as contentType kubevirt"
+    )]
     fn rejects(#[case] wish: Wish, #[case] world: World, #[case] field: &str, #[case] cure: &str) {
         let mut facts = facts();
         world(&mut facts);
-        match decide(&request(&volume(wish)), None, &facts) {
+        match decide(&request(&volume(wish)), &History::default(), &facts) {
             Decision::Rejected(errors) => {
                 assert_eq!(errors.len(), 1, "{errors:?}");
                 assert_eq!(errors[0].field, field);
@@ -602,7 +816,7 @@ mod tests {
 
     fn unbound(facts: &mut Facts) {
         let source = source(facts);
-        source.bound = false;
+        source.ready = false;
         source.capacity = None;
     }
 
@@ -619,7 +833,7 @@ mod tests {
     fn undecided_until_known(#[case] world: World) {
         let mut facts = facts();
         world(&mut facts);
-        assert!(matches!(decide(&request(&volume(as_is)), None, &facts), Decision::Undecided(_)));
+        assert!(matches!(decide(&request(&volume(as_is)), &History::default(), &facts), Decision::Undecided(_)));
     }
 
     #[test]

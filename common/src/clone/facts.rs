@@ -1,29 +1,37 @@
 //! What a decision may look at. Read by somebody else, whole, and typed; a decision asks nobody anything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
 
 use super::{
-    request::VolumeMode,
+    breaker,
+    request::{SourceKind, VolumeMode},
     rules::driver::{self, RestoreRule},
 };
 use crate::{
-    api::{Cdi, CloneStrategy, StorageProfile, snapshot::VolumeSnapshotClass},
+    api::{
+        Cdi, ClaimPropertySet, CloneStrategy, Refusal, StorageProfile,
+        snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
+    },
+    cdi_config::Overhead,
     lookup::Lookup,
     meta,
+    profile::{Provenance, Record},
     quantity::Bytes,
 };
 
 /// All facts of one decision.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The claim to clone.
+    /// What is to be cloned.
     pub source: Lookup<Source>,
-    /// The StorageClass of the source; absent also when the source names none.
+    /// The StorageClass of the source: the one that a claim names; for a snapshot the one with which it can be restored to be copied from.
+    /// Absent also when there is none.
     pub source_class: Lookup<Class>,
     /// The StorageClass of the clone: the one named, else the default one.
     pub target_class: Lookup<Class>,
@@ -33,6 +41,8 @@ pub struct Facts {
     pub cluster_override: Lookup<CloneStrategy>,
     /// The StorageProfile of the clone's class.
     pub profile: Lookup<Profile>,
+    /// What a file system on the clone's class needs for itself.
+    pub overhead: Overhead,
 }
 
 impl Facts {
@@ -48,27 +58,32 @@ impl Facts {
             snapshot_classes: unread(),
             cluster_override: unread(),
             profile: unread(),
+            overhead: Overhead::DEFAULT,
         }
     }
 }
 
-/// A claim that is to be cloned.
+/// A claim or a snapshot that is to be cloned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
+    /// Its kind.
+    pub kind: SourceKind,
     /// Its identity.
     pub uid: String,
     /// The StorageClass it names; empty where it names none.
     pub class: String,
-    /// Its volume mode.
-    pub mode: VolumeMode,
-    /// Its access modes.
+    /// Its volume mode; nothing where nobody has recorded that of a snapshot.
+    pub mode: Option<VolumeMode>,
+    /// Its access modes; a snapshot has none.
     pub access_modes: Vec<String>,
     /// What its owner asked for.
     pub request: Option<Bytes>,
-    /// What it has. Known once it is bound.
+    /// What it has; of a snapshot, what the driver says a restore needs. Nothing while that isn't known.
     pub capacity: Option<Bytes>,
-    /// Bound to a volume and not lost.
-    pub bound: bool,
+    /// A claim: bound to a volume and not lost. A snapshot: a volume can be restored from it.
+    pub ready: bool,
+    /// What the driver complains about.
+    pub complaint: Option<String>,
     /// The CSI driver of its volume.
     pub driver: Lookup<String>,
 }
@@ -94,14 +109,43 @@ impl Source {
             }
         };
         Self {
+            kind: SourceKind::Claim,
             uid: claim.metadata.uid.clone().unwrap_or_default(),
             class: spec.storage_class_name.unwrap_or_default(),
-            mode: spec.volume_mode.as_deref().and_then(|m| m.parse().ok()).unwrap_or_default(),
+            mode: Some(spec.volume_mode.as_deref().and_then(|m| m.parse().ok()).unwrap_or_default()),
             access_modes: spec.access_modes.unwrap_or_default(),
             request: spec.resources.and_then(|r| r.requests).as_ref().and_then(storage),
             capacity: status.capacity.as_ref().and_then(storage),
-            bound: status.phase.as_deref() == Some("Bound") && claim.metadata.deletion_timestamp.is_none(),
+            ready: status.phase.as_deref() == Some("Bound") && claim.metadata.deletion_timestamp.is_none(),
+            complaint: None,
             driver,
+        }
+    }
+
+    /// Reads a snapshot and its content. A content counts only when both sides agree on whose it is.
+    pub fn of_snapshot(snapshot: &VolumeSnapshot, content: &Lookup<VolumeSnapshotContent>) -> Self {
+        let status = snapshot.status.clone().unwrap_or_default();
+        let uid = snapshot.metadata.uid.clone().unwrap_or_default();
+        let content = match content {
+            Lookup::Present(content) if content.spec.volume_snapshot_ref.uid.as_ref() != Some(&uid) => {
+                Lookup::Unknown("its VolumeSnapshotContent names another snapshot".to_owned())
+            }
+            content => content.clone(),
+        };
+        let annotated = snapshot.metadata.annotations.as_ref().and_then(|a| a.get(meta::SOURCE_VOLUME_MODE));
+        let mode = content.present().and_then(|c| c.spec.source_volume_mode.as_ref()).or(annotated);
+        Self {
+            kind: SourceKind::Snapshot,
+            uid,
+            class: String::new(),
+            mode: mode.and_then(|mode| mode.parse().ok()),
+            access_modes: Vec::new(),
+            request: None,
+            // 0 means that the driver doesn't know.
+            capacity: status.restore_size.as_ref().and_then(|q| Bytes::of(q).ok()).filter(|size| *size > Bytes(0)),
+            ready: status.ready_to_use.unwrap_or_default() && snapshot.metadata.deletion_timestamp.is_none(),
+            complaint: status.error.and_then(|error| error.message),
+            driver: content.map(|content| content.spec.driver),
         }
     }
 }
@@ -179,12 +223,41 @@ pub struct Profile {
     pub strategy: Option<CloneStrategy>,
     /// `spec.snapshotClass`.
     pub snapshot_class: Option<String>,
+    /// Which access modes go with which volume mode, the best first: the admin's, else what is known of the driver.
+    pub claim_property_sets: Vec<ClaimPropertySet>,
+    /// The strategy that is known to be the best for the driver.
+    pub advised: Option<CloneStrategy>,
+    /// The smallest volume that the driver makes.
+    pub minimum: Option<Bytes>,
+    /// How long the driver may take for one strategy.
+    pub deadline: Option<Duration>,
+    /// What the driver has refused, not to be asked for again now.
+    pub refused: Vec<Refusal>,
 }
 
 impl Profile {
-    /// Reads a StorageProfile.
-    pub fn of(profile: &StorageProfile) -> Self {
-        Self { strategy: profile.spec.clone_strategy, snapshot_class: profile.spec.snapshot_class.clone() }
+    /// What is known of a class: its StorageProfile as it stands at `now`, if there is one, and the record of its driver.
+    pub fn of(class: &StorageClass, profile: Option<&StorageProfile>, now: Timestamp) -> Self {
+        let record = Record::of(class, profile);
+        let refusals = profile.and_then(|p| p.status.as_ref()).map(|status| status.refusals.as_slice());
+        Self {
+            strategy: profile.and_then(|p| p.spec.clone_strategy),
+            snapshot_class: profile.and_then(|p| p.spec.snapshot_class.clone()),
+            claim_property_sets: record.claim_property_sets.map(|known| known.value).unwrap_or_default(),
+            advised: record.strategy.filter(|known| known.provenance == Provenance::BuiltIn).map(|known| known.value),
+            minimum: record.minimum_size.map(|known| known.value),
+            deadline: Duration::try_from(record.deadline.value).ok(),
+            refused: refusals.into_iter().flatten().filter(|refusal| breaker::open(refusal, now)).cloned().collect(),
+        }
+    }
+
+    /// The driver's refusal to make a clone in this way from a source of this class, if it stands.
+    pub fn refusal(&self, strategy: CloneStrategy, driver: &str, source_class: &str) -> Option<&Refusal> {
+        self.refused.iter().find(|refusal| {
+            refusal.strategy == Some(strategy)
+                && refusal.driver.as_deref() == Some(driver)
+                && refusal.source_class.as_deref().unwrap_or_default() == source_class
+        })
     }
 }
 

@@ -7,14 +7,17 @@ use serde_json::{Value, json};
 
 use super::{
     facts::{Class, Facts, SnapshotClass, Source},
+    group::Group,
     plan::{MoverSettings, Observed, Target},
-    request::{Parsed, Request, VolumeMode},
+    request::{Parsed, Request, SourceKind, VolumeMode},
     rules::driver::RestoreRule,
 };
 use crate::{
     api::DataVolume,
+    cdi_config::Overhead,
     lookup::Lookup::{Absent, Present},
     quantity::Bytes,
+    transfer::Transfer,
 };
 
 pub const fn gi(n: u64) -> Bytes {
@@ -72,13 +75,15 @@ pub fn class(name: &str, provisioner: &str) -> Class {
 
 pub fn source() -> Source {
     Source {
+        kind: SourceKind::Claim,
         uid: "source".into(),
         class: "cow".into(),
-        mode: VolumeMode::Filesystem,
+        mode: Some(VolumeMode::Filesystem),
         access_modes: vec!["ReadWriteOnce".into()],
         request: Some(gi(1)),
         capacity: Some(gi(1)),
-        bound: true,
+        ready: true,
+        complaint: None,
         driver: Present("driver".into()),
     }
 }
@@ -96,6 +101,7 @@ pub fn facts() -> Facts {
         }]),
         cluster_override: Absent,
         profile: Absent,
+        overhead: Overhead::DEFAULT,
     }
 }
 
@@ -105,13 +111,19 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         now: now(),
         parsed: Request::parse(volume),
         volume: Target::of(volume),
+        unresolved: None,
         facts,
+        authorized: Absent,
         source_populated: None,
         source_users: Vec::new(),
         target_users: Vec::new(),
         claim: Absent,
-        snapshot: Absent,
+        temporary: Absent,
+        restored: Absent,
+        transfer: Transfer { source: Absent, volume: Absent, target: Absent, now: now() },
+        group: Present(Group::default()),
         mover: Absent,
+        consumer: Absent,
         progress: None,
         another_controller: None,
         mover_settings: MoverSettings { image: "cloner".into() },

@@ -3,24 +3,29 @@
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 
 pub mod action;
+pub mod breaker;
 pub mod check;
+mod copy;
 pub mod decide;
 pub mod facts;
 #[cfg(test)]
 mod fixtures;
+pub mod group;
 #[cfg(test)]
 mod model;
 pub mod objects;
 pub mod plan;
+pub mod populate;
 pub mod request;
 pub mod rules;
 pub mod settings;
 pub mod status;
 pub mod step;
+pub mod sweep;
 pub mod wait;
 
 pub use action::{Action, Exact, Kind};
-pub use decide::{Chosen, ChosenBy, Decision, Outcome, Undecided, Verdict, decide};
+pub use decide::{Chosen, ChosenBy, Decision, History, Outcome, Route, Undecided, Verdict, decide};
 pub use facts::Facts;
 pub use plan::{Observed, Plan};
 pub use request::Request;

@@ -6,8 +6,7 @@ use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, EnvVar, PersistentVolumeClaim, PersistentVolumeClaimSpec,
         PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-        SecurityContext, TypedLocalObjectReference, TypedObjectReference, Volume, VolumeDevice, VolumeMount,
-        VolumeResourceRequirements,
+        SecurityContext, TypedObjectReference, Volume, VolumeDevice, VolumeMount, VolumeResourceRequirements,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -16,9 +15,11 @@ use k8s_openapi::{
 };
 
 use super::{
+    action::Exact,
     decide::Chosen,
-    plan::{MoverSettings, Target},
-    request::VolumeMode,
+    group::{Members, write_members},
+    plan::{Claim, MoverSettings, Target},
+    request::{ContentType, MadeFor, Request, VolumeMode},
 };
 use crate::{
     api::{
@@ -27,52 +28,94 @@ use crate::{
     },
     meta, mover, names,
     quantity::Bytes,
+    transfer,
 };
 
 /// Where the content of a new claim comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSource<'a> {
-    /// From our snapshot of this name.
+    /// From the snapshot of this name.
     Snapshot(&'a str),
     /// From the claim of this name.
     Claim(&'a str),
+    /// From a volume that is filled elsewhere; until then nobody makes one.
+    Later,
     /// From the data mover, later.
     Blank,
 }
 
-/// Name, labels and owner of whatever we make for `volume`. The owner is a controller, so that Kubernetes' garbage collection removes
-/// everything with the DataVolume, in any phase, whether or not we are running.
-fn metadata(volume: &Target, name: String) -> ObjectMeta {
+/// The object for which everything is made, as the owner of what lives beside it. As a controller, so that Kubernetes' garbage collection
+/// removes that with it, in any phase, whether or not we are running.
+fn owner(volume: &Target) -> OwnerReference {
+    let (api_version, kind) = match volume.kind {
+        MadeFor::DataVolume => (format!("{}/{}", api::GROUP, api::VERSION), "DataVolume"),
+        MadeFor::Claim => ("v1".to_owned(), "PersistentVolumeClaim"),
+    };
+    OwnerReference {
+        api_version,
+        kind: kind.to_owned(),
+        name: volume.name.clone(),
+        uid: volume.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: (volume.kind == MadeFor::DataVolume).then_some(true),
+    }
+}
+
+/// Adds us to the owners of a claim that is taken over.
+pub fn owners_with(volume: &Target, others: &[OwnerReference]) -> Vec<OwnerReference> {
+    others.iter().filter(|other| other.uid != volume.uid).cloned().chain([owner(volume)]).collect()
+}
+
+/// Name, labels and owner of a temporary object beside the source. In another namespace an owner can't be named; there the label, and the
+/// UID in the name, say for whom it was made, and what has lost its owner is swept by us.
+fn temporary_object(volume: &Target, namespace: &str, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
-        namespace: Some(volume.namespace.clone()),
+        namespace: Some(namespace.to_owned()),
         labels: Some(BTreeMap::from([
             (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
             (meta::OWNED_BY_UID.to_owned(), volume.uid.clone()),
+            (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
         ])),
-        owner_references: Some(vec![OwnerReference {
-            api_version: format!("{}/{}", api::GROUP, api::VERSION),
-            kind: "DataVolume".to_owned(),
-            name: volume.name.clone(),
-            uid: volume.uid.clone(),
-            controller: Some(true),
-            block_owner_deletion: Some(true),
-        }]),
+        annotations: Some(BTreeMap::from([(
+            meta::OWNED_BY_DATA_VOLUME.to_owned(),
+            format!("{}/{}", volume.namespace, volume.name),
+        )])),
+        owner_references: (namespace == volume.namespace).then(|| vec![owner(volume)]),
         ..ObjectMeta::default()
     }
 }
 
-/// The temporary snapshot of the claim `source`.
-pub fn snapshot(volume: &Target, source: &str, class: Option<&str>) -> VolumeSnapshot {
-    let mut metadata = metadata(volume, names::snapshot(&volume.uid));
-    if let Some(labels) = &mut metadata.labels {
-        labels.insert(meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned());
-    }
+/// The temporary snapshot of the request's source, for `members`. Named after the first of them, so that two passes that ask for the
+/// same make one.
+pub fn snapshot(volume: &Target, request: &Request, class: Option<&str>, members: &Members) -> VolumeSnapshot {
+    let source = &request.source.object;
+    let leader = members.keys().next().unwrap_or(&volume.uid);
+    let beside = members.values().all(|member| member.namespace == source.namespace);
+    // With several owners Kubernetes removes it after the last one; across namespaces there can't be any.
+    let owners = members.iter().map(|(uid, member)| OwnerReference {
+        name: member.name.clone(),
+        uid: uid.clone(),
+        controller: None,
+        block_owner_deletion: None,
+        ..owner(volume)
+    });
     VolumeSnapshot {
-        metadata,
+        metadata: ObjectMeta {
+            name: Some(names::snapshot(leader)),
+            namespace: Some(source.namespace.clone()),
+            labels: Some(BTreeMap::from([
+                (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
+                (meta::OWNED_BY_UID.to_owned(), leader.clone()),
+                (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
+            ])),
+            annotations: Some(BTreeMap::from([(meta::MEMBERS.to_owned(), write_members(members))])),
+            owner_references: (beside && volume.kind == MadeFor::DataVolume).then(|| owners.collect()),
+            ..ObjectMeta::default()
+        },
         spec: VolumeSnapshotSpec {
             source: VolumeSnapshotSource {
-                persistent_volume_claim_name: Some(source.to_owned()),
+                persistent_volume_claim_name: Some(source.name.clone()),
                 ..VolumeSnapshotSource::default()
             },
             volume_snapshot_class_name: class.map(ToOwned::to_owned),
@@ -81,35 +124,98 @@ pub fn snapshot(volume: &Target, source: &str, class: Option<&str>) -> VolumeSna
     }
 }
 
-/// The clone's claim.
+/// Annotations that are no business of the claim's.
+const NOT_FOR_CLAIMS: [&str; 7] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    meta::REQUESTER,
+    meta::PLAN,
+    meta::PRE_POPULATED,
+    meta::CHECK_STATIC_VOLUME,
+    meta::STATUS,
+    meta::POPULATED_FOR,
+];
+
+/// The clone's claim, beside the DataVolume, with whose labels and annotations it is found.
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
+    let mut labels = volume.labels.clone();
+    labels.insert(meta::APP_LABEL.to_owned(), meta::APP.to_owned());
+    if chosen.mode == VolumeMode::Filesystem {
+        // A file system that holds one image is meant to be full.
+        labels.insert(meta::FILLING_UP_ALERT.to_owned(), "disabled".to_owned());
+    }
+    let mut annotations = volume.annotations.clone();
+    annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()));
+    annotations.insert(meta::CLONE_TYPE.to_owned(), chosen.strategy.to_string());
+    annotations.insert(meta::CREATED_FOR_DATA_VOLUME.to_owned(), volume.uid.clone());
+    annotations.insert(
+        meta::CONTENT_TYPE.to_owned(),
+        volume.content_type.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| "kubevirt".to_owned()),
+    );
+    let metadata = ObjectMeta {
+        name: Some(volume.name.clone()),
+        namespace: Some(volume.namespace.clone()),
+        labels: Some(labels),
+        annotations: Some(annotations),
+        owner_references: Some(vec![owner(volume)]),
+        ..ObjectMeta::default()
+    };
+    let later = names::volume_clone_source(&volume.uid);
+    shaped(metadata, chosen.access_modes.clone(), &chosen.class, chosen.mode, size, from, &later)
+}
+
+/// The claim beside the source that gets the content; nothing of what the requester has written goes there.
+pub fn temporary(
+    volume: &Target,
+    request: &Request,
+    chosen: &Chosen,
+    size: Bytes,
+    from: &DataSource<'_>,
+    node: Option<String>,
+) -> PersistentVolumeClaim {
+    let mut metadata = temporary_object(volume, &request.source.object.namespace, names::temporary_claim(&volume.uid));
+    if let Some(node) = node {
+        // Where the scheduler wants the clone, its volume has to be made.
+        metadata.annotations.get_or_insert_default().insert(meta::SELECTED_NODE.to_owned(), node);
+    }
+    shaped(metadata, chosen.access_modes.clone(), &chosen.class, chosen.mode, size, from, "")
+}
+
+/// The claim that is restored from the source snapshot to be copied from.
+pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> PersistentVolumeClaim {
+    let source = &request.source.object;
+    let metadata = temporary_object(volume, &source.namespace, names::temporary_source(&volume.uid));
+    let class = chosen.restore_class.as_deref().unwrap_or(&chosen.class);
+    let modes = vec!["ReadWriteOnce".to_owned()];
+    let from = DataSource::Snapshot(&source.name);
+    shaped(metadata, modes, class, chosen.source_mode, chosen.source_size, &from, "")
+}
+
+fn shaped(
+    metadata: ObjectMeta,
+    access_modes: Vec<String>,
+    class: &str,
+    mode: VolumeMode,
+    size: Bytes,
+    from: &DataSource<'_>,
+    later: &str,
+) -> PersistentVolumeClaim {
     let source = match from {
         DataSource::Blank => None,
         DataSource::Snapshot(name) => Some((Some(api::snapshot::GROUP.to_owned()), "VolumeSnapshot", *name)),
         DataSource::Claim(name) => Some((None, "PersistentVolumeClaim", *name)),
+        DataSource::Later => Some((Some(api::GROUP.to_owned()), transfer::VOLUME_CLONE_SOURCE, later)),
     };
-    let mut metadata = metadata(volume, volume.name.clone());
-    // A claim isn't temporary, so it isn't found by the label of temporary things.
-    metadata.labels = Some(BTreeMap::from([(meta::APP_LABEL.to_owned(), meta::APP.to_owned())]));
-    metadata.annotations = Some(BTreeMap::from([
-        (meta::CLONE_TYPE.to_owned(), chosen.strategy.to_string()),
-        (meta::CREATED_FOR_DATA_VOLUME.to_owned(), "yes".to_owned()),
-    ]));
     PersistentVolumeClaim {
         metadata,
         spec: Some(PersistentVolumeClaimSpec {
-            access_modes: Some(chosen.access_modes.clone()),
-            storage_class_name: Some(chosen.class.clone()),
-            volume_mode: Some(chosen.mode.to_string()),
+            access_modes: Some(access_modes),
+            storage_class_name: Some(class.to_owned()),
+            volume_mode: Some(mode.to_string()),
             resources: Some(VolumeResourceRequirements {
                 requests: Some(BTreeMap::from([("storage".to_owned(), size.into())])),
                 limits: None,
             }),
-            data_source: source.clone().map(|(api_group, kind, name)| TypedLocalObjectReference {
-                api_group,
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-            }),
+            // Kubernetes copies it to `dataSource` where that is possible.
             data_source_ref: source.map(|(api_group, kind, name)| TypedObjectReference {
                 api_group,
                 kind: kind.to_owned(),
@@ -125,28 +231,92 @@ pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_
 /// CDI's and KubeVirt's user for pods that touch disks.
 const QEMU: i64 = 107;
 
-/// The pod that copies the claim `source` to the clone's claim. It has no network identity worth having: no service account token,
-/// no environment of services.
-pub fn mover(volume: &Target, source: &str, mode: VolumeMode, settings: &MoverSettings) -> Pod {
+/// The pod that copies the claim `source` to `target`. It has no network identity worth having: no service account token, no
+/// environment of services. It runs under Pod Security `restricted`, unless owners of files are to be kept.
+pub fn mover(
+    volume: &Target,
+    request: &Request,
+    chosen: &Chosen,
+    source: &str,
+    target: &Claim,
+    settings: &MoverSettings,
+) -> Pod {
+    let (from, to) = (chosen.source_mode, chosen.mode);
+    let files = from == VolumeMode::Filesystem && to == VolumeMode::Filesystem;
+    let content = match request.content {
+        ContentType::KubeVirt => "kubevirt",
+        ContentType::Archive => "archive",
+    };
+    let arguments = ["--source", path(from, true), "--target", path(to, false), "--content", content];
+    let use_of = |name: &str, mode: VolumeMode, source: bool| match mode {
+        VolumeMode::Filesystem => (Some(mount(name, path(mode, source), source)), None),
+        VolumeMode::Block => (None, Some(device(name, path(mode, source)))),
+    };
+    let ((a, c), (b, d)) = (use_of("source", from, true), use_of("target", to, false));
+    let mut metadata = temporary_object(volume, &target.exact.namespace, names::mover(&volume.uid));
+    metadata.annotations.get_or_insert_default().insert(meta::FILLS.to_owned(), target.exact.uid.clone());
+    let mut pod = pod(
+        metadata,
+        volume,
+        arguments.map(ToOwned::to_owned).to_vec(),
+        a.into_iter().chain(b).collect(),
+        c.into_iter().chain(d).collect(),
+        files && request.keep_owners,
+        settings,
+    );
+    if let Some(spec) = &mut pod.spec {
+        spec.volumes = Some(vec![
+            // Kubelet changes owners of files in volumes that aren't read-only, and a source is never written to. Of a device only some
+            // drivers can attach a read-only one.
+            volume_of("source", source, from == VolumeMode::Filesystem),
+            volume_of("target", &target.exact.name, false),
+        ]);
+    }
+    pod
+}
+
+/// The pod that uses `claim` and does nothing: a volume of a class that binds late is made for it.
+pub fn consumer(volume: &Target, claim: &Exact, mode: VolumeMode, settings: &MoverSettings) -> Pod {
     let (mounts, devices) = match mode {
-        VolumeMode::Filesystem => {
-            (Some(vec![mount("source", mover::SOURCE_DIR, true), mount("target", mover::TARGET_DIR, false)]), None)
+        VolumeMode::Filesystem => (vec![mount("target", mover::TARGET_DIR, false)], Vec::new()),
+        VolumeMode::Block => (Vec::new(), vec![device("target", mover::TARGET_DEVICE)]),
+    };
+    let metadata = temporary_object(volume, &claim.namespace, names::consumer(&volume.uid));
+    let mut pod = pod(metadata, volume, vec!["--version".to_owned()], mounts, devices, false, settings);
+    if let Some(spec) = &mut pod.spec {
+        // Nothing may change in what the driver fills.
+        if let Some(security) = &mut spec.security_context {
+            security.fs_group = None;
         }
-        VolumeMode::Block => {
-            (None, Some(vec![device("source", mover::SOURCE_DEVICE), device("target", mover::TARGET_DEVICE)]))
-        }
+        spec.volumes = Some(vec![volume_of("target", &claim.name, false)]);
+    }
+    pod
+}
+
+fn path(mode: VolumeMode, source: bool) -> &'static str {
+    match (mode, source) {
+        (VolumeMode::Filesystem, true) => mover::SOURCE_DIR,
+        (VolumeMode::Filesystem, false) => mover::TARGET_DIR,
+        (VolumeMode::Block, true) => mover::SOURCE_DEVICE,
+        (VolumeMode::Block, false) => mover::TARGET_DEVICE,
+    }
+}
+
+fn pod(
+    mut metadata: ObjectMeta,
+    volume: &Target,
+    arguments: Vec<String>,
+    mounts: Vec<VolumeMount>,
+    devices: Vec<VolumeDevice>,
+    keep_owners: bool,
+    settings: &MoverSettings,
+) -> Pod {
+    // Owners of files can only be kept with these rights, all of which the Pod Security level `baseline` allows.
+    let (user, capabilities) = if keep_owners {
+        (0, Some(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]))
+    } else {
+        (QEMU, None)
     };
-    // Owners and modes of files can only be kept with these rights, all of which the Pod Security level `baseline` allows.
-    // A device is one stream of bytes and needs none: `restricted` will do.
-    let (user, capabilities) = match mode {
-        VolumeMode::Filesystem => (0, Some(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"])),
-        VolumeMode::Block => (QEMU, None),
-    };
-    let arguments = match mode {
-        VolumeMode::Filesystem => (mover::SOURCE_DIR, mover::TARGET_DIR),
-        VolumeMode::Block => (mover::SOURCE_DEVICE, mover::TARGET_DEVICE),
-    };
-    let mut metadata = metadata(volume, names::mover(&volume.uid));
     if let Some(labels) = &mut metadata.labels {
         labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
     }
@@ -165,8 +335,9 @@ pub fn mover(volume: &Target, source: &str, mode: VolumeMode, settings: &MoverSe
                 run_as_user: Some(user),
                 run_as_group: Some(user),
                 run_as_non_root: Some(user != 0),
-                // The owner of a block device as the container runtime makes it.
-                fs_group: (mode == VolumeMode::Block).then_some(user),
+                // So that a blank file system may be written to, and a block device has the owner that the container runtime gives it.
+                fs_group: (user != 0).then_some(user),
+                fs_group_change_policy: (user != 0).then(|| "OnRootMismatch".to_owned()),
                 seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
                 ..PodSecurityContext::default()
             }),
@@ -174,16 +345,14 @@ pub fn mover(volume: &Target, source: &str, mode: VolumeMode, settings: &MoverSe
                 name: "mover".to_owned(),
                 image: Some(settings.image.clone()),
                 image_pull_policy: Some("IfNotPresent".to_owned()),
-                args: Some(
-                    ["--source", arguments.0, "--target", arguments.1].into_iter().map(ToOwned::to_owned).collect(),
-                ),
+                args: Some(arguments),
                 env: Some(vec![EnvVar {
                     name: "RUST_BACKTRACE".to_owned(),
                     value: Some("1".to_owned()),
                     ..EnvVar::default()
                 }]),
-                volume_mounts: mounts,
-                volume_devices: devices,
+                volume_mounts: (!mounts.is_empty()).then_some(mounts),
+                volume_devices: (!devices.is_empty()).then_some(devices),
                 resources: Some(ResourceRequirements {
                     requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
                     // The page cache that a copy fills is reclaimed, not counted as a leak; this bounds it.
@@ -201,8 +370,6 @@ pub fn mover(volume: &Target, source: &str, mode: VolumeMode, settings: &MoverSe
                 }),
                 ..Container::default()
             }],
-            // The source's claim is not declared read-only, as some drivers can't attach a device so; its mount is.
-            volumes: Some(vec![volume_of("source", source), volume_of("target", &volume.name)]),
             ..PodSpec::default()
         }),
         status: None,
@@ -222,12 +389,12 @@ fn device(name: &str, path: &str) -> VolumeDevice {
     VolumeDevice { name: name.to_owned(), device_path: path.to_owned() }
 }
 
-fn volume_of(name: &str, claim: &str) -> Volume {
+fn volume_of(name: &str, claim: &str, read_only: bool) -> Volume {
     Volume {
         name: name.to_owned(),
         persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
             claim_name: claim.to_owned(),
-            read_only: None,
+            read_only: read_only.then_some(true),
         }),
         ..Volume::default()
     }

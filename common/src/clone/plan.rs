@@ -1,25 +1,29 @@
 //! What a pass looks at ([`Observed`]) and what it concludes ([`Plan`]).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{Container, PersistentVolumeClaim, Pod, Volume},
+    api::core::v1::{Container, PersistentVolume, PersistentVolumeClaim, Pod, Volume},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use super::{
     action::{Action, Exact},
-    decide::Chosen,
+    decide::{Chosen, ChosenBy, History, PastRefusal},
     facts::Facts,
-    request::{Parsed, Request},
+    group::Group,
+    request::{MadeFor, Parsed, Request, SourceName},
     step::PlanNote,
     wait::Waiting,
 };
 use crate::{
-    api::{CloneStrategy, DataVolume, DataVolumeStatus, Phase, snapshot::VolumeSnapshot},
+    api::{self, CloneStrategy, DataVolume, DataVolumeStatus, Phase},
     lookup::Lookup,
     meta,
     mover::{Outcome, Progress},
     quantity::Bytes,
+    transfer::{self, Transfer},
 };
 
 /// Everything that a pass may look at, read and typed. `now` is part of it.
@@ -31,8 +35,12 @@ pub struct Observed {
     pub volume: Target,
     /// What it asks for.
     pub parsed: Parsed,
+    /// Why its DataSource can't be followed, if it can't.
+    pub unresolved: Option<String>,
     /// What the decision needs.
     pub facts: Facts,
+    /// Whether the requester may read the source; asked only where the clone crosses namespaces.
+    pub authorized: Lookup<Authorization>,
     /// Whether the source is itself complete; `None` says nothing about it, as for a claim without a DataVolume.
     pub source_populated: Option<bool>,
     /// Pods that use the source.
@@ -41,16 +49,33 @@ pub struct Observed {
     pub target_users: Vec<User>,
     /// The clone's claim.
     pub claim: Lookup<Claim>,
-    /// Our temporary snapshot.
-    pub snapshot: Lookup<Snapshot>,
+    /// The claim beside the source that gets the content before it is handed over.
+    pub temporary: Lookup<Claim>,
+    /// The claim that is restored from a source snapshot to be copied from.
+    pub restored: Lookup<Claim>,
+    /// The hand-over of the temporary claim's volume.
+    pub transfer: Transfer,
+    /// The snapshots of the source.
+    pub group: Lookup<Group>,
     /// Our data mover.
     pub mover: Lookup<Mover>,
+    /// The pod that makes a volume of a class that binds late appear at once.
+    pub consumer: Lookup<Mover>,
     /// How far the mover is, as far as it has been heard.
     pub progress: Option<Progress>,
     /// Who else works on DataVolumes in this cluster.
     pub another_controller: Option<String>,
     /// How movers are made.
     pub mover_settings: MoverSettings,
+}
+
+/// The API server's answer about the requester.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authorization {
+    /// The requester may read the source.
+    Allowed,
+    /// Not, and what would be needed.
+    Denied(String),
 }
 
 /// What the admin says about data movers.
@@ -60,9 +85,11 @@ pub struct MoverSettings {
     pub image: String,
 }
 
-/// The DataVolume.
+/// The DataVolume; or the claim that is filled without one.
 #[derive(Debug, Clone)]
 pub struct Target {
+    /// Which of the two.
+    pub kind: MadeFor,
     /// Its name.
     pub name: String,
     /// Its namespace.
@@ -71,8 +98,18 @@ pub struct Target {
     pub uid: String,
     /// It is being deleted.
     pub deleting: bool,
-    /// The strategy written on it, if it was written by us.
-    pub pinned: Option<CloneStrategy>,
+    /// What was decided and tried before.
+    pub history: History,
+    /// Whose wish the decision in force followed.
+    pub chosen_by: Option<ChosenBy>,
+    /// What its `sourceRef` stands for, once that has been written down.
+    pub source: Option<SourceName>,
+    /// What the volume holds, as it is written.
+    pub content_type: Option<String>,
+    /// Its labels and annotations, for its own claim, which lives beside it.
+    pub labels: BTreeMap<String, String>,
+    /// See `labels`.
+    pub annotations: BTreeMap<String, String>,
     /// Its fallback reason as it stands.
     pub fallback: Option<String>,
     /// The word for it.
@@ -88,17 +125,39 @@ impl Target {
     pub fn of(volume: &DataVolume) -> Self {
         let meta = &volume.metadata;
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key));
+        let note = annotation(meta::PLAN).and_then(|note| PlanNote::read(note));
         Self {
+            kind: MadeFor::DataVolume,
             name: meta.name.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             uid: meta.uid.clone().unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
-            pinned: annotation(meta::PLAN).and_then(|_| annotation(meta::CLONE_TYPE)?.parse().ok()),
+            history: History {
+                pinned: note.as_ref().and_then(|_| annotation(meta::CLONE_TYPE)?.parse().ok()),
+                refused: note.as_ref().map(|note| note.refused.clone()).unwrap_or_default(),
+            },
+            chosen_by: note.as_ref().map(|note| note.chosen_by),
+            source: note.as_ref().and_then(|note| note.source.clone()),
+            labels: meta.labels.clone().unwrap_or_default(),
+            annotations: meta.annotations.clone().unwrap_or_default(),
             fallback: annotation(meta::CLONE_FALLBACK_REASON).cloned(),
-            fallback_code: annotation(meta::PLAN).and_then(|note| PlanNote::read(note)?.reason),
+            fallback_code: note.and_then(|note| note.reason),
             priority_class: volume.spec.priority_class_name.clone(),
+            content_type: volume.spec.content_type.clone(),
             status: volume.status.clone().unwrap_or_default(),
         }
+    }
+
+    /// Its user says that the claim of its name is filled already, or may be taken over.
+    pub fn offers_to_take_over(&self) -> bool {
+        let filled =
+            [meta::PRE_POPULATED, meta::CHECK_STATIC_VOLUME].iter().any(|key| self.annotations.contains_key(*key));
+        filled || self.annotations.get(meta::ALLOW_ADOPTION).is_some_and(|value| value != "false")
+    }
+
+    /// `claim`, which was there before, may be taken over: the one or the other says so, and nobody controls it.
+    pub fn takes_over(&self, claim: &Claim) -> bool {
+        !claim.controlled && (claim.populated || self.offers_to_take_over())
     }
 }
 
@@ -161,17 +220,61 @@ fn may_write(volume: &Volume, containers: &[&Container]) -> bool {
     containers.iter().any(|c| device(c) || mounted_for_writing(c))
 }
 
-fn exact(meta: &ObjectMeta) -> Exact {
+/// Which object, as it was looked at.
+pub fn exact(meta: &ObjectMeta) -> Exact {
     Exact {
+        namespace: meta.namespace.clone().unwrap_or_default(),
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: meta.resource_version.clone().unwrap_or_default(),
     }
 }
 
-/// Ours are those that the DataVolume of this UID controls; a name or a label alone proves nothing.
+/// Whether the DataVolume of this UID controls it; a name alone proves nothing.
 fn controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
     meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// Temporary objects may live in another namespace, where they can't have an owner: their label says for whom they were made, and their
+/// name holds the same UID.
+fn made_for(meta: &ObjectMeta, uid: &str) -> bool {
+    let labelled = meta.labels.as_ref().and_then(|l| l.get(meta::OWNED_BY_UID)).is_some_and(|owner| owner == uid);
+    labelled && meta.name.as_ref().is_some_and(|name| name.ends_with(uid))
+}
+
+/// Where the content of a claim comes from. It can't be changed once the claim exists, so it tells which strategy the claim was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The driver restores it from the snapshot of this name.
+    Snapshot(String),
+    /// The driver clones it from the claim of this name.
+    Claim(String),
+    /// It waits for a volume that is filled elsewhere.
+    HeldBack,
+    /// Nobody: it is blank, or filled by a pod.
+    Blank,
+}
+
+impl Content {
+    fn of(claim: &PersistentVolumeClaim) -> Self {
+        let Some(source) = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref()) else { return Self::Blank };
+        match (source.api_group.as_deref(), source.kind.as_str()) {
+            (Some(api::snapshot::GROUP), "VolumeSnapshot") => Self::Snapshot(source.name.clone()),
+            (None | Some(""), "PersistentVolumeClaim") => Self::Claim(source.name.clone()),
+            (Some(api::GROUP), transfer::VOLUME_CLONE_SOURCE) => Self::HeldBack,
+            _ => Self::Blank,
+        }
+    }
+
+    /// What fills a claim of this content.
+    pub fn strategy(&self) -> Option<CloneStrategy> {
+        match self {
+            Self::Snapshot(_) => Some(CloneStrategy::Snapshot),
+            Self::Claim(_) => Some(CloneStrategy::CsiClone),
+            Self::Blank => Some(CloneStrategy::Copy),
+            Self::HeldBack => None,
+        }
+    }
 }
 
 /// The clone's claim.
@@ -179,12 +282,24 @@ fn controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
 pub struct Claim {
     /// Which one.
     pub exact: Exact,
-    /// It belongs to the DataVolume.
+    /// It belongs to the DataVolume, or was made for it.
     pub ours: bool,
+    /// Somebody controls it.
+    pub controlled: bool,
+    /// Somebody says that it is filled for the DataVolume of its name, or may be taken over by it (backup and restore).
+    pub populated: bool,
     /// It is being deleted.
     pub deleting: bool,
+    /// When it was made.
+    pub created: Option<Timestamp>,
     /// `Pending`, `Bound` or `Lost`.
     pub phase: String,
+    /// See [`Content`].
+    pub content: Content,
+    /// The node that the scheduler has chosen for a pod that uses it.
+    pub selected_node: Option<String>,
+    /// Its volume was handed over to it by us.
+    pub handed_over: bool,
     /// What is asked for.
     pub request: Bytes,
     /// What there is.
@@ -198,14 +313,38 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Reads a claim as the DataVolume `uid` sees it.
-    pub fn of(claim: &PersistentVolumeClaim, uid: &str, complaint: Option<String>) -> Self {
+    /// Reads a claim as the DataVolume `uid` sees it. `volume` is the claim's, as far as it is known.
+    pub fn of(
+        claim: &PersistentVolumeClaim,
+        uid: &str,
+        volume: Option<&PersistentVolume>,
+        complaint: Option<String>,
+    ) -> Self {
+        let annotation = |key: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(key));
+        let controlled = claim.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+        let for_its_name =
+            annotation(meta::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_ref() == Some(name));
+        // A claim of our own making has the DataVolume's annotations, and isn't filled by having them.
+        let made_by_us = annotation(meta::CREATED_FOR_DATA_VOLUME).is_some_and(|made_for| made_for == uid);
+        let handed_over = volume.is_some_and(|volume| {
+            let marked = volume.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(transfer::HANDED_OVER));
+            let claim_ref = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+            marked && claim_ref.and_then(|c| c.uid.as_ref()) == claim.metadata.uid.as_ref()
+        });
         let (spec, status) = (claim.spec.as_ref(), claim.status.as_ref());
         let requests = spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
         let storage = |q| Bytes::of(q).ok();
         Self {
             exact: exact(&claim.metadata),
-            ours: controlled_by(&claim.metadata, uid),
+            ours: controlled_by(&claim.metadata, uid)
+                || made_for(&claim.metadata, uid)
+                || claim.metadata.uid.as_deref() == Some(uid),
+            controlled,
+            populated: !made_by_us && (for_its_name || annotation(meta::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
+            created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            content: Content::of(claim),
+            selected_node: annotation(meta::SELECTED_NODE).cloned(),
+            handed_over,
             deleting: claim.metadata.deletion_timestamp.is_some(),
             phase: status.and_then(|s| s.phase.clone()).unwrap_or_default(),
             request: requests.and_then(|r| r.get("storage")).and_then(storage).unwrap_or_default(),
@@ -219,38 +358,6 @@ impl Claim {
     }
 }
 
-/// Our temporary snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Which one.
-    pub exact: Exact,
-    /// It belongs to the DataVolume.
-    pub ours: bool,
-    /// It is being deleted.
-    pub deleting: bool,
-    /// A volume may be restored from it.
-    pub ready: bool,
-    /// What a restore needs, as the driver says.
-    pub restore_size: Option<Bytes>,
-    /// What the driver complains about.
-    pub error: Option<String>,
-}
-
-impl Snapshot {
-    /// Reads a snapshot as the DataVolume `uid` sees it.
-    pub fn of(snapshot: &VolumeSnapshot, uid: &str) -> Self {
-        let status = snapshot.status.as_ref();
-        Self {
-            exact: exact(&snapshot.metadata),
-            ours: controlled_by(&snapshot.metadata, uid),
-            deleting: snapshot.metadata.deletion_timestamp.is_some(),
-            ready: status.and_then(|s| s.ready_to_use).unwrap_or_default(),
-            restore_size: status.and_then(|s| s.restore_size.as_ref()).and_then(|q| Bytes::of(q).ok()),
-            error: status.and_then(|s| s.error.as_ref()).map(|e| e.message.clone().unwrap_or_default()),
-        }
-    }
-}
-
 /// Our data mover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mover {
@@ -260,6 +367,8 @@ pub struct Mover {
     pub ours: bool,
     /// It is being deleted.
     pub deleting: bool,
+    /// The UID of the claim that it fills.
+    pub fills: Option<String>,
     /// What it does.
     pub state: MoverState,
 }
@@ -332,11 +441,27 @@ impl Mover {
         };
         Self {
             exact: exact(&pod.metadata),
-            ours: controlled_by(&pod.metadata, uid),
+            ours: made_for(&pod.metadata, uid),
             deleting: pod.metadata.deletion_timestamp.is_some(),
+            fills: pod.metadata.annotations.as_ref().and_then(|a| a.get(meta::FILLS)).cloned(),
             state,
         }
     }
+}
+
+/// A strategy that the driver has refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// What was refused, for this clone.
+    pub past: PastRefusal,
+    /// When it was begun.
+    pub since: Option<Timestamp>,
+    /// The driver.
+    pub driver: String,
+    /// The StorageClass of the source.
+    pub source_class: String,
+    /// The StorageClass of the clone, whose profile remembers it.
+    pub class: String,
 }
 
 /// What a pass concludes.
@@ -356,6 +481,12 @@ pub struct Plan {
     pub restarts: i32,
     /// Why it is over without a clone.
     pub failure: Option<String>,
+    /// What of the source could not be kept.
+    pub notes: Vec<String>,
+    /// What the driver has refused in this pass, to be remembered for others.
+    pub refused: Option<Refused>,
+    /// It needs a snapshot and waits for its turn to ask for one.
+    pub wants_snapshot: bool,
     /// When to look again although nothing happens.
     pub look_again_at: Option<Timestamp>,
 }
@@ -371,6 +502,9 @@ impl Plan {
             progress: None,
             restarts: seen.volume.status.restart_count.unwrap_or_default(),
             failure: None,
+            notes: Vec::new(),
+            refused: None,
+            wants_snapshot: false,
             look_again_at: None,
         }
     }
@@ -390,9 +524,13 @@ impl Plan {
         self.waiting = Some(why);
     }
 
-    /// Creates the clone's claim.
-    pub(super) fn makes_claim(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::CreateClaim(_)))
+    /// Creates the clone's claim, which is called `name`.
+    pub(super) fn makes_claim(&self, name: &str) -> bool {
+        let made = |action: &Action| match action {
+            Action::CreateClaim(claim) => claim.metadata.name.as_deref() == Some(name),
+            _ => false,
+        };
+        self.actions.iter().any(made)
     }
 
     #[must_use]
@@ -414,7 +552,7 @@ impl Observed {
     pub fn request(&self) -> Option<&Request> {
         match &self.parsed {
             Parsed::Clone(request) => Some(request),
-            Parsed::Wrong(_) | Parsed::NotAClone => None,
+            Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(_) => None,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What a DataVolume asks for: parsed once, with every mistake found at once; nothing behind this reads the raw object.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
 use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::step::PlanNote;
 use crate::{
@@ -35,12 +35,19 @@ impl FromStr for VolumeMode {
     }
 }
 
-impl fmt::Display for VolumeMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl VolumeMode {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Filesystem => "Filesystem",
             Self::Block => "Block",
-        })
+        }
+    }
+}
+
+impl fmt::Display for VolumeMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
@@ -55,7 +62,7 @@ pub enum Consistency {
 }
 
 /// The name and namespace of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// Its namespace.
     pub namespace: String,
@@ -69,13 +76,73 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// What is cloned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SourceKind {
+    /// A PersistentVolumeClaim.
+    #[serde(rename = "PersistentVolumeClaim")]
+    Claim,
+    /// A VolumeSnapshot.
+    #[serde(rename = "VolumeSnapshot")]
+    Snapshot,
+}
+
+impl SourceKind {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "PersistentVolumeClaim",
+            Self::Snapshot => "VolumeSnapshot",
+        }
+    }
+}
+
+/// What is cloned, by kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SourceName {
+    /// Its kind.
+    pub kind: SourceKind,
+    /// Its namespace and name.
+    #[serde(flatten)]
+    pub object: ObjectName,
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.object)
+    }
+}
+
+/// What the volume holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentType {
+    /// The image of one disk: the device itself, or the file `disk.img` in a file system. One may be made of the other.
+    #[default]
+    KubeVirt,
+    /// Files.
+    Archive,
+}
+
+/// For whom the clone is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MadeFor {
+    /// A DataVolume, whose claim we make.
+    DataVolume,
+    /// A claim that somebody made with a VolumeCloneSource as its `dataSourceRef`.
+    Claim,
+}
+
 /// The wanted clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Where the clone goes: the DataVolume's own name and namespace.
     pub target: ObjectName,
-    /// The claim to clone.
-    pub source: ObjectName,
+    /// For whom.
+    pub made_for: MadeFor,
+    /// What is cloned, all references followed.
+    pub source: SourceName,
+    /// A DataSource names it.
+    pub by_reference: bool,
     /// `spec.pvc` or `spec.storage`: the path under which a mistake is told, and how gaps are filled.
     pub form: Form,
     /// The size, where one is given.
@@ -92,6 +159,23 @@ pub struct Request {
     pub fallback_allowed: bool,
     /// See [`Consistency`].
     pub consistency: Consistency,
+    /// See [`ContentType`].
+    pub content: ContentType,
+    /// Owners of files are to be kept, for which the copying pod runs as root (`smartclone.dev/file-owners: Keep`).
+    pub keep_owners: bool,
+    /// The volume is wanted at once, even if the StorageClass waits for a first consumer.
+    pub immediate: bool,
+    /// How long one strategy may take, where the requester says so (`smartclone.dev/deadline`).
+    pub deadline: Option<Duration>,
+    /// The claim of this name is already filled, by a backup for example; it is taken over and nothing is copied.
+    pub pre_populated: bool,
+}
+
+impl Request {
+    /// The source is in another namespace than the clone.
+    pub fn crosses(&self) -> bool {
+        self.source.object.namespace != self.target.namespace
+    }
 }
 
 /// Which of the two forms describes the target.
@@ -123,6 +207,8 @@ impl Form {
 pub enum Parsed {
     /// A clone, to be made.
     Clone(Box<Request>),
+    /// A clone of what a DataSource stands for, which has to be looked up: see [`Request::resolved`].
+    Reference(ObjectName),
     /// A clone that says something wrong; every mistake is listed.
     Wrong(Vec<FieldError>),
     /// An import, an upload or a blank disk: somebody else's.
@@ -131,6 +217,9 @@ pub enum Parsed {
 
 const ACCESS_MODES: [&str; 4] = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
 
+/// Less than this is a slip: drivers take seconds.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
+
 /// The annotation's path as `kubectl` prints it.
 pub fn annotation_path(key: &str) -> String {
     format!("metadata.annotations[{key}]")
@@ -138,42 +227,74 @@ pub fn annotation_path(key: &str) -> String {
 
 impl Request {
     /// Reads a DataVolume. `wish` is taken from the annotation unless a decision of ours stands there that followed nobody's wish.
+    /// A DataSource that was followed once isn't followed again: what it stood for then is in the plan.
     pub fn parse(volume: &DataVolume) -> Parsed {
         let spec = &volume.spec;
-        let source = spec.source.as_ref().and_then(|s| s.pvc.as_ref());
-        let other_clone = spec.source_ref.is_some() || spec.source.as_ref().is_some_and(|s| s.snapshot.is_some());
-        if other_clone {
-            let field = if spec.source_ref.is_some() { "spec.sourceRef" } else { "spec.source.snapshot" };
-            return Parsed::Wrong(vec![FieldError::forbidden(
-                field,
-                "this version clones claims only; name the PersistentVolumeClaim in spec.source.pvc",
-            )]);
+        let given = spec.source.as_ref().and_then(|source| match (&source.pvc, &source.snapshot) {
+            (Some(pvc), _) => Some((SourceKind::Claim, &pvc.namespace, &pvc.name)),
+            (None, Some(snapshot)) => Some((SourceKind::Snapshot, &snapshot.namespace, &snapshot.name)),
+            (None, None) => None,
+        });
+        if let Some((kind, namespace, name)) = given {
+            let object = ObjectName { namespace: namespace.clone(), name: name.clone() };
+            return Self::resolved(volume, SourceName { kind, object });
         }
-        let Some(source) = source else { return Parsed::NotAClone };
+        let Some(reference) = &spec.source_ref else { return Parsed::NotAClone };
+        let mut errors = Vec::new();
+        if reference.kind != "DataSource" {
+            errors.push(FieldError::not_supported(
+                "spec.sourceRef.kind",
+                &reference.kind,
+                "supported values: \"DataSource\"",
+            ));
+        }
+        if reference.name.is_empty() {
+            errors.push(FieldError::required("spec.sourceRef.name", "the name of the DataSource"));
+        }
+        if !errors.is_empty() {
+            return Parsed::Wrong(errors);
+        }
+        let note = volume.metadata.annotations.as_ref().and_then(|a| a.get(meta::PLAN)).and_then(|n| PlanNote::read(n));
+        match note.and_then(|note| note.source) {
+            Some(source) => Self::resolved(volume, source),
+            None => Parsed::Reference(ObjectName {
+                namespace: reference
+                    .namespace
+                    .clone()
+                    .filter(|n| !n.is_empty())
+                    .unwrap_or_else(|| volume.metadata.namespace.clone().unwrap_or_default()),
+                name: reference.name.clone(),
+            }),
+        }
+    }
 
+    /// Reads a DataVolume whose source is known to be `source`.
+    pub fn resolved(volume: &DataVolume, source: SourceName) -> Parsed {
+        let spec = &volume.spec;
         let mut errors = Vec::new();
         let target = ObjectName {
             namespace: volume.metadata.namespace.clone().unwrap_or_default(),
             name: volume.metadata.name.clone().unwrap_or_default(),
         };
-        let source = ObjectName { namespace: source.namespace.clone(), name: source.name.clone() };
-        if source.name.is_empty() {
-            errors.push(FieldError::required("spec.source.pvc.name", "the name of the claim to clone"));
+        let path = match (&spec.source_ref, source.kind) {
+            (Some(_), _) => "spec.sourceRef",
+            (None, SourceKind::Claim) => "spec.source.pvc",
+            (None, SourceKind::Snapshot) => "spec.source.snapshot",
+        };
+        let what = source.kind.as_str();
+        if source.object.name.is_empty() {
+            errors.push(FieldError::required(format!("{path}.name"), format!("the name of the {what} to clone")));
         }
-        if source.namespace.is_empty() {
-            errors.push(FieldError::required("spec.source.pvc.namespace", "the namespace of the claim to clone"));
-        } else if source.namespace != target.namespace {
-            errors.push(FieldError::forbidden(
-                "spec.source.pvc.namespace",
-                format!(
-                    "this version clones within one namespace only; create the DataVolume in {:?}, where the source is",
-                    source.namespace
-                ),
+        if source.object.namespace.is_empty() {
+            errors.push(FieldError::required(
+                format!("{path}.namespace"),
+                format!("the namespace of the {what} to clone"),
             ));
-        } else if source.name == target.name {
+        }
+        if source.kind == SourceKind::Claim && source.object == target {
             errors.push(FieldError::invalid(
-                "spec.source.pvc.name",
-                &source.name,
+                format!("{path}.name"),
+                &source.object.name,
                 "the clone's claim gets the DataVolume's name, so a claim can't be cloned onto itself; rename the DataVolume",
             ));
         }
@@ -213,12 +334,31 @@ impl Request {
         let volume_mode = claim.volume_mode(form, &mut errors);
         let access_modes = claim.access_modes(form, &mut errors);
         let options = Options::read(volume.metadata.annotations.as_ref(), &mut errors);
+        let content = match spec.content_type.as_deref() {
+            None | Some("" | "kubevirt") => ContentType::KubeVirt,
+            Some("archive") => ContentType::Archive,
+            Some(other) => {
+                let supported = "supported values: \"kubevirt\", \"archive\"";
+                errors.push(FieldError::not_supported("spec.contentType", other, supported));
+                ContentType::KubeVirt
+            }
+        };
+        if content == ContentType::Archive && volume_mode == Some(VolumeMode::Block) {
+            let path = format!("{}.volumeMode", form.path());
+            errors.push(FieldError::invalid(
+                path,
+                "Block",
+                "contentType archive is files, which need volumeMode Filesystem",
+            ));
+        }
         if !errors.is_empty() {
             return Parsed::Wrong(errors);
         }
         Parsed::Clone(Box::new(Self {
             target,
+            made_for: MadeFor::DataVolume,
             source,
+            by_reference: spec.source_ref.is_some(),
             form,
             size,
             storage_class: claim.class.cloned(),
@@ -227,6 +367,11 @@ impl Request {
             wish: options.wish,
             fallback_allowed: options.fallback_allowed,
             consistency: options.consistency,
+            content,
+            keep_owners: options.keep_owners,
+            immediate: options.immediate,
+            deadline: options.deadline,
+            pre_populated: options.pre_populated,
         }))
     }
 }
@@ -276,7 +421,8 @@ impl Claim<'_> {
     }
 
     fn volume_mode(&self, form: Form, errors: &mut Vec<FieldError>) -> Option<VolumeMode> {
-        let text = self.mode?;
+        // CDI's private word for "left out".
+        let text = self.mode.filter(|mode| *mode != "FromStorageProfile" || form == Form::Pvc)?;
         let mode = text.parse().ok();
         if mode.is_none() {
             let path = format!("{}.volumeMode", form.path());
@@ -304,6 +450,10 @@ struct Options {
     wish: Option<CloneStrategy>,
     fallback_allowed: bool,
     consistency: Consistency,
+    keep_owners: bool,
+    immediate: bool,
+    deadline: Option<Duration>,
+    pre_populated: bool,
 }
 
 impl Options {
@@ -343,6 +493,30 @@ impl Options {
                 Consistency::Offline
             }
         };
-        Self { wish, fallback_allowed, consistency }
+        let keep_owners = match get(meta::FILE_OWNERS) {
+            None => false,
+            Some("Keep") => true,
+            Some(text) => {
+                wrong(meta::FILE_OWNERS, text, "\"Keep\"");
+                false
+            }
+        };
+        let deadline = get(meta::DEADLINE).and_then(|text| {
+            let deadline = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+            if deadline.is_none_or(|d| d < SHORTEST_DEADLINE) {
+                wrong(meta::DEADLINE, text, "a time of at least 10 s, such as \"10m\" or \"1h30m\"");
+            }
+            deadline
+        });
+        let named = |key: &str| get(key).is_some();
+        Self {
+            wish,
+            fallback_allowed,
+            consistency,
+            keep_owners,
+            immediate: named(meta::IMMEDIATE_BINDING),
+            deadline,
+            pre_populated: named(meta::PRE_POPULATED) || named(meta::CHECK_STATIC_VOLUME),
+        }
     }
 }

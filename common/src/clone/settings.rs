@@ -8,12 +8,18 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 
+use jiff::Timestamp;
+
 use super::{
     facts::{Class, Facts, Profile, SnapshotClass, Source, default_class, operator_of, strategy_override},
-    request::Request,
+    request::{Request, SourceKind},
 };
 use crate::{
-    api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass},
+    api::{
+        Cdi, CdiConfig, StorageProfile,
+        snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
+    },
+    cdi_config::{self, Overhead},
     lookup::Lookup,
 };
 
@@ -28,33 +34,78 @@ pub struct Settings {
     pub profiles: Lookup<Vec<Arc<StorageProfile>>>,
     /// Every CDI object; there should be one.
     pub cdis: Lookup<Vec<Arc<Cdi>>>,
+    /// Every CDIConfig; there should be one.
+    pub configs: Lookup<Vec<Arc<CdiConfig>>>,
+}
+
+/// What was found under the name of the source.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// A claim and its volume, which is absent when the claim isn't bound.
+    Claim(Lookup<PersistentVolumeClaim>, Lookup<PersistentVolume>),
+    /// A snapshot and its content, which is absent when the snapshot has none yet.
+    Snapshot(Lookup<VolumeSnapshot>, Lookup<VolumeSnapshotContent>),
+}
+
+impl Found {
+    fn source(&self) -> Lookup<Source> {
+        match self {
+            Self::Claim(claim, volume) => claim.as_ref().map(|claim| Source::of(claim, volume)),
+            Self::Snapshot(snapshot, content) => {
+                snapshot.as_ref().map(|snapshot| Source::of_snapshot(snapshot, content))
+            }
+        }
+    }
 }
 
 impl Settings {
-    /// What the decision about `request` depends on. `volume` is the one of the source, absent when the source isn't bound.
-    pub fn facts(
-        &self,
-        request: &Request,
-        source: &Lookup<PersistentVolumeClaim>,
-        volume: &Lookup<PersistentVolume>,
-    ) -> Facts {
+    /// What the decision about `request` depends on at `now`.
+    pub fn facts(&self, request: &Request, found: &Found, now: Timestamp) -> Facts {
         let target_class = match request.storage_class.as_deref() {
             Some(name) => self.class(name),
             None => and_then(self.classes.as_ref(), |all| default_class(all.iter().map(AsRef::as_ref)).map(Class::of)),
         };
-        let source_class = source.present().and_then(|claim| claim.spec.as_ref()?.storage_class_name.as_deref());
-        let profile = target_class.present().map_or(Lookup::Absent, |class| self.profile(&class.name));
+        let source = found.source();
+        let source_class = match source.present() {
+            None => Lookup::Absent,
+            Some(source) if source.kind == SourceKind::Snapshot => self.class_to_restore(source, &target_class),
+            Some(source) if source.class.is_empty() => Lookup::Absent,
+            Some(source) => self.class(&source.class),
+        };
+        let name = target_class.present().map(|class| class.name.as_str());
         Facts {
-            source: source.as_ref().map(|claim| Source::of(claim, volume)),
-            source_class: source_class.map_or(Lookup::Absent, |name| self.class(name)),
-            target_class,
+            profile: name.map_or(Lookup::Absent, |name| self.profile(name, now)),
+            overhead: self.overhead(name.unwrap_or_default()),
+            source,
+            source_class,
             snapshot_classes: self
                 .snapshot_classes
                 .as_ref()
                 .map(|all| all.iter().map(|c| SnapshotClass::of(c)).collect()),
             cluster_override: and_then(self.cdis.as_ref(), |all| strategy_override(all.iter().map(AsRef::as_ref))),
-            profile,
+            target_class,
         }
+    }
+
+    /// The class with which a snapshot is restored to be copied from: the clone's if it has the driver, else the first by name that has.
+    fn class_to_restore(&self, source: &Source, target: &Lookup<Class>) -> Lookup<Class> {
+        let Some(driver) = source.driver.present() else { return Lookup::Absent };
+        if let Some(class) = target.present().filter(|class| class.provisioner == *driver) {
+            return Lookup::Present(class.clone());
+        }
+        and_then(self.classes.as_ref(), |all| {
+            let of_driver = all.iter().filter(|class| class.provisioner == *driver);
+            of_driver.min_by_key(|class| class.metadata.name.clone()).map(|class| Class::of(class))
+        })
+    }
+
+    /// What a file system of this class needs for itself.
+    fn overhead(&self, class: &str) -> Overhead {
+        let configs = self.configs.present().map(Vec::as_slice).unwrap_or_default();
+        let config = configs.iter().find(|config| config.metadata.name.as_deref() == Some(cdi_config::NAME));
+        let cdis = self.cdis.present().map(Vec::as_slice).unwrap_or_default();
+        let cdi = cdi_config::in_force(cdis.iter().map(AsRef::as_ref));
+        cdi_config::Config::of(config.map(|config| &config.spec), cdi).overhead(class)
     }
 
     /// CDI's own operator, if it manages this cluster. Then everything is left to it.
@@ -74,6 +125,7 @@ impl Settings {
             .or_else(|| why(&self.snapshot_classes))
             .or_else(|| why(&self.profiles))
             .or_else(|| why(&self.cdis))
+            .or_else(|| why(&self.configs))
     }
 
     fn class(&self, name: &str) -> Lookup<Class> {
@@ -82,10 +134,21 @@ impl Settings {
         })
     }
 
-    fn profile(&self, name: &str) -> Lookup<Profile> {
-        and_then(self.profiles.as_ref(), |all| {
-            all.iter().find(|p| p.metadata.name.as_deref() == Some(name)).map(|p| Profile::of(p))
-        })
+    /// What is known of a class. Without a StorageProfile that is what is known of its driver.
+    fn profile(&self, name: &str, now: Timestamp) -> Lookup<Profile> {
+        let Lookup::Present(classes) = &self.classes else { return Lookup::Absent };
+        let Some(class) = classes.iter().find(|c| c.metadata.name.as_deref() == Some(name)) else {
+            return Lookup::Absent;
+        };
+        let of = |profile: Option<&StorageProfile>| Profile::of(class, profile, now);
+        match &self.profiles {
+            Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
+            Lookup::Absent => Lookup::Present(of(None)),
+            Lookup::Present(all) => {
+                let profile = all.iter().find(|p| p.metadata.name.as_deref() == Some(name));
+                Lookup::Present(of(profile.map(AsRef::as_ref)))
+            }
+        }
     }
 }
 

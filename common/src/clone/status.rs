@@ -1,14 +1,15 @@
 //! What a user reads in `kubectl describe datavolume`.
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     action::Action,
-    plan::{MoverState, Observed, Plan},
+    plan::{MoverState, Observed, Plan, Refused},
     step::waiting_since,
 };
 use crate::{
-    api::{CloneStatus, DataVolumeStatus, Phase, WaitingFor},
+    api::{Attempt, CloneStatus, DataVolumeStatus, Phase, WaitingFor},
     condition::{self, Observation, types},
     meta,
 };
@@ -26,8 +27,13 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
         Action::CreateSnapshot(snapshot) => snapshot.metadata.name.clone(),
         _ => None,
     });
-    let snapshot = made.or_else(|| seen.snapshot.present().filter(|s| s.ours).map(|s| s.exact.name.clone()));
-    let claimed = plan.makes_claim() || seen.claim.present().is_some_and(|c| c.ours);
+    let shared = seen.group.present().and_then(|group| group.of(&seen.volume.uid));
+    let snapshot = made.or_else(|| shared.map(|snapshot| snapshot.exact.name.clone()));
+    let mut attempts = old_clone.attempts.clone();
+    attempts.extend(plan.refused.as_ref().map(|refused| attempt(refused, seen.now)));
+    // The oldest tell the least.
+    attempts.drain(..attempts.len().saturating_sub(ATTEMPTS));
+    let claimed = plan.makes_claim(&seen.volume.name) || seen.claim.present().is_some_and(|c| c.ours);
     DataVolumeStatus {
         claim_name: claimed.then(|| seen.volume.name.clone()).or_else(|| old.claim_name.clone()),
         phase: plan.phase,
@@ -35,7 +41,7 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
         restart_count: (plan.restarts > 0).then_some(plan.restarts),
         conditions,
         clone: Some(CloneStatus {
-            strategy: seen.volume.pinned.or(chosen.map(|c| c.strategy)).or(old_clone.strategy),
+            strategy: chosen.map(|c| c.strategy).or(seen.volume.history.pinned).or(old_clone.strategy),
             fallback_reason: chosen
                 .and_then(|c| c.fallback.as_ref())
                 .map(ToString::to_string)
@@ -49,8 +55,24 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
                 message: Some(waiting.message()),
                 since: since.map(Time),
             }),
+            attempts,
+            notes: if plan.notes.is_empty() { old_clone.notes.clone() } else { plan.notes.clone() },
             ..old_clone
         }),
+    }
+}
+
+/// At most this many attempts are told of.
+const ATTEMPTS: usize = 10;
+
+fn attempt(refused: &Refused, now: Timestamp) -> Attempt {
+    Attempt {
+        strategy: Some(refused.past.strategy),
+        started_at: refused.since.map(Time),
+        ended_at: Some(Time(now)),
+        outcome: Some(if refused.past.too_slow { "TimedOut" } else { "Refused" }.to_owned()),
+        reason: Some(if refused.past.too_slow { "DriverTooSlow" } else { "DriverRefused" }.to_owned()),
+        message: Some(refused.past.message.clone()),
     }
 }
 
@@ -75,7 +97,7 @@ fn bound(seen: &Observed, plan: &Plan) -> Observation {
         Some(claim) if claim.phase == "Lost" => {
             (false, "ClaimLost", format!("PersistentVolumeClaim {name} has lost its volume"))
         }
-        None if !plan.makes_claim() => match &plan.waiting {
+        None if !plan.makes_claim(&seen.volume.name) => match &plan.waiting {
             Some(waiting) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
             None => (false, "NotFound", format!("PersistentVolumeClaim {name} does not exist yet")),
         },

@@ -6,22 +6,26 @@ use jiff::Timestamp;
 
 use super::{
     action::{Action, Kind},
-    decide::{Chosen, ChosenBy, Decision, Undecided, decide},
+    copy,
+    decide::{Chosen, ChosenBy, Decision, History, PastRefusal, Route, Undecided, decide},
     objects::{self, DataSource},
-    plan::{Claim, Mover, MoverState, Observed, Plan, User},
-    request::{Consistency, Parsed, Request},
+    plan::{Authorization, Claim, Content, MoverState, Observed, Plan, Refused, User},
+    request::{Consistency, MadeFor, ObjectName, Parsed, Request, SourceKind, SourceName},
+    rules::complaint,
     wait::Waiting,
 };
 use crate::{
     api::{CloneStrategy, Phase},
+    field,
     lookup::Lookup,
-    meta,
-    mover::Outcome,
-    names,
+    meta, transfer,
 };
 
-/// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: everything that we make
-/// in its namespace is owned by it, and Kubernetes removes it).
+/// How long a strategy may take where nobody says otherwise.
+const DEADLINE: Duration = Duration::from_mins(15);
+
+/// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
+/// beside it goes with it, and what was made elsewhere is swept).
 pub fn step(seen: &Observed) -> Option<Plan> {
     if seen.volume.deleting || seen.parsed == Parsed::NotAClone {
         return None;
@@ -31,6 +35,15 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         // Two owners of one kind would fight.
         _ if passive.is_some() => Plan { waiting: passive, ..Plan::idle(seen, recorded(seen)) },
         Parsed::Wrong(errors) => Plan::wait(seen, Phase::Pending, Waiting::Invalid(errors.clone())),
+        Parsed::Reference(name) => match &seen.claim {
+            // What is there already needs no source.
+            Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
+            Lookup::Present(claim) if !claim.ours && seen.volume.takes_over(claim) => taken_over(seen, claim),
+            Lookup::Present(_) | Lookup::Absent | Lookup::Unknown(_) => {
+                let why = seen.unresolved.clone().unwrap_or_else(|| "it has not been looked at yet".to_owned());
+                Plan::wait(seen, Phase::Pending, Waiting::DataSource { name: name.clone(), why })
+            }
+        },
         Parsed::Clone(_) if seen.volume.status.phase == Phase::Failed => after_failure(seen),
         Parsed::Clone(request) => match &seen.claim {
             Lookup::Unknown(why) => Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
@@ -57,18 +70,21 @@ pub(super) fn waiting_since(seen: &Observed, waiting: &Waiting) -> Timestamp {
 }
 
 /// The phase as it stands, for passes that can't tell a newer one.
-fn recorded(seen: &Observed) -> Phase {
+pub(super) fn recorded(seen: &Observed) -> Phase {
     match seen.volume.status.phase {
         Phase::Unset => Phase::Pending,
         phase => phase,
     }
 }
 
-/// Failed is for ever; only what is left over is removed.
+/// Failed is for ever; only what is left over is removed. A claim that never got its volume is left over, too: the driver would try for ever.
 fn after_failure(seen: &Observed) -> Plan {
     let mut plan = Plan::idle(seen, Phase::Failed);
     plan.failure = failure_on_record(seen);
-    match leftover(seen) {
+    let empty = |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == "Pending" && !claim.populated;
+    let claim = seen.claim.present().filter(empty).filter(|_| seen.volume.kind == MadeFor::DataVolume);
+    let claim = claim.map(|claim| Action::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() });
+    match leftover(seen).or(claim) {
         Some(action) => plan.and(action),
         None => plan,
     }
@@ -79,29 +95,42 @@ fn failure_on_record(seen: &Observed) -> Option<String> {
     conditions.iter().find(|c| c.type_ == crate::condition::types::READY).and_then(|c| c.message.clone())
 }
 
-/// A temporary object that is still there, and ours.
+/// A temporary object that is still there, and ours. Shared snapshots aren't among them: see [`super::group`].
 fn leftover(seen: &Observed) -> Option<Action> {
-    let snapshot = seen.snapshot.present().filter(|s| s.ours && !s.deleting);
-    let mover = seen.mover.present().filter(|m| m.ours && !m.deleting);
-    snapshot
-        .map(|s| Action::Delete { kind: Kind::VolumeSnapshot, what: s.exact.clone() })
-        .or_else(|| mover.map(|m| Action::Delete { kind: Kind::Pod, what: m.exact.clone() }))
+    let claim =
+        [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).find(|c| c.ours && !c.deleting);
+    pod_to_remove(seen)
+        .or_else(|| claim.map(|claim| Action::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() }))
+}
+
+/// A pod of ours that is still there.
+fn pod_to_remove(seen: &Observed) -> Option<Action> {
+    let pod = [&seen.mover, &seen.consumer].into_iter().filter_map(Lookup::present).find(|m| m.ours && !m.deleting);
+    pod.map(|pod| Action::Delete { kind: Kind::Pod, what: pod.exact.clone() })
 }
 
 /// The decision in force. A pinned one that can no longer be had has already been replaced by the ladder.
-fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>, Waiting> {
-    match decide(request, seen.volume.pinned, &seen.facts) {
+pub(super) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>, Waiting> {
+    match decide(request, &seen.volume.history, &seen.facts) {
         Decision::Chosen(chosen) => Ok(chosen),
         Decision::Rejected(errors) => Err(Waiting::Invalid(errors)),
         Decision::Undecided(Undecided::SourceMissing) => Err(Waiting::SourceMissing(request.source.clone())),
-        Decision::Undecided(Undecided::SourceNotBound) => Err(Waiting::SourceNotBound(request.source.clone())),
+        Decision::Undecided(Undecided::SourceNotReady { driver_says }) => {
+            let driver_says = driver_says.map(|text| complaint::redact(&text));
+            Err(Waiting::SourceNotReady { source: request.source.clone(), driver_says })
+        }
         Decision::Undecided(Undecided::Unknown(why)) => Err(Waiting::CouldNotTell(why)),
     }
 }
 
 /// The annotations that say what was decided.
-pub fn pin(chosen: &Chosen) -> BTreeMap<&'static str, Option<String>> {
-    let note = PlanNote { chosen_by: chosen.by, reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()) };
+pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> BTreeMap<&'static str, Option<String>> {
+    let note = PlanNote {
+        chosen_by: chosen.by,
+        reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()),
+        source: request.by_reference.then(|| request.source.clone()),
+        refused: refused.to_vec(),
+    };
     BTreeMap::from([
         (meta::CLONE_TYPE, Some(chosen.strategy.to_string())),
         (meta::CLONE_FALLBACK_REASON, chosen.fallback.as_ref().map(ToString::to_string)),
@@ -116,8 +145,14 @@ pub struct PlanNote {
     /// Whose wish it was.
     pub chosen_by: ChosenBy,
     /// The word for why it isn't what was wanted first.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What the DataSource stood for when it was decided, and stands for as far as this clone is concerned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceName>,
+    /// What the driver has refused to do for this clone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<PastRefusal>,
 }
 
 impl PlanNote {
@@ -132,44 +167,121 @@ impl PlanNote {
     }
 }
 
-/// Before there is a claim: decide, wait for the source, cut the snapshot.
+/// Where the content is made: in the clone's claim itself, or in a temporary one beside the source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Clone,
+    Temporary,
+}
+
+/// Before there is a claim: decide, then make it, filled by the driver or held back.
 fn without_claim(seen: &Observed, request: &Request) -> Plan {
+    if request.made_for == MadeFor::Claim {
+        return Plan::idle(seen, recorded(seen));
+    }
+    if request.pre_populated {
+        return Plan::wait(seen, Phase::Pending, Waiting::PrePopulated(request.target.clone()));
+    }
+    if seen.volume.status.phase == Phase::Succeeded {
+        return again(seen);
+    }
     let chosen = match decided(seen, request) {
         Ok(chosen) => chosen,
         Err(waiting) => return Plan::wait(seen, Phase::Pending, waiting),
     };
-    let mut plan = match blocked_source(seen, request, &chosen) {
+    let phase = Phase::CloneScheduled;
+    let unwritten = seen.volume.history.pinned != Some(chosen.strategy)
+        || request.by_reference && seen.volume.source.as_ref() != Some(&request.source);
+    let mut plan = if unwritten {
         // What is decided is written down before anything is made.
-        _ if seen.volume.pinned != Some(chosen.strategy) => {
-            Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin(&chosen)))
-        }
-        // A snapshot that has been cut needs the source no more.
-        Some(waiting) if seen.snapshot.present().is_none_or(|s| !s.ready) => {
-            Plan::wait(seen, Phase::CloneScheduled, waiting)
-        }
-        _ => match chosen.strategy {
-            CloneStrategy::Snapshot => by_snapshot(seen, request, &chosen),
-            CloneStrategy::CsiClone => {
-                let claim = objects::claim(
-                    &seen.volume,
-                    &chosen,
-                    chosen.sizes.create_at,
-                    &DataSource::Claim(&request.source.name),
-                );
-                Plan::act(seen, Phase::CsiCloneInProgress, Action::CreateClaim(Box::new(claim)))
-            }
-            CloneStrategy::Copy => {
-                let claim = objects::claim(&seen.volume, &chosen, chosen.sizes.create_at, &DataSource::Blank);
-                Plan::act(seen, Phase::CloneScheduled, Action::CreateClaim(Box::new(claim)))
-            }
-        },
+        Plan::act(seen, phase, Action::Pin(pin(request, &chosen, &seen.volume.history.refused)))
+    } else if let Some(waiting) = unauthorized(seen, request) {
+        Plan::wait(seen, phase, waiting)
+    } else if chosen.route == Route::Transfer {
+        // The claim is there from the start: quota is taken early, and the scheduler and KubeVirt see it.
+        let claim = objects::claim(&seen.volume, &chosen, chosen.sizes.create_at, &DataSource::Later);
+        Plan::act(seen, phase, Action::CreateClaim(Box::new(claim)))
+    } else {
+        begin(seen, request, &chosen, Place::Clone)
     };
     plan.chosen = Some(chosen);
     plan
 }
 
+/// The claim of a clone that has succeeded was deleted, and is made again, as CDI does. That is said before anything is made, or a crash
+/// would leave a claim without content that is said to be complete. That the claim isn't there, or not bound, has been asked of the API
+/// server: what a cache says may be old.
+fn again(seen: &Observed) -> Plan {
+    Plan::idle(seen, Phase::CloneScheduled)
+}
+
+/// Nobody gets at another namespace's data without the right to.
+fn unauthorized(seen: &Observed, request: &Request) -> Option<Waiting> {
+    if !request.crosses() {
+        return None;
+    }
+    match &seen.authorized {
+        Lookup::Present(Authorization::Allowed) => None,
+        Lookup::Present(Authorization::Denied(why)) => Some(Waiting::NotAuthorized(why.clone())),
+        Lookup::Absent => Some(Waiting::NotAuthorized(format!(
+            "nobody knows who asked for it, as the annotation {} is missing; create it again, with smartclone's webhook in place",
+            meta::REQUESTER
+        ))),
+        Lookup::Unknown(why) => Some(Waiting::CouldNotTell(why.clone())),
+    }
+}
+
+/// The first step towards the content in `place`.
+fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> Plan {
+    let phase = Phase::CloneScheduled;
+    // A snapshot that has been cut needs the source no more.
+    let cut = seen.group.present().and_then(|group| group.of(&seen.volume.uid)).is_some_and(|snapshot| snapshot.ready);
+    if let Some(waiting) = blocked_source(seen, request, chosen).filter(|_| !cut) {
+        return Plan::wait(seen, phase, waiting);
+    }
+    match (chosen.strategy, request.source.kind) {
+        (CloneStrategy::Snapshot, SourceKind::Claim) => by_snapshot(seen, request, chosen, place),
+        (CloneStrategy::Snapshot, SourceKind::Snapshot) => {
+            let from = DataSource::Snapshot(&request.source.object.name);
+            create(seen, request, chosen, place, &from, Phase::CloneFromSnapshotSourceInProgress)
+        }
+        (CloneStrategy::CsiClone, _) => {
+            let from = DataSource::Claim(&request.source.object.name);
+            create(seen, request, chosen, place, &from, Phase::CsiCloneInProgress)
+        }
+        (CloneStrategy::Copy, SourceKind::Snapshot) if seen.restored == Lookup::Absent => {
+            let claim = objects::restored(&seen.volume, request, chosen);
+            Plan::act(seen, phase, Action::CreateClaim(Box::new(claim)))
+        }
+        (CloneStrategy::Copy, _) => create(seen, request, chosen, place, &DataSource::Blank, phase),
+    }
+}
+
+/// Creates the claim in `place`, to be filled from `from`.
+fn create(
+    seen: &Observed,
+    request: &Request,
+    chosen: &Chosen,
+    place: Place,
+    from: &DataSource<'_>,
+    phase: Phase,
+) -> Plan {
+    let size = chosen.sizes.create_at;
+    let claim = match place {
+        Place::Clone => objects::claim(&seen.volume, chosen, size, from),
+        Place::Temporary => {
+            let node = seen.claim.present().and_then(|claim| claim.selected_node.clone());
+            objects::temporary(&seen.volume, request, chosen, size, from, node)
+        }
+    };
+    Plan::act(seen, phase, Action::CreateClaim(Box::new(claim))).with_waiting(provisioning(seen, chosen, None))
+}
+
 /// Why the source can't be read now.
-fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen) -> Option<Waiting> {
+pub(super) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen) -> Option<Waiting> {
+    if request.source.kind == SourceKind::Snapshot {
+        return None;
+    }
     if seen.source_populated == Some(false) {
         return Some(Waiting::SourceNotPopulated(request.source.clone()));
     }
@@ -179,37 +291,44 @@ fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen) -> Option
 }
 
 /// Who may be writing. A pod without a node isn't; but it may be at any moment, which is too soon for a copy that takes a while.
-fn writers(users: &[User], slow: bool) -> Vec<String> {
+pub(super) fn writers(users: &[User], slow: bool) -> Vec<String> {
     users.iter().filter(|u| u.writes && (u.scheduled || slow)).map(|u| u.pod.clone()).collect()
 }
 
-fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen) -> Plan {
+/// Restores the snapshot that this clone shares; asks for one when it is its turn.
+fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> Plan {
     let phase = Phase::SnapshotForSmartCloneInProgress;
-    let name = names::snapshot(&seen.volume.uid);
-    let snapshot = match &seen.snapshot {
-        Lookup::Unknown(why) => return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
+    let group = match &seen.group {
+        Lookup::Present(group) => group,
         Lookup::Absent => {
-            let snapshot = objects::snapshot(&seen.volume, &request.source.name, chosen.snapshot_class.as_deref());
-            return Plan::act(seen, phase, Action::CreateSnapshot(Box::new(snapshot)))
-                .with_waiting(Waiting::SnapshotNotReady { driver_says: None });
+            return Plan::wait(seen, phase, Waiting::CouldNotTell("the cluster has no snapshot API".to_owned()));
         }
-        Lookup::Present(snapshot) if !snapshot.ours => {
-            return Plan::wait(seen, phase, Waiting::Foreign { kind: "VolumeSnapshot", name });
-        }
-        Lookup::Present(snapshot) if snapshot.deleting => {
-            return Plan::wait(seen, phase, Waiting::BeingDeleted { kind: "VolumeSnapshot", name });
-        }
-        Lookup::Present(snapshot) => snapshot,
+        Lookup::Unknown(why) => return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
+    };
+    let Some(snapshot) = group.of(&seen.volume.uid) else {
+        let Some(members) = &group.turn else {
+            let waiting = Waiting::SnapshotTurn;
+            return Plan { wants_snapshot: true, look_again_at: group.again_at, ..Plan::wait(seen, phase, waiting) };
+        };
+        let snapshot = objects::snapshot(&seen.volume, request, chosen.snapshot_class.as_deref(), members);
+        return Plan::act(seen, phase, Action::CreateSnapshot(Box::new(snapshot)))
+            .with_waiting(Waiting::SnapshotNotReady { driver_says: None });
     };
     // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
     if !snapshot.ready {
-        return Plan::wait(seen, phase, Waiting::SnapshotNotReady { driver_says: snapshot.error.clone() });
+        let error = snapshot.error.as_deref();
+        return attempt(seen, request, chosen, chosen.strategy, snapshot.created, error).unwrap_or_else(|| {
+            let waiting = Waiting::SnapshotNotReady { driver_says: error.map(complaint::redact) };
+            Plan { look_again_at: deadline(seen, request, snapshot.created), ..Plan::wait(seen, phase, waiting) }
+        });
     }
+    let name = snapshot.exact.name.clone();
     match chosen.sizes_for(snapshot.restore_size) {
         Ok(sizes) => {
-            let claim = objects::claim(&seen.volume, chosen, sizes.create_at, &DataSource::Snapshot(&name));
-            Plan::act(seen, Phase::CloneFromSnapshotSourceInProgress, Action::CreateClaim(Box::new(claim)))
-                .with_waiting(provisioning(seen, chosen, None))
+            let mut chosen = chosen.clone();
+            chosen.sizes = sizes;
+            let phase = Phase::CloneFromSnapshotSourceInProgress;
+            create(seen, request, &chosen, place, &DataSource::Snapshot(&name), phase)
         }
         Err(error) => Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())),
     }
@@ -217,74 +336,293 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen) -> Plan {
 
 /// What an unbound claim waits for.
 fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
-    let complaint = claim.and_then(|c| c.complaint.clone());
-    if chosen.waits_for_consumer && seen.target_users.iter().all(|u| !u.scheduled) {
+    let complaint = claim.and_then(|c| c.complaint.as_deref()).map(complaint::redact);
+    if chosen.waits_for_consumer && claim.is_none_or(|c| c.selected_node.is_none()) && !used(seen) {
         Waiting::FirstConsumer
     } else {
         Waiting::ClaimNotBound { driver_says: complaint }
     }
 }
 
-/// Once there is a claim: fill it, grow it, remove what was temporary.
+fn used(seen: &Observed) -> bool {
+    seen.target_users.iter().any(|user| user.scheduled)
+}
+
+/// What the driver's refusal, or the end of its time, leads to: the next rung, or the end. Nothing, while there is hope for the attempt
+/// to do it by `strategy` that began at `since`.
+pub(super) fn attempt(
+    seen: &Observed,
+    request: &Request,
+    chosen: &Chosen,
+    strategy: CloneStrategy,
+    since: Option<Timestamp>,
+    error: Option<&str>,
+) -> Option<Plan> {
+    let terminal = error.is_some_and(|text| complaint::classify(text).class == complaint::Class::Terminal);
+    let over = deadline(seen, request, since).is_some_and(|end| end <= seen.now);
+    (terminal || over).then(|| {
+        let message = error.map_or_else(|| "it did not say why".to_owned(), complaint::redact);
+        let past = PastRefusal { strategy, too_slow: !terminal, message };
+        give_up(seen, request, chosen, since, past)
+    })
+}
+
+/// When an attempt that began at `since` is over.
+pub(super) fn deadline(request: &Request, since: Option<Timestamp>) -> Option<Timestamp> {
+    since?.checked_add(request.deadline.unwrap_or(DEADLINE)).ok()
+}
+
+/// A strategy didn't work out: the next rung, if there is one and it is allowed; else the end.
+fn give_up(seen: &Observed, request: &Request, chosen: &Chosen, since: Option<Timestamp>, past: PastRefusal) -> Plan {
+    let mut refused = seen.volume.history.refused.clone();
+    refused.push(past.clone());
+    let history = History { pinned: None, refused };
+    let copying = past.strategy == CloneStrategy::Copy;
+    let mut plan = match decide(request, &history, &seen.facts) {
+        Decision::Chosen(next) if !copying && request.fallback_allowed => {
+            let pin = pin(request, &next, &history.refused);
+            Plan { chosen: Some(next), ..Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin)) }
+        }
+        Decision::Undecided(_) if !copying => {
+            return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(past.message));
+        }
+        Decision::Rejected(errors) if !copying => failed(seen, field::joined(&errors)),
+        Decision::Chosen(_) | Decision::Undecided(_) | Decision::Rejected(_) => {
+            failed(seen, format!("\"{}\" did not work: {}", past.strategy, past.message))
+        }
+    };
+    plan.refused = Some(Refused {
+        past,
+        since,
+        driver: chosen.driver.clone(),
+        source_class: chosen.source_class.clone(),
+        class: chosen.class.clone(),
+    });
+    plan
+}
+
+pub(super) fn failed(seen: &Observed, why: String) -> Plan {
+    Plan { failure: Some(why), ..Plan::idle(seen, Phase::Failed) }
+}
+
+/// Once there is a claim: see that it is filled, that it grows, and that what was temporary goes.
 fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     let name = seen.volume.name.clone();
-    if !claim.ours {
-        return Plan::wait(seen, Phase::Pending, Waiting::Foreign { kind: "PersistentVolumeClaim", name });
-    }
     if claim.deleting {
         return Plan::wait(seen, recorded(seen), Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name });
     }
+    if !claim.ours {
+        return taken_over(seen, claim);
+    }
     if claim.phase == "Lost" {
-        let mut plan = Plan::idle(seen, Phase::Failed);
-        plan.failure = Some(format!("PersistentVolumeClaim {name:?} has lost its volume"));
-        return plan;
+        return failed(seen, format!("PersistentVolumeClaim {name:?} has lost its volume"));
     }
-    if seen.volume.status.phase == Phase::Succeeded {
-        // Complete; nothing that happens to the source, the classes or the wishes matters any more.
-        return finished(seen);
+    if seen.volume.status.phase == Phase::Succeeded || claim.populated && claim.phase == "Bound" {
+        // Complete; nothing that happens to the source, the classes or the wishes matters any more. Unless somebody has deleted the claim, and
+        // this is the next one of its name.
+        return if claim.phase == "Bound" { finished(seen) } else { again(seen) };
     }
-    match seen.volume.pinned {
-        Some(CloneStrategy::Copy) => match &claim.copied {
-            Some(_) => grown(seen, request, claim),
-            None => by_copy(seen, request, claim),
-        },
-        Some(CloneStrategy::Snapshot) => {
-            if claim.phase == "Bound" {
-                grown(seen, request, claim)
-            } else {
-                unbound(seen, request, claim, Phase::CloneFromSnapshotSourceInProgress)
-            }
+    let bound = claim.phase == "Bound";
+    match &claim.content {
+        Content::Snapshot(_) | Content::Claim(_) if bound => grown(seen, request, claim),
+        Content::HeldBack if bound && claim.handed_over => grown(seen, request, claim),
+        Content::HeldBack if bound => {
+            let why = "the clone's claim is bound to a volume that was not filled for it".to_owned();
+            Plan::wait(seen, recorded(seen), Waiting::TransferImpossible(why))
         }
-        Some(CloneStrategy::CsiClone) => {
-            if claim.phase == "Bound" {
-                grown(seen, request, claim)
-            } else {
-                unbound(seen, request, claim, Phase::CsiCloneInProgress)
-            }
+        Content::HeldBack => filled_elsewhere(seen, request, claim),
+        content if given_up(seen, content) => {
+            Plan::act(seen, Phase::CloneScheduled, removal(claim)).with_waiting(being_deleted(claim))
         }
-        // The claim was made after the pin; a pin that is gone was removed by somebody.
-        None => Plan::wait(
-            seen,
-            recorded(seen),
-            Waiting::CouldNotTell(format!("the annotation {} was removed; restore it", meta::CLONE_TYPE)),
-        ),
+        Content::Snapshot(_) | Content::Claim(_) => driver_fills(seen, request, claim),
+        Content::Blank => {
+            let why = "the clone's claim waits for nothing; delete it".to_owned();
+            Plan::wait(seen, recorded(seen), Waiting::TransferImpossible(why))
+        }
     }
 }
 
-fn unbound(seen: &Observed, request: &Request, claim: &Claim, phase: Phase) -> Plan {
-    let chosen = decided(seen, request).ok();
-    let waiting = match &chosen {
-        Some(chosen) => provisioning(seen, chosen, Some(claim)),
-        None => Waiting::ClaimNotBound { driver_says: claim.complaint.clone() },
+/// Made for a strategy that the driver has refused. That is for ever, so even an old picture of the DataVolume doesn't say so of a claim that
+/// is wanted; the strategy in force would, as it changes.
+fn given_up(seen: &Observed, content: &Content) -> bool {
+    seen.volume.history.refused.iter().any(|past| Some(past.strategy) == content.strategy())
+}
+
+fn removal(claim: &Claim) -> Action {
+    Action::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() }
+}
+
+fn being_deleted(claim: &Claim) -> Waiting {
+    Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name: claim.exact.name.clone() }
+}
+
+/// A claim that was there before: taken over if somebody says that it is filled for us, else left alone.
+fn taken_over(seen: &Observed, claim: &Claim) -> Plan {
+    if !seen.volume.takes_over(claim) {
+        let name = claim.exact.name.clone();
+        return Plan::wait(seen, Phase::Pending, Waiting::Foreign { kind: "PersistentVolumeClaim", name });
+    }
+    match claim.phase.as_str() {
+        "Bound" => Plan::idle(seen, Phase::Succeeded).and(Action::Adopt(claim.exact.clone())),
+        "Lost" => failed(seen, format!("PersistentVolumeClaim {:?} has lost its volume", claim.exact.name)),
+        _ => {
+            let name = ObjectName { namespace: seen.volume.namespace.clone(), name: claim.exact.name.clone() };
+            Plan::wait(seen, Phase::Pending, Waiting::PrePopulated(name))
+        }
+    }
+}
+
+/// The claim is complete: by us, or since it was taken over. What is blank wasn't made by us.
+fn is_there(seen: &Observed, claim: &Claim) -> bool {
+    let taken_over = claim.populated || claim.content == Content::Blank && seen.volume.offers_to_take_over();
+    let complete = seen.volume.status.phase == Phase::Succeeded || taken_over && claim.phase == "Bound";
+    claim.ours && !claim.deleting && complete && claim.phase != "Lost"
+}
+
+/// The driver restores or clones into `claim`, which may be the clone's or the temporary one.
+fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
+    let phase = match claim.content {
+        Content::Claim(_) => Phase::CsiCloneInProgress,
+        _ => Phase::CloneFromSnapshotSourceInProgress,
     };
-    let phase = if waiting == Waiting::FirstConsumer { Phase::WaitForFirstConsumer } else { phase };
-    Plan { chosen, ..Plan::wait(seen, phase, waiting) }
+    let Ok(chosen) = decided(seen, request) else {
+        let driver_says = claim.complaint.as_deref().map(complaint::redact);
+        return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says });
+    };
+    // The strategy in force may be another one by now; it isn't that which the driver is at.
+    let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
+    let waiting = provisioning(seen, &chosen, Some(claim));
+    let mut plan = if waiting == Waiting::FirstConsumer {
+        Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
+    } else if let Some(plan) = attempt(seen, request, &chosen, strategy, claim.created, claim.complaint.as_deref()) {
+        plan
+    } else if chosen.binds_late && claim.selected_node.is_none() && seen.consumer == Lookup::Absent && !used(seen) {
+        let pod = objects::consumer(&seen.volume, &claim.exact, chosen.mode, &seen.mover_settings);
+        Plan::act(seen, phase, Action::CreatePod(Box::new(pod))).with_waiting(waiting)
+    } else {
+        Plan { look_again_at: deadline(seen, request, claim.created), ..Plan::wait(seen, phase, waiting) }
+    };
+    plan.chosen.get_or_insert(chosen);
+    plan
+}
+
+/// The claim is held back; what it is to get is made in a temporary claim.
+fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
+    let temporary = match &seen.temporary {
+        Lookup::Unknown(why) => return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
+        Lookup::Absent if belongs(seen, claim) => return hand_over(seen, request),
+        Lookup::Absent => return start(seen, request, claim),
+        Lookup::Present(temporary) => temporary,
+    };
+    let name = temporary.exact.name.clone();
+    if !temporary.ours {
+        return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "PersistentVolumeClaim", name });
+    }
+    if belongs(seen, claim) {
+        return hand_over(seen, request);
+    }
+    if temporary.deleting {
+        // A pod that uses it, be it one that has ended, would keep it for ever.
+        let waiting = being_deleted(temporary);
+        return match pod_to_remove(seen) {
+            Some(pod) => Plan::act(seen, recorded(seen), pod).with_waiting(waiting),
+            None => Plan::wait(seen, recorded(seen), waiting),
+        };
+    }
+    let strategy = temporary.content.strategy();
+    let bound = temporary.phase == "Bound";
+    match strategy {
+        // Claims and volumes are watched apart: the news of the volume are on their way.
+        _ if temporary.phase == "Lost" && belongs(seen, temporary) => {
+            let why = format!("the volume of PersistentVolumeClaim {name:?} has changed since it was seen");
+            Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why))
+        }
+        // Its volume went somewhere else: with a claim of the same name that is gone now.
+        _ if temporary.phase == "Lost" => {
+            Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary))
+        }
+        Some(CloneStrategy::Copy) if bound && temporary.copied.is_some() => match still_writing(seen) {
+            Some(plan) => plan,
+            None => hand_over(seen, request),
+        },
+        Some(CloneStrategy::Snapshot | CloneStrategy::CsiClone) if bound => hand_over(seen, request),
+        _ if given_up(seen, &temporary.content) => {
+            Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary))
+        }
+        Some(CloneStrategy::Copy) => copy::copy(seen, request, temporary),
+        _ => driver_fills(seen, request, temporary),
+    }
+}
+
+/// A mover that was started by a pass that did not know yet that the copy is complete: it would write to a volume that is somebody else's.
+fn still_writing(seen: &Observed) -> Option<Plan> {
+    let mover = match &seen.mover {
+        Lookup::Absent => return None,
+        Lookup::Unknown(why) => return Some(Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone()))),
+        Lookup::Present(mover) if !mover.ours || matches!(mover.state, MoverState::Ended { .. }) => return None,
+        Lookup::Present(mover) => mover,
+    };
+    let waiting = Waiting::BeingDeleted { kind: "Pod", name: mover.exact.name.clone() };
+    let delete = Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
+    let wait = Plan::wait(seen, recorded(seen), waiting);
+    Some(if mover.deleting { wait } else { wait.and(delete) })
+}
+
+/// The volume that is on its way names `claim`.
+fn belongs(seen: &Observed, claim: &Claim) -> bool {
+    let owner = seen.transfer.volume.present().and_then(|volume| volume.claim_ref.as_ref());
+    owner.is_some_and(|owner| owner.uid == claim.exact.uid)
+}
+
+/// The held-back claim is there; the content is not begun.
+fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
+    let chosen = match decided(seen, request) {
+        Ok(chosen) => chosen,
+        Err(waiting) => return Plan::wait(seen, Phase::CloneScheduled, waiting),
+    };
+    let unwritten = seen.volume.history.pinned != Some(chosen.strategy);
+    let mut plan = if unwritten {
+        Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin(request, &chosen, &seen.volume.history.refused)))
+    } else if let Some(waiting) = unauthorized(seen, request) {
+        Plan::wait(seen, Phase::CloneScheduled, waiting)
+    } else if chosen.waits_for_consumer && claim.selected_node.is_none() {
+        Plan::wait(seen, Phase::PendingPopulation, Waiting::FirstConsumer)
+    } else {
+        begin(seen, request, &chosen, Place::Temporary)
+    };
+    plan.chosen = Some(chosen);
+    plan
+}
+
+/// The temporary claim has the content; its volume goes to the clone's claim.
+fn hand_over(seen: &Observed, request: &Request) -> Plan {
+    let phase = Phase::RebindInProgress;
+    match transfer::step(&seen.transfer) {
+        transfer::Step::HandOver { volume, from, to, at } => match unauthorized(seen, request) {
+            Some(waiting) => Plan::wait(seen, phase, waiting),
+            None => Plan::act(seen, phase, Action::HandOver { volume, from, to, at })
+                .with_waiting(Waiting::HandOver("the volume is being handed over".to_owned())),
+        },
+        transfer::Step::Nudge { target, at, .. } => Plan::act(seen, phase, Action::Nudge { claim: target, at })
+            .with_waiting(Waiting::HandOver("the clone's claim is being bound to the volume".to_owned())),
+        transfer::Step::Wait { what, look_again_at } => {
+            Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::HandOver(what.to_string())) }
+        }
+        // The claim's own picture is behind; its event is on the way.
+        transfer::Step::Moved => Plan::wait(seen, phase, Waiting::HandOver("the clone's claim is bound".to_owned())),
+        transfer::Step::Impossible(why) => Plan::wait(seen, phase, Waiting::TransferImpossible(why.to_string())),
+        transfer::Step::Unknown(why) => Plan::wait(seen, phase, Waiting::CouldNotTell(why)),
+    }
 }
 
 /// The volume has its content. See that it has its size; then it is done. The source may be gone by now, so its size is not asked for:
 /// what the requester asked for is in the DataVolume, and what the source had, the claim has had from the start.
 fn grown(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
-    let wanted = request.size.unwrap_or_default().max(claim.request);
+    // A claim that somebody made himself has the size that he wants.
+    let asked = if request.made_for == MadeFor::Claim { None } else { request.size };
+    let on_record = seen.volume.status.clone.as_ref().and_then(|c| c.final_size.as_ref());
+    let on_record = on_record.and_then(|size| crate::quantity::Bytes::of(size).ok());
+    let wanted = on_record.or(asked).unwrap_or_default().max(claim.request);
     if claim.request < wanted {
         let grow = Action::GrowClaim { claim: claim.exact.clone(), to: wanted };
         return Plan::act(seen, Phase::ExpansionInProgress, grow).with_waiting(Waiting::NotExpanded);
@@ -304,87 +642,146 @@ fn finished(seen: &Observed) -> Plan {
     }
 }
 
-/// The claim is blank, and a pod fills it.
-fn by_copy(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
-    let name = names::mover(&seen.volume.uid);
-    let mover = match &seen.mover {
-        Lookup::Unknown(why) => return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
-        Lookup::Absent => return start_mover(seen, request, claim),
-        Lookup::Present(mover) if !mover.ours => {
-            return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "Pod", name });
-        }
-        Lookup::Present(mover) => mover,
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{
+        api::DataVolume,
+        clone::{
+            Exact,
+            fixtures::{annotated, facts, gi, now, observed, volume},
+            group::{Group, Shared},
+            plan::Mover,
+        },
+        mover::Outcome,
     };
-    let writers = writers(&seen.source_users, true);
-    if mover.deleting {
-        let waiting = if writers.is_empty() {
-            Waiting::BeingDeleted { kind: "Pod", name }
-        } else {
-            Waiting::SourceInUse(writers)
-        };
-        return Plan::wait(seen, Phase::CloneScheduled, waiting);
+
+    fn exact(name: &str) -> Exact {
+        let (namespace, resource_version) = ("here".to_owned(), "1".to_owned());
+        Exact { namespace, name: name.to_owned(), uid: name.to_owned(), resource_version }
     }
-    let delete = || Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
-    // Somebody may have written while we read: what was read is worth nothing.
-    if !writers.is_empty() && wrote_during(&seen.source_users, mover) {
-        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(Waiting::SourceInUse(writers));
+
+    fn claim(name: &str, content: Content) -> Claim {
+        Claim {
+            exact: exact(name),
+            ours: true,
+            controlled: true,
+            populated: false,
+            deleting: false,
+            created: Some(now()),
+            phase: "Bound".to_owned(),
+            content,
+            selected_node: None,
+            handed_over: false,
+            request: gi(1),
+            capacity: Some(gi(1)),
+            file_system_grows_at_mount: false,
+            copied: None,
+            complaint: None,
+        }
     }
-    match &mover.state {
-        MoverState::Starting(pod_says) => {
-            Plan::wait(seen, Phase::CloneScheduled, Waiting::MoverNotRunning { pod_says: pod_says.clone() })
+
+    fn decided_volume(strategy: &'static str) -> DataVolume {
+        volume(|object| {
+            annotated(meta::PLAN, r#"{"chosenBy": "Default"}"#)(object);
+            annotated(meta::CLONE_TYPE, strategy)(object);
+        })
+    }
+
+    /// A copy whose mover is in `state`.
+    fn copying(state: MoverState) -> Observed {
+        Observed {
+            claim: Lookup::Present(Claim { phase: "Pending".into(), ..claim("clone", Content::HeldBack) }),
+            temporary: Lookup::Present(claim("tmp-pvc-dv", Content::Blank)),
+            mover: Lookup::Present(Mover {
+                exact: exact("clone-mover-dv"),
+                ours: true,
+                deleting: false,
+                fills: Some("tmp-pvc-dv".to_owned()),
+                state,
+            }),
+            ..observed(&decided_volume("copy"), facts())
         }
-        MoverState::Running => Plan { progress: seen.progress, ..Plan::idle(seen, Phase::CloneInProgress) },
-        MoverState::Ended { outcome: Outcome::Copied { digest, .. }, .. } => {
-            let done = Action::MarkCopied { claim: claim.exact.clone(), digest: digest.clone() };
-            Plan { progress: seen.progress, ..Plan::act(seen, Phase::CloneInProgress, done) }
-        }
-        MoverState::Ended { outcome: Outcome::Never { message }, .. } => {
-            let mut plan = Plan::act(seen, Phase::Failed, delete());
-            plan.failure = Some(message.clone());
-            plan
-        }
-        MoverState::Ended { at, outcome: Outcome::Retry { message } | Outcome::SourceChanged { message } } => {
-            let restarts = seen.volume.status.restart_count.unwrap_or_default();
-            let again_at = at.saturating_add(backoff(restarts)).unwrap_or(seen.now);
-            if seen.now < again_at {
-                let waiting = Waiting::MoverFailed { message: message.clone(), again_at };
-                return Plan { look_again_at: Some(again_at), ..Plan::wait(seen, Phase::CloneInProgress, waiting) };
+    }
+
+    fn writer() -> User {
+        User { pod: "writer".into(), scheduled: true, started: Some(now()), writes: true }
+    }
+
+    fn done() -> MoverState {
+        MoverState::Ended { at: now(), outcome: Outcome::Copied { total: 1, written: 1, digest: "digest".into() } }
+    }
+
+    /// What becomes of a copy: the first word of what is done, and what is waited for.
+    #[rstest]
+    #[case::runs(copying(MoverState::Running), None, None)]
+    #[case::done(copying(done()), Some("mark_copied"), None)]
+    #[case::spoiled_while_it_runs(Observed { source_users: vec![writer()], ..copying(MoverState::Running) }, Some("delete_pod"), Some("CloneSourceInUse"))]
+    #[case::spoiled_before_it_is_seen(Observed { source_users: vec![writer()], ..copying(done()) }, Some("delete_pod"), Some("CloneSourceInUse"))]
+    #[case::of_another_claim_of_the_name(
+        Observed { temporary: Lookup::Present(Claim { exact: Exact { uid: "next".into(), ..exact("tmp-pvc-dv") }, ..claim("", Content::Blank) }), ..copying(done()) },
+        Some("delete_pod"),
+        Some("ErrResourceMarkedForDeletion")
+    )]
+    #[case::started_once_more(
+        Observed { temporary: Lookup::Present(Claim { copied: Some("digest".into()), ..claim("tmp-pvc-dv", Content::Blank) }), ..copying(MoverState::Running) },
+        Some("delete_pod"),
+        Some("ErrResourceMarkedForDeletion")
+    )]
+    fn copies(#[case] seen: Observed, #[case] does: Option<&str>, #[case] waits_for: Option<&str>) {
+        let plan = step(&seen).unwrap();
+        assert_eq!(plan.actions.first().map(Action::verb), does, "{plan:?}");
+        assert_eq!(plan.waiting.map(|waiting| waiting.reason()), waits_for);
+    }
+
+    /// A source that isn't there is waited for, by its name.
+    #[test]
+    fn a_source_that_vanishes_is_waited_for_by_name() {
+        let mut seen = observed(&decided_volume("snapshot"), facts());
+        seen.facts.source = Lookup::Absent;
+        let plan = step(&seen).unwrap();
+        assert_eq!(plan.actions, vec![]);
+        let waiting = plan.waiting.unwrap();
+        assert_eq!(waiting.reason(), "CloneWithoutSource");
+        assert!(waiting.message().contains("here/disk"));
+    }
+
+    /// What isn't ours is neither adopted nor touched, whatever its name.
+    #[test]
+    fn a_strangers_objects_are_left_alone() {
+        let mut seen = observed(&decided_volume("snapshot"), facts());
+        seen.claim = Lookup::Present(Claim { ours: false, ..claim("clone", Content::Blank) });
+        let plan = step(&seen).unwrap();
+        assert_eq!((plan.actions, plan.waiting.map(|w| w.reason())), (vec![], Some("ErrResourceExists")));
+        for (temporary, mover) in [(false, true), (true, false)] {
+            let mut seen = copying(MoverState::Running);
+            if let (Lookup::Present(claim), Lookup::Present(pod)) = (&mut seen.temporary, &mut seen.mover) {
+                (claim.ours, pod.ours) = (temporary, mover);
             }
-            Plan { restarts: restarts.saturating_add(1), ..Plan::act(seen, Phase::CloneScheduled, delete()) }
+            let plan = step(&seen).unwrap();
+            assert_eq!((plan.actions, plan.waiting.map(|w| w.reason())), (vec![], Some("ErrResourceExists")));
         }
     }
-}
 
-/// 2 s, 4 s, 8 s … 5 min: as kubelet restarts containers.
-fn backoff(restarts: i32) -> Duration {
-    let doublings = u32::try_from(restarts).unwrap_or_default().min(8);
-    Duration::from_secs((2u64 << doublings).min(300))
-}
-
-fn wrote_during(users: &[User], mover: &Mover) -> bool {
-    let MoverState::Ended { at, .. } = &mover.state else { return true };
-    users.iter().filter(|u| u.writes).any(|u| u.started.is_none_or(|started| started <= *at) && u.scheduled)
-}
-
-fn start_mover(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
-    let chosen = match decided(seen, request) {
-        Ok(chosen) => chosen,
-        Err(waiting) => return Plan::wait(seen, Phase::CloneScheduled, waiting),
-    };
-    let phase = Phase::CloneScheduled;
-    let users: Vec<_> = seen.target_users.iter().map(|u| u.pod.clone()).collect();
-    let mut plan = if let Some(waiting) = blocked_source(seen, request, &chosen) {
-        Plan::wait(seen, phase, waiting)
-    } else if claim.phase != "Bound" && !chosen.waits_for_consumer {
-        // A pod would have to be scheduled twice.
-        Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: claim.complaint.clone() })
-    } else if users.is_empty() {
-        let pod = objects::mover(&seen.volume, &request.source.name, chosen.mode, &seen.mover_settings);
-        Plan::act(seen, phase, Action::CreateMover(Box::new(pod)))
-            .with_waiting(Waiting::MoverNotRunning { pod_says: None })
-    } else {
-        Plan::wait(seen, phase, Waiting::TargetInUse(users))
-    };
-    plan.chosen = Some(chosen);
-    plan
+    /// A snapshot that isn't ours, or not for this clone, is nobody's turn and nothing to restore from.
+    #[test]
+    fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
+        let mut seen = observed(&decided_volume("snapshot"), facts());
+        let shared = |ours, member: &str| Shared {
+            exact: exact("tmp-snapshot"),
+            ours,
+            deleting: false,
+            created: None,
+            members: [(member.to_owned(), seen.request().unwrap().target.clone())].into(),
+            ready: true,
+            restore_size: None,
+            error: None,
+        };
+        let snapshots = vec![shared(false, "dv"), shared(true, "other")];
+        seen.group = Lookup::Present(Group { snapshots, ..Group::default() });
+        let plan = step(&seen).unwrap();
+        assert!(plan.wants_snapshot && plan.actions.is_empty());
+    }
 }

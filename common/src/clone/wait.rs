@@ -4,18 +4,40 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::request::ObjectName;
+use super::request::{ObjectName, SourceKind, SourceName};
 use crate::field::{self, FieldError};
 
 /// Who is waited for. One value feeds condition, event and metric, so they can't disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
+    /// The DataSource doesn't lead to a source.
+    DataSource {
+        /// Which one.
+        name: ObjectName,
+        /// Why not.
+        why: String,
+    },
     /// The source doesn't exist yet.
-    SourceMissing(ObjectName),
-    /// The source has no volume yet.
-    SourceNotBound(ObjectName),
+    SourceMissing(SourceName),
+    /// The source has no volume yet; or can't be restored yet, if it is a snapshot.
+    SourceNotReady {
+        /// Which one.
+        source: SourceName,
+        /// What the driver complains about.
+        driver_says: Option<String>,
+    },
     /// The source is itself still being filled by a DataVolume.
-    SourceNotPopulated(ObjectName),
+    SourceNotPopulated(SourceName),
+    /// The requester may not read the source.
+    NotAuthorized(String),
+    /// A claim that is said to be filled already isn't there, or has no volume.
+    PrePopulated(ObjectName),
+    /// The next snapshot of the source is about to be asked for, for all clones that wait for one.
+    SnapshotTurn,
+    /// The volume with the content is on its way to the clone's claim.
+    HandOver(String),
+    /// The volume can't come to the clone's claim.
+    TransferImpossible(String),
     /// Somebody may be writing to the source.
     SourceInUse(Vec<String>),
     /// The DataVolume can't be carried out as it is written.
@@ -48,8 +70,6 @@ pub enum Waiting {
         /// When it is started again.
         again_at: Timestamp,
     },
-    /// Somebody uses the clone before it is complete.
-    TargetInUse(Vec<String>),
     /// An object of the name that we need belongs to somebody else.
     Foreign {
         /// Its kind.
@@ -80,7 +100,14 @@ impl Waiting {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::SourceMissing(_) => "CloneWithoutSource",
-            Self::SourceNotBound(_) => "CloneSourceNotBound",
+            Self::DataSource { .. } => "DataSourceNotReady",
+            Self::SourceNotReady { source, .. } if source.kind == SourceKind::Snapshot => "CloneSourceNotReady",
+            Self::SourceNotReady { .. } => "CloneSourceNotBound",
+            Self::NotAuthorized(_) => "CloneNotAuthorized",
+            Self::PrePopulated(_) => "ClaimNotPopulated",
+            Self::SnapshotTurn => "SnapshotShared",
+            Self::HandOver(_) => "RebindInProgress",
+            Self::TransferImpossible(_) => "CloneTransferFailed",
             Self::SourceNotPopulated(_) => "CloneSourceNotPopulated",
             Self::SourceInUse(_) => "CloneSourceInUse",
             Self::Invalid(_) => "CloneValidationFailed",
@@ -91,7 +118,6 @@ impl Waiting {
             Self::NotExpanded => "VolumeNotExpanded",
             Self::MoverNotRunning { .. } => "CloneMoverNotRunning",
             Self::MoverFailed { .. } => "CloneMoverFailed",
-            Self::TargetInUse(_) => "CloneTargetInUse",
             Self::Foreign { .. } => "ErrResourceExists",
             Self::BeingDeleted { .. } => "ErrResourceMarkedForDeletion",
             Self::Refused { quota: true, .. } => "ErrExceededQuota",
@@ -103,15 +129,31 @@ impl Waiting {
     /// What is waited for and what the user can do about it, in a sentence or two.
     pub fn message(&self) -> String {
         match self {
+            Self::DataSource { name, why } => {
+                format!("The DataSource {name} does not lead to a source: {why}; the clone starts when it does")
+            }
             Self::SourceMissing(source) => {
-                format!("The source PersistentVolumeClaim {source} does not exist; the clone starts when it appears")
+                format!("The source {source} does not exist; the clone starts when it appears")
             }
-            Self::SourceNotBound(source) => format!(
-                "The source PersistentVolumeClaim {source} has no volume yet; kubectl describe pvc tells what it waits for"
-            ),
+            Self::SourceNotReady { source, driver_says: Some(text) } => {
+                format!("The source {source} is not ready, and the storage driver reports: {text}")
+            }
+            Self::SourceNotReady { source, driver_says: None } => match source.kind {
+                SourceKind::Claim => {
+                    format!("The source {source} has no volume yet; kubectl describe pvc tells what it waits for")
+                }
+                SourceKind::Snapshot => format!("The source {source} is not ready to be restored yet"),
+            },
             Self::SourceNotPopulated(source) => {
-                format!("The source PersistentVolumeClaim {source} is still being filled by its own DataVolume")
+                format!("The source {source} is still being filled by its own DataVolume")
             }
+            Self::NotAuthorized(why) => format!("The source may not be read: {why}"),
+            Self::PrePopulated(claim) => format!(
+                "The annotations say that PersistentVolumeClaim {claim} is filled already; it is waited for, and nothing is cloned"
+            ),
+            Self::SnapshotTurn => "Waiting to share the next snapshot of the source with other clones".to_owned(),
+            Self::HandOver(what) => format!("The volume moves to the clone's claim: {what}"),
+            Self::TransferImpossible(why) => format!("The volume can't move to the clone's claim: {why}"),
             Self::SourceInUse(pods) => format!(
                 "The source may be written to by {}; stop them, or annotate a new DataVolume with smartclone.dev/consistency: \
                  CrashConsistent to clone a snapshot of the running disk",
@@ -139,9 +181,6 @@ impl Waiting {
             Self::MoverFailed { message, again_at } => {
                 format!("The copy failed and is tried again at {again_at:.0}: {message}")
             }
-            Self::TargetInUse(pods) => {
-                format!("The clone is not complete and already used by {}; stop them until it is", named(pods))
-            }
             Self::Foreign { kind, name } => format!(
                 "A {kind} {name:?} exists and does not belong to this DataVolume; it is left alone: delete or rename one of the two"
             ),
@@ -158,7 +197,7 @@ impl Waiting {
         match self {
             Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => driver_says.is_some(),
             Self::MoverNotRunning { pod_says } => pod_says.is_some(),
-            Self::NotExpanded | Self::BeingDeleted { .. } => false,
+            Self::NotExpanded | Self::BeingDeleted { .. } | Self::SnapshotTurn | Self::HandOver(_) => false,
             _ => true,
         }
     }
@@ -168,7 +207,11 @@ impl Waiting {
         const MINUTE: u64 = 60;
         Duration::from_secs(match self {
             Self::SnapshotNotReady { .. } | Self::ClaimNotBound { .. } | Self::NotExpanded => 10 * MINUTE,
-            Self::MoverNotRunning { .. } | Self::CouldNotTell(_) | Self::BeingDeleted { .. } => 2 * MINUTE,
+            Self::MoverNotRunning { .. }
+            | Self::CouldNotTell(_)
+            | Self::BeingDeleted { .. }
+            | Self::SnapshotTurn
+            | Self::HandOver(_) => 2 * MINUTE,
             // These wait for people.
             _ => 24 * 60 * MINUTE,
         })

@@ -1,6 +1,8 @@
-//! One DataVolume, one pass.
+//! One clone, one pass.
 
+pub mod authorize;
 pub mod haste;
+mod learn;
 pub mod observe;
 mod report;
 
@@ -11,13 +13,26 @@ use std::{
 
 use common::{
     api::{DataVolume, Phase},
-    clone::{Plan, Waiting, check, step},
+    clone::{
+        Action as Write, Observed, Plan, Waiting, check,
+        group::Members,
+        populate,
+        request::{MadeFor, ObjectName},
+        step,
+    },
+    lookup::Lookup,
 };
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{ResourceExt, runtime::controller::Action};
 use tokio::time::timeout;
 
-use crate::{Error, run::Context, write};
+use crate::{
+    Error,
+    rally::{Cut, Turn},
+    run::Context,
+    write,
+};
 
 /// A pass makes a handful of writes; longer than this and the API server is in trouble.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -25,50 +40,118 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// The net under the watches: a pass without a cause, at most this often.
 const RESYNC: Duration = Duration::from_mins(10);
 
+/// What is cloned into: a DataVolume, or the picture of a claim that is filled without one.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    /// The DataVolume, or the picture.
+    pub volume: &'a DataVolume,
+    /// Which of the two.
+    pub kind: MadeFor,
+}
+
 /// Brings one DataVolume one step nearer to what its annotation promises.
 pub async fn reconcile(volume: Arc<DataVolume>, ctx: Arc<Context>) -> Result<Action, Error> {
+    limited(Subject { volume: &volume, kind: MadeFor::DataVolume }, &ctx).await
+}
+
+/// Brings one claim, that is to be filled without a DataVolume, one step nearer to that.
+pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Context>) -> Result<Action, Error> {
+    let Some((namespace, name)) = populate::wanted(&claim) else { return Ok(Action::await_change()) };
+    match ctx.caches.clone_sources.get(Some(&namespace), &name) {
+        Lookup::Present(source) => {
+            let picture = populate::picture(&claim, &source);
+            limited(Subject { volume: &picture, kind: MadeFor::Claim }, &ctx).await
+        }
+        // Its event wakes us.
+        Lookup::Absent => Ok(Action::await_change()),
+        Lookup::Unknown(_) => Ok(Action::requeue(Duration::from_secs(1))),
+    }
+}
+
+async fn limited(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
     let timer = ctx.metrics.pass();
-    let outcome = timeout(LIMIT, pass(&volume, &ctx)).await.unwrap_or(Err(Error::Late(LIMIT)));
+    let outcome = timeout(LIMIT, pass(subject, ctx)).await.unwrap_or(Err(Error::Late(LIMIT)));
     timer.done(&outcome);
     outcome
 }
 
-async fn pass(volume: &DataVolume, ctx: &Context) -> Result<Action, Error> {
+async fn pass(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
     let now = Timestamp::now();
-    let seen = observe::everything(volume, ctx, now); // reads; no opinions
+    let mut seen = observe::everything(subject.volume, subject.kind, ctx, now).await; // reads; no opinions
     let Some(mut plan) = step(&seen) else { return Ok(Action::await_change()) }; // opinions; no reads, no clock
+    let turn = if plan.wants_snapshot {
+        gather(&mut seen, &mut plan, ctx)
+    } else {
+        ctx.rally.forget(&seen.volume.uid);
+        None
+    };
     let violations = check::violations(&seen, &plan); // the invariants, once more, on real data
     if !violations.is_empty() {
         return Err(Error::Refused(violations));
     }
-    let writes = write::each(volume, &plan.actions, ctx); // each carries its precondition
-    let stale = if plan.phase == Phase::Succeeded {
+    let writes = write::each(subject, &plan.actions, ctx); // each carries its precondition
+    let stale = if plan.phase == Phase::Succeeded && !plan.actions.iter().any(Write::comes_first) {
         // What is left to write can wait; what the user waits for can't. Neither needs the other to have happened.
-        let (done, stale) = tokio::join!(writes, report::changes(volume, None, &seen, &plan, ctx));
+        let (done, stale) = tokio::join!(writes, report::changes(subject, None, &seen, &plan, ctx));
         done?.stale | stale?
     } else {
-        let done = writes.await?;
+        let done = writes.await;
+        if let Some((cut, members)) = turn {
+            let served = done.as_ref().is_ok_and(|done| !done.stale && done.refused.is_none());
+            ctx.rally.leave(&cut, served.then_some(&members), Instant::now());
+        }
+        let done = done?;
         if let Some(refused) = done.refused {
             plan.refused(refused, &seen);
         }
         if let (false, Some(rest)) = (done.stale, ctx.haste.withhold(&seen, &plan, Instant::now())) {
             return Ok(Action::requeue(rest));
         }
-        done.stale | report::changes(volume, done.resource_version, &seen, &plan, ctx).await? // only what changed
+        done.stale | report::changes(subject, done.resource_version, &seen, &plan, ctx).await? // only what changed
     };
+    learn::from(&seen, &plan, ctx).await; // what the driver refused, for others
     ctx.progress.follow(&seen);
     Ok(next(&plan, stale, now))
 }
 
+/// The clone needs a snapshot. If it is its turn, the plan is made once more, with those for whom it is to be taken.
+fn gather(seen: &mut Observed, plan: &mut Plan, ctx: &Context) -> Option<(Cut, Members)> {
+    let chosen = plan.chosen.as_ref()?;
+    let cut = (chosen.source_uid.clone(), chosen.snapshot_class.clone());
+    let name = ObjectName { namespace: seen.volume.namespace.clone(), name: seen.volume.name.clone() };
+    let Lookup::Present(group) = &mut seen.group else { return None };
+    match ctx.rally.enter(cut.clone(), &seen.volume.uid, name, group.snapshots.len(), Instant::now()) {
+        Turn::Later(rest) => {
+            group.again_at = seen.now.checked_add(rest).ok();
+            plan.look_again_at = [plan.look_again_at, group.again_at].into_iter().flatten().min();
+            None
+        }
+        Turn::Now(members) => {
+            group.turn = Some(members.clone());
+            if let Some(next) = step(seen) {
+                *plan = next;
+            }
+            Some((cut, members))
+        }
+    }
+}
+
 /// When to look again although nothing is heard: at a deadline, soon after a write that met a newer object (its event is on the way), after a
-/// while when the API server refused something (what it refused for need not be a kind that we watch), else in the slow resync.
+/// while when the API server refused something or the requester lacks a right (what was missing need not be of a kind that we watch), else in the slow resync.
 fn next(plan: &Plan, stale: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if stale => Duration::from_secs(1),
-        _ if matches!(plan.waiting, Some(Waiting::Refused { .. })) => Duration::from_secs(15),
+        _ if matches!(plan.waiting, Some(Waiting::Refused { .. } | Waiting::NotAuthorized(_))) => {
+            Duration::from_secs(15)
+        }
         Some(at) => Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10),
         None if plan.waiting.is_none() && plan.actions.is_empty() => return Action::await_change(),
         None => RESYNC,
     };
     Action::requeue(after.min(RESYNC))
+}
+
+/// For logs.
+pub fn named(subject: Subject<'_>) -> (String, String) {
+    (subject.volume.namespace().unwrap_or_default(), subject.volume.name_any())
 }

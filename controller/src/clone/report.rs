@@ -1,26 +1,33 @@
 //! Status and events: only what changed.
 
 use common::{
-    api::{DataVolume, Phase},
-    clone::{Action, Observed, Plan, Waiting, status::status},
+    api::{DataVolume, DataVolumeStatus, Phase},
+    clone::{Action, Observed, Plan, Waiting, populate, request::MadeFor, status::status},
 };
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use kube::{
     Api, Resource, ResourceExt,
-    api::PostParams,
+    api::{Patch, PostParams},
     runtime::events::{Event, EventType},
 };
+use serde_json::json;
 use tracing::{info, warn};
 
-use crate::{Error, run::Context, write::conflict};
+use super::Subject;
+use crate::{
+    Error,
+    run::Context,
+    write::{conflict, params},
+};
 
 /// The API server cuts a note at this many bytes, by refusing it.
 const NOTE_BYTES: usize = 1024;
 
-/// Writes the status and events that follow from the pass. True when the DataVolume is newer than the one that was looked at, whose
-/// event will start the next pass.
+/// Writes the status and events that follow from the pass. True when the object is newer than the one that was looked at, whose event will
+/// start the next pass.
 pub async fn changes(
-    volume: &DataVolume,
+    subject: Subject<'_>,
     resource_version: Option<String>,
     seen: &Observed,
     plan: &Plan,
@@ -30,13 +37,13 @@ pub async fn changes(
     if seen.volume.status == next {
         return Ok(false);
     }
-    let mut updated = volume.clone();
-    updated.metadata.resource_version = resource_version.or_else(|| volume.resource_version());
-    updated.metadata.managed_fields = None;
-    updated.status = Some(next);
-    let api: Api<DataVolume> = Api::namespaced(ctx.client.clone(), &seen.volume.namespace);
-    match api.replace_status(&seen.volume.name, &PostParams::default(), &updated).await {
-        Ok(_) => {}
+    let resource_version = resource_version.or_else(|| subject.volume.resource_version());
+    let written = match subject.kind {
+        MadeFor::DataVolume => on_volume(subject.volume, resource_version, next, ctx).await,
+        MadeFor::Claim => on_claim(subject.volume, resource_version, &next, ctx).await,
+    };
+    match written {
+        Ok(()) => {}
         Err(error) if conflict(&error) => return Ok(true),
         Err(error) => return Err(Error::Report(error)),
     }
@@ -48,8 +55,36 @@ pub async fn changes(
         ctx.metrics.phase(plan.phase);
     }
     // After the status, so that what is told is also true, and told once.
-    publish(volume, &events(seen, plan), ctx).await;
+    publish(subject, &events(seen, plan), ctx).await;
     Ok(false)
+}
+
+async fn on_volume(
+    volume: &DataVolume,
+    resource_version: Option<String>,
+    status: DataVolumeStatus,
+    ctx: &Context,
+) -> Result<(), kube::Error> {
+    let mut updated = volume.clone();
+    updated.metadata.resource_version = resource_version;
+    updated.metadata.managed_fields = None;
+    updated.status = Some(status);
+    let api: Api<DataVolume> = Api::namespaced(ctx.client.clone(), &volume.namespace().unwrap_or_default());
+    api.replace_status(&volume.name_any(), &PostParams::default(), &updated).await.map(|_| ())
+}
+
+/// A claim has no place for our status but its annotations.
+async fn on_claim(
+    picture: &DataVolume,
+    resource_version: Option<String>,
+    status: &DataVolumeStatus,
+    ctx: &Context,
+) -> Result<(), kube::Error> {
+    let patch = json!({ "metadata": {
+        "uid": picture.uid(), "resourceVersion": resource_version, "annotations": populate::annotations(status),
+    }});
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &picture.namespace().unwrap_or_default());
+    api.patch(&picture.name_any(), &params(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
 /// What is worth an event: a new phase, a new reason to wait for somebody, a fallback, the end.
@@ -64,6 +99,9 @@ fn events(seen: &Observed, plan: &Plan) -> Vec<Event> {
     } else if let (Some(reason), true) = (&seen.volume.fallback, old.phase.is_unset()) {
         let code = seen.volume.fallback_code.as_deref().unwrap_or("CloneFallback");
         events.push(event(EventType::Warning, code, reason.clone()));
+    }
+    if !plan.notes.is_empty() {
+        events.push(event(EventType::Warning, "CloneIncomplete", plan.notes.join("; ")));
     }
     if old.phase != plan.phase {
         match plan.phase {
@@ -101,8 +139,15 @@ fn event(type_: EventType, reason: &str, mut note: String) -> Event {
 }
 
 /// An event that can't be published is a line in the log: nothing depends on it.
-async fn publish(volume: &DataVolume, events: &[Event], ctx: &Context) {
-    let about = volume.object_ref(&());
+async fn publish(subject: Subject<'_>, events: &[Event], ctx: &Context) {
+    let about = match subject.kind {
+        MadeFor::DataVolume => subject.volume.object_ref(&()),
+        MadeFor::Claim => ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("PersistentVolumeClaim".to_owned()),
+            ..subject.volume.object_ref(&())
+        },
+    };
     for result in join_all(events.iter().map(|event| ctx.recorder.publish(event, &about))).await {
         if let Err(error) = result {
             warn!(error = %config::Chain(&error), "an event could not be published");

@@ -18,8 +18,6 @@ tests![
     an_unknown_storage_class_is_refused,
     a_complete_claim_needs_size_and_access_modes,
     exactly_one_form_is_given,
-    a_source_in_another_namespace_is_refused_for_now,
-    other_kinds_of_clones_are_refused_for_now,
     a_claim_is_not_cloned_onto_itself,
     a_name_that_a_stranger_s_claim_has_is_refused,
     a_strategy_has_to_exist_and_to_be_possible,
@@ -111,27 +109,6 @@ fn merge(object: &mut Value, change: Value) {
     for (key, value) in change {
         if value.is_null() { drop(object.remove(&key)) } else { drop(object.insert(key, value)) }
     }
-}
-
-async fn a_source_in_another_namespace_is_refused_for_now(t: &Space) -> Result<()> {
-    let request = clone_of("disk").source(json!({"pvc": {"namespace": "default", "name": "disk"}}));
-    let denial = t.refuses(request).await?.by(MUTATING)?;
-    denial
-        .about("spec.source.pvc.namespace", "FieldValueForbidden", "create the DataVolume in \"default\"")?
-        .causes(1)?;
-    Ok(())
-}
-
-async fn other_kinds_of_clones_are_refused_for_now(t: &Space) -> Result<()> {
-    let request = clone_of("disk").source(json!({"snapshot": {"namespace": t.name(), "name": "monday"}}));
-    let denial = t.refuses(request).await?.by(MUTATING)?;
-    denial.about("spec.source.snapshot", "FieldValueForbidden", "name the PersistentVolumeClaim in spec.source.pvc")?;
-
-    let mut object = clone_of("disk").object(t.name());
-    merge(&mut object["spec"], json!({"source": null, "sourceRef": {"kind": "DataSource", "name": "golden"}}));
-    let created = t.api::<DataVolume>().patch("clone", &PatchParams::apply("test"), &Patch::Apply(&object)).await;
-    denied(created)?.by(MUTATING)?.about("spec.sourceRef", "FieldValueForbidden", "claims only")?;
-    Ok(())
 }
 
 async fn a_claim_is_not_cloned_onto_itself(t: &Space) -> Result<()> {

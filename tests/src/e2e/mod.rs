@@ -20,14 +20,20 @@ macro_rules! tests {
 }
 
 mod admission;
+mod adoption;
 mod copy;
+mod datasources;
 mod deletion;
+mod namespaces;
+mod populator;
 mod process;
 mod report;
 mod runner;
 mod snapshot;
+mod snapshots;
 mod source;
 mod strategy;
+mod transfer;
 mod trouble;
 
 use anyhow::Result;
@@ -50,6 +56,11 @@ pub struct Test {
 pub fn tests(prefix: &str) -> Vec<Test> {
     let all = [
         snapshot::together(),
+        namespaces::together(),
+        snapshots::together(),
+        datasources::together(),
+        populator::together(),
+        adoption::together(),
         copy::together(),
         admission::together(),
         source::together(),
@@ -57,7 +68,11 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         deletion::together(),
         report::together(),
         strategy::together(),
+        transfer::together(),
         strategy::alone(),
+        namespaces::alone(),
+        populator::alone(),
+        transfer::alone(),
         process::alone(),
     ];
     all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()

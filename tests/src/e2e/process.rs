@@ -52,7 +52,7 @@ async fn replace(t: &Space, component: &str, grace: Option<u32>) -> Result<()> {
 }
 
 /// As a node's crash would.
-async fn kill(t: &Space, component: &str) -> Result<()> {
+pub(super) async fn kill(t: &Space, component: &str) -> Result<()> {
     replace(t, component, Some(0)).await
 }
 

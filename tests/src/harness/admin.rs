@@ -1,6 +1,6 @@
 //! What an admin sets up for the whole cluster, undone with the namespace of the test that wanted it.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use common::api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass};
 use k8s_openapi::{ClusterResourceScope, api::storage::v1::StorageClass};
 use kube::{
@@ -25,6 +25,7 @@ pub struct ClassRequest<'a> {
     expands: bool,
     waits_for_consumer: bool,
     snapshots: bool,
+    claim_properties: Value,
 }
 
 impl Space {
@@ -38,6 +39,7 @@ impl Space {
             expands: true,
             waits_for_consumer: false,
             snapshots: true,
+            claim_properties: Value::Null,
         }
     }
 
@@ -69,10 +71,12 @@ impl Space {
         self.apply(&api, name, object).await?;
         let name = name.to_owned();
         self.undo(async move {
-            api.delete(&name, &DeleteParams::default())
-                .await
-                .with_context(|| format!("delete {} {name}", K::kind(&())))?;
-            Ok(())
+            match api.delete(&name, &DeleteParams::default()).await {
+                Ok(_) => Ok(()),
+                // Gone with what it belonged to.
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                Err(error) => Err(anyhow::Error::new(error).context(format!("delete {} {name}", K::kind(&())))),
+            }
         });
         Ok(())
     }
@@ -115,6 +119,12 @@ impl<'a> ClassRequest<'a> {
         self
     }
 
+    /// Its StorageProfile says that these access modes go with these volume modes, best first.
+    pub fn claim_properties(mut self, sets: Value) -> Self {
+        self.claim_properties = sets;
+        self
+    }
+
     /// Makes the class and returns its name.
     pub async fn made(self) -> Result<String> {
         let space = self.space;
@@ -129,10 +139,13 @@ impl<'a> ClassRequest<'a> {
             });
             space.for_the_test::<VolumeSnapshotClass>(&name, &class).await?;
         }
-        let profile = json!({
+        let mut profile = json!({
             "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "StorageProfile", "metadata": {"name": name},
             "spec": {"snapshotClass": name},
         });
+        if !self.claim_properties.is_null() {
+            profile["spec"]["claimPropertySets"] = self.claim_properties;
+        }
         space.for_the_test::<StorageProfile>(&name, &profile).await?;
         let binding = if self.waits_for_consumer { "WaitForFirstConsumer" } else { "Immediate" };
         let class = json!({

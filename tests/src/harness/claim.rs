@@ -15,6 +15,7 @@ use super::{
 /// A claim that is not the work of smartclone.
 #[derive(Debug, Clone)]
 pub struct Disk {
+    pub(super) space: Space,
     name: String,
     uid: String,
     /// The size that was asked for.
@@ -96,7 +97,7 @@ impl DiskRequest<'_> {
         let api: Api<PersistentVolumeClaim> = self.space.api();
         let created = api.create(&PostParams::default(), &claim).await?;
         self.space.bound(self.name.as_str()).await?;
-        Ok(Disk { uid: created.uid().unwrap_or_default(), name: self.name, size: self.size })
+        Ok(Disk { space: self.space.clone(), uid: created.uid().unwrap_or_default(), name: self.name, size: self.size })
     }
 
     /// Makes the claim and writes so many bytes of data to it, always the same ones.

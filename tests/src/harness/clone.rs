@@ -11,12 +11,13 @@ use futures::StreamExt as _;
 use http::{HeaderMap, header::WARNING};
 use k8s_openapi::{api::core::v1::Event, apimachinery::pkg::apis::meta::v1::Status as ApiStatus};
 use kube::{
-    Api, Resource as _, ResourceExt as _,
+    Api, Resource, ResourceExt as _,
     api::{DeleteParams, PostParams, WatchEvent, WatchParams},
     client::Body,
     core::Request,
     runtime::watcher::Config,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
 
@@ -35,7 +36,20 @@ pub fn clone_of(source: &(impl Named + ?Sized)) -> CloneRequest {
             "spec": {"source": {"pvc": {"name": source.name()}}, "storage": {}},
         }),
         form: "storage",
+        user: None,
     }
+}
+
+/// The same of a VolumeSnapshot.
+pub fn clone_of_snapshot(snapshot: &(impl Named + ?Sized)) -> CloneRequest {
+    clone_of(snapshot).source(json!({"snapshot": {"name": snapshot.name()}}))
+}
+
+/// The same of what a DataSource stands for.
+pub fn clone_by(data_source: &str) -> CloneRequest {
+    let mut request = clone_of(data_source);
+    request.object["spec"] = json!({"sourceRef": {"kind": "DataSource", "name": data_source}, "storage": {}});
+    request
 }
 
 /// A DataVolume to be.
@@ -44,6 +58,7 @@ pub fn clone_of(source: &(impl Named + ?Sized)) -> CloneRequest {
 pub struct CloneRequest {
     object: Value,
     form: &'static str,
+    user: Option<String>,
 }
 
 impl CloneRequest {
@@ -95,6 +110,28 @@ impl CloneRequest {
         self
     }
 
+    /// With this label.
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.object["metadata"]["labels"][key] = json!(value);
+        self
+    }
+
+    /// By this user; else by one who may do everything.
+    pub fn by(mut self, user: &str) -> Self {
+        self.user = Some(user.to_owned());
+        self
+    }
+
+    /// What is cloned is in this namespace; so is the DataSource that says what.
+    pub fn from(mut self, space: &Space) -> Self {
+        for place in ["/spec/source/pvc", "/spec/source/snapshot", "/spec/sourceRef"] {
+            if let Some(source) = self.object.pointer_mut(place) {
+                source["namespace"] = json!(space.name());
+            }
+        }
+        self
+    }
+
     /// From this source instead of a claim of the same namespace.
     pub fn source(mut self, source: Value) -> Self {
         self.object["spec"]["source"] = source;
@@ -105,16 +142,18 @@ impl CloneRequest {
     pub fn object(&self, namespace: &str) -> Value {
         let mut object = self.object.clone();
         object["metadata"]["namespace"] = json!(namespace);
-        if let Some(claim) = object["spec"]["source"].get_mut("pvc").filter(|claim| claim.get("namespace").is_none()) {
-            claim["namespace"] = json!(namespace);
+        for place in ["/spec/source/pvc", "/spec/source/snapshot"] {
+            if let Some(source) = object.pointer_mut(place).filter(|source| source.get("namespace").is_none()) {
+                source["namespace"] = json!(namespace);
+            }
         }
         object
     }
 }
 
 /// What the API server says to a request.
-enum Answer {
-    Created(Box<DataVolume>, Vec<String>),
+pub(super) enum Answer<K> {
+    Created(Box<K>, Vec<String>),
     Denied(Box<Denial>),
 }
 
@@ -173,6 +212,15 @@ impl Denial {
         Ok(self)
     }
 
+    /// What it says about this field, in full.
+    pub fn words(&self, field: &str) -> Result<&str> {
+        let mut causes = self.0.details.iter().flat_map(|details| details.causes.iter().flatten());
+        let found = causes.find(|cause| cause.field.as_deref() == Some(field));
+        found
+            .and_then(|cause| cause.message.as_deref())
+            .with_context(|| format!("nothing is said about {field}: {self}"))
+    }
+
     /// It has exactly so many causes.
     pub fn causes(self, count: usize) -> Result<Self> {
         let found = self.0.details.as_ref().and_then(|details| details.causes.as_ref()).map_or(0, Vec::len);
@@ -182,6 +230,15 @@ impl Denial {
 }
 
 impl Space {
+    /// The claim here has the same content as `source`, wherever that is.
+    pub async fn holds_the_same(&self, claim: &(impl Named + ?Sized), source: &super::Disk) -> Result<()> {
+        let length = Some(source.size.0);
+        let (ours, theirs) = tokio::try_join!(self.digest(claim, length), source.space.digest(source, length))
+            .context("compare digests")?;
+        ensure!(ours == theirs, "{} holds {ours}, its source {} holds {theirs}", claim.name(), source.name());
+        Ok(())
+    }
+
     /// Creates a clone, which has to be admitted.
     pub async fn create(&self, request: CloneRequest) -> Result<CloneHandle> {
         match self.ask(&request, false).await? {
@@ -206,18 +263,27 @@ impl Space {
         }
     }
 
-    /// By hand, because kube's client drops the header that warnings are in.
-    async fn ask(&self, request: &CloneRequest, dry_run: bool) -> Result<Answer> {
-        let object = request.object(self.name());
+    async fn ask(&self, request: &CloneRequest, dry_run: bool) -> Result<Answer<DataVolume>> {
+        self.post(&request.object(self.name()), request.user.as_deref(), dry_run).await
+    }
+
+    /// Creates an object in the name of a user. By hand, because kube's client drops the header that warnings are in.
+    pub(super) async fn post<K>(&self, object: &Value, user: Option<&str>, dry_run: bool) -> Result<Answer<K>>
+    where
+        K: Resource<DynamicType = ()> + DeserializeOwned,
+    {
         let params = PostParams { dry_run, ..PostParams::default() };
-        let url = DataVolume::url_path(&(), Some(self.name()));
-        let request = Request::new(url).create(&params, serde_json::to_vec(&object)?)?;
+        let url = K::url_path(&(), Some(self.name()));
+        let mut request = Request::new(url).create(&params, serde_json::to_vec(object)?)?;
+        if let Some(user) = user {
+            request.headers_mut().insert("Impersonate-User", user.parse()?);
+        }
         let answer = self.client().send(request.map(Body::from)).await?;
         let (head, body) = answer.into_parts();
         let body = body.collect_bytes().await?;
         if head.status.is_success() {
-            let volume = serde_json::from_slice(&body).context("read the created DataVolume")?;
-            return Ok(Answer::Created(Box::new(volume), warnings(&head.headers)));
+            let created = serde_json::from_slice(&body).context("read the created object")?;
+            return Ok(Answer::Created(Box::new(created), warnings(&head.headers)));
         }
         let denial = Denial(serde_json::from_slice(&body).context("read the API server's refusal")?);
         Ok(Answer::Denied(Box::new(denial)))
@@ -409,10 +475,7 @@ impl CloneHandle {
 
     /// The same content as `source`: of a device its first bytes, so many as the source has; of a file system the whole tree.
     pub async fn has_bytes_of(&self, source: &super::Disk) -> Result<&Self> {
-        let length = Some(source.size.0);
-        let (ours, theirs) = tokio::try_join!(self.space.digest(self, length), self.space.digest(source, length))
-            .context("compare digests")?;
-        ensure!(ours == theirs, "{} holds {ours}, its source {} holds {theirs}", self.name, source.name());
+        Box::pin(self.space.holds_the_same(self, source)).await?;
         Ok(self)
     }
 

@@ -21,15 +21,18 @@ use crate::cluster::{Lab, command::until, storage::DRIVERS};
 const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
 const CLAIM_NAME: &str = "csi.storage.k8s.io/pvc/name";
 const SNAPSHOT_NAMESPACE: &str = "csi.storage.k8s.io/volumesnapshot/namespace";
+const SNAPSHOT_NAME: &str = "csi.storage.k8s.io/volumesnapshot/name";
 
 impl Space {
-    /// Waits until the namespace has no claims but these, no snapshots, no pods of smartclone's; outside of it, only these claims'
-    /// volumes; and in the storage drivers nothing else of it either.
+    /// Waits until the namespace has no claims and snapshots but these, no pods of smartclone's; outside of it, only these claims' volumes and
+    /// these snapshots' contents; and in the storage drivers nothing else of it either.
     pub async fn nothing_left_but(&self, named: &[&dyn Named]) -> Result<()> {
-        let named: BTreeSet<_> = named.iter().map(|it| it.name().to_owned()).collect();
+        let of_kind = |snapshots: bool| named.iter().filter(move |it| it.is_snapshot() == snapshots);
+        let kept: BTreeSet<_> = of_kind(true).map(|it| it.name().to_owned()).collect();
+        let named: BTreeSet<_> = of_kind(false).map(|it| it.name().to_owned()).collect();
         let none = BTreeSet::new();
         self.only::<PersistentVolumeClaim>(&self.api(), &named, |claim| Some(claim.name_any())).await?;
-        self.only::<VolumeSnapshot>(&self.api(), &none, |snapshot| Some(snapshot.name_any())).await?;
+        self.only::<VolumeSnapshot>(&self.api(), &kept, |snapshot| Some(snapshot.name_any())).await?;
         let ours = |pod: &Pod| pod.labels().contains_key(meta::OWNED_BY_UID).then(|| pod.name_any());
         self.only::<Pod>(&self.api(), &none, ours).await?;
         self.only::<PersistentVolume>(&self.everywhere(), &named, |volume| {
@@ -37,12 +40,12 @@ impl Space {
             (claim.namespace.as_deref() == Some(self.name())).then(|| claim.name.clone().unwrap_or_default())
         })
         .await?;
-        self.only::<VolumeSnapshotContent>(&self.everywhere(), &none, |content| {
+        self.only::<VolumeSnapshotContent>(&self.everywhere(), &kept, |content| {
             let snapshot = &content.spec.volume_snapshot_ref;
-            (snapshot.namespace.as_deref() == Some(self.name())).then(|| content.name_any())
+            (snapshot.namespace.as_deref() == Some(self.name())).then(|| snapshot.name.clone().unwrap_or_default())
         })
         .await?;
-        self.only_in_the_drivers(&named).await
+        self.only_in_the_drivers(&kept).await
     }
 
     /// Waits until the claims that `claim` finds in the objects of a kind are exactly the named ones.
@@ -62,9 +65,15 @@ impl Space {
     }
 
     /// The drivers are asked last: they have finished when the API's objects are gone, except for what kubelet unmounts in its own time.
-    async fn only_in_the_drivers(&self, named: &BTreeSet<String>) -> Result<()> {
+    ///
+    /// They know the claim for which a volume was made, which need not be the one that has it now: whose it is, says its PersistentVolume.
+    async fn only_in_the_drivers(&self, kept: &BTreeSet<String>) -> Result<()> {
         until("the storage drivers to hold nothing else", Duration::from_secs(30), async || {
             let mut left = Vec::new();
+            let volumes: Api<PersistentVolume> = self.everywhere();
+            let volumes = volumes.list(&kube::api::ListParams::default()).await?;
+            let handle = |volume: &PersistentVolume| Some(volume.spec.as_ref()?.csi.as_ref()?.volume_handle.clone());
+            let known: BTreeSet<_> = volumes.items.iter().filter_map(handle).collect();
             for class in DRIVERS {
                 let found = inventory(&self.lab().driver(class).data_dir())?;
                 let devices = |id: &str| {
@@ -73,12 +82,13 @@ impl Space {
                 };
                 for volume in &found.volumes {
                     let of = |key: &str| volume.parameters.get(key).map(String::as_str).unwrap_or_default();
-                    if of(CLAIM_NAMESPACE) == self.name() && !named.contains(of(CLAIM_NAME)) {
+                    if of(CLAIM_NAMESPACE) == self.name() && !known.contains(volume.id()) {
                         left.push(format!("volume {} of {} {:?}", volume.id(), of(CLAIM_NAME), devices(volume.id())));
                     }
                 }
                 for snapshot in &found.snapshots {
-                    if snapshot.parameters.get(SNAPSHOT_NAMESPACE).map(String::as_str) == Some(self.name()) {
+                    let of = |key: &str| snapshot.parameters.get(key).map(String::as_str).unwrap_or_default();
+                    if of(SNAPSHOT_NAMESPACE) == self.name() && !kept.contains(of(SNAPSHOT_NAME)) {
                         left.push(format!("snapshot {}", snapshot.id()));
                     }
                 }

@@ -9,16 +9,20 @@ pub mod clone;
 pub mod install;
 pub mod leftovers;
 pub mod pod;
+pub mod populator;
+pub mod snapshot;
 pub mod space;
+pub mod user;
 pub mod wait;
 
 use common::quantity::Bytes;
 
 pub use self::{
     claim::Disk,
-    clone::{CloneHandle, CloneRequest, Denial, clone_of},
+    clone::{CloneHandle, CloneRequest, Denial, clone_by, clone_of, clone_of_snapshot},
     install::{install, install_by},
     pod::PodHandle,
+    snapshot::Snapshot,
     space::Space,
 };
 
@@ -36,6 +40,11 @@ pub const fn mi(count: u64) -> Bytes {
 pub trait Named: Sync {
     /// The name.
     fn name(&self) -> &str;
+
+    /// It is a VolumeSnapshot, and no claim.
+    fn is_snapshot(&self) -> bool {
+        false
+    }
 }
 
 impl Named for str {

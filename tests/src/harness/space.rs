@@ -36,6 +36,7 @@ struct Inner {
     client: Client,
     name: String,
     beside: Mutex<JoinSet<()>>,
+    neighbours: Mutex<Vec<Space>>,
     undo: Mutex<Vec<BoxFuture<'static, Result<()>>>>,
 }
 
@@ -57,8 +58,17 @@ impl Space {
             client: client.clone(),
             name: created.name_any(),
             beside: Mutex::default(),
+            neighbours: Mutex::default(),
             undo: Mutex::default(),
         })))
+    }
+
+    /// Another namespace, removed after this one.
+    pub async fn neighbour(&self) -> Result<Self> {
+        let neighbour = Self::new(self.lab(), self.client(), &format!("neighbour-of-{}", self.name())).await?;
+        self.0.neighbours.lock().unwrap_or_else(PoisonError::into_inner).push(neighbour.clone());
+        self.undo(neighbour.clone().end());
+        Ok(neighbour)
     }
 
     /// The namespace.
@@ -128,10 +138,22 @@ impl Space {
         ];
         let mut answers = Vec::new();
         for question in questions {
-            let answer = self.kubectl(question).await.unwrap_or_else(|error| format!("{error:#}"));
-            answers.push(format!("$ kubectl {}\n{}\n", question.join(" "), answer.trim_end()));
+            answers.push(self.answer(question).await);
+        }
+        let neighbours = self.0.neighbours.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for neighbour in neighbours {
+            answers.push(format!("In the namespace {} beside it:", neighbour.name()));
+            // Of what is said about smartclone itself, once is enough.
+            for question in &questions[..3] {
+                answers.push(neighbour.answer(question).await);
+            }
         }
         answers.join("\n")
+    }
+
+    async fn answer(&self, question: &[&str]) -> String {
+        let answer = self.kubectl(question).await.unwrap_or_else(|error| format!("{error:#}"));
+        format!("$ kubectl {}\n{}\n", question.join(" "), answer.trim_end())
     }
 
     /// Removes the namespace and waits until nothing of it is left, in it or outside.

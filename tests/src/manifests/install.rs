@@ -64,11 +64,14 @@ fn namespace() -> Namespace {
     }
 }
 
+/// What users have in their namespaces.
+const OWN: [&str; 3] = ["datavolumes", "datasources", "volumeclonesources"];
+
 /// The roles that CDI has, under the same names: who may do what with DataVolumes.
 fn roles() -> serde_json::Result<Manifest> {
     let everything = || {
         vec![
-            right(api::GROUP, &["datavolumes"], &[], &["*"]),
+            right(api::GROUP, &OWN, &[], &["*"]),
             // Cloning from a namespace needs this right there; in one's own namespace it comes with the role.
             right(api::GROUP, &["datavolumes/source"], &[], &["create"]),
         ]
@@ -79,8 +82,13 @@ fn roles() -> serde_json::Result<Manifest> {
     )
     .with(&role("admin", Some("admin"), everything()))?
     .with(&role("edit", Some("edit"), everything()))?
-    // Whoever may look may not clone: a clone can be read.
-    .with(&role("view", Some("view"), vec![right(api::GROUP, &["datavolumes", "storageprofiles"], &[], READ)]))?
+    // Whoever may look may not clone: a clone can be read. Nobody but cluster admins may create an ObjectTransfer: it takes any claim
+    // from any namespace, and whoever may create one can read everybody's data.
+    .with(&role(
+        "view",
+        Some("view"),
+        vec![right(api::GROUP, &["datavolumes", "storageprofiles", "objecttransfers"], &[], READ)],
+    ))?
     // To be bound by hand, in the namespace of the source.
     .with(&role("clone-sourcer", None, vec![right(api::GROUP, &["datavolumes/source"], &[], &["create"])]))
 }

@@ -33,6 +33,12 @@ pub fn manifests() -> Vec<Manifest> {
             "The settings of the installation, as the controller makes them at its first start; spec.cloneStrategyOverride forces a strategy.",
             vec![json!({"apiVersion": api_version(), "kind": "CDI", "metadata": {"name": "cdi"}, "spec": {}})],
         ),
+        // In a directory of its own, so that applying the whole of `samples` moves nothing.
+        sample(
+            "transfer/transfer",
+            "A volume that gets another name; with spec.target.namespace it would go to another namespace. For cluster admins only.",
+            vec![claim("to-be-moved", "Filesystem"), transfer("to-be-moved", "moved")],
+        ),
     ]
 }
 
@@ -81,6 +87,18 @@ fn block_clone() -> Value {
     volume
 }
 
+fn transfer(source: &str, target: &str) -> Value {
+    json!({
+        "apiVersion": api_version(),
+        "kind": "ObjectTransfer",
+        "metadata": {"name": format!("move-{source}")},
+        "spec": {
+            "source": {"kind": "PersistentVolumeClaim", "namespace": NAMESPACE, "name": source},
+            "target": {"name": target},
+        }
+    })
+}
+
 fn annotated(mut object: Value, key: &str, value: &str) -> Value {
     object["metadata"]["annotations"] = json!({key: value});
     object
@@ -88,7 +106,7 @@ fn annotated(mut object: Value, key: &str, value: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use common::api::{Cdi, DataVolume};
+    use common::api::{Cdi, DataVolume, ObjectTransfer};
     use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
     use super::*;
@@ -100,6 +118,9 @@ mod tests {
             let again = match object["kind"].as_str() {
                 Some("DataVolume") => {
                     serde_json::to_value(serde_json::from_value::<DataVolume>(object.clone()).unwrap())
+                }
+                Some("ObjectTransfer") => {
+                    serde_json::to_value(serde_json::from_value::<ObjectTransfer>(object.clone()).unwrap())
                 }
                 Some("CDI") => serde_json::to_value(serde_json::from_value::<Cdi>(object.clone()).unwrap()),
                 _ => serde_json::to_value(serde_json::from_value::<PersistentVolumeClaim>(object.clone()).unwrap()),

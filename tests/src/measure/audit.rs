@@ -44,10 +44,38 @@ struct ResponseStatus {
 }
 
 impl Request {
-    /// Whether it changed something.
+    /// Whether it changed something. A review is created, too, but only to be answered; nothing is stored.
     pub fn wrote(&self) -> bool {
-        let success = self.response_status.as_ref().is_some_and(|status| (200..300).contains(&status.code));
-        success && matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete")
+        let verbs = ["create", "update", "patch", "delete", "deletecollection"];
+        self.succeeded() && verbs.contains(&self.verb.as_str()) && !self.is_review()
+    }
+
+    /// Whether it asked what somebody may do.
+    pub fn is_review(&self) -> bool {
+        self.resource().ends_with("reviews")
+    }
+
+    /// Whether it made an object of this resource, in whichever way.
+    fn made(&self, resource: &str) -> bool {
+        let code = self.response_status.as_ref().map_or(0, |status| status.code);
+        code == 201 && self.resource() == resource && self.part().is_none()
+    }
+
+    fn succeeded(&self) -> bool {
+        self.response_status.as_ref().is_some_and(|status| (200..300).contains(&status.code))
+    }
+
+    fn resource(&self) -> &str {
+        self.object_ref.as_ref().map_or("", |about| about.resource.as_str())
+    }
+
+    fn part(&self) -> Option<&str> {
+        self.object_ref.as_ref()?.subresource.as_deref()
+    }
+
+    /// Such as `smartclone-controller`.
+    fn program(&self) -> &str {
+        self.user_agent.split(['/', ' ']).next().filter(|name| !name.is_empty()).unwrap_or("(this client)")
     }
 
     /// Whether smartclone asked.
@@ -55,23 +83,27 @@ impl Request {
         self.user_agent.starts_with("smartclone-")
     }
 
-    fn is_in(&self, namespace: &str) -> bool {
-        self.object_ref.as_ref().is_some_and(|about| about.namespace == namespace)
+    /// Whether it is about an object in one of these namespaces, or about one of those that belong to volumes and have no namespace.
+    /// What smartclone does without any namespace counts, too; what it does in its own one, such as keeping a Lease, goes on without clones.
+    fn is_in(&self, namespaces: &[&str]) -> bool {
+        self.object_ref.as_ref().is_some_and(|about| {
+            if about.namespace.is_empty() {
+                self.is_ours() || ["persistentvolumes", "volumesnapshotcontents"].contains(&about.resource.as_str())
+            } else {
+                namespaces.contains(&about.namespace.as_str())
+            }
+        })
     }
 }
 
 /// Such as `smartclone-controller update datavolumes/status`.
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let program = self.user_agent.split(['/', ' ']).next().unwrap_or_default();
-        write!(f, "{program} {}", self.verb)?;
-        if let Some(about) = &self.object_ref {
-            write!(f, " {}", about.resource)?;
-            if let Some(part) = &about.subresource {
-                write!(f, "/{part}")?;
-            }
+        write!(f, "{} {}", self.program(), self.verb)?;
+        if self.object_ref.is_some() {
+            write!(f, " {}", self.resource())?;
         }
-        Ok(())
+        self.part().map_or(Ok(()), |part| write!(f, "/{part}"))
     }
 }
 
@@ -90,22 +122,48 @@ impl Mark {
         Ok(Self { inode: found.ino(), offset: found.len(), file })
     }
 
-    /// The requests since then that were about objects in `namespace`, in the order of their answers.
-    pub fn requests_in(&self, namespace: &str) -> Result<Vec<Request>> {
-        let mut file = File::open(&self.file).with_context(|| format!("read {}", self.file.display()))?;
-        if file.metadata()?.ino() != self.inode {
-            bail!("the API server has begun a new audit log meanwhile; measure again");
-        }
-        file.seek(SeekFrom::Start(self.offset))?;
+    /// The requests since then that were about these namespaces' objects and volumes, in the order of their answers.
+    pub fn requests_in(&self, namespaces: &[&str]) -> Result<Vec<Request>> {
         let mut requests = Vec::new();
-        for line in BufReader::new(file).lines() {
-            // The last line may be half written; what it tells is newer than what is asked for.
-            let Ok(request) = serde_json::from_str::<Request>(&line?) else { continue };
-            if request.is_in(namespace) {
-                requests.push(request);
+        for file in self.files()? {
+            for line in BufReader::new(file).lines() {
+                // The last line may be half written; what it tells is newer than what is asked for.
+                let Ok(request) = serde_json::from_str::<Request>(&line?) else { continue };
+                if request.is_in(namespaces) {
+                    requests.push(request);
+                }
             }
         }
         Ok(requests)
+    }
+
+    /// The log from the mark on. A log that has grown too long is kept for a while beside the new one, with the time in its name.
+    fn files(&self) -> Result<Vec<File>> {
+        let (directory, name) = (self.file.parent().context("a log has a directory")?, self.file.file_stem());
+        let older = format!("{}-", name.unwrap_or_default().to_string_lossy());
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(&older) {
+                paths.push(entry.path());
+            }
+        }
+        paths.sort();
+        paths.push(self.file.clone());
+        let mut files = Vec::new();
+        for path in paths {
+            let mut file = File::open(&path).with_context(|| format!("read {}", path.display()))?;
+            if !files.is_empty() {
+                files.push(file);
+            } else if file.metadata()?.ino() == self.inode {
+                file.seek(SeekFrom::Start(self.offset))?;
+                files.push(file);
+            }
+        }
+        if files.is_empty() {
+            bail!("the API server has thrown away a part of its audit log meanwhile; measure again");
+        }
+        Ok(files)
     }
 }
 
@@ -118,11 +176,28 @@ pub fn own_writes(requests: &[Request]) -> BTreeMap<String, usize> {
     counts
 }
 
+/// The writes of everybody among `requests`, by program.
+pub fn writes_by_program(requests: &[Request]) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for request in requests.iter().filter(|request| request.wrote()) {
+        *counts.entry(request.program().to_owned()).or_default() += 1;
+    }
+    counts
+}
+
+/// How often smartclone has asked what somebody may do.
+pub fn own_reviews(requests: &[Request]) -> usize {
+    requests.iter().filter(|request| request.is_ours() && request.is_review() && request.succeeded()).count()
+}
+
+/// How many objects of a resource were made.
+pub fn made(requests: &[Request], resource: &str) -> usize {
+    requests.iter().filter(|request| request.made(resource)).count()
+}
+
 /// The requests from the last creation of an object of this resource to its deletion.
 pub fn last_life<'a>(requests: &'a [Request], resource: &str) -> &'a [Request] {
-    let of = |verb: &str, request: &Request| {
-        request.verb == verb && request.object_ref.as_ref().is_some_and(|about| about.resource == resource)
-    };
+    let of = |verb: &str, request: &Request| request.verb == verb && request.resource() == resource;
     let Some(born) = requests.iter().rposition(|request| of("create", request)) else { return &[] };
     let life = &requests[born..];
     life.iter().position(|request| of("delete", request)).map_or(life, |died| &life[..died])
@@ -184,7 +259,7 @@ mod tests {
                 "{\"verb\": \"half a li".to_owned(),
             ],
         )?;
-        let counts = own_writes(&mark.requests_in("n")?);
+        let counts = own_writes(&mark.requests_in(&["n"])?);
         let wanted = BTreeMap::from([
             ("smartclone-controller create persistentvolumeclaims".to_owned(), 1),
             ("smartclone-controller update datavolumes".to_owned(), 2),
@@ -203,17 +278,53 @@ mod tests {
             ],
         )?;
         let wanted = "     0.0      4.0  a create datavolumes\n    20.0     24.0  b create pods\n";
-        assert_eq!(timeline(&mark.requests_in("n")?), wanted);
+        assert_eq!(timeline(&mark.requests_in(&["n"])?), wanted);
         Ok(())
     }
 
     #[test]
-    fn a_log_that_was_begun_anew_is_not_counted_in_part() -> Result<()> {
+    fn volumes_and_reviews_have_no_namespace_and_nodes_are_not_counted() -> Result<()> {
+        let ours = "smartclone-controller/0.1.0";
+        let (_directory, mark) = log(
+            &[],
+            &[
+                line(ours, "patch", "persistentvolumes", "", 200, 1),
+                line("csi-provisioner/v6", "create", "persistentvolumes", "", 201, 2),
+                line("kubelet/v1", "patch", "nodes", "", 200, 3),
+                line(ours, "create", "subjectaccessreviews", "", 201, 4),
+                line(ours, "patch", "volumesnapshots", "n", 201, 5),
+                line(ours, "patch", "volumesnapshots", "n", 200, 6),
+                line(ours, "patch", "leases", "smartclone", 200, 7),
+            ],
+        )?;
+        let requests = mark.requests_in(&["n"])?;
+        let wanted = BTreeMap::from([("csi-provisioner".to_owned(), 1), ("smartclone-controller".to_owned(), 3)]);
+        assert_eq!(writes_by_program(&requests), wanted);
+        assert_eq!((own_reviews(&requests), made(&requests, "volumesnapshots")), (1, 1));
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_that_was_begun_anew_is_read_on_from_the_old_one() -> Result<()> {
+        let (directory, mark) =
+            log(&[line("a/1", "create", "pods", "n", 201, 0)], &[line("a/1", "create", "services", "n", 201, 1)])?;
+        let path = directory.path().join("audit.log");
+        std::fs::rename(&path, directory.path().join("audit-2026-01-01T00-00-00.000.log"))?;
+        std::fs::write(directory.path().join("audit-2025-12-31T00-00-00.000.log"), "an older one\n")?;
+        std::fs::write(&path, line("b/1", "create", "pods", "n", 201, 2))?;
+        let shown: Vec<_> = mark.requests_in(&["n"])?.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a create services", "b create pods"]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_log_that_was_thrown_away_is_not_counted_in_part() -> Result<()> {
         let (directory, mark) = log(&[], &[])?;
         let path = directory.path().join("audit.log");
-        std::fs::rename(&path, directory.path().join("audit-1.log"))?;
+        // Beside the new one, so that that can't get the old one's number.
+        std::fs::rename(&path, directory.path().join("elsewhere"))?;
         File::create(&path)?;
-        assert!(mark.requests_in("n").is_err());
+        assert!(mark.requests_in(&["n"]).is_err());
         Ok(())
     }
 }

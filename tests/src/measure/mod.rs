@@ -1,27 +1,37 @@
-//! `cargo measure`: what smartclone takes, against the least that the same storage can do, on the same cluster at the same time.
+//! `cargo measure`: what smartclone takes, against the least that the same storage can do, on the same machine at the same time.
 
 mod audit;
+mod bare;
+mod burst;
 mod clone;
+mod copy;
+mod leftovers;
 mod pairs;
 mod report;
 mod statistics;
 pub mod watch;
 
-use std::{io::Write as _, path::PathBuf};
+use std::{fmt::Debug, io::Write as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use kube::{Api, api::DeleteParams};
+use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{Lab, progress::Progress},
-    harness,
+    harness::{self, Space},
 };
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// A clone by snapshot in one namespace, from `create` to Succeeded, against a bare VolumeSnapshot and a claim restored from it.
+    /// A clone by snapshot, from `create` to Succeeded, against a bare VolumeSnapshot and a claim restored from it.
     Clone(Options),
+    /// Many clones of one source at once, against one bare VolumeSnapshot and as many claims restored from it.
+    Burst(burst::Options),
+    /// A copy of a volume by the data mover, against cp, dd and tar on the same volumes. Needs root and no cluster.
+    Copy(Options),
 }
 
 /// How often, and where to.
@@ -36,6 +46,9 @@ pub struct Options {
     /// Show which program wrote what when in the last run of each case.
     #[arg(long)]
     timeline: bool,
+    /// Clone into another namespace; the floor's claim is a temporary one then, whose volume is handed to a claim there.
+    #[arg(long)]
+    cross_namespace: bool,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -47,17 +60,47 @@ fn at_least_one(text: &str) -> Result<usize, String> {
 }
 
 impl Bench {
-    /// Starts the cluster and installs smartclone if need be; measures; prints a table.
+    /// Starts the cluster and installs smartclone if that is to be measured; measures; prints a table.
     pub async fn run(self) -> Result<()> {
-        let Self::Clone(options) = self;
         let (lab, progress) = (Lab::for_this_checkout()?, Progress::to_stderr());
-        lab.up(&progress).await?;
-        progress.step("smartclone installed", harness::install(&lab)).await?;
-        let (report, notes) = clone::run(&lab, &options, &progress).await?;
-        if let Some(file) = &options.json {
+        if !matches!(self, Self::Copy(_)) {
+            lab.up(&progress).await?;
+            progress.step("smartclone installed", harness::install(&lab)).await?;
+        }
+        let (json, (report, notes)) = match &self {
+            Self::Clone(options) => (&options.json, clone::run(&lab, options, &progress).await?),
+            Self::Burst(options) => (&options.json, burst::run(&lab, options, &progress).await?),
+            Self::Copy(options) => (&options.json, Box::pin(copy::run(&lab, options, &progress)).await?),
+        };
+        if let Some(file) = json {
             report.write(file)?;
         }
         writeln!(std::io::stdout(), "\n{report}\n{notes}")?;
         Ok(())
     }
+}
+
+/// A namespace for the source and, if they are to be apart, one for the clones; gone at the end, whatever became of the work.
+async fn in_spaces<T>(
+    lab: &Lab,
+    purpose: &str,
+    apart: bool,
+    work: impl AsyncFnOnce(&Space, &Space) -> Result<T>,
+) -> Result<T> {
+    let client = lab.client()?;
+    let from = Space::new(lab, &client, purpose).await?;
+    let to = if apart { Some(Space::new(lab, &client, purpose).await?) } else { None };
+    let mut done = work(&from, to.as_ref().unwrap_or(&from)).await;
+    // What a transfer has left belongs to both; the clones' namespace goes first.
+    for space in to.into_iter().chain([from]) {
+        let ended = space.end().await;
+        // What went wrong first is the cause of the rest.
+        done = done.and_then(|done| ended.map(|()| done));
+    }
+    done
+}
+
+async fn delete<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Result<()> {
+    api.delete(name, &DeleteParams::default()).await?;
+    Ok(())
 }

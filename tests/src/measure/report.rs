@@ -19,6 +19,9 @@ pub struct Report {
     pub unit: &'static str,
     /// In the order in which they were measured.
     pub cases: Vec<Case>,
+    /// What was counted instead of timed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub counts: Vec<Count>,
 }
 
 /// One comparison.
@@ -33,6 +36,54 @@ pub struct Case {
     pub floor: Spread,
     /// The medians', ours to the floor's.
     pub ratio: f64,
+}
+
+/// One number.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Count {
+    /// What was counted.
+    #[serde(rename = "count")]
+    pub name: String,
+    /// With smartclone.
+    pub ours: f64,
+    /// By hand, where there is something to count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<f64>,
+    /// What ours should not exceed, if somebody has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aim: Option<f64>,
+}
+
+impl Count {
+    /// To two digits after the point.
+    pub fn of(name: &str, ours: f64) -> Self {
+        Self { name: name.to_owned(), ours: rounded(ours, 2), floor: None, aim: None }
+    }
+
+    /// And by hand.
+    pub fn floor(self, floor: f64) -> Self {
+        Self { floor: Some(rounded(floor, 2)), ..self }
+    }
+
+    /// It should not be more than this.
+    pub fn at_most(self, aim: f64) -> Self {
+        Self { aim: Some(aim), ..self }
+    }
+}
+
+/// A line of the table.
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<38} {:>8.2}", self.name, self.ours)?;
+        match self.floor {
+            Some(floor) => write!(f, " {floor:>8.2}")?,
+            None => write!(f, " {:>8}", "")?,
+        }
+        match self.aim {
+            Some(aim) => write!(f, "   at most {aim}: {}", if self.ours <= aim { "met" } else { "missed" }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Case {
@@ -66,7 +117,11 @@ impl fmt::Display for Report {
             write!(f, "{name:<18} {:>8.1} {:>9.1} {:>8.1}", ours.min, ours.median, ours.max)?;
             writeln!(f, "   {:>8.1} {:>9.1} {:>8.1}   {ratio:>7.2}", floor.min, floor.median, floor.max)?;
         }
-        Ok(())
+        if self.counts.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\n{:<38} {:>8} {:>8}   aim", "", "ours", "floor")?;
+        self.counts.iter().try_for_each(|count| writeln!(f, "{}", count.to_string().trim_end()))
     }
 }
 
@@ -81,7 +136,7 @@ mod tests {
     fn report() -> Report {
         let pair = |ours, floor| Pair { ours: Duration::from_millis(ours), floor: Duration::from_millis(floor) };
         let case = Case::of("1Gi", &[pair(300, 200), pair(270, 210), pair(250, 190)]).unwrap();
-        Report { bench: "clone", unit: "ms", cases: vec![case] }
+        Report { bench: "clone", unit: "ms", cases: vec![case], counts: Vec::new() }
     }
 
     /// Whoever reads it later counts on exactly these names.
@@ -115,6 +170,19 @@ mod tests {
             let end = |line: &str, word: &str| line.rfind(word).map(|at| at + word.len());
             assert_eq!(end(head, name), end(row, value), "{table}");
         }
+    }
+
+    #[test]
+    fn what_is_counted_stands_beside_its_aim() -> Result<()> {
+        let counts = vec![Count::of("writes", 9.456).floor(7.0).at_most(9.0), Count::of("leftovers", 0.0).at_most(0.0)];
+        let report = Report { counts, ..report() };
+        let table = report.to_string();
+        let lines: Vec<Vec<_>> = table.lines().rev().take(2).map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[1], ["writes", "9.46", "7.00", "at", "most", "9:", "missed"]);
+        assert_eq!(lines[0], ["leftovers", "0.00", "at", "most", "0:", "met"]);
+        let json = serde_json::to_value(&report)?;
+        assert_eq!(json["counts"][0], json!({"count": "writes", "ours": 9.46, "floor": 7.0, "aim": 9.0}));
+        Ok(())
     }
 
     #[test]

@@ -26,6 +26,19 @@ impl Spread {
     }
 }
 
+/// The time that so many of a hundred didn't exceed. Of nothing there is none.
+pub fn percentile(times: &[Duration], percent: usize) -> Option<Duration> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1).copied()
+}
+
+/// So many of something for each of `of`.
+pub fn each(count: usize, of: usize) -> f64 {
+    let number = |count| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    number(count) / number(of)
+}
+
 /// To a tenth; what is finer is noise.
 fn milliseconds(time: Duration) -> f64 {
     rounded(time.as_secs_f64() * 1e3, 1)
@@ -51,6 +64,14 @@ mod tests {
         assert_eq!(spread(&[7]), Some(Spread { min: 7.0, median: 7.0, max: 7.0 }));
         assert_eq!(spread(&[300, 100, 200]), Some(Spread { min: 100.0, median: 200.0, max: 300.0 }));
         assert_eq!(spread(&[100, 400, 200, 300]), Some(Spread { min: 100.0, median: 250.0, max: 400.0 }));
+    }
+
+    #[test]
+    fn a_percentile_is_one_of_the_times() {
+        let times: Vec<_> = (1..=200).rev().map(Duration::from_millis).collect();
+        let of = |percent| percentile(&times, percent).map(|time| time.as_millis());
+        assert_eq!([of(0), of(50), of(90), of(100)], [Some(1), Some(100), Some(180), Some(200)]);
+        assert_eq!(percentile(&[], 50), None);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 use axum::routing::get;
-use common::meta::{CLONE_FALLBACK_REASON, CLONE_TYPE, FALLBACK, PLAN};
+use common::meta::{
+    ALLOW_ADOPTION, CLONE_FALLBACK_REASON, CLONE_TYPE, FALLBACK, PLAN, POPULATED_FOR, PRE_POPULATED, REQUESTER,
+};
 use prometheus_client::{encoding::text, registry::Registry};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -7,8 +9,12 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::fake_cluster::{
-    CDIS, CLASSES, CONTROLLER, NAMESAKE, PROFILES, SNAPSHOT_CLASSES, SOURCE, VOLUME, World, creation,
+    CDIS, CLASSES, CONFIGS, CONTENT, CONTROLLER, NAMESAKE, PROFILES, REVIEWS, SNAPSHOT, SNAPSHOT_CLASSES, SOURCE, USER,
+    VOLUME, World, creation,
 };
+
+mod claims;
+mod sources;
 
 type Change = fn(&mut Value);
 type Setup = fn(World) -> World;
@@ -153,6 +159,7 @@ async fn admits(#[case] change: Change, #[case] setup: Setup, #[case] strategy: 
     let written = judged.on(&object);
     let annotation = |key: &str| written["metadata"]["annotations"].get(key).and_then(Value::as_str);
     assert_eq!(annotation(CLONE_TYPE), strategy);
+    assert!(annotation(REQUESTER).is_some_and(|stamp| stamp.contains(USER)), "{written}");
     assert_eq!(
         annotation(CLONE_FALLBACK_REASON).is_some(),
         warning == "NoVolumeSnapshotClass" || warning.contains("no snapshot API")
@@ -162,7 +169,7 @@ async fn admits(#[case] change: Change, #[case] setup: Setup, #[case] strategy: 
         let mut object = object.clone();
         let mut annotations = object["metadata"]["annotations"].take();
         if let Some(annotations) = annotations.as_object_mut() {
-            annotations.retain(|key, _| ![CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN].contains(&key.as_str()));
+            annotations.retain(|key, _| ![CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, REQUESTER].contains(&key.as_str()));
         }
         (object, annotations.as_object().cloned().unwrap_or_default())
     };
@@ -324,14 +331,25 @@ fn namesake(metadata: Value) -> World {
 
 /// The clone's claim needs the DataVolume's name.
 #[rstest]
-#[case::taken(json!({}), false)]
-#[case::taken_by_another_data_volume(json!({"ownerReferences": [owner("other")]}), false)]
-#[case::soon_free(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), true)]
-#[case::follows_its_data_volume_or_shows_that_it_exists(json!({"ownerReferences": [owner("clone")]}), true)]
+#[case::taken(as_is, json!({}), false)]
+#[case::taken_by_another_data_volume(as_is, json!({"ownerReferences": [owner("other")]}), false)]
+#[case::soon_free(as_is, json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), true)]
+#[case::follows_its_data_volume_or_shows_that_it_exists(as_is, json!({"ownerReferences": [owner("clone")]}), true)]
+#[case::filled_for_it(as_is, json!({"annotations": {POPULATED_FOR: "clone"}}), true)]
+#[case::filled_for_another(as_is, json!({"annotations": {POPULATED_FOR: "other"}}), false)]
+#[case::offered(as_is, json!({"annotations": {ALLOW_ADOPTION: "true"}}), true)]
+#[case::not_offered(as_is, json!({"annotations": {ALLOW_ADOPTION: "false"}}), false)]
+#[case::asked_for(adopting, json!({}), true)]
+#[case::offered_by_whom_it_does_not_belong_to(
+    adopting,
+    json!({"ownerReferences": [owner("other")], "annotations": {ALLOW_ADOPTION: "true"}}),
+    false
+)]
+#[case::said_to_be_filled(pre_populated, json!({}), true)]
 #[tokio::test]
-async fn the_claims_name_has_to_be_free(#[case] metadata: Value, #[case] allowed: bool) {
+async fn the_claims_name_has_to_be_free(#[case] change: Change, #[case] metadata: Value, #[case] allowed: bool) {
     let webhook = namesake(metadata).webhook().await;
-    let object = clone(as_is);
+    let object = clone(change);
     let written = webhook.mutate(&object).await.on(&object);
     let judged = webhook.validate(&written).await;
     assert_eq!(judged.allowed, allowed, "{judged:?}");
@@ -340,6 +358,32 @@ async fn the_claims_name_has_to_be_free(#[case] metadata: Value, #[case] allowed
         assert!(judged.message().contains("rename the DataVolume or delete the claim"), "{}", judged.message());
     }
     assert!(webhook.update("alice", &written, &written).await.allowed, "the clone itself has the name by then");
+}
+
+/// Restored from a backup, or applied once more: nothing is copied, so it doesn't matter what became of the source, or whose it is.
+#[rstest]
+#[case::said_by_the_data_volume(pre_populated, usual)]
+#[case::said_by_the_claim(as_is, |_| namesake(json!({"annotations": {POPULATED_FOR: "clone"}})))]
+#[tokio::test]
+async fn what_is_filled_needs_no_source(#[case] change: Change, #[case] setup: Setup) {
+    let kinds: [Change; 4] = [as_is, sources::from_gold, sources::by_reference, smaller];
+    for kind in kinds {
+        let webhook = setup(World::new()).without(SOURCE).webhook().await;
+        let mut object = clone(change);
+        kind(&mut object);
+        let judged = webhook.mutate(&object).await;
+        assert!(judged.warnings.iter().any(|line| line.contains("nothing is cloned")), "{judged:?}");
+        let written = judged.on(&object);
+        assert_eq!(written["metadata"]["annotations"].get(PLAN), None);
+        assert!(webhook.validate(&written).await.allowed);
+    }
+}
+
+fn adopting(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({ALLOW_ADOPTION: "true"});
+}
+fn pre_populated(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({PRE_POPULATED: "clone"});
 }
 
 fn owner(name: &str) -> Value {
@@ -355,6 +399,12 @@ fn respelled(object: &mut Value) {
 fn decided_anew(object: &mut Value) {
     object["metadata"]["annotations"] = json!({CLONE_TYPE: "copy", PLAN: "{}"});
 }
+fn stamped(object: &mut Value, stamp: &str) {
+    object["metadata"]["annotations"] = json!({REQUESTER: stamp});
+}
+fn stamped_anew(object: &mut Value) {
+    stamped(object, r#"{"username":"admin"}"#);
+}
 fn deleted_and_changed(object: &mut Value) {
     larger(object);
     object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
@@ -368,6 +418,8 @@ fn deleted_and_changed(object: &mut Value) {
 #[case::decision("alice", decided_anew, &["metadata.annotations[cdi.kubevirt.io/cloneType]", "metadata.annotations[smartclone.dev/plan]"])]
 #[case::decision_by_controller(CONTROLLER, decided_anew, &[])]
 #[case::decision_by_a_namesake_of_the_controller("system:serviceaccount:ns:smartclone-controller", decided_anew, &["metadata.annotations[cdi.kubevirt.io/cloneType]", "metadata.annotations[smartclone.dev/plan]"])]
+#[case::stamp("alice", stamped_anew, &["metadata.annotations[smartclone.dev/requester]"])]
+#[case::stamp_by_controller(CONTROLLER, stamped_anew, &["metadata.annotations[smartclone.dev/requester]"])]
 #[case::on_its_way_out("alice", deleted_and_changed, &[])]
 #[tokio::test]
 async fn changes(#[case] user: &str, #[case] change: Change, #[case] forbidden: &[&str]) {
@@ -404,6 +456,7 @@ async fn the_older_version_of_the_review_is_answered_in_kind() {
 #[case::snapshot_classes(SNAPSHOT_CLASSES, "volumesnapshotclasses", "VolumeSnapshotClass")]
 #[case::profiles(PROFILES, "storageprofiles", "StorageProfile")]
 #[case::cdis(CDIS, "cdis", "CDI")]
+#[case::configs(CONFIGS, "cdiconfigs", "CDIConfig")]
 #[tokio::test]
 async fn an_empty_cache_decides_nothing(#[case] path: &'static str, #[case] plural: &str, #[case] kind: &str) {
     let webhook = World::new().silent(path).webhook_missing(&[plural]).await;
@@ -417,18 +470,21 @@ async fn an_empty_cache_decides_nothing(#[case] path: &'static str, #[case] plur
 
 /// A slow API server delays a decision, and never more than the API server waits for us.
 #[rstest]
-#[case::source(SOURCE)]
-#[case::volume(VOLUME)]
+#[case::source(as_is, SOURCE)]
+#[case::volume(as_is, VOLUME)]
+#[case::snapshot(sources::of_snapshot, SNAPSHOT)]
+#[case::content(sources::of_snapshot, CONTENT)]
 #[tokio::test(start_paused = true)]
-async fn a_source_that_could_not_be_read_is_decided_about_later(#[case] path: &'static str) {
+async fn a_source_that_could_not_be_read_is_decided_about_later(#[case] change: Change, #[case] path: &'static str) {
     let webhook = World::new().silent(path).silent(NAMESAKE).webhook().await;
     let start = tokio::time::Instant::now();
-    let object = clone(as_is);
+    let object = clone(change);
     let judged = webhook.mutate(&object).await;
-    assert!(judged.allowed && judged.patch.is_none(), "{judged:?}");
+    let written = judged.on(&object);
+    assert!(judged.allowed && written["metadata"]["annotations"].get(PLAN).is_none(), "{judged:?}");
     assert!(judged.warnings[0].contains("could not be decided yet"), "{:?}", judged.warnings);
     let second = tokio::time::Instant::now();
-    let verdict = webhook.validate(&object).await;
+    let verdict = webhook.validate(&written).await;
     assert!(verdict.allowed);
     assert!(verdict.warnings[0].contains("whether the clone's name is free"), "{:?}", verdict.warnings);
     assert!(second - start < LIMIT && second.elapsed() < LIMIT);

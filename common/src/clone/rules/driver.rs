@@ -1,4 +1,6 @@
-//! What is known about storage drivers that their API doesn't say.
+//! How a driver wants a volume restored.
+
+use crate::profile::{self, drivers};
 
 /// How a driver wants a volume restored that is larger than its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,19 +11,8 @@ pub enum RestoreRule {
     SourceSizeOnly,
 }
 
-/// Drivers that refuse or spoil a larger restore: LVM LocalPV answers OUT_OF_RANGE (lvm-localpv#417), ZFS LocalPV clones keep the
-/// source's quota (zfs-localpv#536), Longhorn may corrupt a volume that is resized while it is still being cloned (longhorn#11484),
-/// Trident rejects inflated restores (containerized-data-importer#3973).
-const SOURCE_SIZE_ONLY: [&str; 4] =
-    ["local.csi.openebs.io", "zfs.csi.openebs.io", "driver.longhorn.io", "csi.trident.netapp.io"];
-
-/// The rule for a driver. The StorageClass's annotation (`smartclone.dev/restore-size`: `exact` or `larger`) outranks the table;
-/// any other value of it counts as not given.
+/// The rule for a driver, where nothing was learned at run time (see [`profile::Record`]). The StorageClass's annotation
+/// (`smartclone.dev/restore-size`: `exact` or `larger`) outranks the table; any other value of it counts as not given.
 pub fn restore_rule(provisioner: &str, annotation: Option<&str>) -> RestoreRule {
-    match annotation {
-        Some("exact") => RestoreRule::SourceSizeOnly,
-        Some("larger") => RestoreRule::Larger,
-        _ if SOURCE_SIZE_ONLY.contains(&provisioner) => RestoreRule::SourceSizeOnly,
-        _ => RestoreRule::Larger,
-    }
+    annotation.and_then(profile::restore_rule).or_else(|| drivers::restore(provisioner)).unwrap_or(RestoreRule::Larger)
 }

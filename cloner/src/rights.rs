@@ -1,0 +1,42 @@
+//! Who this process is, and what to advise where that isn't enough.
+
+use std::sync::LazyLock;
+
+use common::mover::KEEP_OWNERS;
+
+static USER: LazyLock<(u32, u32)> =
+    LazyLock::new(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
+
+/// Whether owners can be given away and permissions passed over.
+pub fn is_root() -> bool {
+    USER.0 == 0
+}
+
+/// Whether a file of this owner may be given permissions and times.
+pub fn is_own(owner: u32) -> bool {
+    is_root() || owner == USER.0
+}
+
+/// How a user gets what only root can do; nothing to advise when it is root already.
+pub fn advice() -> Option<String> {
+    (!is_root()).then(|| format!("annotate the DataVolume with {KEEP_OWNERS} to copy as root"))
+}
+
+/// Why the source can't be read, and the cure.
+pub fn may_not_read() -> String {
+    match advice() {
+        Some(advice) => format!("user {} with group {} may not read it; {advice}", USER.0, USER.1),
+        None => "even root may not read it; does the storage let root in?".to_owned(),
+    }
+}
+
+/// Why the target can't be written, and the cure.
+pub fn may_not_write() -> String {
+    match advice() {
+        Some(advice) => format!(
+            "user {} with group {} may not write to it; the volume's driver has to honour the pod's fsGroup, or {advice}",
+            USER.0, USER.1
+        ),
+        None => "even root may not write to it; does the storage let root in?".to_owned(),
+    }
+}

@@ -1,0 +1,234 @@
+//! Copies large content in three steps at once: one thread reads ahead, this one writes, a third reads back what was written and compares
+//! it with what was read. Reading back costs no time of its own then, and what it reads is still at hand to compare with.
+//!
+//! That proves something where writing and reading back go past the page cache. What has to go through it is remembered by its hash
+//! instead, and proven after the target was synced and the cache dropped, by [`Copied::prove`].
+
+use std::{ops::Range, sync::mpsc, thread};
+
+use blake3::Hash;
+use rustix::fs::Advice;
+
+use crate::{
+    buffer::Buffer,
+    digest::Digest,
+    error::Error,
+    stream::{AHEAD, Content, Piece, spawn},
+    verify,
+    writer::Writer,
+};
+
+/// Through the page cache, write-back is started whenever so many bytes were written: the disk isn't to idle until the end.
+const WRITE_BACK: u64 = 64 << 20;
+
+/// Zeros are collected up to so many bytes: few requests, and still something to read back while the rest is read.
+const ZEROS_AT_ONCE: u64 = 16 << 20;
+
+/// What was copied, and is not yet on stable storage.
+pub struct Copied {
+    /// Of the source.
+    pub digest: Hash,
+    pub written: u64,
+    /// Not yet compared.
+    doubtful: Vec<Doubt>,
+}
+
+struct Doubt {
+    range: Range<u64>,
+    /// Of what has to be there, if that isn't zeros only.
+    hash: Option<Hash>,
+}
+
+/// What a piece or a range has become on the target.
+enum Done {
+    Data(Piece),
+    /// Zeros; `new` if nothing else was ever there.
+    Zeros {
+        range: Range<u64>,
+        new: bool,
+    },
+}
+
+/// Makes the target's beginning equal to `source`, and then `rest` of it zero. `target` is what `to` writes to. `progress` hears how much
+/// of the source was dealt with.
+pub fn transfer(
+    source: Content<'_>,
+    target: Content<'_>,
+    mut to: Writer<'_>,
+    rest: Range<u64>,
+    mut progress: impl FnMut(u64),
+) -> Result<Copied, Error> {
+    thread::scope(|scope| {
+        let (empty, free) = mpsc::channel();
+        let filled = source.reader().ahead(scope, free)?;
+        let (done, to_check) = mpsc::sync_channel(AHEAD);
+        let reuse = empty.clone();
+        let checker = Checker { target, len: source.len, digest: Digest::default(), doubtful: Vec::new() };
+        let checker = spawn(scope, "checker", move || checker.check(to_check, &empty))?;
+
+        let write = move || {
+            // Nobody listens when what was written was found wrong; that is what is told then.
+            let say = |what| done.send(what).is_ok();
+            let zeros = |(range, doubtful): (Range<u64>, bool)| Done::Zeros { range, new: !doubtful };
+            for piece in filled {
+                let piece = piece?;
+                let end = piece.range.end;
+                if piece.runs.is_empty() {
+                    drop(reuse.send(piece.data));
+                    if to.owe_zeros(piece.range)? >= ZEROS_AT_ONCE && !say(zeros(to.pay_zeros()?)) {
+                        break;
+                    }
+                } else {
+                    let before = to.pay_zeros()?;
+                    to.put(&piece)?;
+                    to.pay_zeros()?;
+                    if !(say(zeros(before)) && say(Done::Data(piece))) {
+                        break;
+                    }
+                }
+                progress(end);
+            }
+            to.owe_zeros(rest)?;
+            say(zeros(to.pay_zeros()?));
+            to.finish()
+        };
+        let written = write();
+        let proof = checker.join().map_err(|_| Error::retry("the thread that reads back broke off"))?;
+        let (digest, doubtful) = proof?;
+        Ok(Copied { digest, written: written?, doubtful })
+    })
+}
+
+impl Copied {
+    /// Whether everything was compared already.
+    pub fn is_proven(&self) -> bool {
+        self.doubtful.is_empty()
+    }
+
+    /// Reads back what wasn't yet; `target` is synced.
+    pub fn prove(&self, target: Content<'_>) -> Result<(), Error> {
+        let mut buffer = Buffer::default();
+        if !self.doubtful.is_empty() {
+            // An advice that isn't taken loses the proof that the storage has it, not the comparison.
+            let _ = rustix::fs::fadvise(target.file, 0, None, Advice::DontNeed);
+        }
+        for Doubt { range, hash } in &self.doubtful {
+            let same = match hash {
+                None => verify::zeros(target, range.clone(), &mut buffer)?,
+                Some(hash) => {
+                    verify::read(target, range, &mut buffer)?;
+                    blake3::hash(&buffer) == *hash
+                }
+            };
+            if !same {
+                return Err(verify::differs(target.path));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads back, and hashes what was read from the source.
+struct Checker<'a> {
+    target: Content<'a>,
+    /// Of the source.
+    len: u64,
+    digest: Digest,
+    doubtful: Vec<Doubt>,
+}
+
+impl Checker<'_> {
+    fn check(
+        mut self,
+        written: mpsc::Receiver<Done>,
+        empty: &mpsc::Sender<Buffer>,
+    ) -> Result<(Hash, Vec<Doubt>), Error> {
+        let mut buffer = Buffer::default();
+        let mut cached = 0;
+        for done in written {
+            match done {
+                Done::Zeros { range, .. } if range.is_empty() => {}
+                Done::Zeros { range, new } => {
+                    self.digest.add_zeros(range.end.min(self.len));
+                    if new {
+                        continue;
+                    }
+                    if self.target.direct.is_none() {
+                        self.doubtful.push(Doubt { range, hash: None });
+                    } else if !verify::zeros(self.target, range, &mut buffer)? {
+                        return Err(verify::differs(self.target.path));
+                    }
+                }
+                Done::Data(piece) => {
+                    // Reading past the cache takes what is still in it to the device first.
+                    if self.target.direct.is_none() || !verify::read(self.target, &piece.range, &mut buffer)? {
+                        self.doubtful.push(Doubt { range: piece.range.clone(), hash: Some(blake3::hash(&piece.data)) });
+                        cached += piece.data.len() as u64;
+                    } else if *buffer != *piece.data {
+                        return Err(verify::differs(self.target.path));
+                    }
+                    self.digest.add(&piece);
+                    // The reader may be done already; then the buffer is simply freed.
+                    drop(empty.send(piece.data));
+                    if cached >= WRITE_BACK {
+                        cached = 0;
+                        // What fails here fails once more when everything is synced.
+                        let _ = self.target.file.sync_data();
+                    }
+                }
+            }
+        }
+        Ok((self.digest.finish(), self.doubtful))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, os::unix::fs::FileExt, path::Path};
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{error::Side, stream, writer::Zeroing};
+
+    const LEN: usize = (20 << 20) + 700;
+    const REST: usize = 1 << 20;
+
+    fn file(bytes: &[u8]) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        file
+    }
+
+    #[rstest]
+    fn what_was_foreign_is_gone_and_what_is_damaged_later_is_found(#[values(false, true)] past_the_cache: bool) {
+        let mut bytes = vec![3; LEN];
+        bytes[3 << 20..15 << 20].fill(0);
+        bytes[(16 << 20) + 100..17 << 20].fill(0);
+        let (source, target) = (file(&bytes), file(&vec![7; LEN + REST]));
+        let direct = past_the_cache.then(|| stream::direct(&target, true)).flatten();
+        let content =
+            |file, direct, len, side| Content { file, direct, len, holes: true, side, path: Path::new("disk") };
+        let from = content(&source, None, LEN as u64, Side::Source);
+        let onto = content(&target, direct.as_ref(), (LEN + REST) as u64, Side::Target);
+        let writer = Writer::new(&target, Path::new("disk"), Zeroing::Punch).past_the_cache(direct.as_ref());
+        let mut reached = 0;
+        let copied = transfer(from, onto, writer, LEN as u64..(LEN + REST) as u64, |done| reached = done).unwrap();
+        assert_eq!(reached, LEN as u64);
+        assert_eq!(copied.digest, verify::digest(from, |_| ()).unwrap());
+        target.sync_all().unwrap();
+        copied.prove(onto).unwrap();
+        let mut found = vec![1; LEN + REST];
+        target.read_exact_at(&mut found, 0).unwrap();
+        assert!(found[..LEN] == bytes && found[LEN..].iter().all(|byte| *byte == 0));
+
+        // The end isn't a whole page: that part is always proven after the sync.
+        for damaged in [LEN as u64 - 1, 5 << 20, 0].into_iter().take(if direct.is_some() { 1 } else { 3 }) {
+            let mut byte = [0];
+            target.read_exact_at(&mut byte, damaged).unwrap();
+            target.write_all_at(b"?", damaged).unwrap();
+            assert!(copied.prove(onto).is_err(), "the damage at {damaged} went unseen");
+            target.write_all_at(&byte, damaged).unwrap();
+        }
+    }
+}

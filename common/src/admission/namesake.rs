@@ -1,0 +1,36 @@
+//! The claim that has the name which the clone's claim is to get.
+
+use k8s_openapi::{
+    api::core::v1::PersistentVolumeClaim,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
+
+use crate::{api::DataVolume, meta};
+
+/// What the claim means for the DataVolume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namesake {
+    /// It is on its way out; or a DataVolume of that name has made it: then either that one exists, which the API server says better
+    /// than we could, or it is gone and the claim follows it.
+    GivesWay,
+    /// It is filled, or somebody says that the DataVolume may have it.
+    TakenOver,
+    /// It is somebody else's.
+    InTheWay,
+}
+
+/// What `claim` means for a new DataVolume of its name.
+pub fn namesake(volume: &DataVolume, claim: &PersistentVolumeClaim) -> Namesake {
+    let name = volume.metadata.name.as_ref();
+    let annotation = |of: &ObjectMeta, key: &str| of.annotations.as_ref().and_then(|a| a.get(key)).cloned();
+    let adoption = |of: &ObjectMeta| annotation(of, meta::ALLOW_ADOPTION).is_some_and(|value| value != "false");
+    let mut owners = claim.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+    let made_for = |owner: &OwnerReference| owner.kind == "DataVolume" && Some(&owner.name) == name;
+    if claim.metadata.deletion_timestamp.is_some() || owners.clone().any(made_for) {
+        return Namesake::GivesWay;
+    }
+    let filled = annotation(&claim.metadata, meta::POPULATED_FOR).as_ref() == name;
+    let offered = filled || adoption(&volume.metadata) || adoption(&claim.metadata);
+    // What belongs to another object is not to be had.
+    if offered && owners.next().is_none() { Namesake::TakenOver } else { Namesake::InTheWay }
+}

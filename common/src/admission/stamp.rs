@@ -1,0 +1,24 @@
+//! Who asked for a clone stands on it, as the API server said at its creation, and for ever.
+
+use kube::core::ObjectMeta;
+
+use crate::{clone::request::annotation_path, field::FieldError, meta, requester::Requester};
+
+fn stamp(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.annotations.as_ref()?.get(meta::REQUESTER).map(String::as_str)
+}
+
+/// What is wrong with the stamp on a new object that `requester` creates.
+pub fn wrong(metadata: &ObjectMeta, requester: &Requester) -> Option<FieldError> {
+    let stamp = stamp(metadata).unwrap_or_default();
+    (Requester::read(stamp).as_ref() != Some(requester)).then(|| {
+        let cure = "smartclone's mutating webhook writes here who asks, and nobody else may; leave it to it";
+        FieldError::invalid(annotation_path(meta::REQUESTER), stamp, cure)
+    })
+}
+
+/// What is wrong with changing the one to the other.
+pub fn changed(old: &ObjectMeta, new: &ObjectMeta) -> Option<FieldError> {
+    let cure = "it says who asked for the clone, and nobody may change that; delete the object and create another one";
+    (stamp(old) != stamp(new)).then(|| FieldError::forbidden(annotation_path(meta::REQUESTER), cure))
+}

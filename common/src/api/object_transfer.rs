@@ -1,0 +1,96 @@
+//! A claim, with its data, or a DataVolume with its claim, that moves to another name or namespace.
+
+use std::collections::BTreeMap;
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, rules};
+
+/// What moves where. Fixed once it is created.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "cdi.kubevirt.io",
+    version = "v1beta1",
+    kind = "ObjectTransfer",
+    plural = "objecttransfers",
+    shortname = "ot",
+    shortname = "ots",
+    status = "ObjectTransferStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "Moves a PersistentVolumeClaim with its data, or a DataVolume with its claim, to another name or namespace.",
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Where the transfer stands"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(transform = rules::object_transfer)]
+pub struct ObjectTransferSpec {
+    /// The object that moves.
+    pub source: TransferSource,
+    /// Where it goes.
+    pub target: TransferTarget,
+    /// The ObjectTransfer on whose behalf this one was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 253))]
+    pub parent_name: Option<String>,
+}
+
+/// The object that moves.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferSource {
+    /// Its API version. Left out: v1 for a claim, cdi.kubevirt.io/v1beta1 for a DataVolume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 63))]
+    pub api_version: Option<String>,
+    /// PersistentVolumeClaim or DataVolume.
+    #[schemars(extend("enum" = ["PersistentVolumeClaim", "DataVolume"]))]
+    pub kind: String,
+    /// Its namespace.
+    #[schemars(extend("minLength" = 1, "maxLength" = 63))]
+    pub namespace: String,
+    /// Its name.
+    #[schemars(extend("minLength" = 1, "maxLength" = 253))]
+    pub name: String,
+    /// Annotations that it must have before it moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 16, "additionalProperties" = { "type": "string", "maxLength": 1024 }))]
+    pub required_annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Where it goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferTarget {
+    /// The namespace. Left out: the one where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 63))]
+    pub namespace: Option<String>,
+    /// The name. Left out: the one that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = 253))]
+    pub name: Option<String>,
+}
+
+/// How far it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectTransferStatus {
+    /// What has to outlive a restart.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub data: BTreeMap<String, String>,
+    /// Pending, Running, Complete or Error.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub phase: String,
+    /// `Complete`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,254 @@
+//! The settings in force: how much of a volume its file system needs for itself, and what else `CDIConfig.status` tells.
+//!
+//! All arithmetic is in whole bytes and thousandths, so that both gates, and CDI's readers of the status, get the same sizes.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use k8s_openapi::{
+    api::{core::v1::ResourceRequirements, storage::v1::StorageClass},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use thiserror::Error;
+
+use crate::{
+    api::{Cdi, CdiConfigSpec, CdiConfigStatus, FilesystemOverhead},
+    clone::facts::default_class,
+    quantity::Bytes,
+};
+
+/// The name of the one CDIConfig.
+pub const NAME: &str = "config";
+
+/// On the CDI object: its `spec.config` alone is in force, and CDIConfig's own `spec` isn't (CDI's meaning).
+pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
+
+/// The part of a volume that its file system needs for itself, in thousandths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Overhead(u16);
+
+/// A text that isn't a share between 0 and 1 with up to three decimals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("not a share between 0 and 1 with up to three decimals, such as 0.055")]
+pub struct NotAShare;
+
+impl Overhead {
+    /// No file system: a raw device.
+    pub const NONE: Self = Self(0);
+    /// Where nobody says anything (CDI's number).
+    pub const DEFAULT: Self = Self(60);
+}
+
+impl FromStr for Overhead {
+    type Err = NotAShare;
+
+    fn from_str(text: &str) -> Result<Self, NotAShare> {
+        if text == "1" {
+            return Ok(Self(1000));
+        }
+        let decimals = match text.split_once('.') {
+            None if text == "0" => return Ok(Self(0)),
+            Some(("0", decimals)) if (1..=3).contains(&decimals.len()) => decimals,
+            _ => return Err(NotAShare),
+        };
+        if !decimals.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(NotAShare);
+        }
+        format!("{decimals:0<3}").parse().map(Self).map_err(|_| NotAShare)
+    }
+}
+
+/// As it is read: `0`, `0.06`, `0.055`, `1`.
+impl fmt::Display for Overhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("0"),
+            1000.. => f.write_str("1"),
+            part => f.write_str(format!("0.{part:03}").trim_end_matches('0')),
+        }
+    }
+}
+
+/// The size of a volume whose file system has room for `size` bytes (CDI's rule: whole MiB, then the share on top).
+pub fn required(size: Bytes, overhead: Overhead) -> Bytes {
+    let whole = u128::from(size.round_up_to(Bytes::MIB).0);
+    bytes((whole * (1000 + u128::from(overhead.0))).div_ceil(1000))
+}
+
+/// The bytes that fit into the file system of a volume of `size` (CDI's rule: the share off, then whole MiB).
+pub fn usable(size: Bytes, overhead: Overhead) -> Bytes {
+    let fits = (u128::from(size.0) * 1000).div_ceil(1000 + u128::from(overhead.0));
+    let fits = bytes(fits);
+    Bytes(fits.0 - fits.0 % Bytes::MIB.0)
+}
+
+fn bytes(number: u128) -> Bytes {
+    Bytes(u64::try_from(number).unwrap_or(u64::MAX))
+}
+
+/// The layers of settings, the one that counts most first.
+#[derive(Debug, Clone, Copy)]
+pub struct Config<'a>([Option<&'a CdiConfigSpec>; 2]);
+
+impl<'a> Config<'a> {
+    /// What is in force: with [`CONFIG_AUTHORITY`] on the CDI object its `spec.config` alone; without, the CDIConfig's own `spec`, and
+    /// where that says nothing, the CDI object's.
+    pub fn of(config: Option<&'a CdiConfigSpec>, cdi: Option<&'a Cdi>) -> Self {
+        let annotations = cdi.and_then(|cdi| cdi.metadata.annotations.as_ref());
+        let authority = annotations.is_some_and(|a| a.contains_key(CONFIG_AUTHORITY));
+        let of_cdi = cdi.and_then(|cdi| cdi.spec.config.as_ref());
+        Self(if authority && of_cdi.is_some() { [of_cdi, None] } else { [config, of_cdi] })
+    }
+
+    /// What the first layer says that says anything.
+    fn first<T>(self, field: impl Fn(&'a CdiConfigSpec) -> Option<T>) -> Option<T> {
+        self.0.into_iter().flatten().find_map(field)
+    }
+
+    /// The overhead where no class is named, and for classes of which nothing is said. A share that is none counts as not given.
+    pub fn global_overhead(self) -> Overhead {
+        self.first(|spec| spec.filesystem_overhead.as_ref()?.global.as_deref()?.parse().ok())
+            .unwrap_or(Overhead::DEFAULT)
+    }
+
+    /// The overhead of volumes of `class`.
+    pub fn overhead(self, class: &str) -> Overhead {
+        self.first(|spec| spec.filesystem_overhead.as_ref()?.storage_class.as_ref()?.get(class)?.parse().ok())
+            .unwrap_or_else(|| self.global_overhead())
+    }
+
+    /// The next status of the CDIConfig. `classes` are all StorageClasses.
+    pub fn status<'b>(
+        self,
+        old: Option<&CdiConfigStatus>,
+        classes: impl IntoIterator<Item = &'b StorageClass> + Clone,
+    ) -> CdiConfigStatus {
+        let names = classes.clone().into_iter().filter_map(|class| class.metadata.name.clone());
+        let overheads: BTreeMap<_, _> = names.map(|name| (name.clone(), self.overhead(&name).to_string())).collect();
+        let exists = |name: &String| overheads.contains_key(name);
+        let scratch = self.first(|spec| spec.scratch_space_storage_class.clone().filter(exists));
+        let default = || default_class(classes).and_then(|class| class.metadata.name.clone());
+        CdiConfigStatus {
+            filesystem_overhead: Some(FilesystemOverhead {
+                global: Some(self.global_overhead().to_string()),
+                storage_class: Some(overheads).filter(|all| !all.is_empty()),
+            }),
+            default_pod_resource_requirements: Some(self.pod_resources()),
+            preallocation: self.first(|spec| spec.preallocation),
+            scratch_space_storage_class: scratch.or_else(default),
+            image_pull_secrets: self.first(|spec| spec.image_pull_secrets.clone()),
+            // Nobody here uploads; what another program wrote stays.
+            upload_proxy_url: self
+                .first(|spec| spec.upload_proxy_url_override.clone())
+                .or_else(|| old.and_then(|old| old.upload_proxy_url.clone())),
+        }
+    }
+
+    /// What a pod that moves data may use: CDI's defaults, key by key overruled by the admin.
+    fn pod_resources(self) -> ResourceRequirements {
+        let asked = self.first(|spec| spec.pod_resource_requirements.clone()).unwrap_or_default();
+        let merged = |defaults: [(&str, &str); 2], asked: Option<BTreeMap<String, Quantity>>| {
+            let mut all: BTreeMap<_, _> =
+                defaults.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into();
+            all.extend(asked.unwrap_or_default());
+            Some(all)
+        };
+        ResourceRequirements {
+            claims: asked.claims,
+            limits: merged([("cpu", "750m"), ("memory", "600M")], asked.limits),
+            requests: merged([("cpu", "100m"), ("memory", "60M")], asked.requests),
+        }
+    }
+}
+
+/// The CDI object in force: the only one, or among several the oldest, so that a second one changes nothing.
+pub fn in_force<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<&'a Cdi> {
+    all.into_iter().min_by_key(|cdi| (cdi.metadata.creation_timestamp.as_ref().map(|t| t.0), cdi.metadata.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[rstest]
+    #[case("0", Some(0))]
+    #[case("0.0", Some(0))]
+    #[case("0.06", Some(60))]
+    #[case("0.055", Some(55))]
+    #[case("0.5", Some(500))]
+    #[case("1", Some(1000))]
+    #[case("", None)]
+    #[case("1.0", None)]
+    #[case("0.", None)]
+    #[case(".06", None)]
+    #[case("0.0555", None)]
+    #[case("-0.1", None)]
+    #[case("0.+6", None)]
+    fn a_share(#[case] text: &str, #[case] thousandths: Option<u16>) {
+        assert_eq!(text.parse::<Overhead>().ok(), thousandths.map(Overhead));
+    }
+
+    #[rstest]
+    #[case::one_gibibyte(1 << 30, "0.06", 1_138_166_334)]
+    #[case::whole_mebibytes_first(1, "0.055", 1_106_248)]
+    #[case::none(1 << 30, "0", 1 << 30)]
+    #[case::double(1 << 20, "1", 2 << 20)]
+    fn room(#[case] size: u64, #[case] share: &str, #[case] expected: u64) {
+        assert_eq!(required(Bytes(size), share.parse().unwrap()), Bytes(expected));
+    }
+
+    proptest! {
+        /// What was asked to fit, fits; and the text of a share is the share.
+        #[test]
+        fn what_is_required_is_usable(size in 0u64..1 << 62, share in 0u16..=1000) {
+            let share = Overhead(share);
+            prop_assert!(usable(required(Bytes(size), share), share) >= Bytes(size));
+            prop_assert!(usable(Bytes(size), share) <= Bytes(size));
+            prop_assert_eq!(share.to_string().parse(), Ok(share));
+        }
+    }
+
+    fn spec(overhead: &Value) -> CdiConfigSpec {
+        serde_json::from_value(json!({ "filesystemOverhead": overhead })).unwrap()
+    }
+
+    fn cdi(authority: bool, overhead: &Value) -> Cdi {
+        let annotations = if authority { json!({ CONFIG_AUTHORITY: "" }) } else { json!({}) };
+        serde_json::from_value(json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "CDI", "metadata": { "annotations": annotations },
+            "spec": { "config": { "filesystemOverhead": overhead } },
+        }))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::nobody_says(json!({}), false, json!({}), 60)]
+    #[case::for_all(json!({"global": "0.1"}), false, json!({}), 100)]
+    #[case::for_this_class(json!({"global": "0.1", "storageClass": {"fast": "0.2"}}), false, json!({}), 200)]
+    #[case::for_another_class(json!({"storageClass": {"slow": "0.2"}}), false, json!({}), 60)]
+    #[case::nonsense(json!({"global": "lots"}), false, json!({}), 60)]
+    #[case::cdi_where_nothing_else(json!({}), false, json!({"global": "0.3"}), 300)]
+    #[case::config_before_cdi(json!({"global": "0.1"}), false, json!({"global": "0.3"}), 100)]
+    #[case::cdi_with_authority(json!({"storageClass": {"fast": "0.2"}}), true, json!({"global": "0.3"}), 300)]
+    fn in_force_is(#[case] config: Value, #[case] authority: bool, #[case] of_cdi: Value, #[case] expected: u16) {
+        let (config, cdi) = (spec(&config), cdi(authority, &of_cdi));
+        assert_eq!(Config::of(Some(&config), Some(&cdi)).overhead("fast"), Overhead(expected));
+    }
+
+    #[test]
+    fn the_status_lists_every_class_and_is_stable() {
+        let classes: Vec<StorageClass> = ["fast", "slow"]
+            .map(|name| serde_json::from_value(json!({ "metadata": { "name": name }, "provisioner": "d" })).unwrap())
+            .into();
+        let spec = spec(&json!({ "storageClass": { "fast": "0.200", "gone": "0.5" } }));
+        let status = Config::of(Some(&spec), None).status(None, &classes);
+        let overhead = status.filesystem_overhead.clone().unwrap();
+        assert_eq!(overhead.global.as_deref(), Some("0.06"));
+        let listed = overhead.storage_class.unwrap().into_iter().map(|(name, share)| format!("{name} {share}"));
+        assert_eq!(listed.collect::<Vec<_>>(), ["fast 0.2", "slow 0.06"]);
+        assert_eq!(Config::of(Some(&spec), None).status(Some(&status), &classes), status);
+    }
+}

@@ -1,0 +1,134 @@
+//! A pod copies the bytes into the temporary claim.
+
+use std::time::Duration;
+
+use super::{
+    action::{Action, Kind},
+    objects,
+    plan::{Claim, Mover, MoverState, Observed, Plan, User},
+    request::{Request, SourceKind},
+    rules::complaint::redact,
+    step::{attempt, blocked_source, deadline, decided, failed, recorded, writers},
+    wait::Waiting,
+};
+use crate::{
+    api::{CloneStrategy, Phase},
+    lookup::Lookup,
+    mover::Outcome,
+    names,
+};
+
+/// Sees that `target`, which is blank, is filled.
+pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
+    let name = names::mover(&seen.volume.uid);
+    let mover = match &seen.mover {
+        Lookup::Unknown(why) => return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
+        Lookup::Absent => return start(seen, request, target),
+        Lookup::Present(mover) if !mover.ours => {
+            return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "Pod", name });
+        }
+        Lookup::Present(mover) => mover,
+    };
+    // Nobody but the mover knows of what was restored to be copied from.
+    let users = if request.source.kind == SourceKind::Snapshot { &[] } else { seen.source_users.as_slice() };
+    let writers = writers(users, true);
+    if mover.deleting {
+        let waiting = if writers.is_empty() {
+            Waiting::BeingDeleted { kind: "Pod", name }
+        } else {
+            Waiting::SourceInUse(writers)
+        };
+        return Plan::wait(seen, Phase::CloneScheduled, waiting);
+    }
+    let delete = || Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
+    // Somebody has deleted the claim that it was started for.
+    if mover.fills.as_ref() != Some(&target.exact.uid) {
+        let waiting = Waiting::BeingDeleted { kind: "Pod", name };
+        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(waiting);
+    }
+    // Somebody may have written while we read: what was read is worth nothing.
+    if !writers.is_empty() && wrote_during(users, mover) {
+        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(Waiting::SourceInUse(writers));
+    }
+    match &mover.state {
+        MoverState::Starting(pod_says) => {
+            Plan::wait(seen, Phase::CloneScheduled, Waiting::MoverNotRunning { pod_says: pod_says.clone() })
+        }
+        MoverState::Running => Plan { progress: seen.progress, ..Plan::idle(seen, Phase::CloneInProgress) },
+        MoverState::Ended { outcome: Outcome::Copied { digest, notes, .. }, .. } => {
+            let done = Action::MarkCopied { claim: target.exact.clone(), digest: digest.clone() };
+            // The pod stays until the clone has the volume: as long as its name is taken, a pass that sees the claim late starts no second
+            // one, which would write to a volume that is somebody else's by then.
+            let notes = notes.clone();
+            Plan { progress: seen.progress, notes, ..Plan::act(seen, Phase::CloneInProgress, done) }
+        }
+        MoverState::Ended { outcome: Outcome::Never { message }, .. } => failed(seen, message.clone()).and(delete()),
+        MoverState::Ended { at, outcome: Outcome::Retry { message } | Outcome::SourceChanged { message } } => {
+            let restarts = seen.volume.status.restart_count.unwrap_or_default();
+            let again_at = at.saturating_add(backoff(restarts)).unwrap_or(seen.now);
+            if seen.now < again_at {
+                let waiting = Waiting::MoverFailed { message: message.clone(), again_at };
+                return Plan { look_again_at: Some(again_at), ..Plan::wait(seen, Phase::CloneInProgress, waiting) };
+            }
+            Plan { restarts: restarts.saturating_add(1), ..Plan::act(seen, Phase::CloneScheduled, delete()) }
+        }
+    }
+}
+
+/// 2 s, 4 s, 8 s … 5 min: as kubelet restarts containers.
+fn backoff(restarts: i32) -> Duration {
+    let doublings = u32::try_from(restarts).unwrap_or_default().min(8);
+    Duration::from_secs((2u64 << doublings).min(300))
+}
+
+fn wrote_during(users: &[User], mover: &Mover) -> bool {
+    let MoverState::Ended { at, .. } = &mover.state else { return true };
+    users.iter().filter(|u| u.writes).any(|u| u.started.is_none_or(|started| started <= *at) && u.scheduled)
+}
+
+fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
+    let phase = Phase::CloneScheduled;
+    let chosen = match decided(seen, request) {
+        Ok(chosen) => chosen,
+        Err(waiting) => return Plan::wait(seen, phase, waiting),
+    };
+    let unbound = |claim: &Claim| {
+        let complaint = claim.complaint.as_deref();
+        attempt(seen, request, &chosen, CloneStrategy::Copy, claim.created, complaint).unwrap_or_else(|| {
+            let driver_says = complaint.map(redact);
+            let look_again_at = deadline(request, claim.created);
+            Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says }) }
+        })
+    };
+    let restored = match (request.source.kind, &seen.restored) {
+        (SourceKind::Claim, _) => None,
+        (SourceKind::Snapshot, Lookup::Present(claim)) if claim.ours && !claim.deleting => Some(claim),
+        (SourceKind::Snapshot, Lookup::Unknown(why)) => {
+            return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone()));
+        }
+        // It was removed by somebody; so must be what was to be filled from it, and all begins anew.
+        (SourceKind::Snapshot, _) => {
+            return Plan::act(
+                seen,
+                phase,
+                Action::Delete { kind: Kind::PersistentVolumeClaim, what: target.exact.clone() },
+            );
+        }
+    };
+    let restored_late = seen.facts.source_class.present().is_some_and(|class| class.waits_for_consumer);
+    let mut plan = if let Some(waiting) = blocked_source(seen, request, &chosen) {
+        Plan::wait(seen, phase, waiting)
+    } else if target.phase != "Bound" && !chosen.binds_late {
+        // A pod would have to be scheduled twice.
+        unbound(target)
+    } else if let Some(restored) = restored.filter(|claim| claim.phase != "Bound" && !restored_late) {
+        unbound(restored)
+    } else {
+        let source = restored.map_or(request.source.object.name.as_str(), |claim| claim.exact.name.as_str());
+        let pod = objects::mover(&seen.volume, request, &chosen, source, target, &seen.mover_settings);
+        Plan::act(seen, phase, Action::CreatePod(Box::new(pod)))
+            .with_waiting(Waiting::MoverNotRunning { pod_says: None })
+    };
+    plan.chosen = Some(chosen);
+    plan
+}

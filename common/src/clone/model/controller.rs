@@ -1,0 +1,584 @@
+//! What the shipped functions make of a miniature cluster.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    fmt,
+    hash::{Hash, Hasher},
+    rc::Rc,
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::world::{
+    CLONES, Claim, ClaimPhase, Dv, From, Objects, Pod, PodState, SLOTS, Snapshot, Volume, target, temporary,
+};
+use crate::{
+    api::{DataVolume, DataVolumeStatus, Phase},
+    clone::{
+        Action, Exact, Kind,
+        check::violations,
+        fixtures::{facts, gi, now, observed, volume},
+        group::{Group, LIVING, Members, Shared, read_members, superfluous},
+        plan::{self, Authorization, Content, Mover, MoverState, Observed, Target},
+        request::ObjectName,
+        rules::driver::RestoreRule,
+        status::status,
+        step::step,
+        sweep::{Member, need},
+    },
+    lookup::Lookup::{Absent, Present},
+    meta,
+    mover::Outcome,
+    names,
+    quantity::Bytes,
+    transfer::{self, ClaimIdentity, SourceClaim, TargetClaim, Transfer},
+};
+
+/// What is cloned, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish {
+    /// `cdi.kubevirt.io/cloneType`.
+    pub strategy: &'static str,
+    /// Into another namespace than the source's.
+    pub crosses: bool,
+    /// The clone is to be larger than its source, and the driver restores at the source's size only.
+    pub grows: bool,
+}
+
+/// A write as the API server gets it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    Pin(u16),
+    CreateSnapshot {
+        leader: usize,
+        members: u8,
+    },
+    CreateClaim {
+        slot: usize,
+        from: From,
+        request: u8,
+    },
+    CreatePod {
+        clone: usize,
+        fills: u8,
+    },
+    Grow {
+        slot: usize,
+        seen: Exact,
+        to: u8,
+    },
+    MarkCopied {
+        slot: usize,
+        seen: Exact,
+    },
+    Nudge {
+        slot: usize,
+        seen: Exact,
+    },
+    HandOver {
+        volume: usize,
+        seen: Exact,
+        to: (u8, u8),
+    },
+    /// Only a mistake does this.
+    Clear {
+        volume: usize,
+    },
+    DeleteClaim {
+        slot: usize,
+        seen: Exact,
+    },
+    DeletePod {
+        clone: usize,
+        seen: Exact,
+    },
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pin(_) => f.write_str("pins the strategy"),
+            Self::CreateSnapshot { leader, members } => write!(f, "creates snapshot {leader} for {members:#b}"),
+            Self::CreateClaim { slot, from, .. } => write!(f, "creates {} ({from:?})", claim_name(*slot)),
+            Self::CreatePod { clone, .. } => write!(f, "creates {}", names::mover(UIDS[*clone])),
+            Self::Grow { slot, to, .. } => write!(f, "grows {} to {to}Gi", claim_name(*slot)),
+            Self::MarkCopied { slot, .. } => write!(f, "marks {} copied", claim_name(*slot)),
+            Self::Nudge { slot, .. } => write!(f, "nudges {}", claim_name(*slot)),
+            Self::HandOver { volume, to: (slot, uid), .. } => {
+                write!(f, "hands volume {volume} over to {} (UID {uid})", claim_name((*slot).into()))
+            }
+            Self::Clear { volume } => write!(f, "clears the claimRef of volume {volume}"),
+            Self::DeleteClaim { slot, .. } => write!(f, "deletes {}", claim_name(*slot)),
+            Self::DeletePod { clone, .. } => write!(f, "deletes {}", names::mover(UIDS[*clone])),
+        }
+    }
+}
+
+/// What a pass comes to.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    pub writes: Vec<Write>,
+    /// The status afterwards.
+    pub status: u16,
+    pub phase: Phase,
+    pub wants_snapshot: bool,
+    /// Why it must not be carried out.
+    pub violations: Vec<String>,
+    /// The reason of what is waited for.
+    pub waiting: Option<&'static str>,
+}
+
+const UIDS: [&str; CLONES] = ["a", "b"];
+
+pub fn claim_name(slot: usize) -> String {
+    let clone = super::world::clone_of(slot);
+    if slot == target(clone) { format!("clone-{}", UIDS[clone]) } else { names::temporary_claim(UIDS[clone]) }
+}
+
+fn slot_of(name: &str) -> Option<usize> {
+    (0..SLOTS).find(|slot| claim_name(*slot) == name)
+}
+
+fn clone_by_uid(uid: &str) -> Option<usize> {
+    UIDS.iter().position(|known| *known == uid)
+}
+
+fn exact(namespace: &str, name: String, uid: String, content: &impl Hash) -> Exact {
+    let mut version = DefaultHasher::new();
+    content.hash(&mut version);
+    Exact { namespace: namespace.into(), name, uid, resource_version: version.finish().to_string() }
+}
+
+pub fn volume_exact(name: usize, volume: Volume) -> Exact {
+    exact("", name.to_string(), format!("volume {name}"), &volume)
+}
+
+pub fn pod_exact(clone: usize, pod: Pod) -> Exact {
+    exact("here", names::mover(UIDS[clone]), format!("pod {}", pod.uid), &pod)
+}
+
+/// An object by number: each different one is kept once.
+struct Table<T> {
+    numbers: HashMap<String, u16>,
+    values: Vec<Rc<T>>,
+}
+
+impl<T: serde::Serialize> Table<T> {
+    fn number(&mut self, value: T) -> u16 {
+        let text = serde_json::to_string(&value).unwrap();
+        *self.numbers.entry(text).or_insert_with(|| {
+            self.values.push(Rc::new(value));
+            u16::try_from(self.values.len() - 1).unwrap()
+        })
+    }
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { numbers: HashMap::new(), values: Vec::new() }
+    }
+}
+
+type Annotations = BTreeMap<String, String>;
+
+/// The shipped functions, each asked once about the same.
+pub struct Controller {
+    wish: Wish,
+    pins: RefCell<Table<Annotations>>,
+    statuses: RefCell<Table<DataVolumeStatus>>,
+    passes: RefCell<HashMap<(usize, u8, Objects), Rc<Pass>>>,
+    needs: RefCell<HashMap<(usize, u8, Objects), bool>>,
+}
+
+impl Controller {
+    pub fn new(wish: Wish) -> Self {
+        let this = Self {
+            wish,
+            pins: RefCell::default(),
+            statuses: RefCell::default(),
+            passes: RefCell::default(),
+            needs: RefCell::default(),
+        };
+        // The first of each is what a new DataVolume has.
+        this.pins.borrow_mut().number(BTreeMap::from([(meta::CLONE_TYPE.to_owned(), wish.strategy.to_owned())]));
+        this.statuses.borrow_mut().number(DataVolumeStatus::default());
+        this
+    }
+
+    pub fn newborn() -> Dv {
+        Dv::There { pin: 0, status: 0 }
+    }
+
+    pub fn phase(&self, dv: Dv) -> Option<Phase> {
+        match dv {
+            Dv::There { status, .. } => Some(self.status(status).phase),
+            Dv::Unborn | Dv::Gone => None,
+        }
+    }
+
+    /// Whether what fills `from` is still what is to be done.
+    pub fn wants(&self, dv: Dv, from: From) -> bool {
+        let Dv::There { pin, .. } = dv else { return false };
+        let pinned = self.pins.borrow().values[usize::from(pin)].get(meta::CLONE_TYPE).cloned().unwrap_or_default();
+        pinned
+            == match from {
+                From::Snapshot(_) => "snapshot",
+                From::Source => "csi-clone",
+                From::Blank | From::HeldBack => "copy",
+            }
+    }
+
+    fn status(&self, number: u16) -> Rc<DataVolumeStatus> {
+        Rc::clone(&self.statuses.borrow().values[usize::from(number)])
+    }
+
+    /// The namespace of the clones.
+    fn here(&self) -> &'static str {
+        if self.wish.crosses { "there" } else { "here" }
+    }
+
+    fn namespace(&self, slot: usize) -> &'static str {
+        if slot < CLONES { self.here() } else { "here" }
+    }
+
+    pub fn grown(&self) -> u8 {
+        if self.wish.grows { 2 } else { 1 }
+    }
+
+    /// Whether the garbage collector removes what is made beside the source together with its DataVolume.
+    pub fn owned(&self) -> bool {
+        !self.wish.crosses
+    }
+
+    fn data_volume(&self, clone: usize, pin: u16, status: u16) -> DataVolume {
+        let size = if self.wish.grows { "2Gi" } else { "1Gi" };
+        let annotations = &self.pins.borrow().values[usize::from(pin)];
+        let mut made = volume(|object| {
+            object["metadata"]["name"] = json!(claim_name(clone));
+            object["metadata"]["namespace"] = json!(self.here());
+            object["metadata"]["uid"] = json!(UIDS[clone]);
+            object["metadata"]["annotations"] = json!(annotations.as_ref());
+            object["spec"]["pvc"]["resources"]["requests"]["storage"] = json!(size);
+        });
+        made.status = Some((*self.status(status)).clone());
+        made
+    }
+
+    pub fn claim_exact(&self, slot: usize, claim: &Claim) -> Exact {
+        let uid = format!("{slot}/{}", claim.uid);
+        exact(self.namespace(slot), claim_name(slot), uid, &Claim { late: false, refused: false, ..*claim })
+    }
+
+    fn identity(&self, (slot, uid): (u8, u8)) -> ClaimIdentity {
+        let at = usize::from(slot);
+        ClaimIdentity { namespace: self.namespace(at).into(), name: claim_name(at), uid: format!("{slot}/{uid}") }
+    }
+
+    fn claim(&self, objects: &Objects, slot: usize) -> Option<plan::Claim> {
+        let claim = objects.claims[slot]?;
+        Some(plan::Claim {
+            exact: self.claim_exact(slot, &claim),
+            ours: true,
+            controlled: slot < CLONES || self.owned(),
+            populated: false,
+            deleting: claim.deleting,
+            created: Some(ago(if claim.late { 1000 } else { 1 })),
+            phase: format!("{:?}", claim.phase),
+            content: match claim.from {
+                From::Blank => Content::Blank,
+                From::HeldBack => Content::HeldBack,
+                From::Source => Content::Claim("disk".into()),
+                From::Snapshot(leader) => Content::Snapshot(names::snapshot(UIDS[usize::from(leader)])),
+            },
+            selected_node: None,
+            handed_over: objects.named_by(slot).is_some_and(|v| v.handed_over && v.claim == objects.identity(slot)),
+            request: gi(claim.request.into()),
+            capacity: (claim.capacity > 0).then(|| gi(claim.capacity.into())),
+            file_system_grows_at_mount: false,
+            copied: claim.copied.then(|| "digest".into()),
+            complaint: claim.refused.then(|| REFUSAL.into()),
+        })
+    }
+
+    /// As the controller's `observe` puts it together.
+    fn transfer(&self, objects: &Objects, clone: usize) -> Transfer {
+        let phase = |claim: &Claim| match claim.phase {
+            ClaimPhase::Pending => transfer::ClaimPhase::Pending,
+            ClaimPhase::Bound => transfer::ClaimPhase::Bound,
+            ClaimPhase::Lost => transfer::ClaimPhase::Lost,
+        };
+        let source = objects.claims[temporary(clone)].map(|claim| SourceClaim {
+            namespace: "here".into(),
+            exact: self.claim_exact(temporary(clone), &claim),
+            deleting: claim.deleting,
+            phase: phase(&claim),
+            volume_name: claim.volume.map(|name| name.to_string()),
+        });
+        let target = objects.claims[target(clone)].map(|claim| TargetClaim {
+            namespace: self.here().into(),
+            exact: self.claim_exact(target(clone), &claim),
+            deleting: claim.deleting,
+            phase: phase(&claim),
+            volume_name: claim.volume.map(|name| name.to_string()),
+            held_back: claim.from == From::HeldBack,
+            nudged_at: claim.nudged.then(|| ago(1)),
+        });
+        let name = transfer::volume_between(source.as_ref(), target.as_ref()).and_then(|name| name.parse().ok());
+        let name = match (name, &target) {
+            (Some(name), _) => Some(name),
+            (None, Some(target)) if target.held_back && source.is_none() => {
+                objects.volume_of(super::world::target(clone))
+            }
+            (None, _) => None,
+        };
+        let volume = name.and_then(|name: usize| Some((name, objects.volumes[name]?)));
+        Transfer {
+            source: source.into(),
+            target: target.into(),
+            volume: volume
+                .map(|(name, volume)| transfer::Volume {
+                    exact: volume_exact(name, volume),
+                    deleting: false,
+                    claim_ref: volume.claim.map(|claim| self.identity(claim)),
+                    handed_over_at: volume.handed_over.then(|| ago(2)),
+                })
+                .into(),
+            now: now(),
+        }
+    }
+
+    fn shared(&self, leader: usize, snapshot: Snapshot) -> Shared {
+        Shared {
+            exact: exact("here", names::snapshot(UIDS[leader]), format!("snapshot {}", snapshot.uid), &snapshot),
+            ours: true,
+            deleting: snapshot.deleting,
+            created: Some(ago(if snapshot.late { 1000 } else { 1 })),
+            members: self.members(snapshot.members),
+            ready: snapshot.ready,
+            restore_size: Some(gi(1)),
+            error: snapshot.refused.then(|| REFUSAL.into()),
+        }
+    }
+
+    fn members(&self, bits: u8) -> Members {
+        let those = (0..CLONES).filter(|clone| bits & bit(*clone) != 0);
+        let name = |clone| ObjectName { namespace: self.here().into(), name: claim_name(clone) };
+        those.map(|clone| (UIDS[clone].to_owned(), name(clone))).collect()
+    }
+
+    fn observe(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Observed> {
+        let Dv::There { pin, status } = objects.dvs[clone] else { return None };
+        let volume = self.data_volume(clone, pin, status);
+        let mut facts = facts();
+        if let (true, Present(class)) = (self.wish.grows, &mut facts.target_class) {
+            class.restore = RestoreRule::SourceSizeOnly;
+        }
+        if objects.source_gone {
+            (facts.source, facts.source_class) = (Absent, Absent);
+        }
+        let snapshots = objects.snapshots.iter().enumerate();
+        Some(Observed {
+            authorized: Present(Authorization::Allowed),
+            claim: self.claim(objects, target(clone)).into(),
+            temporary: self.claim(objects, temporary(clone)).into(),
+            transfer: self.transfer(objects, clone),
+            group: Present(Group {
+                snapshots: snapshots.filter_map(|(at, s)| s.map(|s| self.shared(at, s))).collect(),
+                turn: (turn > 0).then(|| self.members(turn)),
+                again_at: None,
+            }),
+            mover: objects.pods[clone]
+                .map(|pod| Mover {
+                    exact: pod_exact(clone, pod),
+                    ours: true,
+                    deleting: pod.deleting,
+                    fills: Some(format!("{}/{}", temporary(clone), pod.fills)),
+                    state: match pod.state {
+                        PodState::Starting => MoverState::Starting(None),
+                        PodState::Running => MoverState::Running,
+                        PodState::Copied => ended(Outcome::Copied { total: 1, written: 1, digest: "digest".into() }),
+                        PodState::Failed => ended(Outcome::Retry { message: "an I/O error".into() }),
+                    },
+                })
+                .into(),
+            ..observed(&volume, facts)
+        })
+    }
+
+    /// What a pass over `clone` that sees `objects` comes to; `turn` says for whom it may ask for a snapshot.
+    pub fn pass(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Rc<Pass>> {
+        let about = objects.about(clone);
+        if !about.dvs[clone].there() {
+            return None;
+        }
+        let key = (clone, turn, about);
+        if let Some(known) = self.passes.borrow().get(&key) {
+            return Some(Rc::clone(known));
+        }
+        let pass = Rc::new(self.make(&about, clone, turn)?);
+        self.passes.borrow_mut().insert(key, Rc::clone(&pass));
+        Some(pass)
+    }
+
+    fn make(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Pass> {
+        let seen = self.observe(objects, clone, turn)?;
+        let plan = step(&seen)?;
+        let next = status(&seen, &plan);
+        let Dv::There { pin, .. } = objects.dvs[clone] else { return None };
+        let mut found: Vec<_> = violations(&seen, &plan).iter().map(ToString::to_string).collect();
+        let mut writes = Vec::new();
+        for action in &plan.actions {
+            match self.write(action, pin) {
+                Some(write) => writes.push(write),
+                None => found.push(format!("would write what isn't ours: {action:?}")),
+            }
+        }
+        Some(Pass {
+            writes,
+            phase: next.phase,
+            status: self.statuses.borrow_mut().number(next),
+            wants_snapshot: plan.wants_snapshot,
+            violations: found,
+            waiting: plan.waiting.as_ref().map(crate::clone::Waiting::reason),
+        })
+    }
+
+    /// Nothing, if it isn't about an object of ours.
+    fn write(&self, action: &Action, pin: u16) -> Option<Write> {
+        Some(match action {
+            Action::Pin(changes) => {
+                let mut annotations = (*self.pins.borrow().values[usize::from(pin)]).clone();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => annotations.insert((*key).to_owned(), value.clone()),
+                        None => annotations.remove(*key),
+                    };
+                }
+                Write::Pin(self.pins.borrow_mut().number(annotations))
+            }
+            Action::CreateSnapshot(snapshot) => {
+                let name = snapshot.metadata.name.as_ref()?;
+                let members = read_members(snapshot.metadata.annotations.as_ref()?.get(meta::MEMBERS)?)?;
+                Write::CreateSnapshot {
+                    leader: UIDS.iter().position(|uid| names::snapshot(uid) == *name)?,
+                    members: members.keys().map(|uid| clone_by_uid(uid).map(bit)).sum::<Option<u8>>()?,
+                }
+            }
+            Action::CreateClaim(claim) => {
+                let read = plan::Claim::of(claim, "", None, None);
+                Write::CreateClaim {
+                    slot: slot_of(&read.exact.name)?,
+                    from: match &read.content {
+                        Content::Blank => From::Blank,
+                        Content::HeldBack => From::HeldBack,
+                        Content::Claim(_) => From::Source,
+                        Content::Snapshot(name) => {
+                            let leader = UIDS.iter().position(|uid| names::snapshot(uid) == *name)?;
+                            From::Snapshot(u8::try_from(leader).ok()?)
+                        }
+                    },
+                    request: whole(read.request),
+                }
+            }
+            Action::CreatePod(pod) => {
+                let name = pod.metadata.name.as_ref()?;
+                let fills = pod.metadata.annotations.as_ref()?.get(meta::FILLS)?.split_once('/')?.1;
+                Write::CreatePod {
+                    clone: UIDS.iter().position(|uid| names::mover(uid) == *name)?,
+                    fills: fills.parse().ok()?,
+                }
+            }
+            Action::GrowClaim { claim, to } => {
+                Write::Grow { slot: slot_of(&claim.name)?, seen: claim.clone(), to: whole(*to) }
+            }
+            Action::MarkCopied { claim, .. } => Write::MarkCopied { slot: slot_of(&claim.name)?, seen: claim.clone() },
+            Action::Nudge { claim, .. } => Write::Nudge { slot: slot_of(&claim.name)?, seen: claim.clone() },
+            Action::HandOver { volume, to, .. } => {
+                let (slot, uid) = to.uid.split_once('/')?;
+                Write::HandOver {
+                    volume: volume.name.parse().ok()?,
+                    seen: volume.clone(),
+                    to: (slot.parse().ok()?, uid.parse().ok()?),
+                }
+            }
+            Action::Delete { kind: Kind::PersistentVolumeClaim, what } => {
+                Write::DeleteClaim { slot: slot_of(&what.name)?, seen: what.clone() }
+            }
+            Action::Delete { kind: Kind::Pod, what } => Write::DeletePod {
+                clone: UIDS.iter().position(|uid| names::mover(uid) == what.name)?,
+                seen: what.clone(),
+            },
+            Action::Adopt(_) | Action::Delete { kind: Kind::VolumeSnapshot, .. } => return None,
+        })
+    }
+
+    /// For whom a clone may ask that needs a snapshot: for itself alone, or for others, too, who came to need one before.
+    pub fn turns(objects: &Objects, clone: usize, once: impl Fn(usize) -> bool) -> Vec<u8> {
+        if objects.snapshots.iter().flatten().count() >= LIVING {
+            return Vec::new();
+        }
+        let others = (0..CLONES).filter(|other| *other != clone && once(*other)).map(bit).sum::<u8>();
+        if others == 0 { vec![bit(clone)] } else { vec![bit(clone), bit(clone) | others] }
+    }
+
+    /// Whether the sweep, which sees `objects`, removes the snapshot; it asks the API server who is really gone.
+    pub fn superfluous(&self, objects: &Objects, leader: usize, now: &Objects) -> bool {
+        let Some(snapshot) = objects.snapshots[leader].filter(|snapshot| !snapshot.deleting) else { return false };
+        let name = names::snapshot(UIDS[leader]);
+        let beside = |slot: usize| self.namespace(slot) == "here";
+        let restoring = objects.claims.iter().enumerate().any(|(slot, claim)| {
+            let from = From::Snapshot(u8::try_from(leader).unwrap());
+            beside(slot) && claim.is_some_and(|c| c.from == from && c.phase == ClaimPhase::Pending)
+        });
+        let members = (0..CLONES).filter(|clone| snapshot.members & bit(*clone) != 0);
+        !restoring
+            && superfluous(members.map(|clone| match objects.dvs[clone] {
+                Dv::There { .. } if self.needs(objects, clone, leader, &name) => crate::clone::group::Need::Needed,
+                Dv::There { .. } => crate::clone::group::Need::Over,
+                _ if now.dvs[clone].there() => crate::clone::group::Need::Needed,
+                _ => crate::clone::group::Need::Over,
+            }))
+    }
+
+    fn needs(&self, objects: &Objects, clone: usize, leader: usize, name: &str) -> bool {
+        let about = objects.about(clone);
+        let key = (clone, bit(leader), about);
+        if let Some(known) = self.needs.borrow().get(&key) {
+            return *known;
+        }
+        let Dv::There { pin, status } = about.dvs[clone] else { return false };
+        let volume = Target::of(&self.data_volume(clone, pin, status));
+        let filled = |claim: &plan::Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
+        let member = Member {
+            deleting: false,
+            phase: volume.status.phase,
+            history: volume.history,
+            claim: self.claim(&about, target(clone)).filter(filled),
+            temporary: self.claim(&about, temporary(clone)),
+        };
+        let needed = need(&member, name) != crate::clone::group::Need::Over;
+        self.needs.borrow_mut().insert(key, needed);
+        needed
+    }
+}
+
+pub fn bit(clone: usize) -> u8 {
+    1 << clone
+}
+
+fn whole(size: Bytes) -> u8 {
+    u8::try_from(size.0 >> 30).unwrap()
+}
+
+/// A driver's word for "never".
+const REFUSAL: &str = "rpc error: code = OutOfRange desc = not on this pool";
+
+fn ago(minutes: i64) -> Timestamp {
+    now() - SignedDuration::from_mins(minutes)
+}
+
+fn ended(outcome: Outcome) -> MoverState {
+    MoverState::Ended { at: ago(60), outcome }
+}

@@ -1,0 +1,98 @@
+//! The shipped functions in a cluster in miniature, through everything that can happen within small bounds: each state of the cluster is
+//! visited once, breadth first, so that a way to a mistake is a shortest one.
+//!
+//! Shipped are [`step()`](super::step()), [`status()`](super::status::status), the invariants of [`check`](super::check), and what is swept
+//! and why ([`sweep`](super::sweep), [`group`](super::group)). The rest is a model: the API server (UIDs, versions, names that are taken,
+//! owners), Kubernetes' controllers, the sidecars, a driver that refuses once or is too slow, the mover, a person who deletes one thing at any
+//! time, a crash before or after any write, and caches of which one, or all, are behind.
+
+#![expect(clippy::print_stdout, reason = "how large a search was, and how a mistake shows, is worth reading")]
+
+mod controller;
+mod run;
+mod search;
+mod world;
+
+use rstest::rstest;
+
+use controller::Wish;
+use run::{Mistake, Scenario};
+use search::search;
+use world::Budget;
+
+const FAULTS: Budget = Budget { crash: true, deed: true, stale: true, trouble: false, most: 4 };
+
+fn scenario(name: &'static str, strategy: &'static str, crosses: bool) -> Scenario {
+    Scenario { name, wish: Wish { strategy, crosses, grows: false }, clones: 1, budget: FAULTS, mistake: None }
+}
+
+/// Two clones of one source share snapshots.
+fn group_commit() -> Scenario {
+    Scenario {
+        clones: 2,
+        budget: Budget { most: 1, ..FAULTS },
+        ..scenario("two clones of one source, by snapshot", "snapshot", false)
+    }
+}
+
+/// The content is made beside the source, handed over, and grown.
+fn transfer() -> Scenario {
+    let here = scenario("into another namespace, by snapshot", "snapshot", true);
+    Scenario { wish: Wish { grows: true, ..here.wish }, budget: Budget { most: 2, ..FAULTS }, ..here }
+}
+
+fn csi_clone() -> Scenario {
+    scenario("into another namespace, by csi-clone", "csi-clone", true)
+}
+
+fn copy() -> Scenario {
+    scenario("into another namespace, by copy", "copy", true)
+}
+
+/// The driver refuses the blank claim, or the mover fails.
+fn troubled_copy() -> Scenario {
+    let budget = Budget { trouble: true, most: 2, ..FAULTS };
+    Scenario { budget, ..scenario("in the same namespace, by copy", "copy", false) }
+}
+
+/// The driver refuses, or is too slow, once.
+fn planned_again(crosses: bool) -> Scenario {
+    let name = if crosses { "planned again, into another namespace" } else { "planned again" };
+    Scenario { budget: Budget { trouble: true, most: 2, ..FAULTS }, ..scenario(name, "snapshot", crosses) }
+}
+
+/// Two clones share a snapshot into another namespace.
+fn two_transfers() -> Scenario {
+    let one = scenario("two into another namespace, by snapshot", "snapshot", true);
+    Scenario { clones: 2, budget: Budget { deed: false, stale: false, most: 1, ..FAULTS }, ..one }
+}
+
+/// Whatever happens, no invariant is broken; and as soon as nothing disturbs any more, the clone is complete or has failed, or its
+/// DataVolume is gone, with nothing left behind.
+#[rstest]
+#[case::group_commit(group_commit())]
+#[case::transfer(transfer())]
+#[case::csi_clone(csi_clone())]
+#[case::copy(copy())]
+#[case::troubled_copy(troubled_copy())]
+#[case::planned_again(planned_again(false))]
+#[case::planned_again_and_transferred(planned_again(true))]
+#[case::two_transfers(two_transfers())]
+fn model_holds(#[case] scenario: Scenario) {
+    match search(scenario) {
+        Ok(found) => println!("{}: {found}", scenario.name),
+        Err(wrong) => panic!("{}:\n{wrong}", scenario.name),
+    }
+}
+
+/// The model can see: each of these mistakes is found.
+#[rstest]
+#[case::without_preconditions(Mistake::NoPreconditions, "taken away")]
+#[case::claim_ref_cleared(Mistake::ClearsClaimRef, "claimRef is cleared")]
+#[case::temporary_claim_deleted_early(Mistake::DeletesEarly, "before the clone's claim is bound")]
+fn model_finds(#[case] mistake: Mistake, #[case] what: &str) {
+    let planted = Scenario { mistake: Some(mistake), ..csi_clone() };
+    let wrong = search(planted).expect_err("the model is blind");
+    println!("{mistake:?}, {} events:\n{wrong}", wrong.trace.len());
+    assert!(wrong.what.contains(what), "{wrong}");
+}

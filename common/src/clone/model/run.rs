@@ -1,0 +1,841 @@
+//! What can happen next in a miniature cluster, and what must not have happened.
+
+use std::{collections::HashSet, fmt, rc::Rc};
+
+use super::{
+    controller::{Controller, Pass, Wish, Write, bit, claim_name, pod_exact, volume_exact},
+    world::{
+        Budget, CLONES, Claim, ClaimPhase, Deed, Dv, From, Kind, Objects, Pod, PodState, SLOTS, Snapshot, Volume,
+        World, clone_of, target, temporary,
+    },
+};
+use crate::{api::Phase, clone::Exact};
+
+/// A mistake on purpose, which has to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mistake {
+    /// The API server gets no preconditions: whatever has the name is written to.
+    NoPreconditions,
+    /// The claimRef is cleared, then set.
+    ClearsClaimRef,
+    /// The temporary claim is deleted as soon as its volume is handed over.
+    DeletesEarly,
+}
+
+/// One search.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    pub name: &'static str,
+    pub wish: Wish,
+    pub clones: usize,
+    pub budget: Budget,
+    pub mistake: Option<Mistake>,
+}
+
+/// How much of a pass is carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// All of it.
+    No,
+    /// A crash follows after so many writes.
+    After(usize),
+    /// What is left to write when all is done is written beside the status, which may be written alone.
+    StatusOnly,
+}
+
+/// What happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    Born(usize),
+    Pass {
+        clone: usize,
+        turn: u8,
+        late: bool,
+        cut: Cut,
+    },
+    SweepClaim {
+        slot: usize,
+        late: bool,
+    },
+    SweepPod {
+        clone: usize,
+        late: bool,
+    },
+    SweepSnapshot {
+        leader: usize,
+        late: bool,
+    },
+    SnapshotReady(usize),
+    SnapshotRefused(usize),
+    SnapshotLate(usize),
+    SnapshotGone(usize),
+    Provisioned(usize),
+    ClaimRefused(usize),
+    ClaimLate(usize),
+    Bound(usize),
+    LosesVolume(usize),
+    ClaimGone(usize),
+    Reclaimed(usize),
+    Resized(usize),
+    PodRuns(usize),
+    PodCopied(usize),
+    PodFails(usize),
+    PodGone(usize),
+    /// The garbage collector removes what has lost its owner.
+    CollectsClaim(usize),
+    CollectsPod(usize),
+    CollectsSnapshot(usize),
+    Does(Deed),
+}
+
+/// An event, and which kind's picture stays as it was for a pass that looks at it late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub event: Event,
+    pub keeps: Option<Kind>,
+}
+
+/// Nothing goes wrong any more; but a driver may be late, if that is what nobody can help.
+const REST: Budget = Budget { crash: false, deed: false, stale: false, trouble: false, most: u8::MAX };
+
+/// What must not happen.
+pub type Wrong = String;
+
+/// A scenario with the functions that it runs.
+pub struct Run {
+    pub scenario: Scenario,
+    pub controller: Controller,
+}
+
+/// Whether the API server did it.
+#[derive(PartialEq, Eq)]
+enum Answer {
+    Done,
+    Conflict,
+}
+
+impl Run {
+    pub fn new(scenario: Scenario) -> Self {
+        Self { controller: Controller::new(scenario.wish), scenario }
+    }
+
+    /// Only the first DataVolume is there; others may come at any time.
+    pub fn start(&self) -> World {
+        let mut now = Objects::default();
+        now.dvs[0] = Controller::newborn();
+        World { now, old: None, budget: self.scenario.budget, done: None, troubled: false }
+    }
+
+    /// All that may happen in `world`.
+    pub fn events(&self, world: &World) -> Vec<Event> {
+        let mut events = self.machines(&world.now);
+        events.extend((0..self.scenario.clones).filter(|c| world.now.dvs[*c] == Dv::Unborn).map(Event::Born));
+        for late in [false, true] {
+            let Some(seen) = (if late { self.seen_late(world) } else { Some(world.now) }) else { continue };
+            for clone in 0..self.scenario.clones {
+                for (turn, pass) in self.passes(&seen, &world.now, clone) {
+                    let whole = |cut| Event::Pass { clone, turn, late, cut };
+                    events.push(whole(Cut::No));
+                    if world.budget.crash {
+                        events.extend((1..=pass.writes.len()).map(|writes| whole(Cut::After(writes))));
+                        if pass.phase == Phase::Succeeded && !pass.writes.is_empty() {
+                            events.push(whole(Cut::StatusOnly));
+                        }
+                    }
+                }
+            }
+            events.extend(self.sweeps(&seen, &world.now, late));
+        }
+        if world.budget.deed {
+            events.extend(Self::deeds(&world.now).into_iter().map(Event::Does));
+        }
+        if world.budget.trouble {
+            for (slot, claim) in claims(&world.now) {
+                if claim.phase == ClaimPhase::Pending && claim.from != From::HeldBack && !claim.deleting {
+                    events.extend([Event::ClaimRefused(slot), Event::ClaimLate(slot)]);
+                }
+            }
+            for (leader, snapshot) in snapshots(&world.now) {
+                if !snapshot.ready && !snapshot.deleting {
+                    events.extend([Event::SnapshotRefused(leader), Event::SnapshotLate(leader)]);
+                }
+            }
+            let running = |pod: Option<Pod>| pod.is_some_and(|p| p.state == PodState::Running);
+            events.extend((0..CLONES).filter(|c| running(world.now.pods[*c])).map(Event::PodFails));
+        }
+        events
+    }
+
+    /// The passes over `clone` that see `seen`, one for each turn that it may have.
+    fn passes(&self, seen: &Objects, now: &Objects, clone: usize) -> Vec<(u8, Rc<Pass>)> {
+        let Some(pass) = self.controller.pass(seen, clone, 0) else { return Vec::new() };
+        let mut passes = Vec::new();
+        if pass.wants_snapshot {
+            for turn in Controller::turns(seen, clone, |other| now.dvs[other] != Dv::Unborn) {
+                passes.extend(self.controller.pass(seen, clone, turn).map(|pass| (turn, pass)));
+            }
+        }
+        passes.push((0, pass));
+        passes
+    }
+
+    fn sweeps(&self, seen: &Objects, now: &Objects, late: bool) -> Vec<Event> {
+        let gone = |clone: usize| !seen.dvs[clone].there() && !now.dvs[clone].there();
+        let mut events = Vec::new();
+        for (slot, claim) in claims(seen) {
+            if slot >= CLONES && !claim.deleting && gone(clone_of(slot)) {
+                events.push(Event::SweepClaim { slot, late });
+            }
+        }
+        for clone in 0..CLONES {
+            if seen.pods[clone].is_some_and(|pod| !pod.deleting) && gone(clone) {
+                events.push(Event::SweepPod { clone, late });
+            }
+            if self.controller.superfluous(seen, clone, now) {
+                events.push(Event::SweepSnapshot { leader: clone, late });
+            }
+        }
+        events
+    }
+
+    /// What a person can do; the API server protects what is in use.
+    fn deeds(now: &Objects) -> Vec<Deed> {
+        let mut deeds = Vec::new();
+        for clone in 0..CLONES {
+            deeds.extend(now.dvs[clone].there().then_some(Deed::DataVolume(clone)));
+            deeds.extend(now.pods[clone].filter(|p| !p.deleting).map(|_| Deed::Pod(clone)));
+            deeds.extend(now.snapshots[clone].filter(|s| !s.deleting).map(|_| Deed::Snapshot(clone)));
+        }
+        deeds.extend(claims(now).filter(|(_, claim)| !claim.deleting).map(|(slot, _)| Deed::Claim(slot)));
+        let cloning = claims(now).any(|(_, c)| c.from == From::Source && c.phase == ClaimPhase::Pending);
+        let cutting = snapshots(now).any(|(_, s)| !s.ready);
+        if !now.source_gone && !cloning && !cutting && now.pods == [None; CLONES] {
+            deeds.push(Deed::Source);
+        }
+        deeds
+    }
+
+    /// What Kubernetes, the sidecars and the drivers do when they get around to it.
+    fn machines(&self, now: &Objects) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (slot, claim) in claims(now) {
+            let pending = claim.phase == ClaimPhase::Pending;
+            let has_one = now.volume_of(slot).is_some();
+            let content = match claim.from {
+                From::Blank => true,
+                From::HeldBack => false,
+                From::Source => !now.source_gone,
+                From::Snapshot(s) => now.snapshots[usize::from(s)].is_some_and(|s| s.ready && !s.deleting),
+            };
+            if pending && content && !has_one && !claim.deleting {
+                events.push(Event::Provisioned(slot));
+            }
+            if pending && claim.volume.is_none() && has_one {
+                events.push(Event::Bound(slot));
+            }
+            if claim.phase == ClaimPhase::Bound && now.named_by(slot).is_none_or(|v| v.claim != now.identity(slot)) {
+                events.push(Event::LosesVolume(slot));
+            }
+            if claim.phase == ClaimPhase::Bound && claim.capacity < claim.request {
+                events.push(Event::Resized(slot));
+            }
+            let used = slot >= CLONES && now.pods[clone_of(slot)].is_some();
+            if claim.deleting && !used {
+                events.push(Event::ClaimGone(slot));
+            }
+            let owned = slot < CLONES || self.controller.owned();
+            if owned && !claim.deleting && now.dvs[clone_of(slot)] == Dv::Gone {
+                events.push(Event::CollectsClaim(slot));
+            }
+        }
+        for (name, volume) in now.volumes.iter().enumerate() {
+            if volume.is_some_and(|v| v.claim.is_some_and(|claim| !now.exists(claim))) {
+                events.push(Event::Reclaimed(name));
+            }
+        }
+        for (leader, snapshot) in snapshots(now) {
+            let from = From::Snapshot(u8::try_from(leader).unwrap());
+            let restoring = claims(now).any(|(_, c)| c.from == from && c.phase == ClaimPhase::Pending);
+            if !snapshot.ready && !snapshot.deleting && !snapshot.refused && !now.source_gone {
+                events.push(Event::SnapshotReady(leader));
+            }
+            // Kubernetes keeps a snapshot that is being restored; its driver restores nothing more from it.
+            if snapshot.deleting && !restoring {
+                events.push(Event::SnapshotGone(leader));
+            }
+            let orphan = (0..CLONES).all(|c| snapshot.members & bit(c) == 0 || now.dvs[c] == Dv::Gone);
+            if self.controller.owned() && orphan && !snapshot.deleting {
+                events.push(Event::CollectsSnapshot(leader));
+            }
+        }
+        for clone in 0..CLONES {
+            let Some(pod) = now.pods[clone] else { continue };
+            if pod.deleting {
+                events.push(Event::PodGone(clone));
+            } else if self.controller.owned() && now.dvs[clone] == Dv::Gone {
+                events.push(Event::CollectsPod(clone));
+            }
+            // Kubelet mounts a claim that is bound, to a volume that names it.
+            let slot = temporary(clone);
+            let bound = now.claims[slot].is_some_and(|c| c.phase == ClaimPhase::Bound);
+            let mounted = bound && now.named_by(slot).is_some_and(|v| v.claim == now.identity(slot));
+            match pod.state {
+                PodState::Starting if mounted && !now.source_gone && !pod.deleting => {
+                    events.push(Event::PodRuns(clone));
+                }
+                PodState::Running => events.push(Event::PodCopied(clone)),
+                _ => {}
+            }
+        }
+        events
+    }
+
+    /// What becomes of `world`, or what is wrong with it.
+    pub fn apply(&self, world: &World, event: Event) -> Result<World, Wrong> {
+        let mut next = *world;
+        let now = &mut next.now;
+        match event {
+            Event::Born(clone) => now.dvs[clone] = Controller::newborn(),
+            Event::Pass { clone, turn, late, cut } => self.carry_out(&mut next, clone, turn, late, cut)?,
+            Event::SweepClaim { slot, late } => {
+                let seen = self.look(&mut next, late);
+                let exact = self.controller.claim_exact(slot, &seen.claims[slot].unwrap());
+                self.delete_claim(&mut next, slot, &exact)?;
+            }
+            Event::SweepPod { clone, late } => {
+                let seen = self.look(&mut next, late);
+                let exact = pod_exact(clone, seen.pods[clone].unwrap());
+                self.delete_pod(&mut next, clone, &exact);
+            }
+            Event::SweepSnapshot { leader, late } => {
+                let seen = self.look(&mut next, late);
+                let uid = seen.snapshots[leader].unwrap().uid;
+                self.delete_snapshot(&mut next, leader, uid)?;
+            }
+            Event::SnapshotReady(leader) => now.snapshots[leader].as_mut().unwrap().ready = true,
+            Event::SnapshotRefused(leader) => {
+                now.snapshots[leader].as_mut().unwrap().refused = true;
+                (next.budget, next.troubled) = (Budget { trouble: false, ..next.budget }.spent(), true);
+            }
+            Event::SnapshotLate(leader) => {
+                now.snapshots[leader].as_mut().unwrap().late = true;
+                (next.budget, next.troubled) = (Budget { trouble: false, ..next.budget }.spent(), true);
+            }
+            Event::SnapshotGone(leader) => now.snapshots[leader] = None,
+            Event::CollectsSnapshot(leader) => {
+                now.snapshots[leader].as_mut().unwrap().deleting = true;
+            }
+            Event::Provisioned(slot) => provision(&mut next, slot)?,
+            Event::ClaimRefused(slot) => {
+                now.claims[slot].as_mut().unwrap().refused = true;
+                (next.budget, next.troubled) = (Budget { trouble: false, ..next.budget }.spent(), true);
+            }
+            Event::ClaimLate(slot) => {
+                now.claims[slot].as_mut().unwrap().late = true;
+                (next.budget, next.troubled) = (Budget { trouble: false, ..next.budget }.spent(), true);
+            }
+            Event::Bound(slot) => {
+                let name = now.volume_of(slot).unwrap();
+                let claim = now.claims[slot].as_mut().unwrap();
+                claim.volume = Some(u8::try_from(name).unwrap());
+                claim.phase = ClaimPhase::Bound;
+                // What was handed over has the size at which it was made.
+                claim.capacity = if claim.from == From::HeldBack { 1 } else { claim.request };
+            }
+            Event::LosesVolume(slot) => now.claims[slot].as_mut().unwrap().phase = ClaimPhase::Lost,
+            Event::ClaimGone(slot) => now.claims[slot] = None,
+            Event::Reclaimed(name) => {
+                let volume = now.volumes[name].take().unwrap();
+                let clone = volume.claim.map_or(0, |(slot, _)| clone_of(slot.into()));
+                let done = whole(now, clone) || now.dvs[clone] == Dv::Gone;
+                if volume.complete && next.done.is_none() && !next.troubled && !done {
+                    return Err(format!("the content made for clone {clone} is lost"));
+                }
+            }
+            Event::Resized(slot) => {
+                let claim = now.claims[slot].as_mut().unwrap();
+                claim.capacity = claim.request;
+            }
+            Event::PodRuns(clone) => now.pods[clone].as_mut().unwrap().state = PodState::Running,
+            Event::PodCopied(clone) => {
+                let claim = temporary(clone);
+                let identity = now.identity(claim);
+                let name = now.claims[claim].and_then(|c| c.volume).map(usize::from);
+                match name.and_then(|name| now.volumes[name].as_mut()) {
+                    Some(volume) if volume.claim == identity => volume.complete = true,
+                    _ => return Err("the mover writes to a volume that isn't its claim's any more".to_owned()),
+                }
+                now.pods[clone].as_mut().unwrap().state = PodState::Copied;
+            }
+            Event::PodFails(clone) => {
+                now.pods[clone].as_mut().unwrap().state = PodState::Failed;
+                (next.budget, next.troubled) = (Budget { trouble: false, ..next.budget }.spent(), true);
+            }
+            Event::PodGone(clone) => now.pods[clone] = None,
+            Event::CollectsClaim(slot) => now.claims[slot].as_mut().unwrap().deleting = true,
+            Event::CollectsPod(clone) => now.pods[clone].as_mut().unwrap().deleting = true,
+            Event::Does(deed) => {
+                match deed {
+                    Deed::DataVolume(clone) => now.dvs[clone] = Dv::Gone,
+                    Deed::Claim(slot) => now.claims[slot].as_mut().unwrap().deleting = true,
+                    Deed::Snapshot(leader) => now.snapshots[leader].as_mut().unwrap().deleting = true,
+                    Deed::Pod(clone) => now.pods[clone].as_mut().unwrap().deleting = true,
+                    Deed::Source => now.source_gone = true,
+                }
+                (next.budget, next.done) = (Budget { deed: false, ..next.budget }.spent(), Some(deed));
+            }
+        }
+        self.invariants(world, &next)?;
+        Ok(next)
+    }
+
+    /// What a pass sees that looks at the old picture. That the claim of a clone that has succeeded isn't there, or isn't
+    /// bound, is asked of the API server.
+    fn seen_late(&self, world: &World) -> Option<Objects> {
+        let mut seen = world.seen_late()?;
+        for clone in 0..CLONES {
+            let own = target(clone);
+            let bound = seen.claims[own].is_some_and(|claim| claim.phase == ClaimPhase::Bound);
+            if !bound && self.controller.phase(seen.dvs[clone]) == Some(Phase::Succeeded) {
+                seen.claims[own] = world.now.claims[own];
+            }
+        }
+        Some(seen)
+    }
+
+    /// What a pass or a sweep looks at.
+    fn look(&self, next: &mut World, late: bool) -> Objects {
+        let seen = if late { self.seen_late(next).unwrap() } else { next.now };
+        if late {
+            next.old = None;
+        }
+        seen
+    }
+
+    fn carry_out(&self, next: &mut World, clone: usize, turn: u8, late: bool, cut: Cut) -> Result<(), Wrong> {
+        let seen = self.look(next, late);
+        let pass = self.controller.pass(&seen, clone, turn).unwrap();
+        if let Some(wrong) = pass.violations.first() {
+            return Err(format!("the pass over clone {clone} {wrong}"));
+        }
+        let Dv::There { mut pin, status } = seen.dvs[clone] else { return Ok(()) };
+        if cut != Cut::No {
+            next.budget = Budget { crash: false, ..next.budget }.spent();
+        }
+        let writes = self.with_mistake(&pass, &seen, clone);
+        let allowed = match cut {
+            Cut::No => usize::MAX,
+            Cut::After(writes) => writes,
+            Cut::StatusOnly => 0,
+        };
+        for write in writes.iter().take(allowed) {
+            if self.write(next, &seen, clone, write)? == Answer::Conflict {
+                break;
+            }
+            if let Write::Pin(new) = write {
+                pin = *new;
+            }
+        }
+        // Optimistic concurrency: a status that follows from an old DataVolume is refused.
+        if !matches!(cut, Cut::After(_)) && next.now.dvs[clone] == (Dv::There { pin, status }) {
+            self.reported(&next.now, clone, &pass, next.done)?;
+            next.now.dvs[clone] = Dv::There { pin, status: pass.status };
+        }
+        Ok(())
+    }
+
+    fn with_mistake(&self, pass: &Pass, seen: &Objects, clone: usize) -> Vec<Write> {
+        let mut writes = Vec::new();
+        for write in &pass.writes {
+            if let (Some(Mistake::ClearsClaimRef), Write::HandOver { volume, .. }) = (self.scenario.mistake, write) {
+                writes.push(Write::Clear { volume: *volume });
+            }
+            writes.push(write.clone());
+            if let (Some(Mistake::DeletesEarly), Write::HandOver { .. }) = (self.scenario.mistake, write) {
+                let slot = temporary(clone);
+                if let Some(claim) = &seen.claims[slot] {
+                    writes.push(Write::DeleteClaim { slot, seen: self.controller.claim_exact(slot, claim) });
+                }
+            }
+        }
+        writes
+    }
+
+    /// The status of `clone` is about to say how it stands.
+    fn reported(&self, now: &Objects, clone: usize, pass: &Pass, done: Option<Deed>) -> Result<(), Wrong> {
+        let before = self.controller.phase(now.dvs[clone]);
+        let own = target(clone);
+        let deleted = done == Some(Deed::Claim(own));
+        if let Some(end @ (Phase::Succeeded | Phase::Failed)) = before
+            && pass.phase != end
+            && !deleted
+        {
+            return Err(format!("clone {clone} goes from {end} to {}", pass.phase));
+        }
+        if pass.phase == Phase::Succeeded && before != Some(Phase::Succeeded) && !deleted && !whole(now, clone) {
+            return Err(format!("clone {clone} is said to have succeeded without a complete volume"));
+        }
+        Ok(())
+    }
+
+    /// The API server.
+    fn write(&self, next: &mut World, seen: &Objects, clone: usize, write: &Write) -> Result<Answer, Wrong> {
+        let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
+        let same = |slot: usize, now: &Objects, seen: &Exact| {
+            now.claims[slot].is_some_and(|claim| blind || self.controller.claim_exact(slot, &claim) == *seen)
+        };
+        match write {
+            Write::Pin(new) => match &mut next.now.dvs[clone] {
+                Dv::There { pin, status } if (Dv::There { pin: *pin, status: *status }) == seen.dvs[clone] => {
+                    *pin = *new;
+                }
+                _ => return Ok(Answer::Conflict),
+            },
+            Write::CreateSnapshot { leader, members } => {
+                let older = (0..CLONES).filter(|c| next.now.dvs[*c] != Dv::Unborn).map(bit).sum::<u8>();
+                if members & !older != 0 {
+                    return Err("a snapshot is older than one of its members".to_owned());
+                }
+                if next.now.snapshots[*leader].is_none() {
+                    let uid = next.fresh(|objects, n| objects.snapshots[*leader].is_some_and(|s| s.uid == n));
+                    next.now.snapshots[*leader] = Some(Snapshot {
+                        uid,
+                        members: *members,
+                        older,
+                        ready: false,
+                        refused: false,
+                        late: false,
+                        deleting: false,
+                    });
+                }
+            }
+            Write::CreateClaim { slot, from, request } => {
+                if next.now.claims[*slot].is_none() {
+                    let uid = next.claim_uid(*slot);
+                    next.now.claims[*slot] = Some(Claim {
+                        uid,
+                        from: *from,
+                        volume: None,
+                        phase: ClaimPhase::Pending,
+                        deleting: false,
+                        request: *request,
+                        capacity: 0,
+                        copied: false,
+                        nudged: false,
+                        refused: false,
+                        late: false,
+                    });
+                }
+            }
+            Write::CreatePod { clone, fills } => {
+                if next.now.pods[*clone].is_none() {
+                    let uid = next.fresh(|objects, n| objects.pods[*clone].is_some_and(|p| p.uid == n));
+                    next.now.pods[*clone] =
+                        Some(Pod { uid, fills: *fills, state: PodState::Starting, deleting: false });
+                }
+            }
+            Write::Grow { slot, seen, .. } | Write::MarkCopied { slot, seen } | Write::Nudge { slot, seen } => {
+                if !same(*slot, &next.now, seen) {
+                    return Ok(Answer::Conflict);
+                }
+                let Some(claim) = &mut next.now.claims[*slot] else { return Ok(Answer::Conflict) };
+                match write {
+                    Write::Grow { to, .. } => claim.request = claim.request.max(*to),
+                    Write::MarkCopied { .. } => claim.copied = true,
+                    _ => claim.nudged = true,
+                }
+            }
+            Write::HandOver { volume: name, seen, to } => {
+                let there = next.now.volumes[*name];
+                if !there.is_some_and(|v| blind || volume_exact(*name, v) == *seen) {
+                    // A mistake may have changed it just now.
+                    let cleared = there.is_some_and(|volume| volume.claim.is_none());
+                    if !cleared {
+                        return Ok(Answer::Conflict);
+                    }
+                }
+                let Some(volume) = &mut next.now.volumes[*name] else { return Ok(Answer::Conflict) };
+                (volume.claim, volume.handed_over) = (Some(*to), true);
+            }
+            Write::Clear { volume } => {
+                if let Some(volume) = &mut next.now.volumes[*volume] {
+                    volume.claim = None;
+                }
+            }
+            Write::DeleteClaim { slot, seen } => self.delete_claim(next, *slot, seen)?,
+            Write::DeletePod { clone, seen } => self.delete_pod(next, *clone, seen),
+        }
+        Ok(Answer::Done)
+    }
+
+    fn delete_claim(&self, next: &mut World, slot: usize, seen: &Exact) -> Result<(), Wrong> {
+        let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
+        let clone = clone_of(slot);
+        let Some(claim) = next.now.claims[slot] else { return Ok(()) };
+        if !blind && self.controller.claim_exact(slot, &claim) != *seen {
+            return Ok(());
+        }
+        // One that has lost its volume is an empty shell.
+        let shell = claim.phase == ClaimPhase::Lost;
+        if slot >= CLONES && !shell && next.now.dvs[clone].there() && next.now.between(clone) {
+            return Err(format!("{} is deleted before the clone's claim is bound", claim_name(slot)));
+        }
+        let full = next.now.named_by(slot).is_some_and(|v| v.complete && v.claim == next.now.identity(slot));
+        let wanted = !whole(&next.now, clone)
+            && self.controller.wants(next.now.dvs[clone], claim.from)
+            && self
+                .controller
+                .phase(next.now.dvs[clone])
+                .is_some_and(|p| !matches!(p, Phase::Succeeded | Phase::Failed));
+        if full && wanted {
+            return Err(format!("{} is deleted with the content that is wanted", claim_name(slot)));
+        }
+        if let Some(claim) = &mut next.now.claims[slot] {
+            claim.deleting = true;
+        }
+        Ok(())
+    }
+
+    fn delete_pod(&self, next: &mut World, clone: usize, seen: &Exact) {
+        let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
+        if let Some(pod) = &mut next.now.pods[clone]
+            && (blind || pod_exact(clone, *pod).uid == seen.uid)
+        {
+            pod.deleting = true;
+        }
+    }
+
+    fn delete_snapshot(&self, next: &mut World, leader: usize, uid: u8) -> Result<(), Wrong> {
+        let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
+        let from = From::Snapshot(u8::try_from(leader).unwrap());
+        let now = next.now;
+        let restoring = claims(&now).find(|(slot, claim)| {
+            claim.from == from && claim.phase == ClaimPhase::Pending && now.dvs[clone_of(*slot)].there()
+        });
+        let Some(snapshot) = &mut next.now.snapshots[leader] else { return Ok(()) };
+        if !blind && snapshot.uid != uid {
+            return Ok(());
+        }
+        // One that a person has made necessary a second time is missed by a sweep that looks late. The deadline helps.
+        let again = matches!(next.done, Some(Deed::Claim(_)));
+        if let Some((slot, claim)) = restoring.filter(|_| !again)
+            && self.controller.wants(now.dvs[clone_of(slot)], claim.from)
+            && !claim.deleting
+        {
+            return Err(format!("a snapshot is deleted while {} is restored from it", claim_name(slot)));
+        }
+        snapshot.deleting = true;
+        Ok(())
+    }
+
+    /// What holds at all times.
+    fn invariants(&self, before: &World, after: &World) -> Result<(), Wrong> {
+        let now = &after.now;
+        for (name, volume) in now.volumes.iter().enumerate() {
+            if volume.is_some_and(|v| v.claim.is_none()) {
+                return Err(format!("volume {name} is anybody's: its claimRef is cleared"));
+            }
+        }
+        for (clone, other) in [(0, 1), (1, 0)] {
+            let own = target(clone);
+            let Some(claim) = now.claims[own].filter(|claim| claim.phase == ClaimPhase::Bound) else { continue };
+            if claim.volume.is_some() && now.claims[target(other)].is_some_and(|c| c.volume == claim.volume) {
+                return Err("two clones have one volume".to_owned());
+            }
+            let volume = now.named_by(own);
+            if volume.is_none_or(|volume| volume.claim != now.identity(own)) {
+                return Err(format!("the volume of clone {clone} is taken away from it"));
+            }
+            let said = self.controller.phase(now.dvs[clone]) == Some(Phase::Succeeded);
+            if said && volume.is_none_or(|volume| !volume.complete) {
+                return Err(format!("clone {clone} has succeeded and isn't complete"));
+            }
+        }
+        let lost = |clone: usize| {
+            let said = self.controller.phase(now.dvs[clone]) == Some(Phase::Succeeded);
+            said && before.now.claims[target(clone)].is_some() && now.claims[target(clone)].is_none()
+        };
+        let own_end = |clone: usize| {
+            matches!(after.done, Some(Deed::DataVolume(c)) if c == clone)
+                || after.done == Some(Deed::Claim(target(clone)))
+        };
+        match (0..CLONES).find(|clone| lost(*clone) && !own_end(*clone)) {
+            Some(clone) => Err(format!("the finished claim of clone {clone} is gone")),
+            None => Ok(()),
+        }
+    }
+
+    /// From `world` on nothing goes wrong any more and everybody does his work: where that ends.
+    pub fn settles(&self, world: &World, known: &mut HashSet<World>) -> Result<(), (Wrong, Vec<Event>)> {
+        let mut world = World { old: None, budget: REST, ..*world };
+        let (mut way, mut told) = (Vec::new(), Vec::new());
+        while !known.contains(&world) {
+            way.push(world);
+            if way.len() > 300 {
+                return Err(("it never ends".to_owned(), told));
+            }
+            match self.next(&world) {
+                Ok(Some((event, next))) => {
+                    told.push(event);
+                    world = next;
+                }
+                Ok(None) => match self.ends(&world.now, world.done) {
+                    Ok(()) => break,
+                    Err(wrong) => return Err((wrong, told)),
+                },
+                Err(wrong) => return Err((wrong, told)),
+            }
+        }
+        known.extend(way);
+        Ok(())
+    }
+
+    /// The next thing that changes anything: machines first, then the controller; and when nothing is left, time passes.
+    fn next(&self, world: &World) -> Result<Option<(Event, World)>, Wrong> {
+        let now = &world.now;
+        let refused = |event: &Event| match event {
+            Event::Provisioned(slot) => now.claims[*slot].is_some_and(|claim| claim.refused),
+            // Kubernetes misses every hand-over, unless it is nudged.
+            Event::Bound(slot) => now.claims[*slot].is_some_and(|claim| claim.from == From::HeldBack && !claim.nudged),
+            _ => false,
+        };
+        let mut events: Vec<_> = self.machines(now).into_iter().filter(|event| !refused(event)).collect();
+        for clone in 0..self.scenario.clones {
+            let passes = self.passes(now, now, clone);
+            // All that are known and need one.
+            let wants = |other: usize| self.controller.pass(now, other, 0).is_some_and(|pass| pass.wants_snapshot);
+            let all = (0..CLONES).filter(|c| wants(*c)).map(bit).sum::<u8>();
+            let best = passes.iter().map(|(turn, _)| *turn).filter(|turn| turn & !all == 0).max();
+            events.extend(best.map(|turn| Event::Pass { clone, turn, late: false, cut: Cut::No }));
+        }
+        events.extend(self.sweeps(now, now, false));
+        let late = claims(now).filter(|(_, c)| c.phase == ClaimPhase::Pending && !c.late && c.from != From::HeldBack);
+        events.extend(late.map(|(slot, _)| Event::ClaimLate(slot)));
+        let late = snapshots(now).filter(|(_, s)| !s.ready && !s.late);
+        events.extend(late.map(|(leader, _)| Event::SnapshotLate(leader)));
+        for event in events {
+            let mut next = self.apply(world, event)?;
+            next.budget = REST;
+            if next != *world {
+                return Ok(Some((event, next)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everything has come to rest like this.
+    fn ends(&self, now: &Objects, done: Option<Deed>) -> Result<(), Wrong> {
+        let mut waits = false;
+        for clone in 0..self.scenario.clones {
+            let own = now.claims[target(clone)];
+            match self.controller.phase(now.dvs[clone]) {
+                None if own.is_some() => return Err(format!("the claim of clone {clone}, which is gone, stays")),
+                None | Some(Phase::Failed) => {}
+                Some(Phase::Succeeded) => {
+                    let Some(claim) = own.filter(|claim| claim.phase == ClaimPhase::Bound) else {
+                        return Err(format!("clone {clone} has succeeded and has no claim"));
+                    };
+                    // What was said of the claim that a person has deleted just then may be said of the next one of its name.
+                    let another = done == Some(Deed::Claim(target(clone)));
+                    if claim.capacity < self.controller.grown() && !another {
+                        return Err(format!("clone {clone} is too small"));
+                    }
+                }
+                // Nobody can make a clone of what is gone.
+                Some(_) if now.source_gone => waits = true,
+                Some(phase) => {
+                    let why = self.controller.pass(now, clone, 0).and_then(|pass| pass.waiting).unwrap_or_default();
+                    return Err(format!("clone {clone} stays in {phase} ({why})"));
+                }
+            }
+        }
+        if !waits {
+            if let Some((slot, _)) = claims(now).find(|(slot, _)| *slot >= CLONES) {
+                return Err(format!("{} is left", claim_name(slot)));
+            }
+            if now.pods != [None; CLONES] {
+                return Err("a mover is left".to_owned());
+            }
+            if now.snapshots != [None; CLONES] {
+                return Err("a snapshot is left".to_owned());
+            }
+        }
+        if now.volumes.iter().flatten().any(|v| v.claim.is_none_or(|claim| !now.exists(claim))) {
+            return Err("a volume is left that nobody claims".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The event in words.
+    pub fn tell(&self, world: &World, step: Step) -> impl fmt::Display {
+        let what = match step.event {
+            Event::Pass { clone, turn, late, cut } => {
+                let seen = if late { self.seen_late(world).unwrap_or(world.now) } else { world.now };
+                let pass = self.controller.pass(&seen, clone, turn);
+                let (writes, phase) =
+                    pass.map(|pass| (self.with_mistake(&pass, &seen, clone), pass.phase)).unwrap_or_default();
+                let writes: Vec<_> = writes.iter().map(ToString::to_string).collect();
+                let late = if late { " with an old picture" } else { "" };
+                let cut = match cut {
+                    Cut::No => format!("reports {phase}"),
+                    Cut::After(n) => format!("CRASH after {n} of these"),
+                    Cut::StatusOnly => format!("reports {phase}, CRASH before the rest"),
+                };
+                format!(
+                    "controller  pass over clone {clone}{late}: {}",
+                    writes.into_iter().chain([cut]).collect::<Vec<_>>().join(", ")
+                )
+            }
+            Event::SweepClaim { .. } | Event::SweepPod { .. } | Event::SweepSnapshot { .. } => {
+                format!("sweep       {:?}", step.event)
+            }
+            Event::Does(deed) => format!("user        deletes {deed:?}"),
+            Event::Born(clone) => format!("user        creates clone {clone}"),
+            Event::Provisioned(slot)
+            | Event::ClaimRefused(slot)
+            | Event::ClaimLate(slot)
+            | Event::Bound(slot)
+            | Event::LosesVolume(slot)
+            | Event::ClaimGone(slot)
+            | Event::Resized(slot)
+            | Event::CollectsClaim(slot) => {
+                let word = format!("{:?}", step.event);
+                format!("cluster     {}: {}", claim_name(slot), word.split('(').next().unwrap_or_default())
+            }
+            other => format!("cluster     {other:?}"),
+        };
+        match step.keeps {
+            Some(kind) => format!("{what}   (a cache of {kind:?} stays behind)"),
+            None => what,
+        }
+    }
+}
+
+fn provision(next: &mut World, slot: usize) -> Result<(), Wrong> {
+    let claim = next.now.claims[slot].unwrap();
+    if let From::Snapshot(leader) = claim.from {
+        let snapshot = next.now.snapshots[usize::from(leader)].unwrap();
+        if snapshot.older & bit(clone_of(slot)) == 0 {
+            return Err(format!("{} is restored from a snapshot that is older than its DataVolume", claim_name(slot)));
+        }
+    }
+    let name = next.volume_name();
+    next.now.volumes[name] =
+        Some(Volume { claim: next.now.identity(slot), handed_over: false, complete: claim.from != From::Blank });
+    Ok(())
+}
+
+/// The clone has its content.
+fn whole(objects: &Objects, clone: usize) -> bool {
+    let own = target(clone);
+    let bound = objects.claims[own].is_some_and(|claim| claim.phase == ClaimPhase::Bound);
+    bound && objects.named_by(own).is_some_and(|v| v.complete && v.claim == objects.identity(own))
+}
+
+fn claims(objects: &Objects) -> impl Iterator<Item = (usize, &Claim)> {
+    (0..SLOTS).filter_map(|slot| Some((slot, objects.claims[slot].as_ref()?)))
+}
+
+fn snapshots(objects: &Objects) -> impl Iterator<Item = (usize, &Snapshot)> {
+    (0..CLONES).filter_map(|leader| Some((leader, objects.snapshots[leader].as_ref()?)))
+}

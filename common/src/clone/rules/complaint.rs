@@ -1,0 +1,428 @@
+//! What the words of a storage driver mean: whether waiting helps; and what of them may be shown.
+
+use std::fmt::Write as _;
+
+/// What to do about a complaint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The same request will be refused for ever: another strategy is needed.
+    Terminal,
+    /// The driver is busy or cut off: the same request may succeed later.
+    Transient,
+}
+
+/// A complaint, understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Complaint {
+    /// What to do about it.
+    pub class: Class,
+    /// One word for programs: the gRPC code, or what a known text means; `Unknown` where there is neither.
+    pub code: &'static str,
+}
+
+/// gRPC codes, and what they mean for a volume or snapshot that was asked for.
+///
+/// The provisioner repeats the same request with the same name whatever the answer was, so only what the driver says tells whether that
+/// helps. Unauthenticated is transient: it is the driver that isn't let in by its storage, which no other strategy would cure.
+/// ResourceExhausted is back-pressure for some drivers and a full pool for others; the deadline of the attempt tells them apart.
+const CODES: [(&str, Class); 16] = [
+    ("InvalidArgument", Class::Terminal),
+    ("NotFound", Class::Terminal),
+    ("AlreadyExists", Class::Terminal),
+    ("PermissionDenied", Class::Terminal),
+    ("FailedPrecondition", Class::Terminal),
+    ("OutOfRange", Class::Terminal),
+    ("Unimplemented", Class::Terminal),
+    ("DataLoss", Class::Terminal),
+    ("Aborted", Class::Transient),
+    ("Canceled", Class::Transient),
+    ("DeadlineExceeded", Class::Transient),
+    ("Unavailable", Class::Transient),
+    ("ResourceExhausted", Class::Transient),
+    ("Unauthenticated", Class::Transient),
+    ("Internal", Class::Transient),
+    ("Unknown", Class::Transient),
+];
+
+/// Codes that say nothing by themselves: a known text, or the code of an error that is quoted inside, says more.
+const VAGUE: [&str; 2] = ["Internal", "Unknown"];
+
+/// What sidecars and drivers say in words, in lower case: all parts of an entry, in any order. The first entry that applies counts.
+/// Where the code says little (or there is none: the sidecars' own complaints have none), the text decides.
+const TEXTS: [(&[&str], Class, &str); 33] = [
+    // Asked for again by the sidecar until it is so; nobody has refused anything.
+    (&["not bound"], Class::Transient, "SourceNotReady"),
+    (&["not yet bound"], Class::Transient, "SourceNotReady"),
+    (&["not ready"], Class::Transient, "SourceNotReady"),
+    (&["not in bound state"], Class::Transient, "SourceNotReady"),
+    (&["already exists", "operation"], Class::Transient, "InProgress"),
+    (&["in progress"], Class::Transient, "InProgress"),
+    (&["timed out"], Class::Transient, "DeadlineExceeded"),
+    (&["deadline exceeded"], Class::Transient, "DeadlineExceeded"),
+    (&["connection refused"], Class::Transient, "Unavailable"),
+    (&["too many requests"], Class::Transient, "ResourceExhausted"),
+    (&["rate limit"], Class::Transient, "ResourceExhausted"),
+    // A limit that is lowered again by the clones that are done with their snapshots.
+    (&["maximum", "snapshots"], Class::Transient, "TooManySnapshots"),
+    (&["max", "snapshots", "exceeded"], Class::Transient, "TooManySnapshots"),
+    // The volume mode: external-provisioner's protection, and its older form for claims.
+    (&["modifies the mode of the source volume"], Class::Terminal, "VolumeModeChange"),
+    (&["allow-volume-mode-change"], Class::Terminal, "VolumeModeChange"),
+    (&["must have the same volume mode"], Class::Terminal, "VolumeModeChange"),
+    // Sizes: external-provisioner's own checks, and what drivers say.
+    (&["requested volume size", "less than"], Class::Terminal, "SizeMismatch"),
+    (&["requested volume size", "greater than"], Class::Terminal, "SizeMismatch"),
+    (&["must be greater than or equal in size"], Class::Terminal, "SizeMismatch"),
+    (&["size", "does not match", "source"], Class::Terminal, "SizeMismatch"),
+    (&["must be the same size"], Class::Terminal, "SizeMismatch"),
+    // What a driver can't do at all.
+    (&["not support", "snapshot"], Class::Terminal, "SnapshotNotSupported"),
+    (&["not supported", "snapshot"], Class::Terminal, "SnapshotNotSupported"),
+    (&["not support", "clon"], Class::Terminal, "CloneNotSupported"),
+    (&["cannot clone"], Class::Terminal, "CloneNotSupported"),
+    (&["not support", "expan"], Class::Terminal, "ExpansionNotSupported"),
+    (&["unsupported volume content source"], Class::Terminal, "CloneNotSupported"),
+    // Where a driver can't: another pool, another node, another key.
+    (&["different pool"], Class::Terminal, "OtherPool"),
+    (&["different storage pool"], Class::Terminal, "OtherPool"),
+    (&["not in the same pool"], Class::Terminal, "OtherPool"),
+    (&["same storageclass"], Class::Terminal, "OtherClass"),
+    (&["encrypted", "unencrypted"], Class::Terminal, "EncryptionDiffers"),
+    (&["not supported"], Class::Terminal, "NotSupported"),
+];
+
+/// What `text` means: the message of an event of external-provisioner, -snapshotter or -resizer, or of `VolumeSnapshot.status.error`.
+///
+/// The outermost gRPC code is the answer that the sidecar got. One that says nothing is asked further: for a known text, then for a code
+/// that it quotes. A precondition that is only not met *yet* is known by its text. What nobody understands may pass.
+pub fn classify(text: &str) -> Complaint {
+    let lower = text.to_ascii_lowercase();
+    let known = TEXTS.iter().find(|(parts, ..)| parts.iter().all(|part| lower.contains(part)));
+    let known = known.map(|(_, class, code)| Complaint { class: *class, code });
+    let mut codes = codes(text);
+    match codes.next() {
+        Some(code) if VAGUE.contains(&code.code) => {
+            known.or_else(|| codes.find(|inner| !VAGUE.contains(&inner.code))).unwrap_or(code)
+        }
+        Some(code) if code.code == "FailedPrecondition" => known.unwrap_or(code),
+        Some(code) => code,
+        None => known.unwrap_or(Complaint { class: Class::Transient, code: "Unknown" }),
+    }
+}
+
+/// Every gRPC code in `text` as Go prints it (`rpc error: code = Aborted desc = …`), outermost first.
+fn codes(text: &str) -> impl Iterator<Item = Complaint> {
+    text.split("code = ").skip(1).filter_map(|rest| {
+        let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next()?;
+        CODES.iter().find(|(code, _)| *code == word).map(|(code, class)| Complaint { class: *class, code })
+    })
+}
+
+/// The longest text that is shown, in characters.
+const SHOWN: usize = 512;
+/// What stands for a secret. Never longer than it, so that a text only ever shrinks.
+const MASK: &str = "***";
+/// Runs of this many characters without a space may be a key.
+const RUN: usize = 40;
+
+/// `text` as it may be shown to a tenant: without secrets and control characters, at most 512 characters.
+///
+/// Hidden are values of names that sound secret (`password=…`, `"token": "…"`), credentials in URLs, PEM blocks, and long runs of base64.
+/// What this hides too much is a word less to read; what it hides too little can't be taken back.
+pub fn redact(text: &str) -> String {
+    // A cut may join what was apart, so it is looked at until there is nothing left to hide. Each round only hides or cuts.
+    let mut text = text.to_owned();
+    loop {
+        let next = bounded(without_runs(&without_credentials(&without_values(&plain(&without_pem(&text))))));
+        if next == text {
+            return text;
+        }
+        text = next;
+    }
+}
+
+/// What stands for `secret`; what is masked already stays as it is.
+fn mask(secret: &str) -> &'static str {
+    match secret.chars().count() {
+        0 => "",
+        1 => "*",
+        2 => "**",
+        _ => MASK,
+    }
+}
+
+/// Without PEM blocks, also those that were cut off before their end.
+fn without_pem(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, block)) = rest.split_once("-----BEGIN ") {
+        shown.push_str(before);
+        shown.push_str(MASK);
+        rest =
+            block.split_once("-----END ").map_or("", |(_, end)| end.split_once("-----").map_or("", |(_, after)| after));
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Without what a terminal would obey: control characters, and those that turn the direction of writing or can't be seen.
+fn plain(text: &str) -> String {
+    let invisible =
+        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    text.chars().filter(|c| !invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Whether a value of this name is nobody's business. A name *of* a secret is no secret.
+fn secret(key: &str) -> bool {
+    const WORDS: [&str; 7] = ["password", "passwd", "passphrase", "secret", "token", "credential", "authorization"];
+    let key = key.to_ascii_lowercase();
+    let names_only = key.ends_with("name") || key.ends_with("namespace");
+    !names_only && (key.ends_with("key") || WORDS.iter().any(|word| key.contains(word)))
+}
+
+/// Without the values of names that sound secret: `key=value`, `key: value`, `"key":"value"`, `key: Bearer value`.
+fn without_values(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['=', ':']) {
+        let (before, after) = rest.split_at(at);
+        let (separator, value) = after.split_at(1);
+        shown.push_str(before);
+        shown.push_str(separator);
+        rest = value;
+        let name = before.trim_end().trim_end_matches(['"', '\'', '\\']);
+        let word_start = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+        if secret(name.rsplit(word_start).next().unwrap_or_default()) {
+            rest = hide_value(value, &mut shown);
+        }
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Writes `value` without the secret that it begins with; returns what follows.
+fn hide_value<'a>(value: &'a str, shown: &mut String) -> &'a str {
+    let blank = value.len() - value.trim_start_matches([' ', '=']).len();
+    let (blank, mut secret) = value.split_at(blank);
+    shown.push_str(blank);
+    for scheme in ["Bearer ", "Basic "] {
+        if let Some(credential) = secret.strip_prefix(scheme) {
+            shown.push_str(scheme);
+            secret = credential;
+        }
+    }
+    let opening = secret.len() - secret.trim_start_matches(['"', '\'', '\\']).len();
+    let (quote, secret) = secret.split_at(opening);
+    shown.push_str(quote);
+    let end = match quote.chars().next_back() {
+        Some(quote) => secret.find([quote, '\\']),
+        None => secret.find(|c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | ')' | ']' | '}' | '"' | '\'')),
+    };
+    let (secret, rest) = secret.split_at(end.unwrap_or(secret.len()));
+    shown.push_str(mask(secret));
+    rest
+}
+
+/// Without the `user:password@` of URLs.
+fn without_credentials(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, url)) = rest.split_once("://") {
+        let end =
+            url.find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'')).unwrap_or(url.len());
+        let (authority, after) = url.split_at(end);
+        let _ = match authority.rsplit_once('@') {
+            Some((user, host)) => write!(shown, "{before}://{}@{host}", mask(user)),
+            None => write!(shown, "{before}://{authority}"),
+        };
+        rest = after;
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// Without long runs of base64 or hexadecimal digits, and without JSON web tokens. Names of volumes are no runs (they have hyphens), and a
+/// path is one only where it looks like base64 that happens to have slashes.
+fn without_runs(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for word in
+        text.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '-' | '_' | '.')))
+    {
+        if word.starts_with("eyJ") && word.len() >= RUN / 2 {
+            let end = word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).len();
+            let (token, after) = word.split_at(end);
+            shown.push_str(mask(token));
+            shown.push_str(after);
+            continue;
+        }
+        for run in word.split_inclusive(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='))) {
+            let end =
+                run.trim_end_matches(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='))).len();
+            let (body, after) = run.split_at(end);
+            let has = |test: fn(&char) -> bool| body.chars().any(|c| test(&c));
+            let path = body.contains('/')
+                && !(has(char::is_ascii_uppercase) && has(char::is_ascii_lowercase) && has(char::is_ascii_digit));
+            if body.len() >= RUN && !path {
+                shown.push_str(mask(body));
+                shown.push_str(after);
+            } else {
+                shown.push_str(run);
+            }
+        }
+    }
+    shown
+}
+
+/// The beginning of a longer text.
+fn bounded(text: String) -> String {
+    if text.chars().count() <= SHOWN {
+        return text;
+    }
+    // Three characters fewer than may be shown: the ellipsis has three bytes, and the text may not grow.
+    text.chars().take(SHOWN - 3).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::{Class::*, *};
+
+    const PROVISION: &str = "failed to provision volume with StorageClass \"fast\": rpc error: code = ";
+
+    #[rstest]
+    #[case::unimplemented("Unimplemented desc = cloning", Terminal, "Unimplemented")]
+    #[case::larger_restore("OutOfRange desc = snapshot size 1Gi, wanted 2Gi", Terminal, "OutOfRange")]
+    #[case::source_gone("NotFound desc = source volume vol-1 not found", Terminal, "NotFound")]
+    #[case::other_parameters("AlreadyExists desc = exists with another size", Terminal, "AlreadyExists")]
+    #[case::replicas("InvalidArgument desc = repl must match the parent", Terminal, "InvalidArgument")]
+    #[case::still_copying("Aborted desc = clone from snapshot is pending", Transient, "Aborted")]
+    #[case::slow("DeadlineExceeded desc = context deadline exceeded", Transient, "DeadlineExceeded")]
+    #[case::full_pool("ResourceExhausted desc = not enough space", Transient, "ResourceExhausted")]
+    #[case::broken("Internal desc = exit status 1", Transient, "Internal")]
+    #[case::internal_but_clear("Internal desc = Cloning is not supported by this pool", Terminal, "CloneNotSupported")]
+    #[case::quoted("Internal desc = backend: rpc error: code = InvalidArgument desc = no", Terminal, "InvalidArgument")]
+    #[case::quoted_vague("Unknown desc = rpc error: code = Internal desc = no", Transient, "Unknown")]
+    #[case::pool("Unknown desc = source and target are in different pool", Terminal, "OtherPool")]
+    #[case::not_yet("FailedPrecondition desc = snapshot is not ready", Transient, "SourceNotReady")]
+    #[case::never("FailedPrecondition desc = thick volumes have none", Terminal, "FailedPrecondition")]
+    #[case::limit(
+        "FailedPrecondition desc = the maximum number of snapshots (3) is reached",
+        Transient,
+        "TooManySnapshots"
+    )]
+    #[case::a_code_outranks_its_words("Unavailable desc = snapshots are not supported now", Transient, "Unavailable")]
+    #[case::no_such_code("Nonsense desc = ?", Transient, "Unknown")]
+    fn driver_says(#[case] answer: &str, #[case] class: Class, #[case] code: &str) {
+        assert_eq!(classify(&format!("{PROVISION}{answer}")), Complaint { class, code: leak(code) });
+    }
+
+    #[rstest]
+    #[case::volume_mode(
+        "requested volume gold/disk modifies the mode of the source volume but does not have permission to do so",
+        Terminal,
+        "VolumeModeChange"
+    )]
+    #[case::smaller(
+        "requested volume size 1 is less than the size 2 for the source snapshot s",
+        Terminal,
+        "SizeMismatch"
+    )]
+    #[case::larger(
+        "requested volume size 2 is greater than the size 1 for the source snapshot s",
+        Terminal,
+        "SizeMismatch"
+    )]
+    #[case::clone_smaller(
+        "error, new PVC request must be greater than or equal in size to the specified PVC data source",
+        Terminal,
+        "SizeMismatch"
+    )]
+    #[case::no_clones("CSI driver does not support clone operations", Terminal, "CloneNotSupported")]
+    #[case::no_snapshots("Snapshots are not supported on thick volumes", Terminal, "SnapshotNotSupported")]
+    #[case::waits(
+        "error getting handle for DataSource Type VolumeSnapshot by Name s: snapshot s not Ready",
+        Transient,
+        "SourceNotReady"
+    )]
+    #[case::waits_for_claim("claim in dataSource not bound or invalid", Transient, "SourceNotReady")]
+    #[case::nobody_knows("something else", Transient, "Unknown")]
+    #[case::nothing("", Transient, "Unknown")]
+    fn sidecar_says(#[case] text: &str, #[case] class: Class, #[case] code: &str) {
+        assert_eq!(classify(text), Complaint { class, code: leak(code) });
+    }
+
+    fn leak(text: &str) -> &'static str {
+        Box::leak(text.to_owned().into_boxed_str())
+    }
+
+    #[rstest]
+    #[case::harmless("volume pvc-0b1c2d3e-0000-1111-2222-333344445555: code = Internal", None)]
+    #[case::name_of_a_secret("csi.storage.k8s.io/provisioner-secret-name: ceph", None)]
+    #[case::path("cannot open /var/lib/kubelet/plugins/kubernetes/csi/driver/globalmount/x", None)]
+    #[case::equals("login password=hunter2, user=me", Some("login password=***, user=me"))]
+    #[case::colon("userKey: abc", Some("userKey: ***"))]
+    #[case::spaced("token = abc end", Some("token = *** end"))]
+    #[case::json(r#"{"token":"ab cd","a":1}"#, Some(r#"{"token":"***","a":1}"#))]
+    #[case::escaped_json(r#"{\"secret\":\"abcd\"}"#, Some(r#"{\"secret\":\"***\"}"#))]
+    #[case::bearer("Authorization: Bearer abc.def", Some("Authorization: Bearer ***"))]
+    #[case::short_value("key=a", Some("key=*"))]
+    #[case::url("GET https://me:pw@storage:8080/x failed", Some("GET https://***@storage:8080/x failed"))]
+    #[case::pem("cert -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- bad", Some("cert *** bad"))]
+    #[case::cut_pem("-----BEGIN CERTIFICATE-----\nMIIE", Some("***"))]
+    #[case::base64("got QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlq+/8= back", Some("got *** back"))]
+    #[case::web_token("eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln-bmF0_dXJl, no", Some("***, no"))]
+    #[case::control("a\u{1b}[31mb\nc\u{202e}d", Some("a [31mb cd"))]
+    fn shows(#[case] text: &str, #[case] expected: Option<&str>) {
+        assert_eq!(redact(text), expected.unwrap_or(text));
+    }
+
+    proptest! {
+        /// Whatever a driver says: no panic, nothing longer, and a second look hides nothing more.
+        #[test]
+        fn only_ever_hides(text in hostile()) {
+            let shown = redact(&text);
+            prop_assert!(shown.len() <= text.len() && shown.chars().count() <= SHOWN);
+            prop_assert!(!shown.chars().any(char::is_control));
+            prop_assert_eq!(redact(&shown), shown);
+            classify(&text);
+        }
+
+        /// Where it stands doesn't matter.
+        #[test]
+        fn never_shows_a_password(before in ".{0,600}", after in "[ ,;]\\PC{0,40}") {
+            let shown = redact(&format!("{before} password=Xq7Zp9 {after}"));
+            prop_assert!(!shown.contains("Xq7Zp9"));
+        }
+    }
+
+    /// Words that mean something, in any order, between anything.
+    fn hostile() -> impl Strategy<Value = String> {
+        let words = prop::sample::select(vec![
+            "password",
+            "key",
+            "=",
+            ":",
+            "\"",
+            "\\\"",
+            "Bearer ",
+            "://",
+            "@",
+            "/",
+            "-----BEGIN ",
+            "-----END ",
+            "-----",
+            "eyJ",
+            "code = ",
+            "Internal",
+            " ",
+            "QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNkZWZnaGlq",
+            "…",
+            "é",
+            "\u{202e}",
+        ]);
+        prop::collection::vec(prop_oneof![words.prop_map(ToOwned::to_owned), "\\PC{0,80}", any::<String>()], 0..24)
+            .prop_map(|parts| parts.concat())
+    }
+}

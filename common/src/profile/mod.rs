@@ -1,0 +1,439 @@
+//! What is known about a StorageClass, who says so, and what its StorageProfile tells about it.
+//!
+//! Of several that say something, what was learned from the driver at run time outranks the StorageProfile, that the StorageClass's
+//! annotations, those the built-in table ([`drivers`]), and that the default.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::storage::v1::StorageClass;
+
+use crate::{
+    api::{Capability, ClaimPropertySet, CloneStrategy, StorageProfile, StorageProfileStatus},
+    clone::{
+        facts::SnapshotClass,
+        request::VolumeMode,
+        rules::{driver::RestoreRule, snapshot_class},
+    },
+    condition::{self, Observation},
+    meta,
+    quantity::Bytes,
+};
+
+pub mod drivers;
+
+/// The condition that says whether the driver is known (CDI's).
+pub const RECOGNIZED: &str = "Recognized";
+
+/// How long one strategy may take where nobody says anything: a quick driver needs seconds, and a cut-off one is given up before the
+/// user gives up.
+pub const DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The names of capabilities.
+pub mod names {
+    /// How volumes are cloned.
+    pub const CLONE_STRATEGY: &str = "cloneStrategy";
+    /// Which access modes go with which volume mode.
+    pub const CLAIM_PROPERTY_SETS: &str = "claimPropertySets";
+    /// The least size of a volume.
+    pub const MINIMUM_SIZE: &str = "minimumSize";
+    /// `exact` or `larger`: how a larger volume is restored.
+    pub const RESTORE_SIZE: &str = "restoreSize";
+    /// How long one strategy may take.
+    pub const DEADLINE: &str = "deadline";
+}
+
+/// Who says so; the later outranks the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provenance {
+    /// Nobody.
+    Default,
+    /// The table.
+    BuiltIn,
+    /// An annotation of the StorageClass.
+    StorageClass,
+    /// The StorageProfile's spec, or an annotation of it.
+    StorageProfile,
+    /// The driver itself, at run time.
+    Learned,
+}
+
+impl Provenance {
+    /// The word in a [`Capability`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "Default",
+            Self::BuiltIn => "BuiltIn",
+            Self::StorageClass => "StorageClass",
+            Self::StorageProfile => "StorageProfile",
+            Self::Learned => "Learned",
+        }
+    }
+}
+
+/// Something known, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known<T> {
+    /// What holds.
+    pub value: T,
+    /// Who says so.
+    pub provenance: Provenance,
+}
+
+impl<T> Known<T> {
+    fn new(provenance: Provenance, value: T) -> Self {
+        Self { value, provenance }
+    }
+
+    fn capability(&self, name: &str, value: impl Fn(&T) -> String) -> Capability {
+        Capability { name: name.to_owned(), value: value(&self.value), provenance: self.provenance.as_str().to_owned() }
+    }
+}
+
+/// Who says what, best first.
+fn best<T, const N: usize>(said: [(Provenance, Option<T>); N]) -> Option<Known<T>> {
+    said.into_iter()
+        .filter_map(|(provenance, value)| Some(Known::new(provenance, value?)))
+        .max_by_key(|known| known.provenance)
+}
+
+/// All that is known about a StorageClass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// How its volumes are cloned, where somebody says so.
+    pub strategy: Option<Known<CloneStrategy>>,
+    /// Which access modes go with which volume mode, best first.
+    pub claim_property_sets: Option<Known<Vec<ClaimPropertySet>>>,
+    /// The least size of a volume.
+    pub minimum_size: Option<Known<Bytes>>,
+    /// How a larger volume is restored.
+    pub restore: Known<RestoreRule>,
+    /// How long one strategy may take before another one is tried.
+    pub deadline: Known<SignedDuration>,
+    /// Whether the driver is known with these parameters.
+    pub recognized: Recognized,
+}
+
+/// Whether the driver is known with these parameters; the words are CDI's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recognized {
+    /// It is.
+    Yes,
+    /// The driver is, these parameters aren't.
+    NotTheParameters,
+    /// It isn't.
+    No,
+}
+
+impl Record {
+    /// What is known about `class`. A word that nobody knows, in an annotation or in what was learned, counts as not given.
+    pub fn of(class: &StorageClass, profile: Option<&StorageProfile>) -> Self {
+        let annotation = |key: &str| class.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+        let spec = profile.map(|p| &p.spec);
+        let capabilities =
+            profile.and_then(|p| p.status.as_ref()).map(|s| s.capabilities.as_slice()).unwrap_or_default();
+        let learned = |name: &str| {
+            let by_driver = |c: &&Capability| c.name == name && c.provenance == Provenance::Learned.as_str();
+            capabilities.iter().find(by_driver).map(|c| c.value.as_str())
+        };
+        let empty = std::collections::BTreeMap::new();
+        let table = drivers::find(&class.provisioner, class.parameters.as_ref().unwrap_or(&empty));
+        let row = table.driver();
+        Self {
+            strategy: best([
+                (Provenance::StorageProfile, spec.and_then(|s| s.clone_strategy)),
+                (Provenance::StorageClass, annotation(meta::CLASS_CLONE_STRATEGY).and_then(|text| text.parse().ok())),
+                (Provenance::BuiltIn, row.and_then(|r| r.strategy)),
+            ]),
+            claim_property_sets: best([
+                (
+                    Provenance::StorageProfile,
+                    spec.and_then(|s| s.claim_property_sets.clone()).filter(|s| !s.is_empty()),
+                ),
+                (Provenance::BuiltIn, row.map(|r| written(r.sets)).filter(|s| !s.is_empty())),
+            ]),
+            minimum_size: minimum_size(profile, row),
+            restore: best([
+                (Provenance::Learned, learned(names::RESTORE_SIZE).and_then(restore_rule)),
+                (Provenance::StorageClass, annotation(meta::RESTORE_SIZE).and_then(restore_rule)),
+                (Provenance::BuiltIn, row.and_then(|r| r.restore)),
+            ])
+            .unwrap_or(Known::new(Provenance::Default, RestoreRule::Larger)),
+            deadline: best([
+                (Provenance::Learned, learned(names::DEADLINE).and_then(duration)),
+                (Provenance::StorageClass, annotation(meta::DEADLINE).and_then(duration)),
+                (Provenance::BuiltIn, row.and_then(|r| r.minutes).map(|m| SignedDuration::from_mins(m.into()))),
+            ])
+            .unwrap_or(Known::new(Provenance::Default, DEADLINE)),
+            recognized: match table {
+                drivers::Known::Driver(_) => Recognized::Yes,
+                drivers::Known::DriverOnly(_) => Recognized::NotTheParameters,
+                drivers::Known::Nothing => Recognized::No,
+            },
+        }
+    }
+
+    /// The record as admins see it.
+    fn capabilities(&self, strategy: &Known<CloneStrategy>) -> Vec<Capability> {
+        let sets = self.claim_property_sets.as_ref();
+        let minimum = self.minimum_size.as_ref();
+        [
+            Some(strategy.capability(names::CLONE_STRATEGY, ToString::to_string)),
+            sets.map(|known| known.capability(names::CLAIM_PROPERTY_SETS, |sets| in_words(sets))),
+            minimum.map(|known| known.capability(names::MINIMUM_SIZE, ToString::to_string)),
+            Some(self.restore.capability(names::RESTORE_SIZE, |rule| restore_word(*rule).to_owned())),
+            Some(self.deadline.capability(names::DEADLINE, |deadline| format!("{deadline:#}"))),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+/// The annotation of the profile outranks the table, also by being empty. One that is no quantity counts as not given.
+fn minimum_size(profile: Option<&StorageProfile>, row: Option<drivers::Driver>) -> Option<Known<Bytes>> {
+    let annotation = profile.and_then(|p| p.metadata.annotations.as_ref()?.get(meta::MINIMUM_SIZE));
+    if annotation.is_some_and(String::is_empty) {
+        return None;
+    }
+    best([
+        (Provenance::StorageProfile, annotation.and_then(|text| Bytes::parse(text).ok())),
+        (Provenance::BuiltIn, row.and_then(|r| r.minimum)),
+    ])
+}
+
+/// Reads `exact` and `larger`.
+pub fn restore_rule(text: &str) -> Option<RestoreRule> {
+    match text {
+        "exact" => Some(RestoreRule::SourceSizeOnly),
+        "larger" => Some(RestoreRule::Larger),
+        _ => None,
+    }
+}
+
+fn restore_word(rule: RestoreRule) -> &'static str {
+    match rule {
+        RestoreRule::SourceSizeOnly => "exact",
+        RestoreRule::Larger => "larger",
+    }
+}
+
+/// Reads a time such as `10m` or `1h30m`; no time at all counts as not given.
+pub fn duration(text: &str) -> Option<SignedDuration> {
+    text.parse().ok().filter(SignedDuration::is_positive)
+}
+
+fn written(sets: &[drivers::Set]) -> Vec<ClaimPropertySet> {
+    sets.iter()
+        .map(|(access, mode)| ClaimPropertySet {
+            access_modes: Some(vec![(*access).to_owned()]),
+            volume_mode: Some(mode.to_string()),
+        })
+        .collect()
+}
+
+/// `ReadWriteMany Block, ReadWriteOnce Filesystem`.
+fn in_words(sets: &[ClaimPropertySet]) -> String {
+    let one = |set: &ClaimPropertySet| {
+        let modes = set.access_modes.as_deref().unwrap_or_default().join("+");
+        format!("{modes} {}", set.volume_mode.as_deref().unwrap_or_default())
+    };
+    sets.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// The volume mode and access modes of a claim that leaves some of them open, as CDI fills them: from the first set that agrees with what
+/// is given. Nothing, where no set does.
+pub fn complete(
+    sets: &[ClaimPropertySet],
+    access_modes: &[String],
+    volume_mode: Option<VolumeMode>,
+) -> Option<(Vec<String>, VolumeMode)> {
+    sets.iter().find_map(|set| {
+        let mode: VolumeMode = set.volume_mode.as_deref()?.parse().ok()?;
+        let offered = set.access_modes.as_deref().filter(|modes| !modes.is_empty())?;
+        let agrees = volume_mode.is_none_or(|wanted| wanted == mode)
+            && (access_modes.is_empty() || access_modes.iter().any(|wanted| offered.contains(wanted)));
+        let access_modes = if access_modes.is_empty() { offered } else { access_modes };
+        agrees.then(|| (access_modes.to_vec(), mode))
+    })
+}
+
+/// The next status of the StorageProfile of `class`; `snapshot_classes` are all that there are. What was learned and what was refused
+/// stays. A status that is already so is equal to it.
+pub fn status(
+    class: &StorageClass,
+    profile: Option<&StorageProfile>,
+    snapshot_classes: &[SnapshotClass],
+    now: Timestamp,
+) -> StorageProfileStatus {
+    let record = Record::of(class, profile);
+    let spec = profile.map(|p| &p.spec);
+    let named = spec.and_then(|s| s.snapshot_class.as_deref());
+    let snapshot_class = snapshot_class::choose(&class.provisioner, snapshot_classes, named).map(|(class, _)| class);
+    let wanted = record.strategy.clone().unwrap_or_else(|| {
+        let value = if snapshot_class.is_some() { CloneStrategy::Snapshot } else { CloneStrategy::Copy };
+        Known::new(Provenance::Default, value)
+    });
+    let clone_strategy = match wanted.value {
+        CloneStrategy::Snapshot if snapshot_class.is_none() => CloneStrategy::Copy,
+        strategy => strategy,
+    };
+    let old = profile.and_then(|p| p.status.as_ref());
+    let seen = recognized(record.recognized, &class.provisioner);
+    StorageProfileStatus {
+        storage_class: class.metadata.name.clone(),
+        provisioner: Some(class.provisioner.clone()),
+        clone_strategy: Some(clone_strategy),
+        data_import_cron_source_format: spec.and_then(|s| s.data_import_cron_source_format.clone()),
+        snapshot_class: snapshot_class.map(|class| class.name.clone()),
+        conditions: condition::merge(old.map(|o| o.conditions.as_slice()).unwrap_or_default(), &[seen], now),
+        capabilities: record.capabilities(&wanted),
+        claim_property_sets: record.claim_property_sets.map(|known| known.value),
+        refusals: old.map(|o| o.refusals.clone()).unwrap_or_default(),
+    }
+}
+
+fn recognized(recognized: Recognized, provisioner: &str) -> Observation {
+    let (status, reason, message) = match recognized {
+        Recognized::Yes => (true, "RecognizedProvisioner", format!("{provisioner} is a known driver")),
+        Recognized::NotTheParameters => (
+            false,
+            "UnrecognizedStorageClassParameters",
+            format!(
+                "{provisioner} is a known driver, but the StorageClass's parameters don't tell what its volumes are; \
+                 set spec.claimPropertySets and spec.cloneStrategy"
+            ),
+        ),
+        Recognized::No => (
+            false,
+            "UnrecognizedProvisioner",
+            format!(
+                "{provisioner} is not a known driver; set spec.claimPropertySets and spec.cloneStrategy to say what it can do"
+            ),
+        ),
+    };
+    Observation { kind: RECOGNIZED, status: Some(status), reason, message }
+}
+
+/// What is listed after the driver has taught something, such as `restoreSize` `exact`; nothing, if it is known already. The next
+/// [`status`] keeps it.
+pub fn learned(capabilities: &[Capability], name: &str, value: &str) -> Option<Vec<Capability>> {
+    let fact = Capability {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        provenance: Provenance::Learned.as_str().to_owned(),
+    };
+    if capabilities.contains(&fact) {
+        return None;
+    }
+    Some(capabilities.iter().filter(|known| known.name != name).cloned().chain([fact]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::Refusal;
+
+    fn class(provisioner: &str, annotations: &Value) -> StorageClass {
+        serde_json::from_value(json!({
+            "metadata": { "name": "fast", "annotations": annotations }, "provisioner": provisioner,
+        }))
+        .unwrap()
+    }
+
+    fn profile(annotations: &Value, spec: &Value) -> StorageProfile {
+        serde_json::from_value(json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "StorageProfile",
+            "metadata": { "name": "fast", "annotations": annotations }, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn snapshots_of(driver: &str) -> Vec<SnapshotClass> {
+        vec![SnapshotClass { name: "snap".into(), driver: driver.into(), is_default: false }]
+    }
+
+    const CEPH: &str = "rbd.csi.ceph.com";
+
+    #[rstest]
+    #[case::table(CEPH, json!({}), json!({}), CEPH, "csi-clone", "BuiltIn")]
+    #[case::class_before_table(CEPH, json!({"cdi.kubevirt.io/clone-strategy": "copy"}), json!({}), CEPH, "copy", "StorageClass")]
+    #[case::unknown_word(CEPH, json!({"cdi.kubevirt.io/clone-strategy": "magic"}), json!({}), CEPH, "csi-clone", "BuiltIn")]
+    #[case::profile_first(
+        CEPH, json!({"cdi.kubevirt.io/clone-strategy": "copy"}), json!({"cloneStrategy": "snapshot"}), CEPH, "snapshot", "StorageProfile"
+    )]
+    #[case::nobody("example.com", json!({}), json!({}), "example.com", "snapshot", "Default")]
+    #[case::nobody_and_no_snapshots("example.com", json!({}), json!({}), CEPH, "copy", "Default")]
+    fn strategies(
+        #[case] provisioner: &str,
+        #[case] annotations: Value,
+        #[case] spec: Value,
+        #[case] snapshots: &str,
+        #[case] strategy: &str,
+        #[case] provenance: &str,
+    ) {
+        let profile = profile(&json!({}), &spec);
+        let class = class(provisioner, &annotations);
+        let status = status(&class, Some(&profile), &snapshots_of(snapshots), Timestamp::UNIX_EPOCH);
+        assert_eq!(status.clone_strategy.map(CloneStrategy::as_str), Some(strategy));
+        let said = status.capabilities.iter().find(|c| c.name == names::CLONE_STRATEGY).unwrap();
+        assert_eq!((said.value.as_str(), said.provenance.as_str()), (strategy, provenance));
+    }
+
+    #[test]
+    fn a_snapshot_class_that_is_gone_is_cleared() {
+        let mut profile = profile(&json!({}), &json!({ "cloneStrategy": "snapshot" }));
+        let class = class(CEPH, &json!({}));
+        let with = status(&class, Some(&profile), &snapshots_of(CEPH), Timestamp::UNIX_EPOCH);
+        assert_eq!(with.snapshot_class.as_deref(), Some("snap"));
+        profile.status = Some(with);
+        let without = status(&class, Some(&profile), &[], Timestamp::UNIX_EPOCH);
+        assert_eq!((without.snapshot_class, without.clone_strategy), (None, Some(CloneStrategy::Copy)));
+    }
+
+    #[test]
+    fn what_was_learned_and_refused_stays_and_a_second_look_writes_nothing() {
+        let class = class("example.com", &json!({ meta::RESTORE_SIZE: "larger", meta::DEADLINE: "1h30m" }));
+        let mut profile = profile(&json!({}), &json!({}));
+        let mut first = status(&class, Some(&profile), &[], Timestamp::UNIX_EPOCH);
+        first.refusals = vec![Refusal { count: 1, ..Refusal::default() }];
+        first.capabilities = learned(&first.capabilities, names::RESTORE_SIZE, "exact").unwrap();
+        assert_eq!(learned(&first.capabilities, names::RESTORE_SIZE, "exact"), None);
+        profile.status = Some(first.clone());
+
+        let next = status(&class, Some(&profile), &[], Timestamp::MAX);
+        assert_eq!(next.refusals, first.refusals);
+        let said =
+            |name| next.capabilities.iter().find(|c| c.name == name).map(|c| format!("{} {}", c.value, c.provenance));
+        assert_eq!(said(names::RESTORE_SIZE).as_deref(), Some("exact Learned"));
+        assert_eq!(said(names::DEADLINE).as_deref(), Some("1h 30m StorageClass"));
+        profile.status = Some(next.clone());
+        assert_eq!(status(&class, Some(&profile), &[], Timestamp::MAX), next);
+    }
+
+    #[rstest]
+    #[case::table("csi.hpe.com", json!({}), None)]
+    #[case::table_knows("hspc.csi.hitachi.com", json!({}), Some(Bytes(1 << 30)))]
+    #[case::admin_knows_better("hspc.csi.hitachi.com", json!({ meta::MINIMUM_SIZE: "2Gi" }), Some(Bytes(2 << 30)))]
+    #[case::admin_says_none("hspc.csi.hitachi.com", json!({ meta::MINIMUM_SIZE: "" }), None)]
+    #[case::nonsense("hspc.csi.hitachi.com", json!({ meta::MINIMUM_SIZE: "much" }), Some(Bytes(1 << 30)))]
+    fn least_sizes(#[case] provisioner: &str, #[case] annotations: Value, #[case] least: Option<Bytes>) {
+        let record = Record::of(&class(provisioner, &json!({})), Some(&profile(&annotations, &json!({}))));
+        assert_eq!(record.minimum_size.map(|known| known.value), least);
+    }
+
+    #[rstest]
+    #[case::nothing_given(&[], None, Some(("ReadWriteMany", VolumeMode::Block)))]
+    #[case::mode_given(&[], Some(VolumeMode::Filesystem), Some(("ReadWriteOnce", VolumeMode::Filesystem)))]
+    #[case::access_given(&["ReadWriteOnce"], None, Some(("ReadWriteOnce", VolumeMode::Block)))]
+    #[case::both_given(&["ReadWriteOnce"], Some(VolumeMode::Filesystem), Some(("ReadWriteOnce", VolumeMode::Filesystem)))]
+    #[case::no_such(&["ReadOnlyMany"], None, None)]
+    fn gaps(#[case] access: &[&str], #[case] mode: Option<VolumeMode>, #[case] expected: Option<(&str, VolumeMode)>) {
+        let record = Record::of(&class(CEPH, &json!({})), None);
+        let sets = record.claim_property_sets.unwrap().value;
+        let access: Vec<_> = access.iter().map(ToString::to_string).collect();
+        let found = complete(&sets, &access, mode);
+        assert_eq!(found, expected.map(|(access, mode)| (vec![access.to_owned()], mode)));
+    }
+}

@@ -1,0 +1,248 @@
+//! Who asked for a clone, and what the API server is asked about them.
+//!
+//! Whoever has a clone can read it. So a clone of something in another namespace takes a right there: at admission, for an answer at
+//! once, and again when the clone is made, for what was admitted before its source was known.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{
+    authentication::v1::UserInfo,
+    authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    api,
+    clone::request::{SourceKind, SourceName},
+};
+
+/// How long a stamp may be, in bytes. All annotations of an object have 256 KiB.
+const LIMIT: usize = 64 << 10;
+
+/// A user as the API server knows it: the content of the annotation `smartclone.dev/requester`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Requester {
+    /// The name.
+    pub username: String,
+    /// The identity, where the authenticator knows one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// The groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// What the authenticator says beyond that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+/// There is too much to be known about a user to write it on an object.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "what is known about the user takes {bytes} bytes ({groups} groups), and no more than {LIMIT} can be written down; \
+     use an account with fewer groups"
+)]
+pub struct TooLong {
+    bytes: usize,
+    groups: usize,
+}
+
+impl Requester {
+    /// The user of an admission review.
+    pub fn of(user: &UserInfo) -> Self {
+        let UserInfo { username, uid, groups, extra } = user.clone();
+        Self {
+            username: username.unwrap_or_default(),
+            uid: uid.unwrap_or_default(),
+            groups: groups.unwrap_or_default(),
+            extra: extra.unwrap_or_default(),
+        }
+    }
+
+    /// The user in an annotation, if it is one. Nobody is anonymous here: that one has a name, too.
+    pub fn read(stamp: &str) -> Option<Self> {
+        let requester: Self = serde_json::from_str(stamp).ok().filter(|_| stamp.len() <= LIMIT)?;
+        (!requester.username.is_empty()).then_some(requester)
+    }
+
+    /// The annotation.
+    pub fn write(&self) -> Result<String, TooLong> {
+        let stamp = serde_json::to_string(self).unwrap_or_default();
+        if stamp.len() > LIMIT {
+            return Err(TooLong { bytes: stamp.len(), groups: self.groups.len() });
+        }
+        Ok(stamp)
+    }
+
+    /// The question whether this user may do that.
+    pub fn may(&self, what: ResourceAttributes) -> SubjectAccessReview {
+        let Self { username, uid, groups, extra } = self.clone();
+        SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(username),
+                uid: Some(uid).filter(|uid| !uid.is_empty()),
+                groups: Some(groups),
+                extra: Some(extra),
+                resource_attributes: Some(what),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        }
+    }
+}
+
+/// What a requester needs to clone `source`: all rights of one of these lists. The rules are CDI's: the right that is made for it; or
+/// those with which the data could be read anyway, by a pod that mounts the claim, or a claim that is restored from the snapshot.
+pub fn questions(source: &SourceName) -> Vec<Vec<ResourceAttributes>> {
+    let create = |group: &str, version: &str, resource: &str, subresource: Option<&str>| ResourceAttributes {
+        verb: Some("create".to_owned()),
+        group: Some(group.to_owned()),
+        version: Some(version.to_owned()),
+        resource: Some(resource.to_owned()),
+        subresource: subresource.map(ToOwned::to_owned),
+        namespace: Some(source.object.namespace.clone()),
+        name: Some(source.object.name.clone()),
+        ..ResourceAttributes::default()
+    };
+    let mut anyway = vec![create("", "v1", "pods", None)];
+    if source.kind == SourceKind::Snapshot {
+        anyway.push(create("", "v1", "persistentvolumeclaims", None));
+    }
+    vec![vec![create(api::GROUP, api::VERSION, "datavolumes", Some("source"))], anyway]
+}
+
+/// Why `requester` may not clone `source`, and what whoever administers the namespace can do about it.
+pub fn denial(requester: &Requester, source: &SourceName) -> String {
+    let user = &requester.username;
+    let SourceName { kind, object } = source;
+    let anyway = match kind {
+        SourceKind::Claim => "pods",
+        SourceKind::Snapshot => "pods and persistentvolumeclaims",
+    };
+    let account = user.strip_prefix("system:serviceaccount:").filter(|account| account.split(':').count() == 2);
+    let subject = match account {
+        Some(account) => format!("--serviceaccount={}", quoted(account)),
+        None => format!("--user={}", quoted(user)),
+    };
+    let (namespace, name) = (quoted(&object.namespace), quoted(&object.name));
+    let role = quoted(&format!("clone-{}", object.name));
+    let binding = quoted(&format!("clone-{}-{}", object.name, as_name(account.unwrap_or(user))));
+    format!(
+        "user {user:?} may not clone {source}: that takes the verb create on datavolumes/source of the group {} (or on {anyway}) in \
+         namespace {:?}, which an admin of that namespace can give: kubectl create role {role} -n {namespace} --verb=create \
+         --resource=datavolumes.{}/source --resource-name={name} && kubectl create rolebinding {binding} -n {namespace} \
+         --role={role} {subject}",
+        api::GROUP,
+        object.namespace,
+        api::GROUP,
+    )
+}
+
+/// The word as a shell takes it. Names of users and sources are chosen by those who are denied, and the commands are for admins.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:@/=+-".contains(c);
+    if word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let printable: String = word.chars().filter(|c| !c.is_control()).collect();
+    format!("'{}'", printable.replace('\'', r"'\''"))
+}
+
+/// What is left of a user's name in the name of an object.
+fn as_name(user: &str) -> String {
+    user.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-").trim_matches('-').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rstest::rstest;
+
+    use super::*;
+    use crate::clone::request::ObjectName;
+
+    fn requester(username: &str) -> Requester {
+        Requester {
+            username: username.into(),
+            uid: "u1".into(),
+            groups: vec!["devs".into()],
+            extra: [("scopes.example.com/of".into(), vec!["a".into(), "b".into()])].into(),
+        }
+    }
+
+    fn source(kind: SourceKind) -> SourceName {
+        SourceName { kind, object: ObjectName { namespace: "gold".into(), name: "disk".into() } }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            username in ".{1,20}", uid in ".{0,10}", groups in prop::collection::vec(".{0,10}", 0..4),
+            extra in prop::collection::btree_map(".{0,10}", prop::collection::vec(".{0,10}", 0..3), 0..3),
+        ) {
+            let requester = Requester { username, uid, groups, extra };
+            prop_assert_eq!(Requester::read(&requester.write().unwrap()), Some(requester));
+        }
+    }
+
+    #[rstest]
+    #[case::nothing("")]
+    #[case::no_json("alice")]
+    #[case::no_name(r#"{"username":""}"#)]
+    #[case::no_user(r#"{"groups":["system:masters"]}"#)]
+    fn is_no_requester(#[case] stamp: &str) {
+        assert_eq!(Requester::read(stamp), None);
+    }
+
+    #[test]
+    fn a_stamp_has_its_limit() {
+        let many = Requester { groups: vec!["g".repeat(64); 1100], ..requester("alice") };
+        let error = many.write().unwrap_err().to_string();
+        assert!(error.contains("1100 groups") && error.contains("fewer groups"), "{error}");
+        assert_eq!(Requester::read(&serde_json::to_string(&many).unwrap()), None);
+    }
+
+    #[test]
+    fn the_question_is_about_the_whole_user() {
+        let alice = requester("alice");
+        let review = alice.may(ResourceAttributes::default()).spec;
+        assert_eq!((review.user.as_deref(), review.uid.as_deref()), (Some("alice"), Some("u1")));
+        assert_eq!((review.groups, review.extra), (Some(alice.groups), Some(alice.extra)));
+    }
+
+    #[rstest]
+    #[case::claim(SourceKind::Claim, "datavolumes/source | pods")]
+    #[case::snapshot(SourceKind::Snapshot, "datavolumes/source | pods & persistentvolumeclaims")]
+    fn asks(#[case] kind: SourceKind, #[case] expected: &str) {
+        let asked = questions(&source(kind));
+        for question in asked.iter().flatten() {
+            assert_eq!((question.namespace.as_deref(), question.name.as_deref()), (Some("gold"), Some("disk")));
+            assert_eq!(question.verb.as_deref(), Some("create"));
+            let ours = question.resource.as_deref() == Some("datavolumes");
+            assert_eq!(question.group.as_deref(), Some(if ours { "cdi.kubevirt.io" } else { "" }));
+        }
+        let resource = |a: &ResourceAttributes| {
+            [a.resource.as_deref(), a.subresource.as_deref()].into_iter().flatten().collect::<Vec<_>>().join("/")
+        };
+        let asked: Vec<_> = asked.iter().map(|all| all.iter().map(resource).collect::<Vec<_>>().join(" & ")).collect();
+        assert_eq!(asked.join(" | "), expected);
+    }
+
+    #[rstest]
+    #[case::user("alice", "clone-disk-alice", "--user=alice")]
+    #[case::service_account("system:serviceaccount:ci:robot", "clone-disk-ci-robot", "--serviceaccount=ci:robot")]
+    #[case::mail("Alice@example.com", "clone-disk-alice-example-com", "--user=Alice@example.com")]
+    #[case::hostile("x; rm -rf ~ '\n", "clone-disk-x--rm--rf", r"--user='x; rm -rf ~ '\'''")]
+    fn a_denial_says_what_to_do(#[case] user: &str, #[case] binding: &str, #[case] subject: &str) {
+        let text = denial(&requester(user), &source(SourceKind::Claim));
+        let cure = format!(
+            "kubectl create role clone-disk -n gold --verb=create --resource=datavolumes.cdi.kubevirt.io/source \
+             --resource-name=disk && kubectl create rolebinding {binding} -n gold --role=clone-disk {subject}"
+        );
+        assert!(text.ends_with(&cure), "{text}");
+        let why = "may not clone PersistentVolumeClaim gold/disk: that takes the verb create on datavolumes/source of the group \
+                   cdi.kubevirt.io (or on pods) in namespace \"gold\"";
+        assert!(text.contains(why), "{text}");
+        assert_eq!(text.lines().count(), 1);
+    }
+}

@@ -1,0 +1,67 @@
+//! The CDIConfig: one object, whose status tells which settings are in force.
+
+use std::{sync::Arc, time::Duration};
+
+use common::{
+    api::{CdiConfig, CdiConfigSpec},
+    cdi_config::{Config, NAME, in_force},
+    lookup::Lookup,
+    meta,
+};
+use config::shutdown::Shutdown;
+use kube::{Api, api::PostParams};
+use tracing::{info, warn};
+
+use crate::{
+    level::{self, Bell, LATER, RESYNC, SOON},
+    run::Context,
+    write::conflict,
+};
+
+/// Keeps the object. `bell` is rung when a CDIConfig, CDI object or StorageClass was touched.
+pub async fn run(ctx: Arc<Context>, bell: Bell, shutdown: Shutdown) {
+    level::whenever(bell, shutdown, || {
+        let ctx = Arc::clone(&ctx);
+        async move { look(&ctx).await }
+    })
+    .await;
+}
+
+async fn look(ctx: &Context) -> Duration {
+    match pass(ctx).await {
+        Ok(again) => again,
+        // Newer than what was looked at, or just created: its event rings.
+        Err(error) if conflict(&error) => RESYNC,
+        Err(error) => {
+            warn!(error = %config::Chain(&error), "the CDIConfig could not be written");
+            LATER
+        }
+    }
+}
+
+async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
+    let (Lookup::Present(ours), Lookup::Present(classes)) = (level::ours(ctx), ctx.caches.classes.all()) else {
+        return Ok(SOON);
+    };
+    let cdis = ctx.caches.cdis.known_objects();
+    let api: Api<CdiConfig> = Api::all(ctx.client.clone());
+    let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
+    match ctx.caches.configs.get(None, NAME) {
+        _ if !ours => {}
+        Lookup::Unknown(_) => return Ok(SOON),
+        Lookup::Absent => {
+            api.create(&params, &CdiConfig::new(NAME, CdiConfigSpec::default())).await?;
+            info!("created the CDIConfig");
+        }
+        Lookup::Present(config) => {
+            let settings = Config::of(Some(&config.spec), in_force(cdis.iter().map(AsRef::as_ref)));
+            let next = settings.status(config.status.as_ref(), classes.iter().map(AsRef::as_ref));
+            if config.status.as_ref() != Some(&next) && config.metadata.deletion_timestamp.is_none() {
+                let mut updated = CdiConfig { status: Some(next), ..(*config).clone() };
+                updated.metadata.managed_fields = None;
+                api.replace_status(NAME, &params, &updated).await?;
+            }
+        }
+    }
+    Ok(RESYNC)
+}

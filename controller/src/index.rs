@@ -1,0 +1,84 @@
+//! Which clones wait for what, so that an event wakes those whom it concerns.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use common::clone::request::{ObjectName, SourceName};
+
+/// What a clone may wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Key {
+    /// A claim or snapshot that is its source.
+    Source(SourceName),
+    /// The DataSource that it names.
+    DataSource(ObjectName),
+}
+
+#[derive(Default)]
+struct Maps {
+    waiting: HashMap<Key, BTreeSet<ObjectName>>,
+    keys: HashMap<ObjectName, Vec<Key>>,
+}
+
+/// The clones that aren't done, by what they wait for. Each pass notes its own, before it looks.
+#[derive(Default)]
+pub struct Index(Mutex<Maps>);
+
+impl Index {
+    /// `clone` waits for `keys`, and for nothing else any more.
+    pub fn note(&self, clone: &ObjectName, keys: Vec<Key>) {
+        let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if maps.keys.get(clone).map(Vec::as_slice).unwrap_or_default() == keys {
+            return;
+        }
+        for key in maps.keys.remove(clone).unwrap_or_default() {
+            if let Some(clones) = maps.waiting.get_mut(&key) {
+                clones.remove(clone);
+                if clones.is_empty() {
+                    maps.waiting.remove(&key);
+                }
+            }
+        }
+        for key in &keys {
+            maps.waiting.entry(key.clone()).or_default().insert(clone.clone());
+        }
+        if !keys.is_empty() {
+            maps.keys.insert(clone.clone(), keys);
+        }
+    }
+
+    /// Who waits for `key`.
+    pub fn of(&self, key: &Key) -> Vec<ObjectName> {
+        let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.waiting.get(key).into_iter().flatten().cloned().collect()
+    }
+
+    /// Everybody who waits, and for what.
+    pub fn all(&self) -> Vec<(ObjectName, Vec<Key>)> {
+        let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.keys.iter().map(|(clone, keys)| (clone.clone(), keys.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::clone::request::SourceKind;
+
+    use super::*;
+
+    #[test]
+    fn a_clone_is_found_by_what_it_waits_for_now() {
+        let name = |name: &str| ObjectName { namespace: "n".into(), name: name.into() };
+        let key = |name_: &str| Key::Source(SourceName { kind: SourceKind::Claim, object: name(name_) });
+        let index = Index::default();
+        index.note(&name("a"), vec![key("x"), Key::DataSource(name("d"))]);
+        index.note(&name("b"), vec![key("x")]);
+        index.note(&name("a"), vec![key("y")]);
+        assert_eq!((index.of(&key("x")), index.of(&key("y"))), (vec![name("b")], vec![name("a")]));
+        assert_eq!(index.of(&Key::DataSource(name("d"))), vec![]);
+        index.note(&name("a"), vec![]);
+        assert_eq!((index.of(&key("y")), index.all().len()), (vec![], 1));
+    }
+}

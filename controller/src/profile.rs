@@ -1,0 +1,191 @@
+//! One StorageProfile for every StorageClass, and what the drivers have refused.
+
+use std::{sync::Arc, time::Duration};
+
+use common::{
+    api::{Refusal, StorageProfile, StorageProfileSpec},
+    clone::{breaker, facts::SnapshotClass},
+    lookup::Lookup,
+    meta,
+    profile::status,
+};
+use config::shutdown::Shutdown;
+use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ObjectMeta, PostParams},
+};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tracing::{info, warn};
+
+use crate::{
+    level::{self, Bell, LATER, RESYNC, SOON},
+    run::Context,
+    write::conflict,
+};
+
+/// A clone that has to record something meets the controller itself and other clones; more often than this in a row and something is wrong.
+const ATTEMPTS: usize = 8;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    driver: String,
+    strategy: &'static str,
+}
+
+/// How much drivers refuse now.
+#[derive(Clone, Default)]
+pub struct OpenRefusals(Family<Labels, Gauge>);
+
+impl OpenRefusals {
+    /// A gauge that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let gauge = Self::default();
+        registry.register("open_refusals", "Refusals of drivers that are in force, by strategy", gauge.0.clone());
+        gauge
+    }
+
+    /// Counts anew; returns when the next one ends.
+    fn count(&self, profiles: &[Arc<StorageProfile>], now: Timestamp) -> Option<Timestamp> {
+        self.0.clear();
+        let all = profiles.iter().filter_map(|p| p.status.as_ref()).flat_map(|s| &s.refusals);
+        let open = all.filter(|refusal| breaker::open(refusal, now));
+        open.inspect(|refusal| {
+            let driver = refusal.driver.clone().unwrap_or_default();
+            let strategy = refusal.strategy.map(common::api::CloneStrategy::as_str).unwrap_or_default();
+            self.0.get_or_create(&Labels { driver, strategy }).inc();
+        })
+        .filter_map(|refusal| refusal.until.as_ref().map(|until| until.0))
+        .min()
+    }
+}
+
+/// Keeps the profiles. `bell` is rung when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object was touched.
+pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, bell: Bell, shutdown: Shutdown) {
+    level::whenever(bell, shutdown, || {
+        let (ctx, gauge) = (Arc::clone(&ctx), gauge.clone());
+        async move { all(&ctx, &gauge).await }
+    })
+    .await;
+}
+
+/// Looks at every class; returns when to look again without a cause.
+async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
+    let now = Timestamp::now();
+    let (Lookup::Present(ours), Lookup::Present(classes), Lookup::Present(profiles)) =
+        (level::ours(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
+    else {
+        return SOON;
+    };
+    let snapshot_classes: Vec<_> = match ctx.caches.snapshot_classes.all() {
+        Lookup::Present(all) => all.iter().map(|class| SnapshotClass::of(class)).collect(),
+        Lookup::Absent => Vec::new(),
+        Lookup::Unknown(_) => return SOON,
+    };
+    let until = gauge.count(&profiles, now);
+    let mut after = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok()).unwrap_or(RESYNC);
+    for class in classes.iter().filter(|class| ours && class.metadata.deletion_timestamp.is_none()) {
+        let profile = profiles.iter().find(|p| p.metadata.name == class.metadata.name).map(AsRef::as_ref);
+        if let Err(error) = one(class, profile, &snapshot_classes, now, ctx).await {
+            warn!(name = class.name_any(), error = %config::Chain(&error), "a StorageProfile could not be written");
+            after = LATER;
+        }
+    }
+    after
+}
+
+async fn one(
+    class: &StorageClass,
+    profile: Option<&StorageProfile>,
+    snapshot_classes: &[SnapshotClass],
+    now: Timestamp,
+    ctx: &Context,
+) -> Result<(), kube::Error> {
+    let api = Api::all(ctx.client.clone());
+    let Some(profile) = profile else {
+        // Its event rings for the status. One that exists is one not seen yet.
+        return match api.create(&params(), &of(class)).await {
+            Ok(_) => {
+                info!(name = class.name_any(), "created the StorageProfile");
+                Ok(())
+            }
+            Err(error) if conflict(&error) => Ok(()),
+            Err(error) => Err(error),
+        };
+    };
+    let next = status(class, Some(profile), snapshot_classes, now);
+    if profile.metadata.deletion_timestamp.is_some() || profile.status.as_ref() == Some(&next) {
+        return Ok(());
+    }
+    let updated = StorageProfile { status: Some(next), ..profile.clone() };
+    match replace_status(&api, updated).await {
+        // Newer than what was looked at, or gone: its event rings.
+        Err(error) if conflict(&error) || gone(&error) => Ok(()),
+        done => done,
+    }
+}
+
+/// A profile that goes with its class.
+fn of(class: &StorageClass) -> StorageProfile {
+    StorageProfile {
+        metadata: ObjectMeta {
+            name: class.metadata.name.clone(),
+            labels: Some([(meta::APP_LABEL.to_owned(), meta::APP.to_owned())].into()),
+            owner_references: class.owner_ref(&()).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: StorageProfileSpec::default(),
+        status: None,
+    }
+}
+
+/// Records what a driver has refused, or no longer refuses, for clones into `class`. `change` gives the next refusals, or nothing if those
+/// that it sees say it already; it may be asked several times, as others write the same profile. Where there is no profile there is
+/// nowhere to record it.
+pub async fn record(
+    ctx: &Context,
+    class: &str,
+    change: impl Fn(&[Refusal]) -> Option<Vec<Refusal>>,
+) -> Result<(), kube::Error> {
+    let api: Api<StorageProfile> = Api::all(ctx.client.clone());
+    let mut known = ctx.caches.profiles.get(None, class).present().map(|profile| (**profile).clone());
+    for attempt in 1.. {
+        let profile = match known.take() {
+            Some(profile) => profile,
+            None => match api.get_opt(class).await? {
+                Some(profile) => profile,
+                None => break,
+            },
+        };
+        let mut status = profile.status.clone().unwrap_or_default();
+        // Many clones are refused at once, and one of them has written it.
+        let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
+        status.refusals = refusals;
+        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await {
+            Ok(()) => break,
+            Err(error) if conflict(&error) && attempt < ATTEMPTS => {}
+            Err(error) if gone(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Writes the status of exactly this version.
+async fn replace_status(api: &Api<StorageProfile>, mut profile: StorageProfile) -> Result<(), kube::Error> {
+    profile.metadata.managed_fields = None;
+    api.replace_status(&profile.name_any(), &params(), &profile).await.map(|_| ())
+}
+
+fn params() -> PostParams {
+    PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
+}
+
+fn gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}

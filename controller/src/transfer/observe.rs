@@ -1,0 +1,117 @@
+//! Reads, without opinions: from the caches, or from the API server itself.
+
+use std::fmt::Debug;
+
+use common::{
+    api::ObjectTransfer,
+    clone::{facts::operator_of, request::ObjectName},
+    lookup::Lookup,
+    transfer::object::{Observed, Subject, parse, users_of},
+};
+use config::cache::Cache;
+use jiff::Timestamp;
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
+use kube::{Api, Resource, ResourceExt, api::ListParams};
+use serde::de::DeserializeOwned;
+
+use crate::run::Context;
+
+/// Whom to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    /// Quick, and a moment late.
+    Caches,
+    /// As it is now.
+    ApiServer,
+}
+
+/// All that a pass over `transfer` looks at.
+pub async fn everything(transfer: &ObjectTransfer, from: From, ctx: &Context, since: Timestamp) -> Observed {
+    let subject = Subject::of(transfer);
+    let wanted = parse(&transfer.spec);
+    let (source_name, target_name) = match &wanted {
+        Ok(wanted) => (Some(&wanted.source), Some(&wanted.target)),
+        Err(_) => (None, None),
+    };
+    let caches = &ctx.caches;
+    let (source, target, source_volume, target_volume, users) = tokio::join!(
+        named(source_name, from, &caches.claims, ctx),
+        named(target_name, from, &caches.claims, ctx),
+        named(source_name, from, &caches.data_volumes, ctx),
+        named(target_name, from, &caches.data_volumes, ctx),
+        users(source_name, from, ctx),
+    );
+    let volume = match Observed::volume_name(subject.record.as_ref(), &source) {
+        None => Lookup::Absent,
+        Some(name) => match from {
+            // Claims and volumes are watched apart: one that isn't there may be one not seen yet.
+            From::Caches => match caches.volumes.get(None, &name).map(|volume| (*volume).clone()) {
+                Lookup::Absent if subject.record.is_none() => {
+                    Lookup::Unknown(format!("PersistentVolume {name:?} has not been seen yet"))
+                }
+                volume => volume,
+            },
+            From::ApiServer => ask(&Api::all(ctx.client.clone()), &name).await,
+        },
+    };
+    let cdis = caches.cdis.all();
+    Observed {
+        now: Timestamp::now(),
+        since,
+        another_controller: cdis.present().and_then(|all| all.iter().find_map(|cdi| operator_of(cdi))),
+        transfer: subject,
+        wanted,
+        source,
+        volume,
+        target,
+        source_volume,
+        target_volume,
+        users,
+    }
+}
+
+async fn named<K>(name: Option<&ObjectName>, from: From, cache: &Cache<K>, ctx: &Context) -> Lookup<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let Some(ObjectName { namespace, name }) = name else { return Lookup::Absent };
+    match from {
+        From::Caches => cache.get(Some(namespace), name).map(|object| (*object).clone()),
+        From::ApiServer => ask(&Api::namespaced(ctx.client.clone(), namespace), name).await,
+    }
+}
+
+async fn ask<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+    match api.get_opt(name).await {
+        Ok(object) => object.into(),
+        Err(error) => Lookup::Unknown(config::Chain(&error).to_string()),
+    }
+}
+
+async fn users(source: Option<&ObjectName>, from: From, ctx: &Context) -> Lookup<Vec<String>> {
+    let Some(ObjectName { namespace, name }) = source else { return Lookup::Present(Vec::new()) };
+    match from {
+        From::Caches => match ctx.caches.pods.all() {
+            Lookup::Present(all) => {
+                let here =
+                    all.iter().map(|pod| -> &Pod { pod }).filter(|pod| pod.namespace().as_ref() == Some(namespace));
+                Lookup::Present(users_of(name, here))
+            }
+            Lookup::Absent => Lookup::Unknown("the pods could not be listed".to_owned()),
+            Lookup::Unknown(why) => Lookup::Unknown(why),
+        },
+        From::ApiServer => {
+            let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
+            match api.list(&ListParams::default()).await {
+                Ok(pods) => Lookup::Present(users_of(name, &pods.items)),
+                Err(error) => Lookup::Unknown(config::Chain(&error).to_string()),
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! VolumeSnapshots of users.
+
+use anyhow::{Result, ensure};
+use common::api::snapshot::VolumeSnapshot;
+use kube::{Api, ResourceExt as _, api::PostParams};
+use serde_json::json;
+
+use super::{
+    Disk, Named, Space,
+    wait::{self, Look},
+};
+
+/// A VolumeSnapshot that is not the work of smartclone.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    api: Api<VolumeSnapshot>,
+    created: VolumeSnapshot,
+    name: String,
+}
+
+impl Named for Snapshot {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_snapshot(&self) -> bool {
+        true
+    }
+}
+
+impl Snapshot {
+    /// Waits until it can be restored.
+    pub async fn ready(self) -> Result<Self> {
+        wait::object(&self.api, &self.name, &format!("snapshot {} to be ready", self.name), |found| {
+            let status = found.and_then(|snapshot| snapshot.status.as_ref());
+            match status.and_then(|status| status.ready_to_use) {
+                Some(true) => Look::Break(()),
+                other => Look::Continue(format!("ready: {other:?}, {:?}", status.and_then(|it| it.error.as_ref()))),
+            }
+        })
+        .await?;
+        Ok(self)
+    }
+
+    /// Nobody has deleted, replaced or changed it, or written on it.
+    pub async fn is_untouched(&self) -> Result<()> {
+        let now = self.api.get(&self.name).await?;
+        let labels_and_owners = |it: &VolumeSnapshot| (it.labels().clone(), it.owner_references().to_vec());
+        ensure!(
+            now.uid() == self.created.uid()
+                && now.metadata.deletion_timestamp.is_none()
+                && now.spec == self.created.spec
+                && labels_and_owners(&now) == labels_and_owners(&self.created)
+                && now.annotations().keys().all(|key| !key.contains("smartclone") && !key.contains("kubevirt")),
+            "{now:?}"
+        );
+        Ok(())
+    }
+}
+
+impl Space {
+    /// Has a snapshot taken of a disk by the VolumeSnapshotClass `class`, and doesn't wait for it.
+    pub async fn snapshot(&self, name: &str, disk: &Disk, class: &str) -> Result<Snapshot> {
+        let snapshot = serde_json::from_value(json!({
+            "metadata": {"name": name},
+            "spec": {"volumeSnapshotClassName": class, "source": {"persistentVolumeClaimName": disk.name()}},
+        }))?;
+        let api: Api<VolumeSnapshot> = self.api();
+        let created = api.create(&PostParams::default(), &snapshot).await?;
+        Ok(Snapshot { api, created, name: name.to_owned() })
+    }
+}

@@ -1,0 +1,73 @@
+//! Users who may do this and not that.
+
+use anyhow::Result;
+use common::{
+    clone::request::{ObjectName, SourceKind, SourceName},
+    requester::{Requester, questions},
+};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview};
+use kube::{Api, api::PostParams};
+
+use super::{
+    Named, Space,
+    wait::{Look, PATIENCE},
+};
+use crate::cluster::command::until;
+
+impl Space {
+    /// Gives a user Kubernetes' role `admin` in this namespace, and nothing elsewhere.
+    pub async fn administered_by(&self, user: &str) -> Result<()> {
+        let subject = format!("--user={user}");
+        self.kubectl(&["create", "rolebinding", &format!("admin-{user}"), "--clusterrole=admin", &subject]).await?;
+        let create = |group: &str, resource: &str| ResourceAttributes {
+            verb: Some("create".to_owned()),
+            group: Some(group.to_owned()),
+            resource: Some(resource.to_owned()),
+            namespace: Some(self.name().to_owned()),
+            ..ResourceAttributes::default()
+        };
+        self.knows(user, create("cdi.kubevirt.io", "datavolumes"), true).await?;
+        self.knows(user, create("", "persistentvolumeclaims"), true).await
+    }
+
+    /// Lets a user clone this claim of the namespace, and nothing else, until [`Space::forbids_cloning`].
+    pub async fn lets_clone(&self, user: &str, claim: &(impl Named + ?Sized)) -> Result<()> {
+        let (role, name) = (format!("clone-{}", claim.name()), format!("--resource-name={}", claim.name()));
+        let resource = "--resource=datavolumes.cdi.kubevirt.io/source";
+        self.kubectl(&["create", "role", &role, "--verb=create", resource, &name]).await?;
+        let (role, subject) = (format!("--role={role}"), format!("--user={user}"));
+        self.kubectl(&["create", "rolebinding", &binding(user, claim), &role, &subject]).await?;
+        self.knows_source_right(user, claim, true).await
+    }
+
+    /// Takes away what [`Space::lets_clone`] has given.
+    pub async fn forbids_cloning(&self, user: &str, claim: &(impl Named + ?Sized)) -> Result<()> {
+        self.kubectl(&["delete", "rolebinding", &binding(user, claim)]).await?;
+        self.kubectl(&["delete", "role", &format!("clone-{}", claim.name())]).await?;
+        self.knows_source_right(user, claim, false).await
+    }
+
+    /// Waits until the API server knows whether a user may clone this claim of the namespace.
+    pub async fn knows_source_right(&self, user: &str, claim: &(impl Named + ?Sized), allowed: bool) -> Result<()> {
+        let object = ObjectName { namespace: self.name().to_owned(), name: claim.name().to_owned() };
+        let right = questions(&SourceName { kind: SourceKind::Claim, object }).into_iter().flatten().next();
+        self.knows(user, right.unwrap_or_default(), allowed).await
+    }
+
+    /// Rights are learned by watches, which nobody can look at.
+    async fn knows(&self, user: &str, right: ResourceAttributes, allowed: bool) -> Result<()> {
+        let groups = vec!["system:authenticated".to_owned()];
+        let question = Requester { username: user.to_owned(), groups, ..Requester::default() }.may(right);
+        let api: Api<SubjectAccessReview> = self.everywhere();
+        until(&format!("the API server to know what {user} may do"), PATIENCE, async || {
+            let answer = api.create(&PostParams::default(), &question).await?.status;
+            let now = answer.as_ref().is_some_and(|answer| answer.allowed);
+            Ok(if now == allowed { Look::Break(()) } else { Look::Continue(format!("{answer:?}")) })
+        })
+        .await
+    }
+}
+
+fn binding(user: &str, claim: &(impl Named + ?Sized)) -> String {
+    format!("{user}-clones-{}", claim.name())
+}

@@ -1,0 +1,136 @@
+//! Claims that are filled without a DataVolume.
+
+use super::*;
+
+const CLONE_SOURCE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/volumeclonesources/of-source";
+
+fn claim(change: Change) -> Value {
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "claim", "annotations": {"cdi.kubevirt.io/dataSourceNamespace": "gold"}},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "fast",
+            "resources": {"requests": {"storage": "1Gi"}},
+            "dataSourceRef": {"apiGroup": "cdi.kubevirt.io", "kind": "VolumeCloneSource", "name": "of-source"},
+        },
+    });
+    change(&mut object);
+    object
+}
+fn at_home(object: &mut Value) {
+    object["metadata"]["annotations"] = json!({});
+}
+fn forged(object: &mut Value) {
+    object["metadata"]["annotations"][REQUESTER] = json!(r#"{"username":"admin"}"#);
+}
+/// Owners may go, and what was overlooked for their sake would stay.
+fn forged_and_owned(object: &mut Value) {
+    forged(object);
+    object["metadata"]["ownerReferences"] = json!([owner("clone")]);
+}
+fn filled_by_the_driver(object: &mut Value) {
+    object["spec"]["dataSourceRef"] =
+        json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "of-source"});
+}
+fn grown(object: &mut Value) {
+    object["spec"]["resources"]["requests"]["storage"] = json!("2Gi");
+}
+
+fn clone_source(world: World, kind: &str) -> World {
+    let object = json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "VolumeCloneSource",
+        "metadata": {"name": "of-source", "namespace": "gold"},
+        "spec": {"source": {"kind": kind, "name": "source"}},
+    });
+    world.object(CLONE_SOURCE, object)
+}
+fn there(world: World) -> World {
+    clone_source(world, "PersistentVolumeClaim")
+}
+fn senseless(world: World) -> World {
+    clone_source(world, "ConfigMap")
+}
+fn silent(world: World) -> World {
+    world.silent(CLONE_SOURCE)
+}
+
+#[rstest]
+#[case::plain(at_home)]
+#[case::forged(forged)]
+#[case::forged_and_owned(forged_and_owned)]
+#[tokio::test]
+async fn who_asks_is_written(#[case] change: Change) {
+    let webhook = there(World::new()).allowing(&["pods"]).webhook().await;
+    let object = claim(change);
+    let written = webhook.mutate_claim(USER, &object).await.on(&object);
+    let stamp: Value = serde_json::from_str(written["metadata"]["annotations"][REQUESTER].as_str().unwrap()).unwrap();
+    assert_eq!(stamp, json!({"username": "alice", "groups": ["system:authenticated"]}));
+    assert!(webhook.validate_claim(USER, &written).await.allowed);
+    let refused = webhook.validate_claim(USER, &object).await;
+    assert_eq!(refused.fields(), ["metadata.annotations[smartclone.dev/requester]"]);
+}
+
+#[rstest]
+#[case::allowed(as_is, there, &["datavolumes/source"], Ok(None))]
+#[case::denied(as_is, there, &[], Err("metadata.annotations[cdi.kubevirt.io/dataSourceNamespace]"))]
+#[case::at_home(at_home, there, &[], Ok(None))]
+#[case::missing(as_is, usual, &[], Ok(Some("it does not exist yet")))]
+#[case::senseless(as_is, senseless, &[], Ok(Some("spec.source.pvc.name")))]
+#[case::silent(as_is, silent, &[], Ok(Some("could not be read")))]
+#[tokio::test(start_paused = true)]
+async fn a_source_elsewhere_takes_a_right(
+    #[case] change: Change,
+    #[case] setup: Setup,
+    #[case] allowed: &[&str],
+    #[case] expected: Result<Option<&str>, &str>,
+) {
+    let webhook = setup(World::new()).allowing(allowed).webhook().await;
+    let object = claim(change);
+    let judged = webhook.validate_claim(USER, &webhook.mutate_claim(USER, &object).await.on(&object)).await;
+    match expected {
+        Err(field) => {
+            assert_eq!((judged.fields(), judged.status["code"].as_i64()), (vec![field], Some(403)));
+            assert_eq!(judged.status["details"]["kind"], "PersistentVolumeClaim");
+        }
+        Ok(warning) => {
+            assert!(judged.allowed, "{judged:?}");
+            assert_eq!(judged.warnings.len(), usize::from(warning.is_some()), "{judged:?}");
+            assert!(judged.warnings.iter().all(|line| line.contains(warning.unwrap_or_default())), "{judged:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_nobody_may() {
+    let webhook = there(World::new()).without(REVIEWS).webhook().await;
+    let object = claim(as_is);
+    let written = webhook.mutate_claim(USER, &object).await.on(&object);
+    let (status, body) = webhook.post(VALIDATE_CLAIM_PATH, creation(&written).to_string()).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
+}
+
+#[rstest]
+#[case::of_the_controller(CONTROLLER, as_is, usual)]
+#[case::filled_by_the_driver(USER, filled_by_the_driver, usual)]
+#[case::under_cdi(USER, forged, cdi_operator)]
+#[tokio::test]
+async fn other_claims_are_left_alone(#[case] user: &str, #[case] change: Change, #[case] setup: Setup) {
+    let webhook = setup(World::new()).webhook().await;
+    let object = claim(change);
+    for judged in [webhook.mutate_claim(user, &object).await, webhook.validate_claim(user, &object).await] {
+        assert!(judged.allowed && judged.patch.is_none() && judged.warnings.is_empty(), "{judged:?}");
+    }
+}
+
+#[rstest]
+#[case::anything_else(USER, grown, true)]
+#[case::written_later(USER, forged, false)]
+#[case::by_the_controller(CONTROLLER, forged, false)]
+#[tokio::test]
+async fn who_asked_is_never_changed(#[case] user: &str, #[case] change: Change, #[case] allowed: bool) {
+    let webhook = World::new().webhook().await;
+    for (old, new) in [(claim(as_is), claim(change)), (claim(change), claim(as_is))] {
+        let judged = webhook.update_claim(user, &old, &new).await;
+        assert_eq!(judged.allowed, allowed, "{judged:?}");
+    }
+}
