@@ -52,7 +52,18 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     }
     match &mover.state {
         MoverState::Starting(pod_says) => {
-            Plan::wait(seen, Phase::CloneScheduled, Waiting::MoverNotRunning { pod_says: pod_says.clone() })
+            let pod_says = pod_says.clone();
+            let waiting = if pod_says.as_deref().is_some_and(nowhere) {
+                Waiting::NoCommonNode(request.source.clone())
+            } else {
+                Waiting::MoverNotRunning { pod_says }
+            };
+            // A node may come that has both, or none ever.
+            let over = deadline(seen, request, target.created);
+            if matches!(waiting, Waiting::NoCommonNode(_)) && over.is_some_and(|end| end <= seen.now) {
+                return failed(seen, waiting.message()).and(delete());
+            }
+            Plan { look_again_at: over, ..Plan::wait(seen, Phase::CloneScheduled, waiting) }
         }
         MoverState::Running => Plan { progress: seen.progress, ..Plan::idle(seen, Phase::CloneInProgress) },
         MoverState::Ended { outcome: Outcome::Copied { digest, notes, .. }, .. } => {
@@ -73,6 +84,11 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
             Plan { restarts: restarts.saturating_add(1), ..Plan::act(seen, Phase::CloneScheduled, delete()) }
         }
     }
+}
+
+/// The scheduler knows where the volumes can be: the one here, the other there. Its words.
+fn nowhere(pod_says: &str) -> bool {
+    pod_says.contains("volume node affinity conflict")
 }
 
 /// 2 s, 4 s, 8 s … 5 min: as kubelet restarts containers.
@@ -96,7 +112,7 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         let complaint = claim.complaint.as_deref();
         attempt(seen, request, &chosen, CloneStrategy::Copy, claim.created, complaint).unwrap_or_else(|| {
             let driver_says = complaint.map(redact);
-            let look_again_at = deadline(request, claim.created);
+            let look_again_at = deadline(seen, request, claim.created);
             Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says }) }
         })
     };

@@ -454,6 +454,8 @@ impl Mover {
 pub struct Refused {
     /// What was refused, for this clone.
     pub past: PastRefusal,
+    /// The word for it: the gRPC code, or what a known text means.
+    pub code: &'static str,
     /// When it was begun.
     pub since: Option<Timestamp>,
     /// The driver.

@@ -1,6 +1,6 @@
 //! What to do next. Every pass starts from the objects and derives again what is already done, so a restart is just another pass.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -18,11 +18,8 @@ use crate::{
     api::{CloneStrategy, Phase},
     field,
     lookup::Lookup,
-    meta, transfer,
+    meta, profile, transfer,
 };
-
-/// How long a strategy may take where nobody says otherwise.
-const DEADLINE: Duration = Duration::from_mins(15);
 
 /// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
 /// beside it goes with it, and what was made elsewhere is swept).
@@ -358,22 +355,35 @@ pub(super) fn attempt(
     since: Option<Timestamp>,
     error: Option<&str>,
 ) -> Option<Plan> {
-    let terminal = error.is_some_and(|text| complaint::classify(text).class == complaint::Class::Terminal);
+    // Before the text is made fit to be shown.
+    let understood = error.map(complaint::classify);
+    let terminal = understood.is_some_and(|it| it.class == complaint::Class::Terminal);
     let over = deadline(seen, request, since).is_some_and(|end| end <= seen.now);
     (terminal || over).then(|| {
         let message = error.map_or_else(|| "it did not say why".to_owned(), complaint::redact);
         let past = PastRefusal { strategy, too_slow: !terminal, message };
-        give_up(seen, request, chosen, since, past)
+        let code = understood.map_or("Unknown", |it| it.code);
+        give_up(seen, request, chosen, (since, code), past)
     })
 }
 
 /// When an attempt that began at `since` is over.
-pub(super) fn deadline(request: &Request, since: Option<Timestamp>) -> Option<Timestamp> {
-    since?.checked_add(request.deadline.unwrap_or(DEADLINE)).ok()
+pub(super) fn deadline(seen: &Observed, request: &Request, since: Option<Timestamp>) -> Option<Timestamp> {
+    let of_driver = || seen.facts.profile.present().and_then(|profile| profile.deadline);
+    match request.deadline.or_else(of_driver) {
+        Some(deadline) => since?.checked_add(deadline).ok(),
+        None => since?.checked_add(profile::DEADLINE).ok(),
+    }
 }
 
 /// A strategy didn't work out: the next rung, if there is one and it is allowed; else the end.
-fn give_up(seen: &Observed, request: &Request, chosen: &Chosen, since: Option<Timestamp>, past: PastRefusal) -> Plan {
+fn give_up(
+    seen: &Observed,
+    request: &Request,
+    chosen: &Chosen,
+    (since, code): (Option<Timestamp>, &'static str),
+    past: PastRefusal,
+) -> Plan {
     let mut refused = seen.volume.history.refused.clone();
     refused.push(past.clone());
     let history = History { pinned: None, refused };
@@ -393,6 +403,7 @@ fn give_up(seen: &Observed, request: &Request, chosen: &Chosen, since: Option<Ti
     };
     plan.refused = Some(Refused {
         past,
+        code,
         since,
         driver: chosen.driver.clone(),
         source_class: chosen.source_class.clone(),
@@ -734,6 +745,19 @@ mod tests {
         let plan = step(&seen).unwrap();
         assert_eq!(plan.actions.first().map(Action::verb), does, "{plan:?}");
         assert_eq!(plan.waiting.map(|waiting| waiting.reason()), waits_for);
+    }
+
+    /// One pod copies from one volume to the other; where no node can have both, that is told, and given up in the end.
+    #[test]
+    fn where_no_node_can_have_both_volumes_that_is_the_reason() {
+        let unschedulable = "0/2 nodes are available: 2 node(s) had volume node affinity conflict.";
+        let mut seen = copying(MoverState::Starting(Some(unschedulable.to_owned())));
+        let plan = step(&seen).unwrap();
+        assert_eq!((plan.actions.len(), plan.waiting.as_ref().map(Waiting::reason)), (0, Some("NoCommonNode")));
+        seen.now = plan.look_again_at.unwrap();
+        let plan = step(&seen).unwrap();
+        assert_eq!((plan.phase, plan.actions.first().map(Action::verb)), (Phase::Failed, Some("delete_pod")));
+        assert!(plan.failure.unwrap().contains("There is no node"));
     }
 
     /// A source that isn't there is waited for, by its name.

@@ -63,6 +63,8 @@ pub enum Waiting {
         /// What its pod says.
         pod_says: Option<String>,
     },
+    /// No node can have the source's volume and the clone's.
+    NoCommonNode(SourceName),
     /// The data mover failed and is started again.
     MoverFailed {
         /// What it said.
@@ -117,6 +119,7 @@ impl Waiting {
             Self::FirstConsumer => "WaitForFirstConsumer",
             Self::NotExpanded => "VolumeNotExpanded",
             Self::MoverNotRunning { .. } => "CloneMoverNotRunning",
+            Self::NoCommonNode(_) => "NoCommonNode",
             Self::MoverFailed { .. } => "CloneMoverFailed",
             Self::Foreign { .. } => "ErrResourceExists",
             Self::BeingDeleted { .. } => "ErrResourceMarkedForDeletion",
@@ -178,6 +181,10 @@ impl Waiting {
             Self::MoverNotRunning { pod_says: Some(text) } => {
                 format!("The pod that copies the data is not running: {text}")
             }
+            Self::NoCommonNode(source) => format!(
+                "There is no node on which the volumes of {source} and of the clone can both be used, as one pod copies from the one to the \
+                 other; choose a StorageClass whose volumes can be on the source's node, or clone to there first"
+            ),
             Self::MoverFailed { message, again_at } => {
                 format!("The copy failed and is tried again at {again_at:.0}: {message}")
             }

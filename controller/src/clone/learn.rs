@@ -18,7 +18,7 @@ pub async fn from(seen: &Observed, plan: &Plan, ctx: &Context) {
                 refused.past.strategy,
                 &refused.driver,
                 &refused.source_class,
-                "DriverRefused",
+                refused.code,
                 &refused.past.message,
                 seen.now,
             ))

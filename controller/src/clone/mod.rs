@@ -63,7 +63,10 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Context>) -> R
             limited(Subject { volume: &picture, kind: MadeFor::Claim }, &ctx).await
         }
         // Its event wakes us.
-        Lookup::Absent => Ok(Action::await_change()),
+        Lookup::Absent => {
+            report::no_clone_source(&claim, &ObjectName { namespace, name }, &ctx).await;
+            Ok(Action::await_change())
+        }
         Lookup::Unknown(_) => Ok(Action::requeue(Duration::from_secs(1))),
     }
 }

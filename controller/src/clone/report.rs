@@ -2,7 +2,11 @@
 
 use common::{
     api::{DataVolume, DataVolumeStatus, Phase},
-    clone::{Action, Observed, Plan, Waiting, populate, request::MadeFor, status::status},
+    clone::{
+        Action, Observed, Plan, Waiting, populate,
+        request::{MadeFor, ObjectName},
+        status::status,
+    },
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
@@ -23,6 +27,9 @@ use crate::{
 
 /// The API server cuts a note at this many bytes, by refusing it.
 const NOTE_BYTES: usize = 1024;
+
+/// The reason of the event about a claim whose VolumeCloneSource isn't there.
+const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
 
 /// Writes the status and events that follow from the pass. True when the object is newer than the one that was looked at, whose event will
 /// start the next pass.
@@ -136,6 +143,16 @@ fn event(type_: EventType, reason: &str, mut note: String) -> Event {
         note.push('…');
     }
     Event { type_, reason: reason.to_owned(), note: Some(note), action: "Clone".to_owned(), secondary: None }
+}
+
+/// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.
+pub async fn no_clone_source(claim: &PersistentVolumeClaim, name: &ObjectName, ctx: &Context) {
+    let note = format!("The VolumeCloneSource {name} does not exist; the claim is filled when it appears");
+    let published =
+        ctx.recorder.publish(&event(EventType::Warning, NO_CLONE_SOURCE, note), &claim.object_ref(&())).await;
+    if let Err(error) = published {
+        warn!(error = %config::Chain(&error), "an event could not be published");
+    }
 }
 
 /// An event that can't be published is a line in the log: nothing depends on it.

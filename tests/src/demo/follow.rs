@@ -16,8 +16,13 @@ const PATIENCE: Duration = Duration::from_mins(3);
 impl Tour<'_> {
     /// Creates a DataVolume from its file and shows how it gets on until it has succeeded.
     pub(super) async fn clone_and_follow(&self, name: &str) -> Result<()> {
+        self.clone_and_follow_in(NAMESPACE, name).await
+    }
+
+    /// The same of a DataVolume in this namespace.
+    pub(super) async fn clone_and_follow_in(&self, namespace: &str, name: &str) -> Result<()> {
         let file = self.show(name)?;
-        let api: Api<DataVolume> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let api: Api<DataVolume> = Api::namespaced(self.client.clone(), namespace);
         let mut watch = Watch::open(&api, name).await?;
         let (tell, told) = mpsc::unbounded_channel();
         let watching = async move {

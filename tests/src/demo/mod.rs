@@ -8,7 +8,7 @@ use std::{path::Path, time::Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use common::{api::Cdi, manifest};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::{core::v1::Namespace, storage::v1::StorageClass};
 use kube::{Api, Client};
 
 use self::{shell::Shell, transcript::Transcript};
@@ -20,6 +20,8 @@ use crate::{
 /// Where the objects of the tour are, for the reader to try again by hand.
 const OBJECTS: &str = "tests/src/demo/objects";
 const NAMESPACE: &str = "demo";
+/// Somebody else's, who gets clones of the tour's disk.
+const TEAM: &str = "demo-team";
 
 const FORCE_COPY: &str = r#"{"spec":{"cloneStrategyOverride":"copy"}}"#;
 const FORCE_NOTHING: &str = r#"{"spec":{"cloneStrategyOverride":null}}"#;
@@ -60,7 +62,13 @@ impl Tour<'_> {
         self.rejected().await.context("the rejection")?;
         self.fallen_back().await.context("the fallback to a copy")?;
         self.forced().await.context("the copy that the CDI object forces")?;
-        self.compare("compare-copies").await
+        self.compare("compare-copies").await?;
+        self.planned_anew().await.context("the copy after a refusal")?;
+        self.from_snapshot().await.context("the clone of a snapshot")?;
+        self.to_another_namespace().await.context("the clone into another namespace")?;
+        self.moved().await.context("the transfer")?;
+        self.transcript.say("Has the disk that was cloned, and has moved, the source's content? And the other two?")?;
+        self.compare("compare-routes").await
     }
 
     async fn install(&self) -> Result<()> {
@@ -75,9 +83,16 @@ impl Tour<'_> {
     /// What an earlier tour has left.
     async fn clear(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        if namespaces.get_opt(NAMESPACE).await?.is_some() {
-            self.transcript.say("An earlier tour was here; its namespace goes first.")?;
-            self.shell.kubectl(&["delete", "namespace", NAMESPACE, "--wait=false"]).await?;
+        for name in [NAMESPACE, TEAM] {
+            if namespaces.get_opt(name).await?.is_some() {
+                self.transcript.say("An earlier tour was here; its namespace goes first.")?;
+                self.shell.kubectl(&["delete", "namespace", name, "--wait=false"]).await?;
+            }
+        }
+        // What is remembered of its driver goes with the class.
+        let classes: Api<StorageClass> = Api::all(self.client.clone());
+        if classes.get_opt("demo-fussy").await?.is_some() {
+            self.shell.kubectl(&["delete", "storageclass", "demo-fussy"]).await?;
         }
         Ok(())
     }
@@ -85,9 +100,12 @@ impl Tour<'_> {
     async fn source(&self) -> Result<()> {
         self.transcript.chapter(3, "A disk with something on it")?;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        harness::wait::gone(&namespaces, NAMESPACE, None).await?;
+        for name in [NAMESPACE, TEAM] {
+            harness::wait::gone(&namespaces, name, None).await?;
+        }
         self.unforce_leftover().await?;
         self.shell.kubectl(&["create", "namespace", NAMESPACE]).await?;
+        self.shell.kubectl(&["create", "namespace", TEAM]).await?;
         self.create("source").await?;
         self.ended("fill").await
     }
@@ -146,12 +164,58 @@ impl Tour<'_> {
         copied.and(back)
     }
 
+    async fn planned_anew(&self) -> Result<()> {
+        self.transcript.chapter(8, "The storage says no: another way is found")?;
+        self.transcript.say(
+            "This class belongs to a driver that can't restore a snapshot to a larger volume, which nobody has told smartclone.",
+        )?;
+        let file = self.show("fussy")?;
+        self.shell.kubectl(&["apply", "-f", &file]).await?;
+        self.clone_and_follow("planned-anew").await?;
+        self.annotated("planned-anew", "copy").await?;
+        let events =
+            ["-n", NAMESPACE, "get", "events", "--field-selector=involvedObject.name=planned-anew,type=Warning"];
+        let said = self.shell.kubectl(&events).await?;
+        ensure!(said.contains("DriverRefused"), "no event tells of the refusal");
+        self.transcript.say("It is remembered for a while, so that the next clone need not find out.")?;
+        let refusals = "--output=jsonpath={.status.refusals}";
+        self.shell.kubectl(&["get", "storageprofile", "demo-fussy", refusals]).await.map(drop)
+    }
+
+    async fn from_snapshot(&self) -> Result<()> {
+        self.transcript.chapter(9, "A clone of a snapshot that somebody has taken")?;
+        self.create("monday").await?;
+        self.clone_and_follow("of-monday").await?;
+        self.annotated("of-monday", "snapshot").await
+    }
+
+    async fn to_another_namespace(&self) -> Result<()> {
+        self.transcript.chapter(10, "A clone for another namespace")?;
+        self.transcript.say("First for a user who may do everything there, and has no right to read the disk here.")?;
+        let role = ["-n", TEAM, "create", "rolebinding", "carol", "--clusterrole=admin", "--user=carol"];
+        self.shell.kubectl(&role).await?;
+        let file = self.show("over-there")?;
+        let said = self.shell.kubectl_refused(&["create", "-f", &file, "--as=carol"]).await?;
+        ensure!(said.contains("carol") && said.contains("kubectl create role"), "the refusal has no cure: {said}");
+        self.transcript.say("An admin may.")?;
+        self.clone_and_follow_in(TEAM, "over-there").await
+    }
+
+    async fn moved(&self) -> Result<()> {
+        self.transcript.chapter(11, "A disk moves, with its data")?;
+        self.create("move").await?;
+        let phase = "--for=jsonpath={.status.phase}=Complete";
+        self.shell.kubectl(&["wait", phase, "objecttransfer/demo-move", "--timeout=90s"]).await?;
+        self.shell.kubectl(&["delete", "objecttransfer", "demo-move"]).await?;
+        self.shell.kubectl(&["get", "datavolumes", "-A"]).await.map(drop)
+    }
+
     async fn force(&self, patch: &str) -> Result<()> {
         self.shell.kubectl(&["patch", "cdi", "cdi", "--type", "merge", "-p", patch]).await.map(drop)
     }
 
     fn goodbye(&self, start: Instant) -> Result<()> {
-        self.transcript.chapter(8, &format!("That was all, in {} s", start.elapsed().as_secs()))?;
+        self.transcript.chapter(12, &format!("That was all, in {} s", start.elapsed().as_secs()))?;
         let bin = self.lab.kubectl_path();
         let bin = bin.parent().unwrap_or(Path::new("")).display();
         self.transcript.say(&format!(
@@ -236,7 +300,7 @@ impl Tour<'_> {
 mod tests {
     use std::fs;
 
-    use common::api::DataVolume;
+    use common::api::{DataVolume, ObjectTransfer, snapshot::VolumeSnapshot};
     use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
     use serde_json::Value;
 
@@ -253,18 +317,29 @@ mod tests {
                 let kind = object["kind"].as_str().unwrap_or_default().to_owned();
                 let again = match kind.as_str() {
                     "DataVolume" => serde_json::to_value(serde_json::from_value::<DataVolume>(object.clone())?)?,
+                    "ObjectTransfer" => {
+                        serde_json::to_value(serde_json::from_value::<ObjectTransfer>(object.clone())?)?
+                    }
+                    "VolumeSnapshot" => {
+                        serde_json::to_value(serde_json::from_value::<VolumeSnapshot>(object.clone())?)?
+                    }
+                    "StorageClass" => serde_json::to_value(serde_json::from_value::<StorageClass>(object.clone())?)?,
                     "Pod" => serde_json::to_value(serde_json::from_value::<Pod>(object.clone())?)?,
                     _ => serde_json::to_value(serde_json::from_value::<PersistentVolumeClaim>(object.clone())?)?,
                 };
                 assert_eq!(again, object);
-                assert_eq!(object["metadata"]["namespace"], NAMESPACE);
+                let metadata = &object["metadata"];
+                match metadata["namespace"].as_str() {
+                    Some(namespace) => assert!([NAMESPACE, TEAM].contains(&namespace), "{object}"),
+                    None => assert!(metadata["name"].as_str().unwrap_or_default().starts_with("demo-"), "{object}"),
+                }
                 for container in object["spec"]["containers"].as_array().into_iter().flatten() {
                     assert_eq!(container["image"], Image::Tools.reference());
                 }
                 kinds.insert(kind);
             }
         }
-        assert_eq!(kinds.len(), 3, "{kinds:?}");
+        assert_eq!(kinds.len(), 6, "{kinds:?}");
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ async fn nothing_is_left_while_the_volume_is_copied(t: &Space) -> Result<()> {
 async fn nothing_is_left_of_one_that_succeeded(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
     let by_snapshot = t.create(clone_of(&disk).named("by-snapshot")).await?;
-    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(meta::CLONE_TYPE, "copy")).await?;
+    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
     by_snapshot.succeeds().await?;
     by_copy.succeeds().await?;
     by_snapshot.delete().await?;

@@ -21,18 +21,23 @@ macro_rules! tests {
 
 mod admission;
 mod adoption;
+mod binding;
+mod convert;
 mod copy;
 mod datasources;
 mod deletion;
+mod group;
 mod namespaces;
 mod populator;
 mod process;
+mod replan;
 mod report;
 mod runner;
 mod snapshot;
 mod snapshots;
 mod source;
 mod strategy;
+pub mod surprises;
 mod transfer;
 mod trouble;
 
@@ -62,6 +67,10 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         populator::together(),
         adoption::together(),
         copy::together(),
+        convert::together(),
+        binding::together(),
+        replan::together(),
+        group::together(),
         admission::together(),
         source::together(),
         trouble::together(),

@@ -78,7 +78,7 @@ async fn a_clone_of_the_storage_comes_from_another_namespace(t: &Space) -> Resul
 async fn a_copied_file_system_comes_from_another_namespace(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
     comes_over(t, &gold, &clone, &disk, "copy").await
 }
 
@@ -253,7 +253,7 @@ async fn what_the_user_writes_stays_in_the_user_s_namespace(t: &Space) -> Result
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).filled(mi(4)).await?;
     let written = |request: crate::harness::CloneRequest| {
-        request.from(&gold).class(&class).label("team", "blue").annotate("example.com/note", "mine")
+        request.from(&gold).class(&class).with_owners().label("team", "blue").annotate("example.com/note", "mine")
     };
     let by_snapshot = t.create(written(clone_of(&disk)).named("by-snapshot")).await?;
     is_all_ours(&beside::<VolumeSnapshot>(&gold, &by_snapshot).await?)?;
@@ -296,7 +296,7 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_transfer_loses_nothing(t
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).filled(mi(24)).await?;
     let request = |name: &str, strategy: &str| {
-        clone_of(&disk).from(&gold).class(&class).named(name).annotate(meta::CLONE_TYPE, strategy)
+        clone_of(&disk).from(&gold).class(&class).named(name).annotate(meta::CLONE_TYPE, strategy).with_owners()
     };
     let by_snapshot = t.create(request("by-snapshot", "snapshot")).await?;
     let by_copy = t.create(request("by-copy", "copy")).await?;

@@ -105,6 +105,8 @@ async fn a_larger_claim_is_filled(t: &Space) -> Result<()> {
 async fn a_claim_waits_for_its_clone_source_and_then_for_its_source(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let claim = t.claim_from("golden").from(&gold).made().await?;
+    let missing = format!("VolumeCloneSource {}/golden does not exist", gold.name());
+    ensure!(t.event(claim.uid(), "VolumeCloneSourceMissing", &missing).await? == "Warning", "not a warning");
     gold.clone_source("golden", "late").await?;
     let message = claim.waits_for("CloneWithoutSource").await?;
     ensure!(message.contains("/late does not exist"), "{message}");
@@ -167,7 +169,7 @@ async fn who_may_not_read_the_source_gets_no_claim_filled(t: &Space) -> Result<(
 
 async fn the_override_counts_for_claims_too(t: &Space) -> Result<()> {
     t.clone_source("golden", "late").await?;
-    let claim = t.claim_from("golden").made().await?;
+    let claim = t.claim_from("golden").annotate(meta::FILE_OWNERS, "Keep").made().await?;
     claim.waits_for("CloneWithoutSource").await?;
     t.override_strategy(Some("copy")).await?;
     // What is decided now is decided with the override: it was there before the source.

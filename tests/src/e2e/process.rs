@@ -61,7 +61,9 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(24)).await?;
     let by_snapshot = t.create(clone_of(&disk).class(&class).named("by-snapshot")).await?;
-    let by_copy = t.create(clone_of(&disk).class(&class).named("by-copy").annotate(meta::CLONE_TYPE, "copy")).await?;
+    let by_copy = t
+        .create(clone_of(&disk).class(&class).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners())
+        .await?;
     by_snapshot.until("its snapshot", |volume| volume.status.as_ref()?.clone.as_ref()?.snapshot_name.clone()).await?;
     kill(t, meta::CONTROLLER).await?;
     by_snapshot.succeeds().await?.has_bytes_of(&disk).await?;

@@ -82,7 +82,7 @@ async fn a_snapshot_is_cloned_when_what_it_was_taken_of_is_gone(t: &Space) -> Re
 async fn a_snapshot_is_copied_when_the_requester_says_so(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
     let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
-    let clone = t.create(clone_of_snapshot(&snapshot).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of_snapshot(&snapshot).annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
     is_restored((t, t), &clone, (&disk, &snapshot), "copy").await
 }
 
@@ -98,7 +98,7 @@ async fn a_snapshot_is_copied_into_another_namespace_when_the_class_says_so(t: &
 async fn a_snapshot_of_another_driver_is_copied(t: &Space) -> Result<()> {
     let disk = t.source("disk").class("other").filled(mi(4)).await?;
     let snapshot = t.snapshot("monday", &disk, "other").await?.ready().await?;
-    let clone = t.create(clone_of_snapshot(&snapshot).class("cow")).await?;
+    let clone = t.create(clone_of_snapshot(&snapshot).class("cow").with_owners()).await?;
     let told = clone.annotation(meta::CLONE_FALLBACK_REASON).unwrap_or_default();
     ensure!(told.starts_with("IncompatibleProvisioners: "), "{told}");
     is_restored((t, t), &clone, (&disk, &snapshot), "copy").await

@@ -55,7 +55,7 @@ async fn a_reader_is_not_waited_for(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
     let reader = t.pod_reading(&disk).await?;
     let by_snapshot = t.create(clone_of(&disk).named("by-snapshot")).await?;
-    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(meta::CLONE_TYPE, "copy")).await?;
+    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
     by_snapshot.succeeds().await?;
     by_copy.succeeds().await?;
     reader.delete().await

@@ -53,7 +53,7 @@ async fn the_override_acts_on_the_next_clone_until_it_is_removed(t: &Space) -> R
     ] {
         t.override_strategy(wish).await?;
         seen(t, wish).await?;
-        let clone = t.create(clone_of(&disk).named(name)).await?;
+        let clone = t.create(clone_of(&disk).named(name).with_owners()).await?;
         ensure!(
             clone.annotation(meta::CLONE_TYPE).as_deref() == Some(strategy),
             "{:?}",

@@ -58,6 +58,14 @@ impl Space {
         Ok(())
     }
 
+    /// Overrules what classes say of the behaviour of the driver that serves `class`, until the end of the test.
+    pub fn driver_behaves(&self, class: &str, behaviour: &Behaviour) -> Result<()> {
+        let file = self.lab().driver(class).control_file();
+        behaviour.write(&file)?;
+        self.undo(async move { Ok(std::fs::remove_file(file)?) });
+        Ok(())
+    }
+
     async fn for_the_test<K>(&self, name: &str, object: &Value) -> Result<()>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope>

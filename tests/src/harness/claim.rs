@@ -54,16 +54,21 @@ impl Space {
 
     /// Limits what the namespace's claims may ask for together; may be called again.
     pub async fn quota(&self, storage: Bytes) -> Result<()> {
+        self.quota_of("requests.storage", &storage.to_string()).await
+    }
+
+    /// Limits the namespace to so much of `resource` (such as `count/volumesnapshots.snapshot.storage.k8s.io`); may be called again.
+    pub async fn quota_of(&self, resource: &str, most: &str) -> Result<()> {
+        let name = resource.replace('/', ".");
         let quota = json!({
-            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "storage"},
-            "spec": {"hard": {"requests.storage": storage.to_string()}}
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": name}, "spec": {"hard": {resource: most}}
         });
         let api: Api<ResourceQuota> = self.api();
-        self.apply(&api, "storage", &quota).await?;
-        wait::object(&api, "storage", "the quota to be in force", |quota| {
+        self.apply(&api, &name, &quota).await?;
+        wait::object(&api, &name, "the quota to be in force", |quota| {
             let status = quota.and_then(|quota| quota.status.as_ref()).and_then(|status| status.hard.as_ref());
-            match status.and_then(|hard| Bytes::of(hard.get("requests.storage")?).ok()) {
-                Some(hard) if hard == storage => Look::Break(()),
+            match status.and_then(|hard| hard.get(resource)) {
+                Some(hard) if hard.0 == most => Look::Break(()),
                 other => Look::Continue(format!("it is {other:?}")),
             }
         })

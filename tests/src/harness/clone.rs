@@ -110,6 +110,17 @@ impl CloneRequest {
         self
     }
 
+    /// With `contentType: archive`.
+    pub fn archive(mut self) -> Self {
+        self.object["spec"]["contentType"] = json!("archive");
+        self
+    }
+
+    /// If a pod copies it, then with the owners of files; those in the trees of the tests belong to root.
+    pub fn with_owners(self) -> Self {
+        self.annotate(common::meta::FILE_OWNERS, "Keep")
+    }
+
     /// With this label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.object["metadata"]["labels"][key] = json!(value);
@@ -237,6 +248,26 @@ impl Space {
             .context("compare digests")?;
         ensure!(ours == theirs, "{} holds {ours}, its source {} holds {theirs}", claim.name(), source.name());
         Ok(())
+    }
+
+    /// Waits for an event about the object of this UID with this reason and these words; returns its type.
+    pub async fn event(&self, uid: &str, reason: &str, words: &str) -> Result<String> {
+        let selection = Config::default().fields(&format!("involvedObject.uid={uid}"));
+        wait::all(&self.api::<Event>(), selection, &format!("event {reason}, saying {words:?}"), |events| {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let found = events.iter().find(|it| text(&it.reason) == reason && text(&it.message).contains(words));
+            match found {
+                Some(event) => Look::Break(text(&event.type_)),
+                None => Look::Continue(
+                    events
+                        .iter()
+                        .map(|it| format!("{} {}", text(&it.reason), text(&it.message)))
+                        .collect::<Vec<_>>()
+                        .join("\n    "),
+                ),
+            }
+        })
+        .await
     }
 
     /// Creates a clone, which has to be admitted.
@@ -454,23 +485,7 @@ impl CloneHandle {
 
     /// Waits for an event about it with this reason and these words; returns its type.
     pub async fn event(&self, reason: &str, words: &str) -> Result<String> {
-        let api: Api<Event> = self.space.api();
-        let selection = Config::default().fields(&format!("involvedObject.uid={}", self.uid));
-        wait::all(&api, selection, &format!("event {reason} about {}, saying {words:?}", self.name), |events| {
-            let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            let found = events.iter().find(|it| text(&it.reason) == reason && text(&it.message).contains(words));
-            match found {
-                Some(event) => Look::Break(text(&event.type_)),
-                None => Look::Continue(
-                    events
-                        .iter()
-                        .map(|it| format!("{} {}", text(&it.reason), text(&it.message)))
-                        .collect::<Vec<_>>()
-                        .join("\n    "),
-                ),
-            }
-        })
-        .await
+        self.space.event(&self.uid, reason, words).await
     }
 
     /// The same content as `source`: of a device its first bytes, so many as the source has; of a file system the whole tree.

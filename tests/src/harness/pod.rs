@@ -114,7 +114,7 @@ impl Space {
         let claims: Api<PersistentVolumeClaim> = self.api();
         let name = claim.name();
         let block = claims.get(name).await?.spec.and_then(|spec| spec.volume_mode).as_deref() == Some("Block");
-        let args: Vec<_> = args.iter().map(|arg| if *arg == "{}" { PLACE } else { arg }).collect();
+        let args: Vec<_> = args.iter().map(|arg| arg.replace("{}", PLACE)).collect();
         let mut container = json!({"name": "tools", "image": Image::Tools.reference(), "args": args});
         if block {
             container["volumeDevices"] = json!([{"name": "volume", "devicePath": PLACE}]);

@@ -1,9 +1,16 @@
 //! VolumeSnapshots of users.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Result, ensure};
 use common::api::snapshot::VolumeSnapshot;
-use kube::{Api, ResourceExt as _, api::PostParams};
+use futures::StreamExt as _;
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, PostParams, WatchEvent, WatchParams},
+};
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::{
     Disk, Named, Space,
@@ -68,5 +75,36 @@ impl Space {
         let api: Api<VolumeSnapshot> = self.api();
         let created = api.create(&PostParams::default(), &snapshot).await?;
         Ok(Snapshot { api, created, name: name.to_owned() })
+    }
+}
+
+/// The names of all VolumeSnapshots that a namespace has had since somebody began to look.
+#[derive(Debug, Clone)]
+pub struct Taken(watch::Receiver<BTreeSet<String>>);
+
+impl Taken {
+    /// Their names.
+    pub fn so_far(&self) -> BTreeSet<String> {
+        self.0.borrow().clone()
+    }
+}
+
+impl Space {
+    /// Begins to write down the VolumeSnapshots of the namespace.
+    pub async fn snapshots_taken(&self) -> Result<Taken> {
+        let api: Api<VolumeSnapshot> = self.api();
+        let list = api.list(&ListParams::default()).await?;
+        let (teller, taken) = watch::channel(BTreeSet::new());
+        let since = list.metadata.resource_version.unwrap_or_default();
+        let events = api.watch(&WatchParams::default(), &since).await?;
+        self.beside(async move {
+            let mut events = events.boxed();
+            while let Some(Ok(event)) = events.next().await {
+                if let WatchEvent::Added(snapshot) = event {
+                    teller.send_modify(|names| names.extend([snapshot.name_any()]));
+                }
+            }
+        });
+        Ok(Taken(taken))
     }
 }

@@ -87,7 +87,12 @@ fn roles() -> serde_json::Result<Manifest> {
     .with(&role(
         "view",
         Some("view"),
-        vec![right(api::GROUP, &["datavolumes", "storageprofiles", "objecttransfers"], &[], READ)],
+        vec![right(
+            api::GROUP,
+            &["datavolumes", "datasources", "volumeclonesources", "storageprofiles", "objecttransfers"],
+            &[],
+            READ,
+        )],
     ))?
     // To be bound by hand, in the namespace of the source.
     .with(&role("clone-sourcer", None, vec![right(api::GROUP, &["datavolumes/source"], &[], &["create"])]))

@@ -91,6 +91,11 @@ impl Verify {
             return;
         }
         let ran = e2e::run(lab, tests, |outcome| report.test(outcome)).await;
+        if let Ok(outcomes) = &ran {
+            for line in e2e::surprises::table(outcomes) {
+                report.note(&line);
+            }
+        }
         report.quietly(async || ran.map(drop)).await;
         report
             .step("nothing is left over", async |_| {

@@ -1,0 +1,180 @@
+//! What the storage driver refuses, or doesn't do in time, is done in another way; or told, where no other way is wanted.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use common::{
+    api::{CloneStrategy, Phase, StorageProfile},
+    meta,
+};
+use kube::Api;
+use reference_csi::{
+    behaviour::{Behaviour, Effect, FailCode, Fault, LargerRestore},
+    calls::Rpc,
+};
+
+use crate::harness::{
+    CloneHandle, Disk, Space, clone_of, gi, mi,
+    wait::{self, Look},
+};
+
+tests![
+    a_refused_snapshot_becomes_a_copy_and_others_need_not_find_out,
+    a_refused_restore_becomes_a_copy,
+    a_refused_clone_of_the_storage_becomes_a_copy,
+    what_is_refused_in_another_namespace_becomes_a_copy,
+    a_claim_without_a_data_volume_gets_a_copy_too,
+    where_no_fallback_is_allowed_a_refusal_is_the_end,
+    what_takes_too_long_becomes_a_copy,
+    a_driver_that_gives_less_than_it_was_asked_for_is_not_believed,
+];
+
+/// The driver fails every call of `rpc` with `code`.
+fn always(rpc: Rpc, code: FailCode) -> Behaviour {
+    let fault = Fault { name: "always".to_owned(), rpc, skip: 0, times: u32::MAX, effect: Effect::Fail(code) };
+    Behaviour { faults: vec![fault], ..Behaviour::default() }
+}
+
+fn refuses_snapshots() -> Behaviour {
+    Behaviour { refuse_snapshots: Some(true), ..Behaviour::default() }
+}
+
+/// It was tried by `strategy`, which is told everywhere with `words`, and is a copy now; nothing of the attempt is left.
+async fn became_a_copy(
+    (t, at_source): (&Space, &Space),
+    clone: &CloneHandle,
+    disk: &Disk,
+    strategy: CloneStrategy,
+    (reason, words): (&str, &str),
+) -> Result<()> {
+    clone.succeeds().await?;
+    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("copy"), "{:?}", clone.now().metadata.annotations);
+    let told = clone.annotation(meta::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
+    ensure!(told.starts_with(&format!("{reason}: ")) && told.contains(words), "{told}");
+    ensure!(clone.event(reason, words).await? == "Warning", "the event is not a warning");
+    let status = clone.status().clone.unwrap_or_default();
+    ensure!(status.fallback_reason.as_ref() == Some(&told), "{:?} is not {told}", status.fallback_reason);
+    let attempt = status.attempts.first().context("no attempt is recorded")?;
+    ensure!(
+        attempt.strategy == Some(strategy)
+            && attempt.reason.as_deref() == Some(reason)
+            && attempt.message.as_deref().is_some_and(|message| message.contains(words))
+            && attempt.started_at.is_some(),
+        "{attempt:?}"
+    );
+    clone.has_bytes_of(disk).await?;
+    if t.name() == at_source.name() {
+        return t.nothing_left_but(&[disk, clone]).await;
+    }
+    at_source.nothing_left_but(&[disk]).await?;
+    t.nothing_left_but(&[clone]).await
+}
+
+async fn a_refused_snapshot_becomes_a_copy_and_others_need_not_find_out(t: &Space) -> Result<()> {
+    let class = t.class().behaving(refuses_snapshots()).made().await?;
+    let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
+    let clone = t.create(clone_of(&disk).class(&class)).await?;
+    let told = ("DriverRefused", "FailedPrecondition");
+    became_a_copy((t, t), &clone, &disk, CloneStrategy::Snapshot, told).await?;
+
+    // The refusal is remembered where admins look, and the next one is told at once.
+    let profiles: Api<StorageProfile> = t.everywhere();
+    let refusal = wait::object(&profiles, &class, "the refusal in the StorageProfile", |profile| {
+        let known = profile.and_then(|profile| profile.status.as_ref()?.refusals.first());
+        known.map_or_else(|| Look::Continue("there is none".to_owned()), |refusal| Look::Break(refusal.clone()))
+    })
+    .await?;
+    ensure!(
+        refusal.strategy == Some(CloneStrategy::Snapshot)
+            && refusal.reason.as_deref() == Some("FailedPrecondition")
+            && refusal.count == 1
+            && refusal.until.is_some(),
+        "{refusal:?}"
+    );
+    let next = t.create(clone_of(&disk).class(&class).named("next")).await?;
+    ensure!(next.warnings.iter().any(|line| line.contains("has refused the like")), "{:?}", next.warnings);
+    next.succeeds().await?.has_bytes_of(&disk).await?;
+    let tried = next.phases().contains(&Phase::SnapshotForSmartCloneInProgress);
+    ensure!(!tried && next.status().clone.unwrap_or_default().attempts.is_empty(), "{:?}", next.phases());
+    t.nothing_left_but(&[&disk, &clone, &next]).await
+}
+
+async fn a_refused_restore_becomes_a_copy(t: &Space) -> Result<()> {
+    // The driver can only restore a volume of the snapshot's size, and nobody has said so in the StorageClass.
+    let exact = Behaviour { larger_restore: Some(LargerRestore::OutOfRange), ..Behaviour::default() };
+    let class = t.class().behaving(exact).made().await?;
+    let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
+    let clone = t.create(clone_of(&disk).class(&class).size(gi(2))).await?;
+    became_a_copy((t, t), &clone, &disk, CloneStrategy::Snapshot, ("DriverRefused", "OutOfRange")).await
+}
+
+async fn a_refused_clone_of_the_storage_becomes_a_copy(t: &Space) -> Result<()> {
+    let refuses = Behaviour { refuse_clones: Some(true), ..Behaviour::default() };
+    let class = t.class().behaving(refuses).made().await?;
+    let disk = t.source("disk").class(&class).filled(mi(24)).await?;
+    let request = clone_of(&disk).class(&class).annotate(meta::CLONE_TYPE, "csi-clone").with_owners();
+    let clone = t.create(request).await?;
+    became_a_copy((t, t), &clone, &disk, CloneStrategy::CsiClone, ("DriverRefused", "InvalidArgument")).await
+}
+
+async fn what_is_refused_in_another_namespace_becomes_a_copy(t: &Space) -> Result<()> {
+    let refuses = Behaviour { larger_restore: Some(LargerRestore::InvalidArgument), ..Behaviour::default() };
+    let class = t.class().behaving(refuses).made().await?;
+    let gold = t.neighbour().await?;
+    let disk = gold.source("disk").class(&class).block().filled(mi(24)).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).class(&class).size(gi(2))).await?;
+    became_a_copy((t, &gold), &clone, &disk, CloneStrategy::Snapshot, ("DriverRefused", "InvalidArgument")).await
+}
+
+async fn a_claim_without_a_data_volume_gets_a_copy_too(t: &Space) -> Result<()> {
+    let class = t.class().behaving(refuses_snapshots()).made().await?;
+    let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
+    t.clone_source("golden", &disk).await?;
+    let claim = t.claim_from("golden").class(&class).block().made().await?;
+    let filled = claim.succeeds().await?;
+    let annotation = |key: &str| filled.metadata.annotations.as_ref()?.get(key).cloned();
+    let told = annotation(meta::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
+    ensure!(annotation(meta::CLONE_TYPE).as_deref() == Some("copy") && told.starts_with("DriverRefused: "), "{told}");
+    claim.has_bytes_of(&disk).await?;
+    t.nothing_left_but(&[&disk, &claim]).await
+}
+
+async fn where_no_fallback_is_allowed_a_refusal_is_the_end(t: &Space) -> Result<()> {
+    let class = t.class().behaving(refuses_snapshots()).made().await?;
+    let disk = t.source("disk").class(&class).filled(mi(4)).await?;
+    let clone = t.create(clone_of(&disk).class(&class).annotate(meta::FALLBACK, "Never")).await?;
+    clone.fails_with("FailedPrecondition").await?;
+    ensure!(clone.event("CloneFailed", "no fallback is allowed").await? == "Warning", "not a warning");
+    t.nothing_left_but(&[&disk]).await
+}
+
+async fn what_takes_too_long_becomes_a_copy(t: &Space) -> Result<()> {
+    let class = t.class().behaving(always(Rpc::CreateSnapshot, FailCode::Aborted)).made().await?;
+    let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
+    let deadline = Duration::from_secs(10);
+    let request = clone_of(&disk).class(&class).annotate(meta::DEADLINE, &format!("{}s", deadline.as_secs()));
+    let clone = t.create(request).await?;
+    let told = ("DriverTooSlow", "Aborted");
+    became_a_copy((t, t), &clone, &disk, CloneStrategy::Snapshot, told).await?;
+    let status = clone.status().clone.unwrap_or_default();
+    let attempt = status.attempts.first().context("no attempt is recorded")?;
+    let (Some(started), Some(ended)) = (&attempt.started_at, &attempt.ended_at) else { anyhow::bail!("{attempt:?}") };
+    let took = ended.0.duration_since(started.0);
+    ensure!(took >= deadline.try_into()?, "given up after {took:#}");
+    // Slow isn't refused: nobody else is kept from trying.
+    let profile = Api::<StorageProfile>::all(t.client().clone()).get(&class).await?;
+    ensure!(profile.status.is_none_or(|status| status.refusals.is_empty()), "slow is not refused");
+    Ok(())
+}
+
+async fn a_driver_that_gives_less_than_it_was_asked_for_is_not_believed(t: &Space) -> Result<()> {
+    let stingy = Behaviour { larger_restore: Some(LargerRestore::KeepSmall), ..Behaviour::default() };
+    let class = t.class().behaving(stingy).made().await?;
+    let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
+    let request = clone_of(&disk).class(&class).size(gi(2)).annotate(meta::DEADLINE, "10s");
+    let clone = t.create(request).await?;
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
+    let size: u64 = t.tools(&clone, crate::harness::pod::Access::Write, &["size", "--path", "{}"]).await?.parse()?;
+    ensure!(size >= gi(2).0, "it has {size} bytes");
+    t.nothing_left_but(&[&disk, &clone]).await
+}
