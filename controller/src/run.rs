@@ -567,7 +567,7 @@ fn strip_quota(quota: &mut ResourceQuota) {
 fn strip_pod(pod: &mut Pod) {
     strip(pod);
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| key == meta::OWNED_BY_DATA_VOLUME);
+        annotations.retain(|key, _| key == meta::OWNED_BY_DATA_VOLUME || key == meta::FILLS);
     }
     let Some(spec) = &mut pod.spec else { return };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {

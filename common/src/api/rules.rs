@@ -113,12 +113,14 @@ pub(super) fn source(schema: &mut Schema) {
 
 /// Rules of an ObjectTransfer's spec.
 pub(super) fn object_transfer(schema: &mut Schema) {
+    // `namespace` is a reserved word of CEL; written like this it is the field.
+    const NAMESPACE: &str = "__namespace__";
     let elsewhere = |field: &str| {
         format!("(has(self.target.{field}) && self.target.{field} != '' && self.target.{field} != self.source.{field})")
     };
     add(
         schema,
-        Rule::new(format!("{} || {}", elsewhere("namespace"), elsewhere("name")))
+        Rule::new(format!("{} || {}", elsewhere(NAMESPACE), elsewhere("name")))
             .message("say where it goes: another namespace, another name, or both")
             .reason(Reason::FieldValueRequired)
             .field_path(".target"),
@@ -127,8 +129,11 @@ pub(super) fn object_transfer(schema: &mut Schema) {
         schema,
         // Not the whole: annotations have keys without a limit, of which the API server fears the worst. The webhook compares those.
         Rule::new(
-            "self.target == oldSelf.target && self.source.kind == oldSelf.source.kind && \
-             self.source.namespace == oldSelf.source.namespace && self.source.name == oldSelf.source.name",
+            format!(
+                "self.target == oldSelf.target && self.source.kind == oldSelf.source.kind && \
+                 self.source.{NAMESPACE} == oldSelf.source.{NAMESPACE} && self.source.name == oldSelf.source.name"
+            )
+            .as_str(),
         )
         .message("spec can't be changed once the ObjectTransfer exists; delete it and create another one")
         .reason(Reason::FieldValueForbidden),

@@ -123,6 +123,7 @@ pub struct Refusal {
     pub message: Option<String>,
     /// How often in a row.
     #[serde(default)]
+    #[schemars(with = "i32", extend("minimum" = 0))]
     pub count: u32,
     /// When it was refused last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
