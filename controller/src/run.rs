@@ -487,7 +487,7 @@ fn watch(
         clone_sources,
         events,
     };
-    let (wakes, woken_sources) = data_source::Wakes::new(data_sources);
+    let (source_wakes, woken_sources) = data_source::Wakes::new(data_sources);
     let ((volume_wakes, woken_volumes), (claim_wakes, woken_claims)) = (mpsc::unbounded(), mpsc::unbounded());
     let waker = Waker {
         ctx: caches.clone(),
@@ -495,7 +495,7 @@ fn watch(
         users: Arc::clone(users),
         bells: bells.clone(),
         transfers,
-        sources: wakes,
+        sources: source_wakes,
         volumes: volume_wakes,
         claims: claim_wakes,
     };

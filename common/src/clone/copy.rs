@@ -145,6 +145,6 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         Plan::act(seen, phase, Action::CreatePod(Box::new(pod)))
             .with_waiting(Waiting::MoverNotRunning { pod_says: None })
     };
-    plan.chosen = Some(chosen);
+    plan.chosen.get_or_insert(chosen);
     plan
 }

@@ -228,6 +228,9 @@ pub struct PastRefusal {
     pub message: String,
 }
 
+/// What a file system takes for its log, whatever its size; the share that is configured is too little for it on a small volume.
+const JOURNAL: Bytes = Bytes(64 * Bytes::MIB.0);
+
 /// Decides how `request` is cloned.
 pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
     let class = match &facts.target_class {
@@ -243,11 +246,17 @@ pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
     let mode = mode(request, source, facts);
     // Of a raw image that leaves its file system, only the usable part is the disk's; of one that enters it, the file system needs more.
     let fits = |capacity: Bytes| match (source.mode.unwrap_or(mode), mode) {
-        (VolumeMode::Block, VolumeMode::Filesystem) => required(capacity, facts.overhead),
+        (VolumeMode::Block, VolumeMode::Filesystem) => {
+            Bytes(required(capacity, facts.overhead).0.saturating_add(JOURNAL.0))
+        }
         (VolumeMode::Filesystem, VolumeMode::Block) => usable(capacity, facts.overhead),
         _ => capacity,
     };
-    let asked = wanted_size(request, mode, facts);
+    let asked = wanted_size(request, mode, facts).map(|asked| match source.capacity {
+        // Who asks for a disk of the source's size gets a volume that has room for it.
+        Some(disk) if request.form == Form::Storage && request.size >= Some(disk) => asked.max(fits(disk)),
+        _ => asked,
+    });
     // Even a source without a volume says how small a clone may be, and a mistake is told as early as it shows.
     let least = match (source.request, source.capacity) {
         (Some(request), Some(capacity)) => Some(request.min(capacity)),

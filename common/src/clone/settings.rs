@@ -40,6 +40,7 @@ pub struct Settings {
 
 /// What was found under the name of the source.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, for as long as one decision takes")]
 pub enum Found {
     /// A claim and its volume, which is absent when the claim isn't bound.
     Claim(Lookup<PersistentVolumeClaim>, Lookup<PersistentVolume>),

@@ -57,7 +57,6 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
             }),
             attempts,
             notes: if plan.notes.is_empty() { old_clone.notes.clone() } else { plan.notes.clone() },
-            ..old_clone
         }),
     }
 }

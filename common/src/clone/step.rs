@@ -201,7 +201,7 @@ fn without_claim(seen: &Observed, request: &Request) -> Plan {
     } else {
         begin(seen, request, &chosen, Place::Clone)
     };
-    plan.chosen = Some(chosen);
+    plan.chosen.get_or_insert(chosen);
     plan
 }
 
@@ -601,7 +601,7 @@ fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     } else {
         begin(seen, request, &chosen, Place::Temporary)
     };
-    plan.chosen = Some(chosen);
+    plan.chosen.get_or_insert(chosen);
     plan
 }
 
@@ -722,7 +722,10 @@ mod tests {
     }
 
     fn done() -> MoverState {
-        MoverState::Ended { at: now(), outcome: Outcome::Copied { total: 1, written: 1, digest: "digest".into() } }
+        MoverState::Ended {
+            at: now(),
+            outcome: Outcome::Copied { total: 1, written: 1, digest: "digest".into(), notes: vec![] },
+        }
     }
 
     /// What becomes of a copy: the first word of what is done, and what is waited for.
@@ -758,6 +761,28 @@ mod tests {
         let plan = step(&seen).unwrap();
         assert_eq!((plan.phase, plan.actions.first().map(Action::verb)), (Phase::Failed, Some("delete_pod")));
         assert!(plan.failure.unwrap().contains("There is no node"));
+    }
+
+    /// What is told of a refusal is the new decision and why, not the old one.
+    #[test]
+    fn a_refused_snapshot_is_replaced_by_a_decision_that_tells_why() {
+        let mut seen = observed(&decided_volume("snapshot"), facts());
+        let refused = Shared {
+            exact: exact("tmp-snapshot"),
+            ours: true,
+            deleting: false,
+            created: Some(now()),
+            members: [("dv".to_owned(), seen.request().unwrap().target.clone())].into(),
+            ready: false,
+            restore_size: None,
+            error: Some("rpc error: code = FailedPrecondition desc = a thick pool".to_owned()),
+        };
+        seen.group = Lookup::Present(Group { snapshots: vec![refused], ..Group::default() });
+        let plan = step(&seen).unwrap();
+        assert_eq!(plan.actions.first().map(Action::verb), Some("pin"));
+        let chosen = plan.chosen.unwrap();
+        assert_eq!((chosen.strategy, chosen.fallback.unwrap().code), (CloneStrategy::Copy, "DriverRefused"));
+        assert_eq!(plan.refused.unwrap().code, "FailedPrecondition");
     }
 
     /// A source that isn't there is waited for, by its name.

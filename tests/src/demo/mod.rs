@@ -64,7 +64,7 @@ impl Tour<'_> {
         self.forced().await.context("the copy that the CDI object forces")?;
         self.compare("compare-copies").await?;
         self.planned_anew().await.context("the copy after a refusal")?;
-        self.from_snapshot().await.context("the clone of a snapshot")?;
+        self.of_a_snapshot().await.context("the clone of a snapshot")?;
         self.to_another_namespace().await.context("the clone into another namespace")?;
         self.moved().await.context("the transfer")?;
         self.transcript.say("Has the disk that was cloned, and has moved, the source's content? And the other two?")?;
@@ -182,7 +182,7 @@ impl Tour<'_> {
         self.shell.kubectl(&["get", "storageprofile", "demo-fussy", refusals]).await.map(drop)
     }
 
-    async fn from_snapshot(&self) -> Result<()> {
+    async fn of_a_snapshot(&self) -> Result<()> {
         self.transcript.chapter(9, "A clone of a snapshot that somebody has taken")?;
         self.create("monday").await?;
         self.clone_and_follow("of-monday").await?;

@@ -72,6 +72,7 @@ async fn a_data_source_of_another_namespace_is_followed(t: &Space) -> Result<()>
 }
 
 async fn a_clone_waits_for_its_data_source_and_then_for_what_that_stands_for(t: &Space) -> Result<()> {
+    let original = t.source("original").filled(mi(4)).await?;
     let clone = t.create(clone_by("golden")).await?;
     let told = format!("spec.sourceRef: DataSource {}/golden doesn't exist", t.name());
     ensure!(clone.warnings.len() == 1 && clone.warnings[0].contains(&told), "{:?}", clone.warnings);
@@ -80,10 +81,10 @@ async fn a_clone_waits_for_its_data_source_and_then_for_what_that_stands_for(t: 
     t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "disk"}})).await?;
     clone.waits_for("CloneWithoutSource").await?;
     t.data_source_is("golden", "False", "NotFound", "disk doesn't exist").await?;
-    let disk = t.source("disk").filled(mi(4)).await?;
+    let disk = t.source("disk").with_content_of(&original).await?;
     t.data_source_is("golden", "True", "Ready", "can be cloned").await?;
-    clone.succeeds().await?.has_bytes_of(&disk).await?;
-    t.nothing_left_but(&[&disk, &clone]).await
+    clone.succeeds().await?.has_bytes_of(&original).await?;
+    t.nothing_left_but(&[&original, &disk, &clone]).await
 }
 
 async fn what_can_t_be_followed_is_told(t: &Space) -> Result<()> {
@@ -110,15 +111,16 @@ async fn what_can_t_be_followed_is_told(t: &Space) -> Result<()> {
 }
 
 async fn a_data_source_of_a_clone_in_the_making_says_so(t: &Space) -> Result<()> {
+    let original = t.source("original").filled(mi(4)).await?;
     let first = t.create(clone_of("late").named("first")).await?;
     first.waits_for("CloneWithoutSource").await?;
     t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "first"}})).await?;
     t.data_source_is("golden", "False", "Pending", "is in phase Pending").await?;
     let second = t.create(clone_by("golden").named("second")).await?;
-    let disk = t.source("late").filled(mi(4)).await?;
+    let disk = t.source("late").with_content_of(&original).await?;
     t.data_source_is("golden", "True", "Ready", "can be cloned").await?;
-    second.succeeds().await?.has_bytes_of(&disk).await?;
-    t.nothing_left_but(&[&disk, &first, &second]).await
+    second.succeeds().await?.has_bytes_of(&original).await?;
+    t.nothing_left_but(&[&original, &disk, &first, &second]).await
 }
 
 async fn a_data_source_that_moves_on_leaves_a_decided_clone_alone(t: &Space) -> Result<()> {

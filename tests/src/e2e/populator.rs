@@ -104,14 +104,15 @@ async fn a_larger_claim_is_filled(t: &Space) -> Result<()> {
 
 async fn a_claim_waits_for_its_clone_source_and_then_for_its_source(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
+    let original = gold.source("original").filled(mi(4)).await?;
     let claim = t.claim_from("golden").from(&gold).made().await?;
     let missing = format!("VolumeCloneSource {}/golden does not exist", gold.name());
     ensure!(t.event(claim.uid(), "VolumeCloneSourceMissing", &missing).await? == "Warning", "not a warning");
     gold.clone_source("golden", "late").await?;
     let message = claim.waits_for("CloneWithoutSource").await?;
     ensure!(message.contains("/late does not exist"), "{message}");
-    let disk = gold.source("late").filled(mi(4)).await?;
-    is_filled((t, &gold), &claim, &disk, &[&disk], "snapshot").await
+    let disk = gold.source("late").with_content_of(&original).await?;
+    is_filled((t, &gold), &claim, &original, &[&original, &disk], "snapshot").await
 }
 
 async fn a_claim_of_a_class_that_waits_for_a_consumer_is_filled_when_a_pod_comes(t: &Space) -> Result<()> {
@@ -168,11 +169,12 @@ async fn who_may_not_read_the_source_gets_no_claim_filled(t: &Space) -> Result<(
 }
 
 async fn the_override_counts_for_claims_too(t: &Space) -> Result<()> {
+    let original = t.source("original").filled(mi(4)).await?;
     t.clone_source("golden", "late").await?;
     let claim = t.claim_from("golden").annotate(meta::FILE_OWNERS, "Keep").made().await?;
     claim.waits_for("CloneWithoutSource").await?;
     t.override_strategy(Some("copy")).await?;
     // What is decided now is decided with the override: it was there before the source.
-    let disk = t.source("late").filled(mi(4)).await?;
-    is_filled((t, t), &claim, &disk, &[&disk], "copy").await
+    let disk = t.source("late").with_content_of(&original).await?;
+    is_filled((t, t), &claim, &original, &[&original, &disk], "copy").await
 }

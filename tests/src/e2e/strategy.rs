@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{Cdi, DataVolume, StorageProfile},
     meta,
+    quantity::Bytes,
 };
 use kube::{
     Api,
@@ -13,10 +14,14 @@ use serde_json::json;
 
 use crate::{
     cluster::command::{Look, until},
-    harness::{CloneRequest, Space, clone_of, mi, wait::PATIENCE},
+    harness::{CloneHandle, CloneRequest, Disk, Space, clone_of, clone_of_snapshot, gi, mi, wait::PATIENCE},
 };
 
-tests![the_requester_is_heard_before_the_class];
+tests![
+    the_requester_is_heard_before_the_class,
+    the_storage_clones_a_file_system_where_that_is_wanted,
+    the_storage_clones_a_device_to_a_larger_one,
+];
 
 tests![alone: the_override_acts_on_the_next_clone_until_it_is_removed];
 
@@ -44,11 +49,36 @@ async fn the_requester_is_heard_before_the_class(t: &Space) -> Result<()> {
     .await
 }
 
+/// By the storage itself, with the same bytes; nothing else is left.
+async fn is_cloned_by_the_storage(t: &Space, clone: &CloneHandle, disk: &Disk) -> Result<()> {
+    clone.succeeds().await?.has_bytes_of(disk).await?;
+    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("csi-clone"), "{:?}", clone.warnings);
+    t.nothing_left_but(&[disk, clone]).await
+}
+
+async fn the_storage_clones_a_file_system_where_that_is_wanted(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(24)).await?;
+    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "csi-clone")).await?;
+    is_cloned_by_the_storage(t, &clone, &disk).await
+}
+
+async fn the_storage_clones_a_device_to_a_larger_one(t: &Space) -> Result<()> {
+    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "csi-clone").made().await?;
+    let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
+    let clone = t.create(clone_of(&disk).class(&class).size(gi(2))).await?;
+    is_cloned_by_the_storage(t, &clone, &disk).await?;
+    let capacity = t.bound(&clone).await?.status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok());
+    ensure!(capacity >= Some(gi(2)), "{capacity:?}");
+    Ok(())
+}
+
 async fn the_override_acts_on_the_next_clone_until_it_is_removed(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
+    let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
     for (wish, name, strategy, by) in [
         (Some("copy"), "copied", "copy", " (wanted by cloneStrategyOverride of the CDI object)"),
         (Some("snapshot"), "snapshotted", "snapshot", " (wanted by cloneStrategyOverride of the CDI object)"),
+        (Some("csi-clone"), "cloned", "csi-clone", " (wanted by cloneStrategyOverride of the CDI object)"),
         (None, "by-default", "snapshot", "\"cow\""),
     ] {
         t.override_strategy(wish).await?;
@@ -61,7 +91,13 @@ async fn the_override_acts_on_the_next_clone_until_it_is_removed(t: &Space) -> R
         );
         let told = clone.warnings.first().context("nothing was told")?;
         ensure!(told.ends_with(by), "{told}");
+        // The same of a snapshot, of which the storage can't make a clone without restoring it.
+        let restored = clone_of_snapshot(&snapshot).named(&format!("{name}-from-a-snapshot")).with_owners();
+        let restored = t.create(restored).await?;
+        let instead = if strategy == "csi-clone" { "copy" } else { strategy };
+        ensure!(restored.annotation(meta::CLONE_TYPE).as_deref() == Some(instead), "{:?}", restored.warnings);
         clone.succeeds().await?.has_bytes_of(&disk).await?;
+        restored.succeeds().await?.has_bytes_of(&disk).await?;
     }
     // A word that isn't a strategy is refused by the definition itself.
     let cdis: Api<Cdi> = t.everywhere();

@@ -21,6 +21,7 @@ pub struct ClassRequest<'a> {
     space: &'a Space,
     driver: &'a str,
     behaviour: Behaviour,
+    file_system: Option<&'static str>,
     annotations: Map<String, Value>,
     expands: bool,
     waits_for_consumer: bool,
@@ -35,6 +36,7 @@ impl Space {
             space: self,
             driver: "cow",
             behaviour: Behaviour::default(),
+            file_system: None,
             annotations: Map::new(),
             expands: true,
             waits_for_consumer: false,
@@ -103,6 +105,12 @@ impl<'a> ClassRequest<'a> {
         self
     }
 
+    /// With this file system on its volumes.
+    pub fn file_system(mut self, name: &'static str) -> Self {
+        self.file_system = Some(name);
+        self
+    }
+
     /// With this annotation.
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), json!(value));
@@ -140,6 +148,8 @@ impl<'a> ClassRequest<'a> {
         let driver = space.lab().driver(self.driver).name();
         let parameters = parameters(&self.behaviour)?;
         let metadata = json!({"name": name, "annotations": self.annotations});
+        let mut of_volumes = parameters.clone();
+        of_volumes.extend(self.file_system.map(|name| ("csi.storage.k8s.io/fstype".to_owned(), json!(name))));
         if self.snapshots {
             let class = json!({
                 "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": name},
@@ -158,7 +168,7 @@ impl<'a> ClassRequest<'a> {
         let binding = if self.waits_for_consumer { "WaitForFirstConsumer" } else { "Immediate" };
         let class = json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata, "provisioner": driver,
-            "parameters": parameters, "allowVolumeExpansion": self.expands, "reclaimPolicy": "Delete",
+            "parameters": of_volumes, "allowVolumeExpansion": self.expands, "reclaimPolicy": "Delete",
             "volumeBindingMode": binding,
         });
         space.for_the_test::<StorageClass>(&name, &class).await?;

@@ -95,6 +95,12 @@ impl DiskRequest<'_> {
         self
     }
 
+    /// With the content of another disk of the namespace from its first moment on, by the storage driver's own means.
+    pub async fn with_content_of(mut self, disk: &Disk) -> Result<Disk> {
+        self.spec["dataSource"] = json!({"kind": "PersistentVolumeClaim", "name": disk.name});
+        self.blank().await
+    }
+
     /// Makes the claim and waits for its volume.
     pub async fn blank(mut self) -> Result<Disk> {
         self.spec["resources"] = json!({"requests": {"storage": self.size.to_string()}});

@@ -310,14 +310,12 @@ impl Controller {
             ClaimPhase::Lost => transfer::ClaimPhase::Lost,
         };
         let source = objects.claims[temporary(clone)].map(|claim| SourceClaim {
-            namespace: "here".into(),
             exact: self.claim_exact(temporary(clone), &claim),
             deleting: claim.deleting,
             phase: phase(&claim),
             volume_name: claim.volume.map(|name| name.to_string()),
         });
         let target = objects.claims[target(clone)].map(|claim| TargetClaim {
-            namespace: self.here().into(),
             exact: self.claim_exact(target(clone), &claim),
             deleting: claim.deleting,
             phase: phase(&claim),
@@ -398,7 +396,9 @@ impl Controller {
                     state: match pod.state {
                         PodState::Starting => MoverState::Starting(None),
                         PodState::Running => MoverState::Running,
-                        PodState::Copied => ended(Outcome::Copied { total: 1, written: 1, digest: "digest".into() }),
+                        PodState::Copied => {
+                            ended(Outcome::Copied { total: 1, written: 1, digest: "digest".into(), notes: vec![] })
+                        }
                         PodState::Failed => ended(Outcome::Retry { message: "an I/O error".into() }),
                     },
                 })

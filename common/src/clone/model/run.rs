@@ -799,8 +799,8 @@ impl Run {
             | Event::ClaimGone(slot)
             | Event::Resized(slot)
             | Event::CollectsClaim(slot) => {
-                let word = format!("{:?}", step.event);
-                format!("cluster     {}: {}", claim_name(slot), word.split('(').next().unwrap_or_default())
+                let happens = format!("{:?}", step.event);
+                format!("cluster     {}: {}", claim_name(slot), happens.split('(').next().unwrap_or_default())
             }
             other => format!("cluster     {other:?}"),
         };
