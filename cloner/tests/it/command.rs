@@ -58,7 +58,8 @@ fn a_killed_one_is_started_again() {
         killed.kill().unwrap();
         killed.wait().unwrap();
         let output = cloner(source, target, &log).output().unwrap();
-        assert!(matches!(ended(&output, &log), Outcome::Copied { .. }));
+        let outcome = ended(&output, &log);
+        assert!(matches!(outcome, Outcome::Copied { .. }), "{outcome:?}");
     }
     assert!(fs::read(volume.join("disk.img")).unwrap() == disk);
     let back = fs::read(&back).unwrap();
