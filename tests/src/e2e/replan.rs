@@ -8,10 +8,7 @@ use common::{
     meta,
 };
 use kube::Api;
-use reference_csi::{
-    behaviour::{Behaviour, Effect, FailCode, Fault, LargerRestore},
-    calls::Rpc,
-};
+use reference_csi::behaviour::{Behaviour, LargerRestore};
 
 use crate::harness::{
     CloneHandle, Disk, Space, clone_of, gi, mi,
@@ -28,12 +25,6 @@ tests![
     what_takes_too_long_becomes_a_copy,
     a_driver_that_gives_less_than_it_was_asked_for_is_not_believed,
 ];
-
-/// The driver fails every call of `rpc` with `code`.
-fn always(rpc: Rpc, code: FailCode) -> Behaviour {
-    let fault = Fault { name: "always".to_owned(), rpc, skip: 0, times: u32::MAX, effect: Effect::Fail(code) };
-    Behaviour { faults: vec![fault], ..Behaviour::default() }
-}
 
 fn refuses_snapshots() -> Behaviour {
     Behaviour { refuse_snapshots: Some(true), ..Behaviour::default() }
@@ -149,12 +140,13 @@ async fn where_no_fallback_is_allowed_a_refusal_is_the_end(t: &Space) -> Result<
 }
 
 async fn what_takes_too_long_becomes_a_copy(t: &Space) -> Result<()> {
-    let class = t.class().behaving(always(Rpc::CreateSnapshot, FailCode::Aborted)).made().await?;
+    let never = Behaviour { snapshot_ready_after_ms: Some(600_000), ..Behaviour::default() };
+    let class = t.class().behaving(never).made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
     let deadline = Duration::from_secs(10);
     let request = clone_of(&disk).class(&class).annotate(meta::DEADLINE, &format!("{}s", deadline.as_secs()));
     let clone = t.create(request).await?;
-    let told = ("DriverTooSlow", "Aborted");
+    let told = ("DriverTooSlow", "it did not say why");
     became_a_copy((t, t), &clone, &disk, CloneStrategy::Snapshot, told).await?;
     let status = clone.status().clone.unwrap_or_default();
     let attempt = status.attempts.first().context("no attempt is recorded")?;
