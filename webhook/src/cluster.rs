@@ -9,7 +9,7 @@ use common::{
     },
     clone::{
         Settings,
-        plan::Authorization,
+        plan::{Authorization, User, users_of},
         request::{ObjectName, SourceKind, SourceName},
         settings::Found,
     },
@@ -21,12 +21,12 @@ use config::{admin::Readiness, cache::Cache};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use k8s_openapi::api::{
     authorization::v1::SubjectAccessReview,
-    core::v1::{PersistentVolume, PersistentVolumeClaim},
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,
 };
 use kube::{
     Api, Client, Resource,
-    api::PostParams,
+    api::{ListParams, PostParams},
     core::{ClusterResourceScope, NamespaceResourceScope},
     runtime::watcher,
 };
@@ -40,6 +40,12 @@ use crate::review::Request;
 /// For one step of a review, which has two at most (what a DataSource stands for, and all about that); the API server gives the whole
 /// of it 5 s.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Nobody waits long for a warning.
+const FOR_A_WARNING: Duration = Duration::from_millis(500);
+
+/// No more pods than this are looked at for a warning. In a namespace that has more, it may be missing.
+const PODS: u32 = 500;
 
 /// A denial might hang on what we can't see now, for a reason that is ours and not the user's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -130,6 +136,13 @@ impl Cluster {
             Lookup::Absent => Lookup::Unknown(format!("its {kind} {name:?} does not exist")),
             found => found,
         }
+    }
+
+    /// The pods that use a claim, as far as they can be told at once: it is only to warn of them.
+    pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &claim.namespace);
+        let listed = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
+        listed.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).unwrap_or_default()
     }
 
     /// What the DataSource of this name stands for.

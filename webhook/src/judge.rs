@@ -8,7 +8,7 @@ use common::{
     clone::{
         Facts, Request as Wanted,
         facts::Source,
-        plan::Authorization,
+        plan::{Authorization, User},
         request::{ObjectName, SourceKind, SourceName, annotation_path},
         settings::Found,
     },
@@ -39,7 +39,7 @@ pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undec
     if review.operation != Operation::Create || !review.sub_resource.is_empty() {
         return Ok(Answer::untouched());
     }
-    Ok(match creation(review, cluster).await? {
+    Ok(match creation(review, cluster, true).await? {
         Creation::NotOurs => Answer::untouched(),
         Creation::Denied(errors) => Answer::Invalid(errors),
         Creation::Forbidden(error) => Answer::Forbidden(vec![error]),
@@ -63,7 +63,7 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
 }
 
 async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
-    let NewClone { volume, requester, namesake, annotations, doubt, .. } = match creation(review, cluster).await? {
+    let NewClone { volume, requester, namesake, annotations, doubt, .. } = match creation(review, cluster, false).await? {
         Creation::NotOurs => return Ok(Answer::untouched()),
         Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
         Creation::Forbidden(error) => return Ok(Answer::Forbidden(vec![error])),
@@ -137,8 +137,8 @@ struct NewClone {
 }
 
 /// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too: an
-/// answer of the first one would already tell something about it.
-async fn creation(review: &Request, cluster: &Cluster) -> Result<Creation, Undecidable> {
+/// answer of the first one would already tell something about it. Only one `warns` of the pods that use the source.
+async fn creation(review: &Request, cluster: &Cluster, warns: bool) -> Result<Creation, Undecidable> {
     let read = read(&review.object, review).map_err(|error| Verdict::Denied(vec![error]));
     let parsed = read.and_then(|volume| Ok((admission::parse(&volume)?, volume)));
     if parsed.as_ref().is_err_and(|verdict| *verdict == Verdict::Untouched) {
@@ -166,7 +166,7 @@ async fn creation(review: &Request, cluster: &Cluster) -> Result<Creation, Undec
         (Lookup::Absent, filled(wanted))
     } else {
         // Independent of each other, and a user waits for both.
-        let (namesake, seen) = tokio::join!(cluster.namesake(review), look(&volume, &asked, &requester, cluster));
+        let (namesake, seen) = tokio::join!(cluster.namesake(review), look(&volume, &asked, &requester, (cluster, warns)));
         let judged = match seen {
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
                 filled(wanted)
@@ -174,15 +174,15 @@ async fn creation(review: &Request, cluster: &Cluster) -> Result<Creation, Undec
             Seen::Nothing(why) => (admission::not_followed(wanted, &why), None),
             Seen::Unclear(why) => (admission::not_followed(wanted, &why), Some(why)),
             Seen::Final(verdict) => (verdict, None),
-            Seen::Source(_, _, Lookup::Unknown(why)) => {
+            Seen::Source(_, _, _, Lookup::Unknown(why)) => {
                 return Err(Undecidable(format!("whether the user may clone the source could not be told: {why}")));
             }
-            Seen::Source(wanted, _, Lookup::Present(Authorization::Denied(why))) => {
+            Seen::Source(wanted, _, _, Lookup::Present(Authorization::Denied(why))) => {
                 return Ok(Creation::Forbidden(FieldError::forbidden(admission::namespace_path(&wanted), why)));
             }
-            Seen::Source(wanted, found, Lookup::Present(Authorization::Allowed) | Lookup::Absent) => {
+            Seen::Source(wanted, found, users, Lookup::Present(Authorization::Allowed) | Lookup::Absent) => {
                 let facts = settings.facts(&wanted, &found, Timestamp::now());
-                (admission::judge(&wanted, &facts), doubt(&facts))
+                (warned(admission::judge(&wanted, &facts), &wanted, &users), doubt(&facts))
             }
         };
         (namesake, judged)
@@ -193,6 +193,15 @@ async fn creation(review: &Request, cluster: &Cluster) -> Result<Creation, Undec
         }
         verdict => refused(verdict),
     })
+}
+
+/// The verdict with a word about the pods that the clone will wait for.
+fn warned(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
+    if let Verdict::Admitted { annotations, warnings } = &mut verdict {
+        let strategy = annotations.get(meta::CLONE_TYPE).and_then(|text| text.as_ref()?.parse().ok());
+        warnings.extend(strategy.and_then(|strategy| admission::in_use(wanted, strategy, users)));
+    }
+    verdict
 }
 
 fn refused(verdict: Verdict) -> Creation {
@@ -210,12 +219,17 @@ enum Seen {
     Unclear(String),
     /// There is nothing to be asked about.
     Final(Verdict),
-    /// What is wanted, all references followed; what has the source's name; and whether the requester may clone it, which is absent for
-    /// a source in the clone's own namespace.
-    Source(Box<Wanted>, Box<Found>, Lookup<Authorization>),
+    /// What is wanted, all references followed; what has the source's name; who uses it; and whether the requester may clone it, which
+    /// is absent for a source in the clone's own namespace.
+    Source(Box<Wanted>, Box<Found>, Vec<User>, Lookup<Authorization>),
 }
 
-async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, cluster: &Cluster) -> Seen {
+async fn look(
+    volume: &DataVolume,
+    asked: &Asked,
+    requester: &Requester,
+    (cluster, warns): (&Cluster, bool),
+) -> Seen {
     let wanted = match asked {
         Asked::Clone(wanted) => wanted.clone(),
         Asked::Reference(name, _) => match cluster.data_source(name).await {
@@ -230,8 +244,13 @@ async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, cluster
     let authorization = async {
         if wanted.crosses() { cluster.authorization(requester, &wanted.source).await } else { Lookup::Absent }
     };
-    let (found, authorization) = tokio::join!(cluster.source(&wanted.source), authorization);
-    Seen::Source(wanted, Box::new(found), authorization)
+    // Names of pods are for those who may see them: in the clone's own namespace the requester may.
+    let users = async {
+        let shown = warns && !wanted.crosses() && wanted.source.kind == SourceKind::Claim;
+        if shown { cluster.users(&wanted.source.object).await } else { Vec::new() }
+    };
+    let (found, users, authorization) = tokio::join!(cluster.source(&wanted.source), users, authorization);
+    Seen::Source(wanted, Box::new(found), users, authorization)
 }
 
 fn named(source: data_source::Source) -> SourceName {

@@ -24,6 +24,8 @@ use k8s_openapi::{
     },
 };
 
+use crate::policies;
+
 /// The MutatingWebhookConfiguration, and the webhook for DataVolumes in it.
 pub const MUTATING: &str = "mutate.datavolumes.smartclone.dev";
 /// The ValidatingWebhookConfiguration, and the webhook for DataVolumes in it.
@@ -76,6 +78,7 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
         )
         .with(&mutating())?
         .with(&validating())?,
+        policies::manifest()?,
     ])
 }
 
@@ -84,6 +87,8 @@ fn cluster_rights() -> Vec<PolicyRule> {
         // The source and its volume, asked for when they are needed: what a user has just made isn't in a cache yet.
         right("", &["persistentvolumeclaims", "persistentvolumes"], &[], &["get"]),
         right(snapshot::GROUP, &["volumesnapshots", "volumesnapshotcontents"], &[], &["get"]),
+        // Who may be writing to the source, for a warning.
+        right("", &["pods"], &[], &["list"]),
         // What stands for a source.
         right(api::GROUP, &["datasources", "volumeclonesources"], &[], &["get"]),
         // Whether the name at the target of a transfer is free, and to whom its source belongs.

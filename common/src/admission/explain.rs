@@ -4,9 +4,25 @@ use crate::{
     api::CloneStrategy,
     clone::{
         ChosenBy, Decision, Facts, Undecided,
+        plan::User,
         request::{Request, SourceKind},
+        step::in_the_way,
+        wait::named,
     },
+    meta,
 };
+
+/// That the clone will wait for the pods that may write to its source, if it will.
+pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Option<String> {
+    let pods = in_the_way(request, strategy, users);
+    let otherwise = if strategy == CloneStrategy::Snapshot {
+        format!(" (or asks for {}: CrashConsistent)", meta::CONSISTENCY)
+    } else {
+        String::new()
+    };
+    (!pods.is_empty())
+        .then(|| format!("smartclone: the clone waits until {} no longer uses the source{otherwise}", named(&pods)))
+}
 
 /// One line each: what will be done, why not something cheaper, what is waited for.
 pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<String> {

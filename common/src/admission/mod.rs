@@ -8,7 +8,7 @@ mod update;
 
 use std::collections::BTreeMap;
 
-pub use explain::warnings;
+pub use explain::{in_use, warnings};
 pub use namesake::{Namesake, namesake};
 pub use update::changes;
 

@@ -399,6 +399,10 @@ pub struct CloneStatus {
     /// What has to happen elsewhere before the next step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<WaitingFor>,
+    /// Every strategy that there is, cheapest first, and what was decided about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub plan: Vec<PlanRung>,
     /// Every strategy that was begun, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -407,6 +411,27 @@ pub struct CloneStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub notes: Vec<String>,
+}
+
+/// What was decided about one strategy.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlanRung {
+    /// Which one.
+    #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<CloneStrategy>,
+    /// `Chosen`; `NotWanted`: it would do, and another one is wanted; or `Impossible`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub outcome: String,
+    /// Why it is impossible, in one word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The facts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// What would make it possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cure: Option<String>,
 }
 
 /// What has to happen elsewhere before the next step.

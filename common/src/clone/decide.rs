@@ -15,7 +15,7 @@ use super::{
     },
 };
 use crate::{
-    api::{ClaimPropertySet, CloneStrategy},
+    api::{ClaimPropertySet, CloneStrategy, PlanRung},
     cdi_config::{required, usable},
     field::FieldError,
     lookup::Lookup,
@@ -158,6 +158,23 @@ pub struct Verdict {
     pub outcome: Outcome,
 }
 
+impl From<&Verdict> for PlanRung {
+    fn from(verdict: &Verdict) -> Self {
+        let (outcome, reason) = match &verdict.outcome {
+            Outcome::Chosen => ("Chosen", None),
+            Outcome::NotWanted => ("NotWanted", None),
+            Outcome::Impossible(reason) => ("Impossible", Some(reason)),
+        };
+        Self {
+            strategy: Some(verdict.strategy),
+            outcome: outcome.to_owned(),
+            reason: reason.map(|reason| reason.code.to_owned()),
+            message: reason.map(|reason| reason.message.clone()),
+            cure: reason.map(|reason| reason.cure.clone()),
+        }
+    }
+}
+
 /// The fate of a rung.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -211,8 +228,17 @@ const RUNGS: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiCl
 pub struct History {
     /// The strategy that is already written on the object by us.
     pub pinned: Option<CloneStrategy>,
+    /// The UID of the source for which it was decided. Another source of the same name needs another decision.
+    pub decided_for: Option<String>,
     /// What the driver has refused to do for it.
     pub refused: Vec<PastRefusal>,
+}
+
+impl History {
+    /// The strategy that is written on the object, if it was decided for this source.
+    pub fn pinned_for(&self, source_uid: &str) -> Option<CloneStrategy> {
+        self.pinned.filter(|_| self.decided_for.as_deref() == Some(source_uid))
+    }
 }
 
 /// A strategy that was tried in vain.
@@ -435,7 +461,7 @@ fn wanted(
     class: &Class,
     facts: &Facts,
 ) -> Result<(CloneStrategy, ChosenBy), String> {
-    if let Some(strategy) = history.pinned {
+    if let Some(strategy) = facts.source.present().and_then(|source| history.pinned_for(&source.uid)) {
         return Ok((strategy, ChosenBy::Pinned));
     }
     if let Some(strategy) = request.wish {
@@ -521,7 +547,7 @@ impl Ladder<'_> {
             });
         }
         // What is decided already isn't affected by what others meet with.
-        if self.history.pinned.is_some() {
+        if self.history.pinned_for(&self.source.uid).is_some() {
             return None;
         }
         let driver = self.source.driver.present()?;

@@ -134,6 +134,7 @@ impl Target {
             deleting: meta.deletion_timestamp.is_some(),
             history: History {
                 pinned: note.as_ref().and_then(|_| annotation(meta::CLONE_TYPE)?.parse().ok()),
+                decided_for: note.as_ref().and_then(|note| note.source_uid.clone()),
                 refused: note.as_ref().map(|note| note.refused.clone()).unwrap_or_default(),
             },
             chosen_by: note.as_ref().map(|note| note.chosen_by),

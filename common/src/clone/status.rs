@@ -55,6 +55,10 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
                 message: Some(waiting.message()),
                 since: since.map(Time),
             }),
+            plan: match chosen {
+                Some(chosen) => chosen.verdicts.iter().map(Into::into).collect(),
+                None => old_clone.plan,
+            },
             attempts,
             notes: if plan.notes.is_empty() { old_clone.notes.clone() } else { plan.notes.clone() },
         }),

@@ -15,7 +15,7 @@ use super::{
     wait::Waiting,
 };
 use crate::{
-    api::{CloneStrategy, Phase},
+    api::{CloneStrategy, Phase, PlanRung},
     field,
     lookup::Lookup,
     meta, profile, transfer,
@@ -126,6 +126,8 @@ pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> BTree
         chosen_by: chosen.by,
         reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()),
         source: request.by_reference.then(|| request.source.clone()),
+        source_uid: Some(chosen.source_uid.clone()),
+        rungs: chosen.verdicts.iter().map(Into::into).collect(),
         refused: refused.to_vec(),
     };
     BTreeMap::from([
@@ -147,6 +149,12 @@ pub struct PlanNote {
     /// What the DataSource stood for when it was decided, and stands for as far as this clone is concerned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
+    /// The identity of the source for which it was decided: one that comes after it under the same name is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_uid: Option<String>,
+    /// Every strategy, the cheapest first, and what was decided about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rungs: Vec<PlanRung>,
     /// What the driver has refused to do for this clone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<PastRefusal>,
@@ -187,7 +195,7 @@ fn without_claim(seen: &Observed, request: &Request) -> Plan {
         Err(waiting) => return Plan::wait(seen, Phase::Pending, waiting),
     };
     let phase = Phase::CloneScheduled;
-    let unwritten = seen.volume.history.pinned != Some(chosen.strategy)
+    let unwritten = seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy)
         || request.by_reference && seen.volume.source.as_ref() != Some(&request.source);
     let mut plan = if unwritten {
         // What is decided is written down before anything is made.
@@ -282,9 +290,14 @@ pub(super) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen
     if seen.source_populated == Some(false) {
         return Some(Waiting::SourceNotPopulated(request.source.clone()));
     }
-    let writers = writers(&seen.source_users, chosen.strategy == CloneStrategy::Copy);
-    let tolerated = request.consistency == Consistency::CrashConsistent && chosen.strategy == CloneStrategy::Snapshot;
-    (!writers.is_empty() && !tolerated).then_some(Waiting::SourceInUse(writers))
+    let writers = in_the_way(request, chosen.strategy, &seen.source_users);
+    (!writers.is_empty()).then_some(Waiting::SourceInUse(writers))
+}
+
+/// The pods that have to end before the source may be read.
+pub fn in_the_way(request: &Request, strategy: CloneStrategy, users: &[User]) -> Vec<String> {
+    let tolerated = request.consistency == Consistency::CrashConsistent && strategy == CloneStrategy::Snapshot;
+    if tolerated { Vec::new() } else { writers(users, strategy == CloneStrategy::Copy) }
 }
 
 /// Who may be writing. A pod without a node isn't; but it may be at any moment, which is too soon for a copy that takes a while.
@@ -386,7 +399,7 @@ fn give_up(
 ) -> Plan {
     let mut refused = seen.volume.history.refused.clone();
     refused.push(past.clone());
-    let history = History { pinned: None, refused };
+    let history = History { refused, ..History::default() };
     let copying = past.strategy == CloneStrategy::Copy;
     let mut plan = match decide(request, &history, &seen.facts) {
         Decision::Chosen(next) if !copying && request.fallback_allowed => {
@@ -591,7 +604,7 @@ fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
         Ok(chosen) => chosen,
         Err(waiting) => return Plan::wait(seen, Phase::CloneScheduled, waiting),
     };
-    let unwritten = seen.volume.history.pinned != Some(chosen.strategy);
+    let unwritten = seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy);
     let mut plan = if unwritten {
         Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin(request, &chosen, &seen.volume.history.refused)))
     } else if let Some(waiting) = unauthorized(seen, request) {

@@ -226,7 +226,7 @@ impl Waiting {
 }
 
 /// The first three, and how many more.
-fn named(pods: &[String]) -> String {
+pub(crate) fn named(pods: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = pods.iter().take(SHOWN).map(|pod| format!("pod {pod:?}")).collect::<Vec<_>>().join(", ");
     match pods.len().saturating_sub(SHOWN) {

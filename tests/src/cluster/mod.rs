@@ -356,6 +356,15 @@ impl Lab {
         Ok(Client::try_from(kubeconfig)?)
     }
 
+    /// A client that may do what this user may.
+    pub fn client_as(&self, user: &str) -> Result<Client> {
+        let mut kubeconfig = Kubeconfig::read_from(self.layout.kubeconfig("lab"))?;
+        for named in &mut kubeconfig.auth_infos {
+            named.auth_info.get_or_insert_default().impersonate = Some(user.to_owned());
+        }
+        Ok(Client::try_from(kubeconfig)?)
+    }
+
     /// `kubectl` as the administrator.
     pub fn kubectl(&self) -> Command {
         let mut kubectl = Command::new(self.kubectl_path());

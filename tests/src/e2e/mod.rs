@@ -27,6 +27,7 @@ mod copy;
 mod datasources;
 mod deletion;
 mod group;
+mod locks;
 mod namespaces;
 mod populator;
 mod process;
@@ -71,6 +72,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         binding::together(),
         replan::together(),
         group::together(),
+        locks::together(),
         admission::together(),
         source::together(),
         trouble::together(),
@@ -82,6 +84,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         namespaces::alone(),
         populator::alone(),
         transfer::alone(),
+        locks::alone(),
         process::alone(),
     ];
     all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()

@@ -32,6 +32,8 @@ async fn a_clone_waits_for_its_source_and_says_for_whom(t: &Space) -> Result<()>
     let disk = t.source("disk").filled(mi(24)).await?;
     let user = t.pod_using(&disk).await?;
     let clone = t.create(clone_of(&disk)).await?;
+    let told = format!("smartclone: the clone waits until pod {:?} no longer uses the source", user.name());
+    ensure!(clone.warnings.iter().any(|line| line.starts_with(&told)), "{:?}", clone.warnings);
     let message = clone.waits_for("CloneSourceInUse").await?;
     ensure!(message.contains(&format!("pod {:?}", user.name())), "{message}");
     clone.condition("Ready", "False", "CloneSourceInUse", user.name()).await?;

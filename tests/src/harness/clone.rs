@@ -294,6 +294,14 @@ impl Space {
         }
     }
 
+    /// Asks for a clone without getting it, whatever the answer.
+    pub async fn asked(&self, request: &CloneRequest) -> Result<Result<(), Denial>> {
+        Ok(match self.ask(request, true).await? {
+            Answer::Created(..) => Ok(()),
+            Answer::Denied(denial) => Err(*denial),
+        })
+    }
+
     async fn ask(&self, request: &CloneRequest, dry_run: bool) -> Result<Answer<DataVolume>> {
         self.post(&request.object(self.name()), request.user.as_deref(), dry_run).await
     }

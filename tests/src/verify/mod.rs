@@ -2,6 +2,7 @@
 
 mod checks;
 mod report;
+mod rights;
 mod sanity;
 mod tools;
 
@@ -65,7 +66,7 @@ impl Verify {
                     })
                     .await;
                 if go_on {
-                    Box::pin(Self::end_to_end(lab, tests, report)).await;
+                    Box::pin(self.end_to_end(lab, tests, report)).await;
                 }
             }
         }
@@ -81,7 +82,9 @@ impl Verify {
         }
     }
 
-    async fn end_to_end(lab: &Lab, tests: Vec<e2e::Test>, report: &mut Report) {
+    async fn end_to_end(&self, lab: &Lab, tests: Vec<e2e::Test>, report: &mut Report) {
+        // A part of the tests needs a part of the rights.
+        let everything = self.only.as_deref().is_none_or(|only| only == "e2e");
         let mut before = BTreeSet::new();
         let listed = report.quietly(async || {
             before = leftovers::of_the_cluster(lab).await?;
@@ -97,6 +100,9 @@ impl Verify {
             }
         }
         report.quietly(async || ran.map(drop)).await;
+        if everything {
+            report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
+        }
         report
             .step("nothing is left over", async |_| {
                 leftovers::nothing_new_since(lab, &before).await?;

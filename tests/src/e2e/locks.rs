@@ -1,0 +1,164 @@
+//! Each lock alone, with the others open: who asked for a clone stays what the API server said; and the controller's own account can't
+//! be used to take what isn't its.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use common::{meta, requester::Requester};
+use k8s_openapi::api::{
+    admissionregistration::v1::{
+        MutatingWebhookConfiguration, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+    },
+    core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+};
+use kube::{
+    Api, Resource, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use webhook::{
+    manifests::{MUTATING, VALIDATING},
+    policies::{CONFINEMENT, REQUESTER},
+};
+
+use crate::{
+    cluster::command::{Look, until},
+    harness::{CloneRequest, Named as _, Space, clone_of, mi, wait::PATIENCE},
+};
+
+tests![the_controller_s_account_takes_nothing_that_is_not_its];
+
+tests![
+    alone:
+    the_validating_webhook_alone_keeps_stamps_true,
+    the_policy_alone_keeps_stamps_true,
+];
+
+const FORGED: &str = r#"{"username":"root","groups":["system:masters"]}"#;
+
+/// Lets the API server ask a configuration's webhooks about nothing, until the end of the test.
+async fn open<K>(t: &Space, name: &'static str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug + Send + Sync + 'static,
+{
+    let api: Api<K> = t.everywhere();
+    let found = serde_json::to_value(api.get(name).await?)?;
+    let webhooks = found["webhooks"].as_array().context("there are no webhooks")?.len();
+    let never = json!({"name": "opened-by-a-test", "expression": "false"});
+    let patch = |matches: &dyn Fn(usize) -> Value| -> Result<json_patch::Patch> {
+        Ok(serde_json::from_value((0..webhooks).map(matches).collect::<Vec<_>>().into())?)
+    };
+    let path = |number: usize| format!("/webhooks/{number}/matchConditions/0");
+    let off = patch(&|number| json!({"op": "add", "path": path(number), "value": never}))?;
+    let on = patch(&|number| json!({"op": "remove", "path": path(number)}))?;
+    api.patch(name, &PatchParams::default(), &Patch::Json::<K>(off)).await?;
+    t.undo(async move {
+        api.patch(name, &PatchParams::default(), &Patch::Json::<K>(on)).await?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The same for a policy.
+async fn unbind(t: &Space, name: &'static str) -> Result<()> {
+    let api: Api<ValidatingAdmissionPolicyBinding> = t.everywhere();
+    let mut binding = api.get(name).await?;
+    api.delete(name, &DeleteParams::default()).await?;
+    t.undo(async move {
+        binding.metadata.resource_version = None;
+        binding.metadata.uid = None;
+        api.create(&PostParams::default(), &binding).await?;
+        Ok(())
+    });
+    Ok(())
+}
+
+/// The API server learns by watches, which nobody can look at, which locks are open.
+async fn refused_by(t: &Space, request: &CloneRequest, words: &str) -> Result<()> {
+    until(&format!("a refusal by {words}"), PATIENCE, async || {
+        let said = match t.asked(request).await? {
+            Ok(()) => "admitted".to_owned(),
+            Err(denial) if denial.text().contains(words) => return Ok(Look::Break(())),
+            Err(denial) => denial.text().to_owned(),
+        };
+        Ok(Look::Continue(said))
+    })
+    .await
+}
+
+/// Forged stamps are refused in these words, at creation and later; a true one isn't.
+async fn keeps_stamps_true(t: &Space, words: &str) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    t.administered_by("alice").await?;
+    let alice = Requester {
+        username: "alice".to_owned(),
+        groups: vec!["system:authenticated".to_owned()],
+        ..Requester::default()
+    };
+    let stamped = |stamp: &str| clone_of(&disk).by("alice").annotate(meta::REQUESTER, stamp);
+    refused_by(t, &stamped(FORGED), words).await?;
+    // One group too many, and one word too many, are forged, too.
+    let more = Requester { groups: vec!["system:authenticated".to_owned(), "system:masters".to_owned()], ..alice.clone() };
+    let extra = Requester { extra: [("scopes".to_owned(), vec!["all".to_owned()])].into(), ..alice.clone() };
+    for forged in [&more, &extra] {
+        refused_by(t, &stamped(&forged.write()?), words).await?;
+    }
+    let clone = t.create(stamped(&alice.write()?)).await?;
+    let edit = format!("{}={FORGED}", meta::REQUESTER);
+    let change = t.kubectl(&["annotate", "datavolume", "clone", "--overwrite", &edit]).await;
+    let said = change.err().map(|error| format!("{error:#}")).unwrap_or_default();
+    ensure!(said.contains(words), "changed later: {said:?}");
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
+    Ok(())
+}
+
+async fn the_validating_webhook_alone_keeps_stamps_true(t: &Space) -> Result<()> {
+    open::<MutatingWebhookConfiguration>(t, MUTATING).await?;
+    unbind(t, REQUESTER).await?;
+    keeps_stamps_true(t, VALIDATING).await
+}
+
+async fn the_policy_alone_keeps_stamps_true(t: &Space) -> Result<()> {
+    open::<MutatingWebhookConfiguration>(t, MUTATING).await?;
+    open::<ValidatingWebhookConfiguration>(t, VALIDATING).await?;
+    keeps_stamps_true(t, REQUESTER).await
+}
+
+/// Who has the controller's token still can't do this.
+async fn confined<K: DeserializeOwned + std::fmt::Debug>(what: &str, answer: kube::Result<K>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.message.contains(CONFINEMENT) => Ok(()),
+        other => bail!("{what}: {other:?}"),
+    }
+}
+
+async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
+    let user = t.pod_using(&disk).await?;
+    let volume = t.bound(&disk).await?.spec.and_then(|spec| spec.volume_name).context("no volume")?;
+    let client = t.lab().client_as(&format!("system:serviceaccount:{}:smartclone-controller", common::manifest::NAMESPACE))?;
+    let delete = DeleteParams::default();
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), t.name());
+    confined("delete a claim", claims.delete(disk.name(), &delete).await).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), t.name());
+    confined("delete a pod", pods.delete(user.name(), &delete).await).await?;
+    let snapshots: Api<common::api::snapshot::VolumeSnapshot> = Api::namespaced(client.clone(), t.name());
+    confined("delete a snapshot", snapshots.delete(snapshot.name(), &delete).await).await?;
+    let volumes: Api<PersistentVolume> = Api::all(client);
+    let thief = json!({"name": "thief", "namespace": t.name(), "uid": "1"});
+    let mark = json!({"annotations": {common::transfer::HANDED_OVER: "2026-01-01T00:00:00Z"}});
+    for (what, patch) in [
+        ("take a volume without a mark", json!({"spec": {"claimRef": thief}})),
+        ("make a volume anybody's", json!({"metadata": mark, "spec": {"claimRef": null}})),
+        ("point a volume at other data", json!({"spec": {"csi": {"volumeHandle": "another"}}})),
+    ] {
+        let answer = volumes.patch(&volume, &PatchParams::default(), &Patch::Merge(patch)).await;
+        // What the API server itself doesn't allow needs no policy.
+        if !matches!(&answer, Err(kube::Error::Api(status)) if status.code == 422) {
+            confined(what, answer).await?;
+        }
+    }
+    user.delete().await?;
+    ensure!(t.bound(&disk).await?.uid().as_deref() == Some(disk.uid()), "the claim is another one");
+    snapshot.is_untouched().await
+}
