@@ -63,12 +63,13 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
 }
 
 async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
-    let NewClone { volume, requester, namesake, annotations, doubt, .. } = match creation(review, cluster, false).await? {
-        Creation::NotOurs => return Ok(Answer::untouched()),
-        Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
-        Creation::Forbidden(error) => return Ok(Answer::Forbidden(vec![error])),
-        Creation::Clone(clone) => *clone,
-    };
+    let NewClone { volume, requester, namesake, annotations, doubt, .. } =
+        match creation(review, cluster, false).await? {
+            Creation::NotOurs => return Ok(Answer::untouched()),
+            Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
+            Creation::Forbidden(error) => return Ok(Answer::Forbidden(vec![error])),
+            Creation::Clone(clone) => *clone,
+        };
     let mut errors = Vec::from_iter(stamp::wrong(&volume.metadata, &requester));
     // Left undecided a moment ago, and what was missing has come since: the controller decides.
     let decided = [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| volume.annotations().contains_key(*key));
@@ -166,7 +167,8 @@ async fn creation(review: &Request, cluster: &Cluster, warns: bool) -> Result<Cr
         (Lookup::Absent, filled(wanted))
     } else {
         // Independent of each other, and a user waits for both.
-        let (namesake, seen) = tokio::join!(cluster.namesake(review), look(&volume, &asked, &requester, (cluster, warns)));
+        let (namesake, seen) =
+            tokio::join!(cluster.namesake(review), look(&volume, &asked, &requester, (cluster, warns)));
         let judged = match seen {
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
                 filled(wanted)
@@ -224,12 +226,7 @@ enum Seen {
     Source(Box<Wanted>, Box<Found>, Vec<User>, Lookup<Authorization>),
 }
 
-async fn look(
-    volume: &DataVolume,
-    asked: &Asked,
-    requester: &Requester,
-    (cluster, warns): (&Cluster, bool),
-) -> Seen {
+async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, (cluster, warns): (&Cluster, bool)) -> Seen {
     let wanted = match asked {
         Asked::Clone(wanted) => wanted.clone(),
         Asked::Reference(name, _) => match cluster.data_source(name).await {

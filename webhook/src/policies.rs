@@ -8,8 +8,9 @@ use common::{
     transfer,
 };
 use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-    ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation, Variable,
+    MatchCondition, MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation,
+    Variable,
 };
 
 /// The policy, and its binding, about [`meta::REQUESTER`].
@@ -19,7 +20,8 @@ pub const CONFINEMENT: &str = "controller.smartclone.dev";
 
 /// The file with every policy and its binding.
 pub fn manifest() -> serde_json::Result<Manifest> {
-    let about = "What the API server refuses by itself: stamps of somebody else, and what the controller's account may not do.";
+    let about =
+        "What the API server refuses by itself: stamps of somebody else, and what the controller's account may not do.";
     let mut manifest = Manifest::new("webhook/policies.yaml", about);
     for policy in [requester(), confinement()] {
         let binding = binding(&policy);
@@ -116,10 +118,7 @@ fn confinement() -> ValidatingAdmissionPolicy {
         }],
         vec![
             variable("labelled", &labelled),
-            variable(
-                "marked",
-                &format!("has(object.metadata.annotations) && '{mark}' in object.metadata.annotations"),
-            ),
+            variable("marked", &format!("has(object.metadata.annotations) && '{mark}' in object.metadata.annotations")),
         ],
         vec![
             validation(

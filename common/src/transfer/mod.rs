@@ -32,8 +32,9 @@ use crate::{
 /// When a volume was handed over, which is when the target begins to wait. On the PersistentVolume, written together with `claimRef`.
 pub const HANDED_OVER: &str = "smartclone.dev/handed-over";
 
-/// Kubernetes binds within a tenth of a second, or has missed it and looks again only after many: later than this, it is nudged.
-const PATIENCE: SignedDuration = SignedDuration::from_secs(1);
+/// Kubernetes binds within a tenth of a second (in a crowd within a second or two), or has missed it and looks again only after many: later
+/// than this, it is nudged.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Nudges become rarer, but no rarer than this.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);

@@ -1,5 +1,6 @@
 //! What passes at once isn't news: a snapshot clone is done within a fraction of a second, and each status or event on the way costs
-//! the API server as much as a step of the clone itself.
+//! the API server as much as a step of the clone itself. With many clones at once the news of all of them together have a budget, so that
+//! telling how far they are doesn't keep them from getting there.
 
 use std::{
     collections::HashMap,
@@ -9,37 +10,105 @@ use std::{
 
 use common::{
     api::Phase,
-    clone::{Observed, Plan},
+    clone::{Action, Observed, Plan},
 };
 
 /// A state that goes its usual way is reported when it has lasted this long.
 const NEWS: Duration = Duration::from_millis(250);
 
-/// No state is withheld for longer than [`NEWS`]; an entry of this age belongs to a DataVolume that is gone.
+/// So often are states that go their usual way reported, all clones together.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// So many such reports may come at once after a time without any.
+const AT_ONCE: u32 = 5;
+
+/// When a report is tried again for which the budget had no room.
+const LATER: Duration = Duration::from_secs(1);
+
+/// An entry of this age belongs to a DataVolume that is gone.
 const FORGOTTEN: Duration = Duration::from_mins(1);
 
-/// Since when a DataVolume's state has not been reported, by its UID.
+/// Which states have not been reported, and how many reports there is room for.
 #[derive(Default)]
-pub struct Haste(Mutex<HashMap<String, Instant>>);
+pub struct Haste(Mutex<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    /// Since when, by the DataVolume's UID; and when it was asked about last.
+    states: HashMap<String, (Instant, Instant)>,
+    /// When the budget will be whole again.
+    whole_at: Option<Instant>,
+}
+
+impl Pending {
+    /// Takes the room for one report, if there is any.
+    fn afford(&mut self, now: Instant) -> bool {
+        let whole_at = self.whole_at.filter(|at| *at > now).unwrap_or(now) + EVERY;
+        let affordable = whole_at <= now + EVERY * AT_ONCE;
+        if affordable {
+            self.whole_at = Some(whole_at);
+        }
+        affordable
+    }
+}
 
 impl Haste {
     /// How long the report of `plan` can wait; nothing, if it is due.
     pub fn withhold(&self, seen: &Observed, plan: &Plan, now: Instant) -> Option<Duration> {
-        let passing =
-            matches!(plan.phase, Phase::SnapshotForSmartCloneInProgress | Phase::CloneFromSnapshotSourceInProgress);
-        let usual = plan.waiting.as_ref().is_some_and(|waiting| !waiting.needs_somebody());
-        let reported = seen.volume.status.phase == plan.phase;
         let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !passing || !usual || reported {
-            pending.remove(&seen.volume.uid);
+        if !passing(seen, plan) {
+            pending.states.remove(&seen.volume.uid);
             return None;
         }
-        pending.retain(|_, since| now.duration_since(*since) < FORGOTTEN);
-        let since = *pending.entry(seen.volume.uid.clone()).or_insert(now);
-        let rest = NEWS.saturating_sub(now.duration_since(since));
-        if rest.is_zero() {
-            pending.remove(&seen.volume.uid);
+        pending.states.retain(|_, (_, asked)| now.duration_since(*asked) < FORGOTTEN);
+        let (since, asked) = pending.states.entry(seen.volume.uid.clone()).or_insert((now, now));
+        *asked = now;
+        let rest = NEWS.saturating_sub(now.duration_since(*since));
+        if !rest.is_zero() {
+            return Some(rest);
         }
-        (!rest.is_zero()).then_some(rest)
+        if !pending.afford(now) {
+            return Some(LATER);
+        }
+        pending.states.remove(&seen.volume.uid);
+        None
+    }
+}
+
+/// A state on the usual way, from which nothing has to be remembered and of which nobody has to know.
+fn passing(seen: &Observed, plan: &Plan) -> bool {
+    let on_the_way = matches!(
+        plan.phase,
+        Phase::CloneScheduled
+            | Phase::SnapshotForSmartCloneInProgress
+            | Phase::CloneFromSnapshotSourceInProgress
+            | Phase::CsiCloneInProgress
+            | Phase::RebindInProgress
+    );
+    let usual = plan.waiting.as_ref().is_none_or(|waiting| !waiting.needs_somebody());
+    let old = &seen.volume.status;
+    let restarted = plan.restarts != old.restart_count.unwrap_or_default();
+    // The size to which it grows is needed when the source may be gone.
+    let grows = plan.chosen.as_ref().is_some_and(|chosen| chosen.sizes.create_at < chosen.sizes.finally)
+        && old.clone.as_ref().is_none_or(|clone| clone.final_size.is_none());
+    let decided = plan.actions.iter().any(|action| matches!(action, Action::Pin(_)));
+    on_the_way && usual && !restarted && !grows && !decided && plan.refused.is_none() && plan.notes.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_at_once_and_then_one_at_a_time() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let now = |afforded: usize, at: Instant, pending: &mut Pending| {
+            let count = (0..20).filter(|_| pending.afford(at)).count();
+            assert_eq!(count, afforded, "{:?} after the start", at - start);
+        };
+        now(5, start, &mut pending);
+        now(0, start + EVERY / 2, &mut pending);
+        now(1, start + EVERY, &mut pending);
+        now(5, start + EVERY * 60, &mut pending);
     }
 }
