@@ -311,6 +311,8 @@ pub struct Claim {
     pub copied: Option<String>,
     /// The newest complaint about it.
     pub complaint: Option<String>,
+    /// When it was touched last to make others look at it.
+    pub nudged_at: Option<Timestamp>,
 }
 
 impl Claim {
@@ -355,6 +357,7 @@ impl Claim {
                 .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
             copied: claim.metadata.annotations.as_ref().and_then(|a| a.get(meta::COPIED)).cloned(),
             complaint,
+            nudged_at: annotation(meta::NUDGED).and_then(|text| text.parse().ok()),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     action::{Action, Kind},
@@ -20,6 +20,12 @@ use crate::{
     lookup::Lookup,
     meta, profile, transfer,
 };
+
+/// A claim that others tripped over is touched after this time, plus some.
+const PATIENCE: SignedDuration = SignedDuration::from_millis(500);
+
+/// Touches become rarer, but no rarer than this.
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 
 /// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
 /// beside it goes with it, and what was made elsewhere is swept).
@@ -346,7 +352,8 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place
 
 /// What an unbound claim waits for.
 fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
-    let complaint = claim.and_then(|c| c.complaint.as_deref()).map(complaint::redact);
+    let complaint = claim.and_then(|c| c.complaint.as_deref()).filter(|text| !complaint::is_conflict(text));
+    let complaint = complaint.map(complaint::redact);
     if chosen.waits_for_consumer && claim.is_none_or(|c| c.selected_node.is_none()) && !used(seen) {
         Waiting::FirstConsumer
     } else {
@@ -520,6 +527,8 @@ fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
         Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
     } else if let Some(plan) = attempt(seen, request, &chosen, strategy, claim.created, claim.complaint.as_deref()) {
         plan
+    } else if let Some(plan) = nudged(seen, claim, phase, &waiting) {
+        plan
     } else if chosen.binds_late && claim.selected_node.is_none() && seen.consumer == Lookup::Absent && !used(seen) {
         let pod = objects::consumer(&seen.volume, &claim.exact, chosen.mode, &seen.mover_settings);
         Plan::act(seen, phase, Action::CreatePod(Box::new(pod))).with_waiting(waiting)
@@ -528,6 +537,24 @@ fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     };
     plan.chosen.get_or_insert(chosen);
     plan
+}
+
+/// Many restores of one snapshot at once trip over each other in the provisioner, which marks the snapshot for each of them: all but one
+/// meet a newer version of it, wait twice as long, and meet again. Whoever is touched is looked at at once; each at another moment.
+fn nudged(seen: &Observed, claim: &Claim, phase: Phase, waiting: &Waiting) -> Option<Plan> {
+    claim.complaint.as_deref().filter(|text| complaint::is_conflict(text))?;
+    let created = claim.created?;
+    let last = claim.nudged_at.unwrap_or(created);
+    let pause = (last.duration_since(created) / 2).clamp(PATIENCE, LONGEST_PAUSE);
+    // Not random, but as good: it differs from claim to claim and from time to time.
+    let odd = claim.exact.resource_version.bytes().chain(claim.exact.uid.bytes());
+    let odd = odd.fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 1000;
+    let at = last.checked_add(pause).ok()?.checked_add(SignedDuration::from_millis(odd.into())).ok()?;
+    Some(if seen.now < at {
+        Plan { look_again_at: Some(at), ..Plan::wait(seen, phase, waiting.clone()) }
+    } else {
+        Plan::act(seen, phase, Action::Nudge { claim: claim.exact.clone(), at: seen.now }).with_waiting(waiting.clone())
+    })
 }
 
 /// The claim is held back; what it is to get is made in a temporary claim.
@@ -704,12 +731,13 @@ mod tests {
             file_system_grows_at_mount: false,
             copied: None,
             complaint: None,
+            nudged_at: None,
         }
     }
 
     fn decided_volume(strategy: &'static str) -> DataVolume {
         volume(|object| {
-            annotated(meta::PLAN, r#"{"chosenBy": "Default"}"#)(object);
+            annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
             annotated(meta::CLONE_TYPE, strategy)(object);
         })
     }
@@ -761,6 +789,33 @@ mod tests {
         let plan = step(&seen).unwrap();
         assert_eq!(plan.actions.first().map(Action::verb), does, "{plan:?}");
         assert_eq!(plan.waiting.map(|waiting| waiting.reason()), waits_for);
+    }
+
+    /// Another source of the same name is not what was decided about.
+    #[test]
+    fn another_source_of_the_same_name_needs_another_decision() {
+        let mut seen = observed(&decided_volume("copy"), facts());
+        assert_eq!(step(&seen).unwrap().actions.first().map(Action::verb), Some("create_claim"));
+        let Lookup::Present(source) = &mut seen.facts.source else { panic!() };
+        source.uid = "the next one".to_owned();
+        let plan = step(&seen).unwrap();
+        assert_eq!(plan.actions.first().map(Action::verb), Some("pin"));
+        assert_eq!(plan.chosen.unwrap().strategy, CloneStrategy::Snapshot);
+    }
+
+    /// Sidecars that trip over each other are made to look once more, at a moment of the claim's own.
+    #[test]
+    fn a_claim_that_others_tripped_over_is_touched_after_a_while() {
+        let mut seen = observed(&decided_volume("snapshot"), facts());
+        let text = "Operation cannot be fulfilled on volumesnapshots.snapshot.storage.k8s.io \"s\": the object has been modified";
+        let pending = claim("clone", Content::Snapshot("s".to_owned()));
+        seen.claim = Lookup::Present(Claim { phase: "Pending".into(), complaint: Some(text.to_owned()), ..pending });
+        let plan = step(&seen).unwrap();
+        assert_eq!((plan.actions.len(), plan.waiting.as_ref().map(Waiting::reason)), (0, Some("ClaimNotBound")));
+        seen.now = plan.look_again_at.unwrap();
+        assert!(seen.now > now() && seen.now <= now() + SignedDuration::from_millis(1500));
+        let plan = step(&seen).unwrap();
+        assert_eq!(plan.actions.first().map(Action::verb), Some("nudge"));
     }
 
     /// One pod copies from one volume to the other; where no node can have both, that is told, and given up in the end.

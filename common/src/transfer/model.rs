@@ -117,15 +117,15 @@ fn what_can_not_be_told_is_no_verdict(#[case] transfer: Transfer) {
     assert!(matches!(step(&transfer), Step::Unknown(_)), "{:?}", step(&transfer));
 }
 
-/// Not before a second, then whenever the wait has doubled.
+/// Not before two seconds, then whenever the wait has doubled.
 #[rstest]
-#[case::at_once(0, None, Some(1))]
-#[case::after_a_second(1, None, None)]
-#[case::just_nudged(1, Some(1), Some(2))]
-#[case::waited_twice_as_long(2, Some(1), None)]
-#[case::four_times(3, Some(2), Some(4))]
+#[case::at_once(0, None, Some(2))]
+#[case::after_two_seconds(2, None, None)]
+#[case::just_nudged(2, Some(2), Some(4))]
+#[case::waited_twice_as_long(4, Some(2), None)]
+#[case::four_times(7, Some(4), Some(8))]
 #[case::not_too_rarely(500, Some(400), None)]
-#[case::nudged_before_the_hand_over(0, Some(-5), Some(1))]
+#[case::nudged_before_the_hand_over(0, Some(-5), Some(2))]
 fn nudges(#[case] seconds: i64, #[case] nudged: Option<i64>, #[case] again: Option<i64>) {
     let transfer = waiting(seconds, nudged);
     match (step(&transfer), again) {

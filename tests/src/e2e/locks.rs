@@ -14,7 +14,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::json;
 use webhook::{
     manifests::{MUTATING, VALIDATING},
     policies::{CONFINEMENT, REQUESTER},
@@ -42,17 +42,14 @@ where
 {
     let api: Api<K> = t.everywhere();
     let found = serde_json::to_value(api.get(name).await?)?;
-    let webhooks = found["webhooks"].as_array().context("there are no webhooks")?.len();
-    let never = json!({"name": "opened-by-a-test", "expression": "false"});
-    let patch = |matches: &dyn Fn(usize) -> Value| -> Result<json_patch::Patch> {
-        Ok(serde_json::from_value((0..webhooks).map(matches).collect::<Vec<_>>().into())?)
-    };
-    let path = |number: usize| format!("/webhooks/{number}/matchConditions/0");
-    let off = patch(&|number| json!({"op": "add", "path": path(number), "value": never}))?;
-    let on = patch(&|number| json!({"op": "remove", "path": path(number)}))?;
-    api.patch(name, &PatchParams::default(), &Patch::Json::<K>(off)).await?;
+    let as_it_was = json!({"webhooks": found["webhooks"]});
+    let mut opened = as_it_was.clone();
+    for webhook in opened["webhooks"].as_array_mut().context("there are no webhooks")? {
+        webhook["matchConditions"] = json!([{"name": "opened-by-a-test", "expression": "false"}]);
+    }
+    api.patch(name, &PatchParams::default(), &Patch::Merge(opened)).await?;
     t.undo(async move {
-        api.patch(name, &PatchParams::default(), &Patch::Json::<K>(on)).await?;
+        api.patch(name, &PatchParams::default(), &Patch::Merge(as_it_was)).await?;
         Ok(())
     });
     Ok(())

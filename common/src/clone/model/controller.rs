@@ -299,6 +299,7 @@ impl Controller {
             file_system_grows_at_mount: false,
             copied: claim.copied.then(|| "digest".into()),
             complaint: claim.refused.then(|| REFUSAL.into()),
+            nudged_at: None,
         })
     }
 

@@ -110,6 +110,11 @@ pub fn classify(text: &str) -> Complaint {
     }
 }
 
+/// Two programs wrote the same object, and one has to do it again. It will.
+pub fn is_conflict(text: &str) -> bool {
+    text.contains("Operation cannot be fulfilled on") && text.contains("the object has been modified")
+}
+
 /// Every gRPC code in `text` as Go prints it (`rpc error: code = Aborted desc = …`), outermost first.
 fn codes(text: &str) -> impl Iterator<Item = Complaint> {
     text.split("code = ").skip(1).filter_map(|rest| {
