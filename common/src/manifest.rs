@@ -118,6 +118,9 @@ pub fn right(group: &str, resources: &[&str], only: &[&str], verbs: &[&str]) -> 
 /// The verbs of a cache.
 pub const READ: &[&str] = &["get", "list", "watch"];
 
+/// The verbs of whoever keeps a cache and asks nothing else.
+pub const WATCH: &[&str] = &["list", "watch"];
+
 /// The account of `component` and its rights: `cluster` everywhere, `own` in [`NAMESPACE`] only.
 pub fn account(component: &str, cluster: Vec<PolicyRule>, own: Vec<PolicyRule>) -> serde_json::Result<Manifest> {
     let name = name(component);

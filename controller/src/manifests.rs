@@ -2,7 +2,7 @@
 
 use common::{
     api::{self, snapshot},
-    manifest::{self, Manifest, Program, READ, right},
+    manifest::{self, Manifest, Program, READ, WATCH, right},
     meta::{CLONER, CONTROLLER},
 };
 use k8s_openapi::api::{apps::v1::DeploymentStrategy, rbac::v1::PolicyRule};
@@ -26,11 +26,12 @@ fn rights() -> Vec<PolicyRule> {
         right(api::GROUP, &["datavolumes/finalizers"], &[], &["update"]),
         right("", &["persistentvolumeclaims/finalizers"], &[], &["update"]),
         // What is to be cloned by another name, or without a DataVolume.
-        right(api::GROUP, &["datasources", "volumeclonesources"], &[], READ),
+        right(api::GROUP, &["datasources", "volumeclonesources"], &[], WATCH),
         // What a name stands for.
         right(api::GROUP, &["datasources/status"], &[], &["update"]),
         // What the admin wants.
-        right(api::GROUP, &["cdis", "storageprofiles", "cdiconfigs"], &[], READ),
+        right(api::GROUP, &["cdis", "cdiconfigs"], &[], WATCH),
+        right(api::GROUP, &["storageprofiles"], &[], READ),
         // The object that the documentation tells admins to patch is there from the start; so is one profile for every StorageClass, and
         // the settings in force; what holds for each, and what a driver has refused.
         right(api::GROUP, &["cdis", "storageprofiles", "cdiconfigs"], &[], &["create"]),
@@ -41,7 +42,7 @@ fn rights() -> Vec<PolicyRule> {
         // The driver and the size behind a claim; and whose a volume is, which is changed when it is handed over.
         right("", &["persistentvolumes"], &[], &["get", "list", "watch", "patch"]),
         // Transfers: their finalizer, and what is told about them.
-        right(api::GROUP, &["objecttransfers"], &[], &["get", "list", "watch", "patch"]),
+        right(api::GROUP, &["objecttransfers"], &[], &["list", "watch", "patch"]),
         right(api::GROUP, &["objecttransfers/status"], &[], &["update"]),
         // A DataVolume that moves is made anew at its target, and then deleted at its source.
         right(api::GROUP, &["datavolumes"], &[], &["create", "delete"]),
@@ -52,14 +53,14 @@ fn rights() -> Vec<PolicyRule> {
         // What a quota refused is tried again when the quota changes.
         right("", &["resourcequotas"], &[], &["list", "watch"]),
         // What the provisioner says about a claim is said in events only.
-        right("", &["events"], &[], READ),
+        right("", &["events"], &[], WATCH),
         // What we say.
         right("events.k8s.io", &["events"], &[], &["create", "patch"]),
         // Source snapshots, and temporary ones.
         right(snapshot::GROUP, &["volumesnapshots"], &[], &["get", "list", "watch", "create", "delete"]),
         // What the storage can do, and the driver behind a snapshot.
-        right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], READ),
-        right("storage.k8s.io", &["storageclasses"], &[], READ),
+        right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], WATCH),
+        right("storage.k8s.io", &["storageclasses"], &[], WATCH),
         // Whether a requester may read a source in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
     ]

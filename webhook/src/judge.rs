@@ -39,7 +39,7 @@ pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undec
     if review.operation != Operation::Create || !review.sub_resource.is_empty() {
         return Ok(Answer::untouched());
     }
-    Ok(match creation(review, cluster, true).await? {
+    Ok(match Box::pin(creation(review, cluster, true)).await? {
         Creation::NotOurs => Answer::untouched(),
         Creation::Denied(errors) => Answer::Invalid(errors),
         Creation::Forbidden(error) => Answer::Forbidden(vec![error]),
@@ -64,7 +64,7 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
 
 async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
     let NewClone { volume, requester, namesake, annotations, doubt, .. } =
-        match creation(review, cluster, false).await? {
+        match Box::pin(creation(review, cluster, false)).await? {
             Creation::NotOurs => return Ok(Answer::untouched()),
             Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
             Creation::Forbidden(error) => return Ok(Answer::Forbidden(vec![error])),

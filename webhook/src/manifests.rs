@@ -3,7 +3,7 @@
 use common::{
     api,
     api::snapshot,
-    manifest::{self, Manifest, NAMESPACE, Program, READ, cluster_meta, namespaced_meta, right, selector},
+    manifest::{self, Manifest, NAMESPACE, Program, WATCH, cluster_meta, namespaced_meta, right, selector},
     meta::{self, WEBHOOK},
     transfer,
 };
@@ -96,10 +96,10 @@ fn cluster_rights() -> Vec<PolicyRule> {
         // Whether the requester may clone it, where it is in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
         // What the storage can do.
-        right("storage.k8s.io", &["storageclasses"], &[], READ),
-        right(snapshot::GROUP, &["volumesnapshotclasses"], &[], READ),
+        right("storage.k8s.io", &["storageclasses"], &[], WATCH),
+        right(snapshot::GROUP, &["volumesnapshotclasses"], &[], WATCH),
         // What the admin wants.
-        right(api::GROUP, &["cdis", "cdiconfigs", "storageprofiles"], &[], READ),
+        right(api::GROUP, &["cdis", "cdiconfigs", "storageprofiles"], &[], WATCH),
         // The caBundle of its own configurations, and of no others.
         right(
             "admissionregistration.k8s.io",

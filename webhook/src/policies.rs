@@ -50,7 +50,7 @@ fn requester() -> ValidatingAdmissionPolicy {
         listed(&format!("{user}.groups"), "group"),
     );
     let extra = format!(
-        r#"has({user}.extra) ? {user}.extra.map(key, {} + ':' + {}) : []"#,
+        "has({user}.extra) ? {user}.extra.map(key, {} + ':' + {}) : []",
         quoted("key"),
         listed(&format!("{user}.extra[key]"), "value")
     );
