@@ -10,6 +10,7 @@ use k8s_openapi::{
             PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
             ServiceAccount, TopologySpreadConstraint,
         },
+        networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec},
         rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
     },
     apimachinery::pkg::{
@@ -175,12 +176,14 @@ pub struct Program<'a> {
     pub ports: Vec<ContainerPort>,
     /// CPU and memory that are set aside for it.
     pub requests: (&'a str, &'a str),
+    /// Nothing of its kind works without it: it goes before other pods when a node is full.
+    pub critical: bool,
 }
 
 impl Program<'_> {
     /// Its Deployment, in the namespace of the project and with no rights on its node.
     pub fn deployment(self) -> Deployment {
-        let Self { component, replicas, strategy, args, mut ports, requests: (cpu, memory) } = self;
+        let Self { component, replicas, strategy, args, mut ports, requests: (cpu, memory), critical } = self;
         ports.push(ContainerPort {
             name: Some(ADMIN_PORT.to_owned()),
             container_port: 8080,
@@ -227,6 +230,7 @@ impl Program<'_> {
             }),
             node_selector: Some([("kubernetes.io/os".to_owned(), "linux".to_owned())].into()),
             enable_service_links: Some(false),
+            priority_class_name: critical.then(|| "system-cluster-critical".to_owned()),
             // The pause and the limit of a graceful end (3 s and 15 s by default), and some room.
             termination_grace_period_seconds: Some(30),
             topology_spread_constraints: (replicas > 1).then(|| vec![spread(component)]),
@@ -247,6 +251,27 @@ impl Program<'_> {
             }),
             ..Deployment::default()
         }
+    }
+}
+
+/// Who may connect to the pods of `component`: anybody, but only to its own ports. What they ask for themselves isn't limited, as no
+/// policy can name the API server.
+pub fn network_policy(component: &str, ports: &[&str]) -> NetworkPolicy {
+    let port = |name: &str| NetworkPolicyPort {
+        port: Some(IntOrString::String(name.to_owned())),
+        ..NetworkPolicyPort::default()
+    };
+    NetworkPolicy {
+        metadata: namespaced_meta(component, &name(component)),
+        spec: Some(NetworkPolicySpec {
+            pod_selector: Some(selector(component)),
+            policy_types: Some(vec!["Ingress".to_owned()]),
+            ingress: Some(vec![NetworkPolicyIngressRule {
+                ports: Some(ports.iter().copied().chain([ADMIN_PORT]).map(port).collect()),
+                ..NetworkPolicyIngressRule::default()
+            }]),
+            ..NetworkPolicySpec::default()
+        }),
     }
 }
 

@@ -12,7 +12,8 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
         manifest::account(CONTROLLER, rights(), Vec::new())?,
         Manifest::new("controller/deployment.yaml", "The controller: one of it. Two would be safe, but no faster.")
-            .with(&program().deployment())?,
+            .with(&program().deployment())?
+            .with(&manifest::network_policy(CONTROLLER, &[]))?,
     ])
 }
 
@@ -75,5 +76,6 @@ fn program() -> Program<'static> {
         args: vec![format!("--cloner-image={}", manifest::image(CLONER))],
         ports: Vec::new(),
         requests: ("50m", "64Mi"),
+        critical: false,
     }
 }

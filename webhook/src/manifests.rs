@@ -71,7 +71,8 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
         )
         .with(&program().deployment())?
         .with(&service())?
-        .with(&disruption_budget())?,
+        .with(&disruption_budget())?
+        .with(&manifest::network_policy(WEBHOOK, &["https"]))?,
         Manifest::new(
             "webhook/configurations.yaml",
             "What the API server asks the webhook about. The caBundle is missing on purpose: the webhook writes it.",
@@ -138,6 +139,7 @@ fn program() -> Program<'static> {
             ..ContainerPort::default()
         }],
         requests: ("20m", "32Mi"),
+        critical: true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `cargo measure`: what smartclone takes, against the least that the same storage can do, on the same machine at the same time.
 
+mod admission;
 mod audit;
 mod bare;
 mod burst;
@@ -30,6 +31,8 @@ pub enum Bench {
     Clone(Options),
     /// Many clones of one source at once, against one bare VolumeSnapshot and as many claims restored from it.
     Burst(burst::Options),
+    /// What admission adds to `create`, against the creation of an object that no webhook looks at.
+    Admission(Options),
     /// A copy of a volume by the data mover, against cp, dd and tar on the same volumes. Needs root and no cluster.
     Copy(Options),
 }
@@ -69,6 +72,7 @@ impl Bench {
         }
         let (json, (report, notes)) = match &self {
             Self::Clone(options) => (&options.json, clone::run(&lab, options, &progress).await?),
+            Self::Admission(options) => (&options.json, admission::run(&lab, options, &progress).await?),
             Self::Burst(options) => (&options.json, burst::run(&lab, options, &progress).await?),
             Self::Copy(options) => (&options.json, Box::pin(copy::run(&lab, options, &progress)).await?),
         };
