@@ -2,6 +2,8 @@
 
 pub mod claim;
 mod explain;
+#[cfg(test)]
+mod hostile;
 mod namesake;
 pub mod stamp;
 mod update;

@@ -9,7 +9,7 @@ mod copy;
 pub mod decide;
 pub mod facts;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod group;
 #[cfg(test)]
 mod model;
