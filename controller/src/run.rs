@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Debug,
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -214,10 +215,17 @@ fn retry(name: &ObjectName, cause: &Error, context: &Context) -> Action {
     }
     let mut attempts = context.attempts.lock().unwrap_or_else(PoisonError::into_inner);
     let attempt = attempts.entry(name.clone()).or_default();
-    let delay = Duration::from_millis(250u64 << (*attempt).min(8));
+    let delay = Duration::from_millis(250u64 << (*attempt).min(8)) + jitter(name, *attempt);
     *attempt = attempt.saturating_add(1);
     warn!(namespace = name.namespace, name = name.name, error = %chain, retry_in = ?delay, "a pass failed");
     Action::requeue(delay)
+}
+
+/// Up to a quarter of a second, another one for each object and attempt: what failed together isn't tried again together.
+fn jitter(name: &ObjectName, attempt: u32) -> Duration {
+    let mut hash = DefaultHasher::new();
+    (&name.namespace, &name.name, attempt).hash(&mut hash);
+    Duration::from_millis(hash.finish() % 250)
 }
 
 /// Admins are told to patch the object `cdi`; see that there is one.
