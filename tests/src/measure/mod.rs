@@ -71,8 +71,8 @@ impl Bench {
             progress.step("smartclone installed", harness::install(&lab)).await?;
         }
         let (json, (report, notes)) = match &self {
-            Self::Clone(options) => (&options.json, clone::run(&lab, options, &progress).await?),
-            Self::Admission(options) => (&options.json, admission::run(&lab, options, &progress).await?),
+            Self::Clone(options) => (&options.json, Box::pin(clone::run(&lab, options, &progress)).await?),
+            Self::Admission(options) => (&options.json, Box::pin(admission::run(&lab, options, &progress)).await?),
             Self::Burst(options) => (&options.json, burst::run(&lab, options, &progress).await?),
             Self::Copy(options) => (&options.json, Box::pin(copy::run(&lab, options, &progress)).await?),
         };
