@@ -66,7 +66,7 @@ impl Verify {
                     })
                     .await;
                 if go_on {
-                    Box::pin(self.end_to_end(lab, tests, report)).await;
+                    Box::pin(self.end_to_end(lab, !was_up, tests, report)).await;
                 }
             }
         }
@@ -82,7 +82,7 @@ impl Verify {
         }
     }
 
-    async fn end_to_end(&self, lab: &Lab, tests: Vec<e2e::Test>, report: &mut Report) {
+    async fn end_to_end(&self, lab: &Lab, is_new: bool, tests: Vec<e2e::Test>, report: &mut Report) {
         // A part of the tests needs a part of the rights.
         let everything = self.only.as_deref().is_none_or(|only| only == "e2e");
         let mut before = BTreeSet::new();
@@ -100,8 +100,11 @@ impl Verify {
             }
         }
         report.quietly(async || ran.map(drop)).await;
-        if everything {
+        if everything && is_new {
             report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
+        } else if everything {
+            // Of a cluster that has run for long, nobody knows the beginning any more, in which some rights are used once.
+            report.note("the rights are not compared with what was used: that takes a cluster that was down before");
         }
         report
             .step("nothing is left over", async |_| {

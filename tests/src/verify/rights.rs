@@ -15,13 +15,14 @@ use serde::Deserialize;
 use super::none;
 
 /// Rights that no request shows, each with its reason.
-const UNSEEN: [(&str, &str); 5] = [
+const UNSEEN: [(&str, &str); 6] = [
     // An admission plugin that this cluster's API server doesn't run asks for them (OwnerReferencesPermissionEnforcement).
     ("update", "cdi.kubevirt.io/datavolumes/finalizers"),
     ("update", "/persistentvolumeclaims/finalizers"),
     // Only when two have to write at the same moment: the one that was too late looks again.
     ("get", "cdi.kubevirt.io/storageprofiles"),
     ("get", "snapshot.storage.k8s.io/volumesnapshots"),
+    ("get", "/pods"),
     // Only when the authority is due for another one, which is after months.
     ("update", "/secrets"),
 ];
