@@ -7,39 +7,12 @@ use jiff::Timestamp;
 
 use crate::{
     api::{
-        Condition, DataSource, DataSourceSource, DataSourceStatus, DataVolumeSourcePvc, DataVolumeSourceRef,
-        DataVolumeSourceSnapshot, Phase,
+        Condition, DataSource, DataSourceSource, DataSourceStatus, DataVolumeSourcePvc, DataVolumeSourceSnapshot, Phase,
     },
-    clone::request::ObjectName,
+    clone::request::{ObjectName, SourceKind, SourceName},
     condition::{self, Observation},
     lookup::Lookup,
 };
-
-/// What a name stands for in the end.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// A claim.
-    Pvc(ObjectName),
-    /// A VolumeSnapshot.
-    Snapshot(ObjectName),
-}
-
-impl Source {
-    /// Its namespace and name.
-    pub fn name(&self) -> &ObjectName {
-        match self {
-            Self::Pvc(name) | Self::Snapshot(name) => name,
-        }
-    }
-
-    /// The kind as Kubernetes writes it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Pvc(_) => "PersistentVolumeClaim",
-            Self::Snapshot(_) => "VolumeSnapshot",
-        }
-    }
-}
 
 /// Why a DataSource stands for nothing; the words are CDI's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,21 +63,11 @@ impl Unresolved {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
     /// This; whether it exists is another question.
-    Found(Source),
+    Found(SourceName),
     /// Nothing, and this is why.
     Not(Unresolved),
     /// Nobody can say now, and this is why.
     Unknown(String),
-}
-
-/// What `spec.sourceRef` of a DataVolume in `namespace` stands for. `lookup` finds a DataSource by namespace and name.
-pub fn resolve(
-    namespace: &str,
-    reference: &DataVolumeSourceRef,
-    lookup: impl Fn(&str, &str) -> Lookup<DataSource>,
-) -> Resolution {
-    let namespace = reference.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or(namespace);
-    resolve_named(&ObjectName { namespace: namespace.to_owned(), name: reference.name.clone() }, lookup)
 }
 
 /// What the DataSource of this name stands for.
@@ -143,9 +106,11 @@ pub fn resolve_source(
 /// The claim or snapshot that `source` of the DataSource `name` names.
 fn direct(name: &ObjectName, source: &DataSourceSource) -> Resolution {
     if let Some(pvc) = &source.pvc {
-        Resolution::Found(Source::Pvc(within(&name.namespace, &pvc.namespace, &pvc.name)))
+        let object = within(&name.namespace, &pvc.namespace, &pvc.name);
+        Resolution::Found(SourceName { kind: SourceKind::Claim, object })
     } else if let Some(snapshot) = &source.snapshot {
-        Resolution::Found(Source::Snapshot(within(&name.namespace, &snapshot.namespace, &snapshot.name)))
+        let object = within(&name.namespace, &snapshot.namespace, &snapshot.name);
+        Resolution::Found(SourceName { kind: SourceKind::Snapshot, object })
     } else {
         Resolution::Not(Unresolved::NoSource(name.clone()))
     }
@@ -196,18 +161,18 @@ pub fn status(
         (Resolution::Unknown(_), _) | (Resolution::Found(_), Lookup::Unknown(_)) => return unchanged(),
         (Resolution::Not(why), _) => (DataSourceSource::default(), false, why.reason(), why.message()),
         (Resolution::Found(source), state) => {
-            let (kind, name) = (source.kind(), source.name());
+            let name = &source.object;
             let (ready, reason, message) = match state {
-                Lookup::Present(State::Ready) => (true, "Ready", format!("{kind} {name} can be cloned")),
+                Lookup::Present(State::Ready) => (true, "Ready", format!("{source} can be cloned")),
                 Lookup::Present(State::SnapshotNotReady) => {
-                    (false, "SnapshotNotReady", format!("{kind} {name} is still being taken"))
+                    (false, "SnapshotNotReady", format!("{source} is still being taken"))
                 }
                 Lookup::Present(State::Filling(phase)) => {
                     // A condition needs a reason, and nothing written yet means that it hasn't begun.
                     let phase = if phase.is_unset() { Phase::Pending } else { *phase };
                     (false, phase.as_str(), format!("DataVolume {name} is in phase {phase}"))
                 }
-                Lookup::Absent | Lookup::Unknown(_) => (false, "NotFound", format!("{kind} {name} doesn't exist")),
+                Lookup::Absent | Lookup::Unknown(_) => (false, "NotFound", format!("{source} doesn't exist")),
             };
             (written(source), ready, reason, message)
         }
@@ -217,13 +182,13 @@ pub fn status(
     DataSourceStatus { source, conditions: condition::merge(conditions, &[seen], now) }
 }
 
-fn written(source: &Source) -> DataSourceSource {
-    let ObjectName { namespace, name } = source.name().clone();
-    match source {
-        Source::Pvc(_) => {
+fn written(source: &SourceName) -> DataSourceSource {
+    let ObjectName { namespace, name } = source.object.clone();
+    match source.kind {
+        SourceKind::Claim => {
             DataSourceSource { pvc: Some(DataVolumeSourcePvc { namespace, name }), ..DataSourceSource::default() }
         }
-        Source::Snapshot(_) => DataSourceSource {
+        SourceKind::Snapshot => DataSourceSource {
             snapshot: Some(DataVolumeSourceSnapshot { namespace, name }),
             ..DataSourceSource::default()
         },
@@ -239,6 +204,14 @@ mod tests {
 
     fn name(namespace: &str, name: &str) -> ObjectName {
         ObjectName { namespace: namespace.into(), name: name.into() }
+    }
+
+    fn gold_claim(disk: &str) -> SourceName {
+        SourceName { kind: SourceKind::Claim, object: name("gold", disk) }
+    }
+
+    fn gold_snapshot(snap: &str) -> SourceName {
+        SourceName { kind: SourceKind::Snapshot, object: name("gold", snap) }
     }
 
     /// A namespace of DataSources: what is there, and one that can't be read.
@@ -265,9 +238,9 @@ mod tests {
     }
 
     #[rstest]
-    #[case::claim("disk", Ok(Source::Pvc(name("gold", "disk"))))]
-    #[case::snapshot("snap", Ok(Source::Snapshot(name("gold", "snap"))))]
-    #[case::one_reference("alias", Ok(Source::Pvc(name("gold", "disk"))))]
+    #[case::claim("disk", Ok(gold_claim("disk")))]
+    #[case::snapshot("snap", Ok(gold_snapshot("snap")))]
+    #[case::one_reference("alias", Ok(gold_claim("disk")))]
     #[case::two_references("second-alias", Err("MaxReferenceDepthReached"))]
     #[case::nothing_named("empty", Err("NoSource"))]
     #[case::reference_to_nothing_named("alias-of-empty", Err("NoSource"))]
@@ -277,9 +250,8 @@ mod tests {
     #[case::another_namespace("abroad", Err("CrossNamespaceReference"))]
     #[case::could_not_tell("unreadable", Err("unknown"))]
     #[case::reference_could_not_tell("unreadable-alias", Err("unknown"))]
-    fn stands_for(#[case] wanted: &str, #[case] expected: Result<Source, &str>) {
-        let reference = DataVolumeSourceRef { kind: "DataSource".into(), namespace: None, name: wanted.into() };
-        let found = match resolve("here", &reference, lookup) {
+    fn stands_for(#[case] wanted: &str, #[case] expected: Result<SourceName, &str>) {
+        let found = match resolve_named(&name("here", wanted), lookup) {
             Resolution::Found(source) => Ok(source),
             Resolution::Not(why) => Err(why.reason()),
             Resolution::Unknown(_) => Err("unknown"),
@@ -296,7 +268,7 @@ mod tests {
     #[case::not_there(Lookup::Absent, Lookup::Absent, Some("NotFound"))]
     #[case::could_not_tell(Lookup::Unknown("not yet".into()), Lookup::Absent, None)]
     fn says(#[case] claim: Lookup<()>, #[case] filled_by: Lookup<Phase>, #[case] reason: Option<&str>) {
-        let resolution = Resolution::Found(Source::Pvc(name("gold", "disk")));
+        let resolution = Resolution::Found(gold_claim("disk"));
         let state = claim_state(&claim, &filled_by);
         let next = status(None, &resolution, &state, Timestamp::UNIX_EPOCH);
         assert_eq!(next.conditions.first().and_then(|c| c.reason.as_deref()), reason);
@@ -307,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_ready_when_the_driver_says_so() {
-        let resolution = Resolution::Found(Source::Snapshot(name("gold", "snap")));
+        let resolution = Resolution::Found(gold_snapshot("snap"));
         let reasons = [Lookup::Present(false), Lookup::Present(true)].map(|ready| {
             let next = status(None, &resolution, &snapshot_state(&ready), Timestamp::UNIX_EPOCH);
             assert_eq!(next.source.snapshot.map(|s| s.name).as_deref(), Some("snap"));

@@ -21,11 +21,19 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
-use crate::admin::ReadyHandle;
+use crate::{Chain, admin::ReadyHandle};
 
 const STARTING: u8 = 0;
 const SYNCED: u8 = 1;
 const MISSING: u8 = 2;
+
+/// One object, asked for instead of remembered.
+pub async fn ask<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+    match api.get_opt(name).await {
+        Ok(object) => object.into(),
+        Err(error) => Lookup::Unknown(Chain(&error).to_string()),
+    }
+}
 
 /// The objects of one kind.
 pub struct Cache<K: Resource<DynamicType = ()> + 'static> {

@@ -6,16 +6,15 @@ use common::{
     api::{CdiConfig, CdiConfigSpec},
     cdi_config::{Config, NAME, in_force},
     lookup::Lookup,
-    meta,
 };
 use config::shutdown::Shutdown;
-use kube::{Api, api::PostParams};
+use kube::Api;
 use tracing::{info, warn};
 
 use crate::{
     level::{self, Bell, LATER, RESYNC, SOON},
     run::Context,
-    write::conflict,
+    write::{conflict, post_params},
 };
 
 /// Keeps the object. `bell` is rung when a CDIConfig, CDI object or StorageClass was touched.
@@ -45,7 +44,7 @@ async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
     };
     let cdis = ctx.caches.cdis.known_objects();
     let api: Api<CdiConfig> = Api::all(ctx.client.clone());
-    let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
+    let params = post_params();
     match ctx.caches.configs.get(None, NAME) {
         _ if !ours => {}
         Lookup::Unknown(_) => return Ok(SOON),

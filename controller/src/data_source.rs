@@ -4,17 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     api::{DataSource, Phase},
-    clone::request::ObjectName,
-    data_source::{Resolution, Source, State, claim_state, resolve_source, snapshot_state, status},
+    clone::request::{ObjectName, SourceKind, SourceName},
+    data_source::{Resolution, State, claim_state, resolve_source, snapshot_state, status},
     lookup::Lookup,
-    meta,
 };
 use config::{cache::Cache, shutdown::Shutdown};
 use futures::{Stream, StreamExt, channel::mpsc, future::ready};
 use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
-    api::PostParams,
     runtime::{
         Controller,
         controller::{self, Action},
@@ -26,8 +24,8 @@ use tracing::warn;
 use crate::{
     Error,
     level::{self, LATER, RESYNC, SOON},
-    run::Context,
-    write::conflict,
+    run::{Context, name_of},
+    write::{answered, post_params},
 };
 
 /// How many DataSources are worked on at the same moment.
@@ -52,7 +50,7 @@ impl Wakes {
         let sources = self.sources.known_objects();
         self.wake(sources.iter().filter(|source| {
             let found = resolve_source(&name_of(&***source), &source.spec.source, find(&self.sources));
-            matches!(found, Resolution::Found(found) if is(found.name(), object))
+            matches!(found, Resolution::Found(found) if is(&found.object, object))
         }));
     }
 
@@ -71,11 +69,6 @@ impl Wakes {
             let _ = self.wake.unbounded_send(ObjectRef::from_obj(&**source));
         }
     }
-}
-
-fn name_of<K: Resource>(object: &K) -> ObjectName {
-    let meta = object.meta();
-    ObjectName { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
 }
 
 fn is<K: Resource>(name: &ObjectName, object: &K) -> bool {
@@ -127,13 +120,11 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
     if source.metadata.deletion_timestamp.is_none() && source.status.clone().unwrap_or_default() != next {
         let mut updated = DataSource { status: Some(next), ..(*source).clone() };
         updated.metadata.managed_fields = None;
-        let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
         let api: Api<DataSource> = Api::namespaced(ctx.client.clone(), &name.namespace);
-        match api.replace_status(&name.name, &params, &updated).await {
+        match api.replace_status(&name.name, &post_params(), &updated).await {
             Ok(_) => {}
-            // Newer than what was looked at: its event is on the way.
-            Err(error) if conflict(&error) => {}
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            // Newer than what was looked at, or gone: its event is on the way.
+            Err(error) if answered(&error, &[404, 409]) => {}
             Err(error) => return Err(Error::Report(error)),
         }
     }
@@ -148,16 +139,17 @@ fn next_look(resolution: &Resolution, state: &Lookup<State>) -> Action {
 }
 
 /// How that is which a DataSource stands for.
-fn state(source: &Source, ctx: &Context) -> Lookup<State> {
+fn state(source: &SourceName, ctx: &Context) -> Lookup<State> {
     let caches = &ctx.caches;
-    match source {
-        Source::Pvc(ObjectName { namespace, name }) => {
+    let ObjectName { namespace, name } = &source.object;
+    match source.kind {
+        SourceKind::Claim => {
             let there = caches.claims.get(Some(namespace), name).map(|_| ());
             let volume = caches.data_volumes.get(Some(namespace), name);
             let phase = volume.map(|volume| volume.status.as_ref().map_or(Phase::Unset, |status| status.phase));
             claim_state(&there, &phase)
         }
-        Source::Snapshot(ObjectName { namespace, name }) => {
+        SourceKind::Snapshot => {
             let snapshot = caches.snapshots.get(Some(namespace), name);
             let ready = |s: &common::api::snapshot::VolumeSnapshot| s.status.as_ref().and_then(|s| s.ready_to_use);
             snapshot_state(&snapshot.map(|snapshot| ready(&snapshot).unwrap_or_default()))

@@ -1,6 +1,7 @@
 //! What can go wrong in a pass, and what that means for the next one.
 
-use common::clone::check::Violation;
+use std::fmt::Display;
+
 use thiserror::Error;
 
 /// A pass that did not come to its end.
@@ -19,14 +20,19 @@ pub enum Error {
     #[error("failed to report the status")]
     Report(#[source] kube::Error),
     /// A plan that would break an invariant; nothing of it was carried out.
-    #[error("refused a plan that {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Refused(Vec<Violation>),
+    #[error("refused a plan that {0}")]
+    Refused(String),
     /// The pass took too long.
     #[error("the pass took longer than {0:?}")]
     Late(std::time::Duration),
 }
 
 impl Error {
+    /// See [`Error::Refused`].
+    pub fn refused(violations: &[impl Display]) -> Self {
+        Self::Refused(violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+    }
+
     /// One word, for a metric's label.
     pub fn reason(&self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@ mod metrics;
 mod profile;
 mod progress;
 mod rally;
+mod retry;
 mod run;
 mod settings;
 mod sweep;

@@ -12,10 +12,7 @@ use common::{
 use config::shutdown::Shutdown;
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{
-    Api, Resource, ResourceExt,
-    api::{ObjectMeta, PostParams},
-};
+use kube::{Api, Resource, ResourceExt, api::ObjectMeta};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
@@ -26,7 +23,7 @@ use tracing::{info, warn};
 use crate::{
     level::{self, Bell, LATER, RESYNC, SOON},
     run::Context,
-    write::conflict,
+    write::{answered, conflict, post_params},
 };
 
 /// A clone that has to record something meets the controller itself and other clones; more often than this in a row and something is wrong.
@@ -109,7 +106,7 @@ async fn one(
     let api = Api::all(ctx.client.clone());
     let Some(profile) = profile else {
         // Its event rings for the status. One that exists is one not seen yet.
-        return match api.create(&params(), &of(class)).await {
+        return match api.create(&post_params(), &of(class)).await {
             Ok(_) => {
                 info!(name = class.name_any(), "created the StorageProfile");
                 Ok(())
@@ -125,7 +122,7 @@ async fn one(
     let updated = StorageProfile { status: Some(next), ..profile.clone() };
     match replace_status(&api, updated).await {
         // Newer than what was looked at, or gone: its event rings.
-        Err(error) if conflict(&error) || gone(&error) => Ok(()),
+        Err(error) if conflict(&error) || answered(&error, &[404]) => Ok(()),
         done => done,
     }
 }
@@ -169,7 +166,7 @@ pub async fn record(
         match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await {
             Ok(()) => break,
             Err(error) if conflict(&error) && attempt < ATTEMPTS => {}
-            Err(error) if gone(&error) => break,
+            Err(error) if answered(&error, &[404]) => break,
             Err(error) => return Err(error),
         }
     }
@@ -179,13 +176,5 @@ pub async fn record(
 /// Writes the status of exactly this version.
 async fn replace_status(api: &Api<StorageProfile>, mut profile: StorageProfile) -> Result<(), kube::Error> {
     profile.metadata.managed_fields = None;
-    api.replace_status(&profile.name_any(), &params(), &profile).await.map(|_| ())
-}
-
-fn params() -> PostParams {
-    PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
-}
-
-fn gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404)
+    api.replace_status(&profile.name_any(), &post_params(), &profile).await.map(|_| ())
 }

@@ -1,10 +1,8 @@
 //! The process: caches, the controller that they wake, the services beside it.
 
 use std::{
-    collections::HashMap,
     fmt::Debug,
-    hash::{DefaultHasher, Hash, Hasher},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,7 +34,7 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
-    api::{ObjectMeta, PostParams},
+    api::ObjectMeta,
     runtime::{
         Controller,
         controller::{self, Action},
@@ -47,7 +45,7 @@ use kube::{
 };
 use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     Args, Error, cdi_config,
@@ -59,8 +57,10 @@ use crate::{
     profile::{self, OpenRefusals},
     progress::{Follower, ProgressBook},
     rally::Rally,
+    retry::Attempts,
     sweep, transfer,
     users::{self, Users},
+    write::{conflict, post_params},
 };
 
 /// Everything that a pass reads.
@@ -95,7 +95,7 @@ pub struct Context {
     pub(crate) progress: ProgressBook,
     pub(crate) haste: Haste,
     pub(crate) mover_settings: MoverSettings,
-    attempts: Mutex<HashMap<ObjectName, u32>>,
+    attempts: Attempts,
 }
 
 /// The whole life of the controller's process.
@@ -129,7 +129,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         progress,
         haste: Haste::default(),
         mover_settings: MoverSettings { image: args.cloner_image },
-        attempts: Mutex::default(),
+        attempts: Attempts::default(),
     });
     let concurrency = args.concurrency;
     let volumes = controller(
@@ -194,38 +194,15 @@ async fn controller<K, F>(
             move |object: Arc<K>, context: Arc<Context>| async move {
                 let outcome = pass(Arc::clone(&object), Arc::clone(&context)).await;
                 if outcome.is_ok() {
-                    context.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(&name_of(&*object));
+                    context.attempts.forget(&name_of(&*object));
                 }
                 outcome
             },
-            |object, error, context| retry(&name_of(&*object), error, &context),
+            |object, error, context| context.attempts.next(&K::kind(&()), &name_of(&*object), error),
             context,
         )
         .for_each(|_| ready(()))
         .await;
-}
-
-/// When a pass that failed is tried again. What fails for ever isn't tried for ever at full speed; what is a mistake of ours only when
-/// something changes.
-fn retry(name: &ObjectName, cause: &Error, context: &Context) -> Action {
-    let chain = config::Chain(cause);
-    if let Error::Refused(_) = cause {
-        error!(namespace = name.namespace, name = name.name, error = %chain, "a pass was refused");
-        return Action::await_change();
-    }
-    let mut attempts = context.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-    let attempt = attempts.entry(name.clone()).or_default();
-    let delay = Duration::from_millis(250u64 << (*attempt).min(8)) + jitter(name, *attempt);
-    *attempt = attempt.saturating_add(1);
-    warn!(namespace = name.namespace, name = name.name, error = %chain, retry_in = ?delay, "a pass failed");
-    Action::requeue(delay)
-}
-
-/// Up to a quarter of a second, another one for each object and attempt: what failed together isn't tried again together.
-fn jitter(name: &ObjectName, attempt: u32) -> Duration {
-    let mut hash = DefaultHasher::new();
-    (&name.namespace, &name.name, attempt).hash(&mut hash);
-    Duration::from_millis(hash.finish() % 250)
 }
 
 /// Admins are told to patch the object `cdi`; see that there is one.
@@ -236,12 +213,12 @@ async fn settings_object(client: Client, shutdown: Shutdown) -> Result<(), kube:
         spec: CdiSpec::default(),
         status: None,
     };
-    let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
+    let params = post_params();
     let mut delay = Duration::from_secs(1);
     loop {
         match api.create(&params, &object).await {
             Ok(_) => break info!("created the CDI object"),
-            Err(kube::Error::Api(status)) if status.code == 409 => break,
+            Err(error) if conflict(&error) => break,
             Err(error) => warn!(error = %config::Chain(&error), "the CDI object could not be created"),
         }
         tokio::select! {
@@ -442,7 +419,8 @@ impl Waker {
     }
 }
 
-fn name_of<K: Resource>(object: &K) -> ObjectName {
+/// Namespace, which may be empty, and name.
+pub(crate) fn name_of<K: Resource>(object: &K) -> ObjectName {
     let meta = object.meta();
     ObjectName { namespace: meta.namespace.clone().unwrap_or_default(), name: meta.name.clone().unwrap_or_default() }
 }

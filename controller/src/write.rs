@@ -64,9 +64,14 @@ pub async fn each(subject: Subject<'_>, actions: &[Action], ctx: &Context) -> Re
     Ok(done)
 }
 
+/// The API server answered with one of these codes.
+pub fn answered(error: &kube::Error, codes: &[u16]) -> bool {
+    matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
+}
+
 /// The API server has a newer object than we do.
 pub fn conflict(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 409)
+    answered(error, &[409])
 }
 
 async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Done) -> Result<(), kube::Error> {
@@ -133,8 +138,14 @@ fn made_for(meta: &ObjectMeta, volume: &DataVolume) -> bool {
     owned || meta.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID)) == uid.as_ref() && uid.is_some()
 }
 
+/// For patches.
 pub fn params() -> PatchParams {
     PatchParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PatchParams::default() }
+}
+
+/// For everything else.
+pub fn post_params() -> PostParams {
+    PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 /// Creates `object`, whose name holds an identity or is the DataVolume's own. One that exists is the result of an earlier pass if it is
@@ -148,8 +159,7 @@ where
         + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
-    let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
-    match api.create(&params, object).await {
+    match api.create(&post_params(), object).await {
         Ok(_) => Ok(()),
         Err(error) if conflict(&error) => {
             let name = object.name_any();
@@ -191,7 +201,7 @@ where
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     match api.delete(&what.name, &params).await {
         Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        Err(error) if answered(&error, &[404, 409]) => Ok(()),
         Err(error) => Err(error),
     }
 }

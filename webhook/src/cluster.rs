@@ -17,7 +17,10 @@ use common::{
     lookup::Lookup,
     requester::{Requester, denial, questions},
 };
-use config::{admin::Readiness, cache::Cache};
+use config::{
+    admin::Readiness,
+    cache::{Cache, ask},
+};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use k8s_openapi::api::{
     authorization::v1::SubjectAccessReview,
@@ -227,13 +230,6 @@ fn too_late() -> String {
 
 fn unknown<T>(error: &kube::Error) -> Lookup<T> {
     Lookup::Unknown(config::Chain(error).to_string())
-}
-
-async fn ask<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
-    match api.get_opt(name).await {
-        Ok(object) => object.into(),
-        Err(error) => unknown(&error),
-    }
 }
 
 fn watch<K>(client: &Client, readiness: &Readiness, plural: &'static str) -> (Cache<K>, Watch)

@@ -9,10 +9,10 @@ use common::{
         Facts, Request as Wanted,
         facts::Source,
         plan::{Authorization, User},
-        request::{ObjectName, SourceKind, SourceName, annotation_path},
+        request::{SourceKind, annotation_path},
         settings::Found,
     },
-    data_source::{self, Resolution},
+    data_source::Resolution,
     field::FieldError,
     lookup::Lookup,
     meta,
@@ -232,7 +232,7 @@ async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, (cluste
         Asked::Reference(name, _) => match cluster.data_source(name).await {
             Resolution::Not(why) => return Seen::Nothing(why.message()),
             Resolution::Unknown(why) => return Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
-            Resolution::Found(source) => match admission::resolved(volume, named(source)) {
+            Resolution::Found(source) => match admission::resolved(volume, source) {
                 Ok(wanted) => wanted,
                 Err(verdict) => return Seen::Final(verdict),
             },
@@ -248,14 +248,6 @@ async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, (cluste
     };
     let (found, users, authorization) = tokio::join!(cluster.source(&wanted.source), users, authorization);
     Seen::Source(wanted, Box::new(found), users, authorization)
-}
-
-fn named(source: data_source::Source) -> SourceName {
-    let (kind, object): (_, ObjectName) = match source {
-        data_source::Source::Pvc(name) => (SourceKind::Claim, name),
-        data_source::Source::Snapshot(name) => (SourceKind::Snapshot, name),
-    };
-    SourceName { kind, object }
 }
 
 /// Why the source may look different the next time.

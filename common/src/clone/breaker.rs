@@ -16,17 +16,6 @@ pub const LONGEST: SignedDuration = SignedDuration::from_hours(6);
 /// How many refusals one profile remembers.
 pub const REMEMBERED: usize = 32;
 
-/// The refusal that forbids `strategy` now, if there is one.
-pub fn blocked<'a>(
-    refusals: &'a [Refusal],
-    strategy: CloneStrategy,
-    driver: &str,
-    source_class: &str,
-    now: Timestamp,
-) -> Option<&'a Refusal> {
-    refusals.iter().find(|known| about(known, strategy, driver, source_class) && open(known, now))
-}
-
 /// Whether what was refused isn't tried now.
 pub fn open(refusal: &Refusal, now: Timestamp) -> bool {
     refusal.until.as_ref().is_some_and(|until| now < until.0)
@@ -82,7 +71,8 @@ fn pause(count: u32) -> SignedDuration {
     FIRST.saturating_mul(1 << doublings).min(LONGEST)
 }
 
-fn about(refusal: &Refusal, strategy: CloneStrategy, driver: &str, source_class: &str) -> bool {
+/// Whether `refusal` is about this.
+pub fn about(refusal: &Refusal, strategy: CloneStrategy, driver: &str, source_class: &str) -> bool {
     refusal.strategy == Some(strategy)
         && refusal.driver.as_deref() == Some(driver)
         && refusal.source_class.as_deref() == Some(source_class)
@@ -101,6 +91,16 @@ mod tests {
 
     fn after(refusals: &[Refusal], minute: i64) -> Vec<Refusal> {
         refused(refusals, Snapshot, "driver", "slow", "OutOfRange", "no", at(minute))
+    }
+
+    fn blocked<'a>(
+        refusals: &'a [Refusal],
+        strategy: CloneStrategy,
+        driver: &str,
+        source_class: &str,
+        now: Timestamp,
+    ) -> Option<&'a Refusal> {
+        refusals.iter().find(|known| about(known, strategy, driver, source_class) && open(known, now))
     }
 
     fn is_blocked(refusals: &[Refusal], minute: i64) -> bool {

@@ -253,11 +253,7 @@ impl Profile {
 
     /// The driver's refusal to make a clone in this way from a source of this class, if it stands.
     pub fn refusal(&self, strategy: CloneStrategy, driver: &str, source_class: &str) -> Option<&Refusal> {
-        self.refused.iter().find(|refusal| {
-            refusal.strategy == Some(strategy)
-                && refusal.driver.as_deref() == Some(driver)
-                && refusal.source_class.as_deref().unwrap_or_default() == source_class
-        })
+        self.refused.iter().find(|refusal| breaker::about(refusal, strategy, driver, source_class))
     }
 }
 

@@ -24,9 +24,6 @@ use crate::{
 /// A claim that others tripped over is touched after this time, plus some.
 const PATIENCE: SignedDuration = SignedDuration::from_millis(500);
 
-/// Touches become rarer, but no rarer than this.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
-
 /// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
 /// beside it goes with it, and what was made elsewhere is swept).
 pub fn step(seen: &Observed) -> Option<Plan> {
@@ -545,7 +542,7 @@ fn nudged(seen: &Observed, claim: &Claim, phase: Phase, waiting: &Waiting) -> Op
     claim.complaint.as_deref().filter(|text| complaint::is_conflict(text))?;
     let created = claim.created?;
     let last = claim.nudged_at.unwrap_or(created);
-    let pause = (last.duration_since(created) / 2).clamp(PATIENCE, LONGEST_PAUSE);
+    let pause = (last.duration_since(created) / 2).clamp(PATIENCE, transfer::LONGEST_PAUSE);
     // Not random, but as good: it differs from claim to claim and from time to time.
     let odd = claim.exact.resource_version.bytes().chain(claim.exact.uid.bytes());
     let odd = odd.fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 1000;

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api,
-    clone::{Exact, request::ObjectName},
+    clone::{Exact, plan::exact, request::ObjectName},
     lookup::Lookup,
     meta,
 };
@@ -37,7 +37,7 @@ pub const HANDED_OVER: &str = "smartclone.dev/handed-over";
 const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
 
 /// Nudges become rarer, but no rarer than this.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
+pub const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 
 /// Everything that a step looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,15 +199,6 @@ impl Volume {
             }),
             handed_over_at: time(&volume.metadata, HANDED_OVER),
         }
-    }
-}
-
-fn exact(meta: &ObjectMeta) -> Exact {
-    Exact {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-        uid: meta.uid.clone().unwrap_or_default(),
-        resource_version: meta.resource_version.clone().unwrap_or_default(),
     }
 }
 
@@ -423,7 +414,7 @@ fn handed_over(volume: &Volume, target: &TargetClaim, now: Timestamp) -> Step {
     }
 }
 
-/// When the target is nudged next: a second after the hand-over, and whenever it has waited twice as long as at the last nudge. At once,
+/// When the target is nudged next: [`PATIENCE`] after the hand-over, and whenever it has waited twice as long as at the last nudge. At once,
 /// if nobody knows when the hand-over was.
 fn nudge_due(handed_over: Option<Timestamp>, nudged: Option<Timestamp>) -> Option<Timestamp> {
     let nudged = nudged.filter(|nudged| handed_over.is_none_or(|since| *nudged >= since));

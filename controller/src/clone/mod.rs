@@ -90,7 +90,7 @@ async fn pass(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
     };
     let violations = check::violations(&seen, &plan); // the invariants, once more, on real data
     if !violations.is_empty() {
-        return Err(Error::Refused(violations));
+        return Err(Error::refused(&violations));
     }
     let writes = write::each(subject, &plan.actions, ctx); // each carries its precondition
     let stale = if plan.phase == Phase::Succeeded && !plan.actions.iter().any(Write::comes_first) {

@@ -95,7 +95,7 @@ fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<
             ctx.caches.data_sources.get(Some(namespace), name).map(|source| (*source).clone())
         };
         match data_source::resolve_named(name, lookup) {
-            Resolution::Found(source) => parsed = Request::resolved(volume, source_name(source)),
+            Resolution::Found(source) => parsed = Request::resolved(volume, source),
             Resolution::Not(why) => unresolved = Some(why.message()),
             Resolution::Unknown(why) => unresolved = Some(why),
         }
@@ -104,13 +104,6 @@ fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<
         request.made_for = kind;
     }
     (parsed, unresolved)
-}
-
-fn source_name(source: data_source::Source) -> SourceName {
-    match source {
-        data_source::Source::Pvc(object) => SourceName { kind: SourceKind::Claim, object },
-        data_source::Source::Snapshot(object) => SourceName { kind: SourceKind::Snapshot, object },
-    }
 }
 
 /// What the clone waits for, as far as it isn't made for it.

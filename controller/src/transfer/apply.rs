@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use common::{
     api::{DataVolume, ObjectTransfer},
     clone::Exact,
-    meta,
     transfer::{
         self,
         object::{self, Action, FINALIZER, Why},
@@ -17,14 +16,17 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    api::{DeleteParams, Patch, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::Error;
-use crate::run::Context;
+use crate::{
+    Error,
+    run::Context,
+    write::{answered, params, post_params},
+};
 
 /// What became of a write.
 #[derive(Debug, Default)]
@@ -49,10 +51,10 @@ pub async fn one(transfer: &ObjectTransfer, action: Option<&Action>, ctx: &Conte
             info!(name = transfer.name_any(), action = verb, "done");
             done.resource_version = version;
         }
-        Err(error) if is(&error, &[409]) => done.stale = true,
+        Err(error) if answered(&error, &[409]) => done.stale = true,
         // Gone already is what was wanted.
         Err(error)
-            if is(&error, &[404])
+            if answered(&error, &[404])
                 && matches!(action, Action::Release | Action::DeleteClaim(_) | Action::DeleteDataVolume(_)) => {}
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 404 | 422) => {
             let quota = status.message.contains("exceeded quota");
@@ -61,11 +63,6 @@ pub async fn one(transfer: &ObjectTransfer, action: Option<&Action>, ctx: &Conte
         Err(source) => return Err(Error::Write { verb, source }),
     }
     Ok(done)
-}
-
-/// The API server answered with one of these codes.
-pub fn is(error: &kube::Error, codes: &[u16]) -> bool {
-    matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
 }
 
 async fn write(transfer: &ObjectTransfer, action: &Action, ctx: &Context) -> Result<Option<String>, kube::Error> {
@@ -110,10 +107,6 @@ async fn finalizers(transfer: &ObjectTransfer, guarded: bool, ctx: &Context) -> 
     Ok(patched.resource_version().unwrap_or_default())
 }
 
-fn params() -> PatchParams {
-    PatchParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PatchParams::default() }
-}
-
 async fn change<K: Clone + Debug + DeserializeOwned>(
     api: &Api<K>,
     name: &str,
@@ -126,8 +119,7 @@ async fn create<K>(api: &Api<K>, object: &K) -> Result<(), kube::Error>
 where
     K: Clone + Debug + Serialize + DeserializeOwned,
 {
-    let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
-    api.create(&params, object).await.map(drop)
+    api.create(&post_params(), object).await.map(drop)
 }
 
 /// Exactly this object, as it was looked at.

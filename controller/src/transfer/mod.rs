@@ -5,38 +5,35 @@ mod apply;
 mod observe;
 mod wake;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use common::{
     api::ObjectTransfer,
-    meta,
-    transfer::object::{self, Action as Write, Observed, Phase, Plan, Subject, Violation},
+    transfer::object::{self, Action as Write, Observed, Phase, Plan, Subject},
 };
 use config::{admin::Readiness, cache::Cache, shutdown::Shutdown};
 use futures::{StreamExt, future::ready, stream::BoxStream};
 use jiff::Timestamp;
 use kube::{
-    Api, Client, Resource, ResourceExt,
-    api::PostParams,
+    Api, Client, Resource,
     runtime::{
         Controller,
         controller::{self, Action},
         events::{Event, EventType},
-        reflector::ObjectRef,
         watcher,
     },
 };
-use thiserror::Error;
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 pub use self::wake::Bell;
 use self::{apply::Done, observe::From};
-use crate::run::Context;
+use crate::{
+    Error,
+    retry::Attempts,
+    run::{Context, name_of},
+    write::{answered, post_params},
+};
 
 /// Transfers are few, and each makes a handful of writes.
 const CONCURRENCY: u16 = 4;
@@ -53,34 +50,11 @@ const AGAIN: Duration = Duration::from_secs(15);
 /// The API server cuts a note at this many bytes, by refusing it.
 const NOTE_BYTES: usize = 1024;
 
-/// A pass that did not come to its end.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// A write failed for a reason that may pass.
-    #[error("failed to {verb}")]
-    Write {
-        /// Which write.
-        verb: &'static str,
-        /// Its error.
-        #[source]
-        source: kube::Error,
-    },
-    /// The status could not be written.
-    #[error("failed to report the status")]
-    Report(#[source] kube::Error),
-    /// A plan that would break an invariant; nothing of it was carried out.
-    #[error("refused a plan that {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Refused(Vec<Violation>),
-    /// The pass took too long.
-    #[error("the pass took longer than {0:?}")]
-    Late(Duration),
-}
-
 /// What passes over ObjectTransfers share.
 pub struct Transfers {
     shared: Arc<Context>,
     since: Timestamp,
-    attempts: Mutex<HashMap<ObjectRef<ObjectTransfer>, u32>>,
+    attempts: Attempts,
 }
 
 /// The ObjectTransfers, and whoever wants a pass over one of them.
@@ -101,12 +75,16 @@ pub fn watch(client: &Client, readiness: &Readiness) -> (Watched, Bell) {
 
 /// The passes: started by the ObjectTransfers themselves and by the bell, one at a time for each of them.
 pub async fn run(shared: Arc<Context>, watched: Watched, shutdown: Shutdown) {
-    let transfers = Arc::new(Transfers { shared, since: Timestamp::now(), attempts: Mutex::default() });
+    let transfers = Arc::new(Transfers { shared, since: Timestamp::now(), attempts: Attempts::default() });
     Controller::for_stream(watched.own.map(Ok), watched.cache.store())
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(watched.wakes)
         .graceful_shutdown_on(async move { shutdown.draining().await })
-        .run(reconcile, |transfer, error, transfers| retry(&transfer, error, &transfers), transfers)
+        .run(
+            reconcile,
+            |transfer, error, transfers| transfers.attempts.next("ObjectTransfer", &name_of(&*transfer), error),
+            transfers,
+        )
         .for_each(|_| ready(()))
         .await;
 }
@@ -115,8 +93,7 @@ pub async fn run(shared: Arc<Context>, watched: Watched, shutdown: Shutdown) {
 async fn reconcile(transfer: Arc<ObjectTransfer>, transfers: Arc<Transfers>) -> Result<Action, Error> {
     let outcome = timeout(LIMIT, Box::pin(pass(&transfer, &transfers))).await.unwrap_or(Err(Error::Late(LIMIT)));
     if outcome.is_ok() {
-        let mut attempts = transfers.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        attempts.remove(&ObjectRef::from_obj(&*transfer));
+        transfers.attempts.forget(&name_of(&*transfer));
     }
     outcome
 }
@@ -132,7 +109,7 @@ async fn pass(transfer: &ObjectTransfer, transfers: &Transfers) -> Result<Action
     }
     let violations = object::violations(&seen, &plan);
     if !violations.is_empty() {
-        return Err(Error::Refused(violations));
+        return Err(Error::refused(&violations));
     }
     let mut done = apply::one(transfer, plan.action.as_ref(), ctx).await?;
     let refused = done.refused.take();
@@ -181,10 +158,9 @@ async fn report(
     updated.metadata.managed_fields = None;
     updated.status = Some(next);
     let api: Api<ObjectTransfer> = Api::all(ctx.client.clone());
-    let params = PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
-    match api.replace_status(&seen.transfer.name, &params, &updated).await {
+    match api.replace_status(&seen.transfer.name, &post_params(), &updated).await {
         Ok(_) => {}
-        Err(error) if apply::is(&error, &[404, 409]) => return Ok(true),
+        Err(error) if answered(&error, &[404, 409]) => return Ok(true),
         Err(error) => return Err(Error::Report(error)),
     }
     let (old, new) = (&seen.transfer, plan.phase.as_str());
@@ -213,22 +189,6 @@ async fn publish(transfer: &ObjectTransfer, plan: &Plan, ctx: &Context) {
     if let Err(error) = ctx.recorder.publish(&event, &transfer.object_ref(&())).await {
         warn!(error = %config::Chain(&error), "an event could not be published");
     }
-}
-
-/// When a pass that failed is tried again.
-fn retry(transfer: &ObjectTransfer, cause: &Error, transfers: &Transfers) -> Action {
-    let chain = config::Chain(cause);
-    let name = transfer.name_any();
-    if let Error::Refused(_) = cause {
-        error!(name, error = %chain, "a pass over an ObjectTransfer was refused");
-        return Action::await_change();
-    }
-    let mut attempts = transfers.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-    let attempt = attempts.entry(ObjectRef::from_obj(transfer)).or_default();
-    let delay = Duration::from_millis(250u64 << (*attempt).min(8));
-    *attempt = attempt.saturating_add(1);
-    warn!(name, error = %chain, retry_in = ?delay, "a pass over an ObjectTransfer failed");
-    Action::requeue(delay)
 }
 
 /// Over, and let go: nothing wakes it any more.

@@ -8,7 +8,7 @@ use common::{
     lookup::Lookup,
     transfer::object::{Observed, Subject, parse, users_of},
 };
-use config::cache::Cache;
+use config::cache::{Cache, ask};
 use jiff::Timestamp;
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{Api, Resource, ResourceExt, api::ListParams};
@@ -84,13 +84,6 @@ where
     match from {
         From::Caches => cache.get(Some(namespace), name).map(|object| (*object).clone()),
         From::ApiServer => ask(&Api::namespaced(ctx.client.clone(), namespace), name).await,
-    }
-}
-
-async fn ask<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
-    match api.get_opt(name).await {
-        Ok(object) => object.into(),
-        Err(error) => Lookup::Unknown(config::Chain(&error).to_string()),
     }
 }
 

@@ -51,7 +51,7 @@ async fn a_device_becomes_an_image_in_a_file_system(t: &Space) -> Result<()> {
     // The whole device, which is larger than what was written to it.
     let (ours, theirs) = (digest(t, &clone, IMAGE, gi(2)).await?, digest(t, &disk, "{}", gi(1)).await?);
     ensure!(ours == theirs, "the image holds {ours}, the device {theirs}");
-    let capacity = t.bound(&clone).await?.status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok());
+    let capacity = t.capacity(&clone).await?;
     ensure!(capacity > Some(gi(1)), "a file system needs room for itself: {capacity:?}");
     t.nothing_left_but(&[&disk, &clone]).await
 }

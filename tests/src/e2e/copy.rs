@@ -1,7 +1,7 @@
 //! Clones that a pod copies, because somebody wants it so or the storage can't do better.
 
 use anyhow::{Context as _, Result, ensure};
-use common::{api::Phase, meta, quantity::Bytes};
+use common::{api::Phase, meta};
 
 use crate::harness::{CloneHandle, Disk, Space, clone_of, gi, mi};
 
@@ -55,7 +55,7 @@ async fn a_device_is_copied_to_a_larger_one(t: &Space) -> Result<()> {
     let disk = t.source("disk").block().filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).size(gi(2)).annotate(meta::CLONE_TYPE, "copy")).await?;
     is_a_copy(t, &clone, &disk).await?;
-    let capacity = t.bound(&clone).await?.status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok());
+    let capacity = t.capacity(&clone).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
     Ok(())
 }

@@ -5,7 +5,7 @@ use common::meta;
 use futures::future::try_join_all;
 use reference_csi::behaviour::Behaviour;
 
-use crate::harness::{CloneHandle, Disk, Space, clone_of, mi};
+use crate::harness::{CloneHandle, Disk, Named, Space, clone_of, mi};
 
 tests![
     twenty_clones_of_one_source_need_few_snapshots,
@@ -32,10 +32,13 @@ async fn all_succeed(clones: &[CloneHandle]) -> Result<()> {
 }
 
 /// Nothing but these is left.
-async fn only(t: &Space, disk: &Disk, clones: &[CloneHandle]) -> Result<()> {
-    let mut kept: Vec<&dyn crate::harness::Named> = vec![disk];
-    kept.extend(clones.iter().map(|clone| clone as &dyn crate::harness::Named));
-    t.nothing_left_but(&kept).await
+async fn only<'a>(
+    t: &Space,
+    sources: &[&'a dyn Named],
+    clones: impl IntoIterator<Item = &'a CloneHandle>,
+) -> Result<()> {
+    let clones = clones.into_iter().map(|clone| clone as &dyn Named);
+    t.nothing_left_but(&sources.iter().copied().chain(clones).collect::<Vec<_>>()).await
 }
 
 async fn twenty_clones_of_one_source_need_few_snapshots(t: &Space) -> Result<()> {
@@ -47,7 +50,7 @@ async fn twenty_clones_of_one_source_need_few_snapshots(t: &Space) -> Result<()>
     let taken = snapshots.so_far();
     ensure!(!taken.is_empty() && taken.len() <= 5, "{} snapshots were taken: {taken:?}", taken.len());
     clones[19].has_bytes_of(&disk).await?;
-    only(t, &disk, &clones).await
+    only(t, &[&disk], &clones).await
 }
 
 async fn a_limit_of_three_snapshots_is_respected_without_a_failure(t: &Space) -> Result<()> {
@@ -74,9 +77,7 @@ async fn a_limit_of_three_snapshots_is_respected_without_a_failure(t: &Space) ->
             .collect();
         ensure!(complaints.is_empty(), "the driver was asked for too much: {complaints:?}");
     }
-    let mut kept: Vec<&dyn crate::harness::Named> = vec![&disk, &own];
-    kept.extend(clones.iter().map(|clone| clone as &dyn crate::harness::Named));
-    t.nothing_left_but(&kept).await
+    only(t, &[&disk, &own], &clones).await
 }
 
 async fn one_that_leaves_takes_nothing_from_the_others(t: &Space) -> Result<()> {
@@ -97,9 +98,7 @@ async fn one_that_leaves_takes_nothing_from_the_others(t: &Space) -> Result<()> 
         clone.succeeds().await?;
     }
     stay[0].has_bytes_of(&disk).await?;
-    let mut kept: Vec<&dyn crate::harness::Named> = vec![&disk];
-    kept.extend(stay.iter().map(|clone| *clone as &dyn crate::harness::Named));
-    t.nothing_left_but(&kept).await
+    only(t, &[&disk], stay).await
 }
 
 async fn nobody_gets_a_snapshot_that_is_older_than_its_wish(t: &Space) -> Result<()> {

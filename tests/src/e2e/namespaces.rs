@@ -6,7 +6,6 @@ use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{Phase, snapshot::VolumeSnapshot},
     meta, names,
-    quantity::Bytes,
 };
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -89,11 +88,6 @@ async fn a_copied_device_comes_from_another_namespace(t: &Space) -> Result<()> {
     comes_over(t, &gold, &clone, &disk, "copy").await
 }
 
-async fn capacity(t: &Space, clone: &CloneHandle) -> Result<Option<Bytes>> {
-    let status = t.bound(clone).await?.status;
-    Ok(status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok()))
-}
-
 async fn a_larger_device_grows_when_it_has_come(t: &Space) -> Result<()> {
     let refuses = Behaviour { larger_restore: Some(LargerRestore::OutOfRange), ..Behaviour::default() };
     let class = t.class().behaving(refuses).annotate(meta::RESTORE_SIZE, "exact").made().await?;
@@ -102,7 +96,7 @@ async fn a_larger_device_grows_when_it_has_come(t: &Space) -> Result<()> {
     let clone = t.create(clone_of(&disk).from(&gold).class(&class).size(gi(2))).await?;
     clone.phase(Phase::ExpansionInProgress).await?;
     comes_over(t, &gold, &clone, &disk, "snapshot").await?;
-    let capacity = capacity(t, &clone).await?;
+    let capacity = t.capacity(&clone).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
     Ok(())
 }
@@ -112,7 +106,7 @@ async fn a_larger_file_system_comes_as_large_as_it_is(t: &Space) -> Result<()> {
     let disk = gold.source("disk").filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).from(&gold).size(gi(2))).await?;
     comes_over(t, &gold, &clone, &disk, "snapshot").await?;
-    let capacity = capacity(t, &clone).await?;
+    let capacity = t.capacity(&clone).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Claims that users make themselves, to be filled from a VolumeCloneSource, without a DataVolume.
 
 use anyhow::{Result, ensure};
-use common::{meta, names, quantity::Bytes};
+use common::{meta, names};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt as _;
 use reference_csi::behaviour::Behaviour;
@@ -97,7 +97,7 @@ async fn a_larger_claim_is_filled(t: &Space) -> Result<()> {
     t.clone_source("golden", &disk).await?;
     let claim = t.claim_from("golden").block().size(gi(2)).made().await?;
     is_filled((t, t), &claim, &disk, &[&disk], "snapshot").await?;
-    let capacity = t.bound(&claim).await?.status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok());
+    let capacity = t.capacity(&claim).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
     Ok(())
 }

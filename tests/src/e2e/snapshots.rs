@@ -1,7 +1,7 @@
 //! Users' own VolumeSnapshots as sources. They are read, and nothing else is done to them.
 
 use anyhow::{Result, ensure};
-use common::{meta, quantity::Bytes};
+use common::meta;
 use reference_csi::behaviour::Behaviour;
 use webhook::manifests::MUTATING;
 
@@ -53,7 +53,7 @@ async fn a_snapshot_of_a_device_is_cloned_to_a_larger_one(t: &Space) -> Result<(
     let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
     let clone = t.create(clone_of_snapshot(&snapshot).mode("Block").size(gi(2))).await?;
     is_restored((t, t), &clone, (&disk, &snapshot), "snapshot").await?;
-    let capacity = t.bound(&clone).await?.status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok());
+    let capacity = t.capacity(&clone).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
     Ok(())
 }

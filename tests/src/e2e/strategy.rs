@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{Cdi, DataVolume, StorageProfile},
     meta,
-    quantity::Bytes,
 };
 use kube::{
     Api,
@@ -67,7 +66,7 @@ async fn the_storage_clones_a_device_to_a_larger_one(t: &Space) -> Result<()> {
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).class(&class).size(gi(2))).await?;
     is_cloned_by_the_storage(t, &clone, &disk).await?;
-    let capacity = t.bound(&clone).await?.status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok());
+    let capacity = t.capacity(&clone).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
     Ok(())
 }

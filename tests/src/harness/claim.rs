@@ -122,6 +122,12 @@ impl DiskRequest<'_> {
 }
 
 impl Space {
+    /// What the API says that a claim has, once it has its volume.
+    pub async fn capacity(&self, claim: &(impl Named + ?Sized)) -> Result<Option<Bytes>> {
+        let status = self.bound(claim).await?.status;
+        Ok(status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok()))
+    }
+
     /// Waits until a claim has its volume; returns it.
     pub async fn bound(&self, claim: &(impl Named + ?Sized)) -> Result<PersistentVolumeClaim> {
         let api: Api<PersistentVolumeClaim> = self.api();

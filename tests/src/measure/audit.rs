@@ -19,8 +19,12 @@ use serde::Deserialize;
 pub struct Request {
     verb: String,
     #[serde(default)]
+    user: User,
+    #[serde(default)]
     user_agent: String,
     object_ref: Option<ObjectRef>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     response_status: Option<ResponseStatus>,
     #[serde(rename = "requestReceivedTimestamp")]
     received: Timestamp,
@@ -28,8 +32,17 @@ pub struct Request {
     answered: Timestamp,
 }
 
+#[derive(Debug, Clone, Default, Deserialize)]
+struct User {
+    #[serde(default)]
+    username: String,
+}
+
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct ObjectRef {
+    #[serde(default)]
+    api_group: String,
     #[serde(default)]
     namespace: String,
     #[serde(default)]
@@ -48,6 +61,23 @@ impl Request {
     pub fn wrote(&self) -> bool {
         let verbs = ["create", "update", "patch", "delete", "deletecollection"];
         self.succeeded() && verbs.contains(&self.verb.as_str()) && !self.is_review()
+    }
+
+    /// In whose name it was asked.
+    pub fn username(&self) -> &str {
+        &self.user.username
+    }
+
+    /// The right that it takes: the verb, and `group/resource/subresource`.
+    pub fn right(&self) -> Option<(String, String)> {
+        let about = self.object_ref.as_ref()?;
+        let part = self.part().map(|part| format!("/{part}")).unwrap_or_default();
+        Some((self.verb.clone(), format!("{}/{}{part}", about.api_group, about.resource)))
+    }
+
+    /// The user had no right to ask it.
+    pub fn was_forbidden(&self) -> bool {
+        self.annotations.get("authorization.k8s.io/decision").is_some_and(|word| word == "forbid")
     }
 
     /// Whether it asked what somebody may do.

@@ -1,7 +1,7 @@
 //! `cargo measure`: what smartclone takes, against the least that the same storage can do, on the same machine at the same time.
 
 mod admission;
-mod audit;
+pub mod audit;
 mod bare;
 mod burst;
 mod clone;

@@ -10,9 +10,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use common::manifest::{Manifest, NAMESPACE};
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use serde::Deserialize;
 
 use super::none;
+use crate::measure::audit::Request;
 
 /// Rights that no request shows, each with its reason.
 const UNSEEN: [(&str, &str); 6] = [
@@ -27,41 +27,6 @@ const UNSEEN: [(&str, &str); 6] = [
     ("update", "/secrets"),
 ];
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Event {
-    verb: String,
-    user: User,
-    object_ref: Option<ObjectRef>,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct User {
-    #[serde(default)]
-    username: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ObjectRef {
-    #[serde(default)]
-    resource: String,
-    #[serde(default)]
-    api_group: String,
-    subresource: Option<String>,
-}
-
-impl Event {
-    /// The verb, and `group/resource/subresource`.
-    fn right(&self) -> Option<(String, String)> {
-        let about = self.object_ref.as_ref()?;
-        let part = about.subresource.as_ref().map(|part| format!("/{part}")).unwrap_or_default();
-        Some((self.verb.clone(), format!("{}/{}{part}", about.api_group, about.resource)))
-    }
-}
-
 /// Fails with every request of smartclone's that was not allowed, and every right that it never used, since the cluster was started.
 pub fn exactly(audit_log: &Path) -> Result<String> {
     let given = [("controller", controller::manifests::manifests()?), ("webhook", webhook::manifests::manifests()?)];
@@ -75,11 +40,11 @@ pub fn exactly(audit_log: &Path) -> Result<String> {
             if !line.contains("system:serviceaccount:smartclone:") {
                 continue;
             }
-            let event: Event = serde_json::from_str(&line).context("read the audit log")?;
+            let request: Request = serde_json::from_str(&line).context("read the audit log")?;
             let account = |part: &str| format!("system:serviceaccount:{NAMESPACE}:smartclone-{part}");
-            let Some((part, _)) = given.iter().find(|(part, _)| event.user.username == account(part)) else { continue };
-            let Some(right) = event.right() else { continue };
-            if event.annotations.get("authorization.k8s.io/decision").is_some_and(|word| word == "forbid") {
+            let Some((part, _)) = given.iter().find(|(part, _)| request.username() == account(part)) else { continue };
+            let Some(right) = request.right() else { continue };
+            if request.was_forbidden() {
                 forbidden.insert(format!("{part}: {} {}", right.0, right.1));
             } else {
                 used.entry(part).or_default().insert(right);
