@@ -12,6 +12,7 @@ use common::lookup::Lookup;
 use futures::{Stream, StreamExt};
 use kube::{
     Api, Resource,
+    api::{GetParams, ListParams},
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -29,8 +30,31 @@ const MISSING: u8 = 2;
 
 /// One object, asked for instead of remembered.
 pub async fn ask<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
-    match api.get_opt(name).await {
-        Ok(object) => object.into(),
+    answer(api.get_opt(name).await)
+}
+
+/// One object as the API server remembers it, which is quick, and may be older than what was written a moment ago.
+pub async fn glance<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+    answer(match api.get_with(name, &GetParams::any()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        answer => answer.map(Some),
+    })
+}
+
+/// All objects, asked for instead of remembered. Absent when the cluster doesn't know the kind.
+pub async fn ask_all<K>(api: Api<K>) -> Lookup<Vec<Arc<K>>>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    answer(match api.list(&ListParams::default()).await {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+        answer => answer.map(|list| Some(list.items.into_iter().map(Arc::new).collect())),
+    })
+}
+
+fn answer<T>(answer: Result<Option<T>, kube::Error>) -> Lookup<T> {
+    match answer {
+        Ok(found) => found.into(),
         Err(error) => Lookup::Unknown(Chain(&error).to_string()),
     }
 }

@@ -112,7 +112,9 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
     };
     let temporary = ctx.caches.claims.get(Some(&shared.exact.namespace), &names::temporary_claim(uid));
     let read = |claim: &Lookup<Arc<PersistentVolumeClaim>>| {
-        claim.present().map(|claim| Claim::of(claim, uid, observe::volume_of(claim, ctx).present(), None))
+        claim
+            .present()
+            .map(|claim| Claim::of(claim, uid, observe::volume_of(claim, ctx).present().map(AsRef::as_ref), None))
     };
     // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
     let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == "Bound";

@@ -10,10 +10,12 @@ use common::{
 };
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::ResourceExt;
 
 use crate::{
     cluster::{Cluster, Undecidable},
     judge::{Annotations, annotated, read},
+    memory::Look,
     review::{Answer, Operation, Request},
 };
 
@@ -94,7 +96,8 @@ async fn validate_creation(
             return Ok(Answer::Allowed { patch: Patch::default(), warnings: vec![line] });
         }
     };
-    match cluster.authorization(&requester, &source).await {
+    let stamp = claim.annotations().get(meta::REQUESTER).map(String::as_str).unwrap_or_default();
+    match cluster.authorization(&requester, stamp, &source, Look::Closely).await {
         Lookup::Present(Authorization::Allowed) => Ok(Answer::untouched()),
         Lookup::Present(Authorization::Denied(why)) => Ok(forbidden(annotation_path(meta::DATA_SOURCE_NAMESPACE), why)),
         Lookup::Unknown(why) => {

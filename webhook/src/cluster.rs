@@ -1,6 +1,10 @@
 //! The facts: small kinds from caches, the source by asking, within a time that leaves enough for the answer.
 
-use std::{fmt::Debug, time::Duration};
+use std::{
+    fmt::Debug,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     api::{
@@ -9,9 +13,9 @@ use common::{
     },
     clone::{
         Settings,
+        facts::{Source, driver_of},
         plan::{Authorization, User, users_of},
         request::{ObjectName, SourceKind, SourceName},
-        settings::Found,
     },
     data_source::{Resolution, resolve_named},
     lookup::Lookup,
@@ -19,7 +23,7 @@ use common::{
 };
 use config::{
     admin::Readiness,
-    cache::{Cache, ask},
+    cache::{Cache, ask, ask_all, glance},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use k8s_openapi::api::{
@@ -36,16 +40,27 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::{sync::Mutex, time::timeout};
 
-use crate::review::Request;
+use crate::{
+    memory::{Look, Memory},
+    review::Request,
+};
 
-/// For one step of a review, which has two at most (what a DataSource stands for, and all about that); the API server gives the whole
-/// of it 5 s.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For one step of a look at the cluster.
+const PATIENCE: Duration = Duration::from_millis(1200);
 
 /// Nobody waits long for a warning.
 const FOR_A_WARNING: Duration = Duration::from_millis(500);
+
+/// So long a glance may be behind: both webhooks' looks at one creation are closer together, and nobody makes a source anew that quickly.
+const A_MOMENT: Duration = Duration::from_millis(500);
+
+/// The driver of a claim's volume stays the same as long as the claim has that volume, which the claim says itself.
+const A_WHILE: Duration = Duration::from_mins(1);
+
+/// A longer stamp isn't worth the room.
+const MEMORABLE: usize = 4 << 10;
 
 /// No more pods than this are looked at for a warning. In a namespace that has more, it may be missing.
 const PODS: u32 = 500;
@@ -64,6 +79,23 @@ pub struct Cluster {
     profiles: Cache<StorageProfile>,
     cdis: Cache<Cdi>,
     configs: Cache<CdiConfig>,
+    /// The settings as they were listed last, and when that began.
+    listed: Arc<Mutex<Option<(Instant, Settings)>>>,
+    seen: Seen,
+}
+
+/// What was seen a moment ago.
+#[derive(Clone)]
+struct Seen {
+    sources: Memory<SourceName, Source>,
+    /// By the volume's name and the claim's UID.
+    drivers: Memory<(String, Option<String>), String>,
+    data_sources: Memory<ObjectName, SourceName>,
+    users: Memory<ObjectName, Vec<User>>,
+    /// Claims that don't exist.
+    free: Memory<ObjectName, ()>,
+    /// Stamps of those who may clone a source.
+    allowed: Memory<(String, SourceName), ()>,
 }
 
 /// Keeps a cache up to date, for ever.
@@ -78,64 +110,106 @@ impl Cluster {
         let (cdis, watch_cdis) = watch(watches, readiness, "cdis");
         let (configs, watch_configs) = watch(watches, readiness, "cdiconfigs");
         let watches = [watch_classes, watch_snapshot_classes, watch_profiles, watch_cdis, watch_configs];
-        (Self { client: asks, classes, snapshot_classes, profiles, cdis, configs }, watches)
+        let seen = Seen {
+            sources: Memory::of(A_MOMENT),
+            drivers: Memory::of(A_WHILE),
+            data_sources: Memory::of(A_MOMENT),
+            users: Memory::of(A_MOMENT),
+            free: Memory::of(A_MOMENT),
+            allowed: Memory::of(A_MOMENT),
+        };
+        let listed = Arc::default();
+        (Self { client: asks, classes, snapshot_classes, profiles, cdis, configs, listed, seen }, watches)
     }
 
-    /// What admins have set up.
+    /// What admins have set up, as the watches have told.
     pub fn settings(&self) -> Result<Settings, Undecidable> {
-        let settings = Settings {
+        known(Settings {
             classes: self.classes.all(),
             snapshot_classes: self.snapshot_classes.all(),
             profiles: self.profiles.all(),
             cdis: self.cdis.all(),
             configs: self.configs.all(),
-        };
-        match settings.unknown() {
-            Some(why) => Err(Undecidable(why.to_owned())),
-            None => Ok(settings),
+        })
+    }
+
+    /// What admins have set up, looked at in this way.
+    pub async fn settings_at(&self, look: Look) -> Result<Settings, Undecidable> {
+        match look {
+            Look::Glance => self.settings(),
+            Look::Closely => self.list().await,
         }
+    }
+
+    /// What admins have set up by now. Whoever asks while somebody lists waits for the next list, and shares it with all who do.
+    async fn list(&self) -> Result<Settings, Undecidable> {
+        let asked = Instant::now();
+        let mut listed = self.listed.lock().await;
+        if let Some((_, settings)) = listed.as_ref().filter(|(begun, _)| *begun >= asked) {
+            return Ok(settings.clone());
+        }
+        let begun = Instant::now();
+        let (classes, snapshot_classes, profiles, cdis, configs) =
+            tokio::join!(self.every(), self.every(), self.every(), self.every(), self.every());
+        let settings = known(Settings { classes, snapshot_classes, profiles, cdis, configs })?;
+        *listed = Some((begun, settings.clone()));
+        Ok(settings)
     }
 
     /// What has the name of the source, and where its data is.
-    pub async fn source(&self, source: &SourceName) -> Found {
-        match source.kind {
-            SourceKind::Claim => {
-                let (claim, volume) = self.claim_and_volume(&source.object).await;
-                Found::Claim(claim, volume)
+    pub async fn source(&self, name: &SourceName, look: Look) -> Lookup<Source> {
+        let ask = async {
+            let answer = timeout(PATIENCE, async {
+                match name.kind {
+                    SourceKind::Claim => self.claim(&name.object, look).await,
+                    SourceKind::Snapshot => self.snapshot(&name.object, look).await,
+                }
+            });
+            match answer.await.unwrap_or_else(|_| late()) {
+                Lookup::Present(source) if source.ready && source.driver.present().is_some() => Ok(source),
+                other => Err(other),
             }
-            SourceKind::Snapshot => {
-                let (snapshot, content) = self.snapshot_and_content(&source.object).await;
-                Found::Snapshot(snapshot, content)
-            }
-        }
+        };
+        Box::pin(self.seen.sources.seen(look, name.clone(), ask)).await.map_or_else(|other| other, Lookup::Present)
     }
 
-    async fn claim_and_volume(&self, name: &ObjectName) -> (Lookup<PersistentVolumeClaim>, Lookup<PersistentVolume>) {
-        let answer = timeout(PATIENCE, async {
-            let claim: Lookup<PersistentVolumeClaim> = self.ask(name).await;
-            let volume = claim.present().and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
-            (self.other_half("PersistentVolume", volume).await, claim)
-        });
-        answer.await.map_or_else(|_| (late(), late()), |(volume, claim)| (claim, volume))
+    async fn claim(&self, name: &ObjectName, look: Look) -> Lookup<Source> {
+        let claim: PersistentVolumeClaim = match self.get(&self.namespaced(name), &name.name, look).await {
+            Lookup::Present(claim) => claim,
+            Lookup::Absent => return Lookup::Absent,
+            Lookup::Unknown(why) => return Lookup::Unknown(why),
+        };
+        let uid = claim.metadata.uid.clone();
+        let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
+        let ask = async {
+            let found: Lookup<PersistentVolume> = self.other_half("PersistentVolume", Some(&volume), look).await;
+            match driver_of(uid.as_ref(), found.as_ref()) {
+                Lookup::Present(driver) => Ok(driver),
+                other => Err(other),
+            }
+        };
+        let driver = self.seen.drivers.seen(look, (volume.clone(), uid.clone()), ask).await;
+        Lookup::Present(Source::of(&claim, driver.map_or_else(|other| other, Lookup::Present)))
     }
 
-    async fn snapshot_and_content(&self, name: &ObjectName) -> (Lookup<VolumeSnapshot>, Lookup<VolumeSnapshotContent>) {
-        let answer = timeout(PATIENCE, async {
-            let snapshot: Lookup<VolumeSnapshot> = self.ask(name).await;
-            let content =
-                snapshot.present().and_then(|s| s.status.as_ref()?.bound_volume_snapshot_content_name.as_deref());
-            (self.other_half("VolumeSnapshotContent", content).await, snapshot)
-        });
-        answer.await.map_or_else(|_| (late(), late()), |(content, snapshot)| (snapshot, content))
+    async fn snapshot(&self, name: &ObjectName, look: Look) -> Lookup<Source> {
+        let snapshot: VolumeSnapshot = match self.get(&self.namespaced(name), &name.name, look).await {
+            Lookup::Present(snapshot) => snapshot,
+            Lookup::Absent => return Lookup::Absent,
+            Lookup::Unknown(why) => return Lookup::Unknown(why),
+        };
+        let content = snapshot.status.as_ref().and_then(|s| s.bound_volume_snapshot_content_name.as_deref());
+        let content: Lookup<VolumeSnapshotContent> = self.other_half("VolumeSnapshotContent", content, look).await;
+        Lookup::Present(Source::of_snapshot(&snapshot, &content))
     }
 
     /// What an object of a namespace is bound to, which is absent only if it isn't bound.
-    async fn other_half<K>(&self, kind: &str, name: Option<&str>) -> Lookup<K>
+    async fn other_half<K>(&self, kind: &str, name: Option<&str>, look: Look) -> Lookup<K>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
     {
         let Some(name) = name.filter(|name| !name.is_empty()) else { return Lookup::Absent };
-        match ask(&Api::all(self.client.clone()), name).await {
+        match self.get(&self.all(), name, look).await {
             Lookup::Absent => Lookup::Unknown(format!("its {kind} {name:?} does not exist")),
             found => found,
         }
@@ -143,35 +217,68 @@ impl Cluster {
 
     /// The pods that use a claim, as far as they can be told at once: it is only to warn of them.
     pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), &claim.namespace);
-        let listed = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
-        listed.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).unwrap_or_default()
+        let ask = async {
+            let api: Api<Pod> = self.namespaced(claim);
+            let pods = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
+            pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).ok_or(())
+        };
+        self.seen.users.seen(Look::Glance, claim.clone(), ask).await.unwrap_or_default()
     }
 
     /// What the DataSource of this name stands for.
-    pub async fn data_source(&self, name: &ObjectName) -> Resolution {
-        let answer = timeout(PATIENCE, async {
-            let first: Lookup<DataSource> = self.ask(name).await;
-            let other = first.present().and_then(|first| first.spec.source.data_source.as_ref());
-            let second = match other {
-                // Only of the same namespace; any other one is refused without a look at it.
-                Some(other) => self.ask(&ObjectName { name: other.name.clone(), ..name.clone() }).await,
-                None => Lookup::Absent,
-            };
-            resolve_named(name, |_, wanted| if wanted == name.name { first.clone() } else { second.clone() })
-        });
-        answer.await.unwrap_or_else(|_| Resolution::Unknown(too_late()))
+    pub async fn data_source(&self, name: &ObjectName, look: Look) -> Resolution {
+        let ask = async {
+            match timeout(PATIENCE, self.resolve(name, look)).await {
+                Ok(Resolution::Found(source)) => Ok(source),
+                Ok(other) => Err(other),
+                Err(_) => Err(Resolution::Unknown(too_late())),
+            }
+        };
+        self.seen.data_sources.seen(look, name.clone(), ask).await.map_or_else(|other| other, Resolution::Found)
+    }
+
+    async fn resolve(&self, name: &ObjectName, look: Look) -> Resolution {
+        let api: Api<DataSource> = self.namespaced(name);
+        let first = self.get(&api, &name.name, look).await;
+        let other = first.present().and_then(|first| first.spec.source.data_source.as_ref());
+        let second = match other {
+            // Only of the same namespace; any other one is refused without a look at it.
+            Some(other) => self.get(&api, &other.name, look).await,
+            None => Lookup::Absent,
+        };
+        resolve_named(name, |_, wanted| if wanted == name.name { first.clone() } else { second.clone() })
     }
 
     /// The VolumeCloneSource of this name.
     pub async fn clone_source(&self, name: &ObjectName) -> Lookup<VolumeCloneSource> {
-        timeout(PATIENCE, self.ask(name)).await.unwrap_or_else(|_| late())
+        self.object(name).await
     }
 
-    /// Whether the requester may clone the source.
-    pub async fn authorization(&self, requester: &Requester, source: &SourceName) -> Lookup<Authorization> {
+    /// Whether the requester, whose stamp this is, may clone the source.
+    pub async fn authorization(
+        &self,
+        requester: &Requester,
+        stamp: &str,
+        source: &SourceName,
+        look: Look,
+    ) -> Lookup<Authorization> {
+        let ask = async {
+            match self.review(requester, source).await {
+                Lookup::Present(Authorization::Allowed) => Ok(()),
+                other => Err(other),
+            }
+        };
+        let answer = if stamp.len() > MEMORABLE {
+            ask.await
+        } else {
+            self.seen.allowed.seen(look, (stamp.to_owned(), source.clone()), ask).await
+        };
+        answer.map_or_else(|other| other, |()| Lookup::Present(Authorization::Allowed))
+    }
+
+    async fn review(&self, requester: &Requester, source: &SourceName) -> Lookup<Authorization> {
         let answer = timeout(PATIENCE, async {
-            let api = Api::<SubjectAccessReview>::all(self.client.clone());
+            let api: Api<SubjectAccessReview> = self.all();
             for all_of in questions(source) {
                 let mut allowed = true;
                 for question in all_of {
@@ -195,28 +302,61 @@ impl Cluster {
     }
 
     /// The claim that has the name which the clone's claim is to get.
-    pub async fn namesake(&self, review: &Request) -> Lookup<PersistentVolumeClaim> {
+    pub async fn namesake(&self, review: &Request, look: Look) -> Lookup<PersistentVolumeClaim> {
         let name = review.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         if name.is_empty() {
             return Lookup::Absent;
         }
         let name = ObjectName { namespace: review.namespace.clone(), name: name.to_owned() };
-        timeout(PATIENCE, self.ask(&name)).await.unwrap_or_else(|_| late())
+        let ask = async {
+            let api = self.namespaced(&name);
+            match timeout(PATIENCE, self.get(&api, &name.name, look)).await.unwrap_or_else(|_| late()) {
+                Lookup::Absent => Ok(()),
+                other => Err(other),
+            }
+        };
+        self.seen.free.seen(look, name.clone(), ask).await.map_or_else(|other| other, |()| Lookup::Absent)
     }
 
-    /// Any object of a namespace.
+    /// Any object of a namespace, as it is now.
     pub async fn object<K>(&self, name: &ObjectName) -> Lookup<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        timeout(PATIENCE, self.ask(name)).await.unwrap_or_else(|_| late())
+        timeout(PATIENCE, ask(&self.namespaced(name), &name.name)).await.unwrap_or_else(|_| late())
     }
 
-    async fn ask<K>(&self, name: &ObjectName) -> Lookup<K>
+    async fn every<K>(&self) -> Lookup<Vec<Arc<K>>>
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        ask(&Api::namespaced(self.client.clone(), &name.namespace), &name.name).await
+        match timeout(PATIENCE, ask_all(self.all())).await.unwrap_or_else(|_| late()) {
+            Lookup::Unknown(why) => Lookup::Unknown(format!("{} objects could not be listed: {why}", K::kind(&()))),
+            known => known,
+        }
+    }
+
+    async fn get<K: Clone + Debug + DeserializeOwned>(&self, api: &Api<K>, name: &str, look: Look) -> Lookup<K> {
+        match look {
+            Look::Glance => glance(api, name).await,
+            Look::Closely => ask(api, name).await,
+        }
+    }
+
+    fn namespaced<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, name: &ObjectName) -> Api<K> {
+        Api::namespaced(self.client.clone(), &name.namespace)
+    }
+
+    fn all<K: Resource<DynamicType = (), Scope = ClusterResourceScope>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+}
+
+/// Settings of which nothing is missing.
+fn known(settings: Settings) -> Result<Settings, Undecidable> {
+    match settings.unknown() {
+        Some(why) => Err(Undecidable(why.to_owned())),
+        None => Ok(settings),
     }
 }
 

@@ -1,6 +1,12 @@
 //! An API server that knows a handful of objects, and the whole webhook in front of it, but for the socket.
 
-use std::{collections::BTreeMap, convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -40,7 +46,9 @@ pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-contro
 
 /// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create.
 #[derive(Clone)]
-pub struct World(BTreeMap<&'static str, Option<Value>>);
+pub struct World(Objects);
+
+type Objects = BTreeMap<&'static str, Option<Value>>;
 
 impl World {
     /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver that can do everything. Nobody may
@@ -116,10 +124,10 @@ impl World {
         self
     }
 
-    fn client(self) -> Client {
-        let world = Arc::new(self.0);
+    fn client(world: &Arc<Mutex<Objects>>) -> Client {
+        let world = Arc::clone(world);
         let service = tower::service_fn(move |request: Request<client::Body>| {
-            let world = Arc::clone(&world);
+            let world = world.lock().unwrap().clone();
             async move {
                 let uri = request.uri().clone();
                 if uri.query().is_some_and(|query| query.contains("watch=true")) {
@@ -152,7 +160,8 @@ impl World {
     pub async fn webhook_missing(self, kinds: &[&str]) -> Webhook {
         let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
         let readiness = Readiness::new(Shutdown::new(&args));
-        let client = self.client();
+        let world = Arc::new(Mutex::new(self.0));
+        let client = Self::client(&world);
         let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -164,7 +173,7 @@ impl World {
             }
         };
         timeout(Duration::from_secs(10), filled).await.expect("the caches did not fill");
-        Webhook { router, registry, _kept: kept }
+        Webhook { router, registry, world, _kept: kept }
     }
 }
 
@@ -184,6 +193,7 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
 pub struct Webhook {
     router: Router,
     registry: Registry,
+    world: Arc<Mutex<Objects>>,
     _kept: JoinSet<()>,
 }
 
@@ -218,6 +228,12 @@ impl Judged {
 }
 
 impl Webhook {
+    /// The world as it is from now on, of which no watch tells.
+    pub fn unseen(&self, change: impl FnOnce(World) -> World) {
+        let mut world = self.world.lock().unwrap();
+        *world = change(World(world.clone())).0;
+    }
+
     pub async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
         let request = Request::builder().method(Method::POST).uri(path).body(body.into()).unwrap();
         let response = self.router.clone().oneshot(request).await.unwrap();

@@ -1,6 +1,6 @@
 //! The answers about DataVolumes. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use common::{
     admission::{self, Asked, Namesake, Verdict, stamp},
@@ -10,7 +10,6 @@ use common::{
         facts::Source,
         plan::{Authorization, User},
         request::{SourceKind, annotation_path},
-        settings::Found,
     },
     data_source::Resolution,
     field::FieldError,
@@ -25,11 +24,18 @@ use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
+use tokio::time::timeout;
 
 use crate::{
     cluster::{Cluster, Undecidable},
+    memory::Look,
     review::{Answer, Operation, Request},
 };
+
+/// For a look at what is remembered.
+const GLANCE: Duration = Duration::from_secs(1);
+/// For a look at what is so now. The API server gives us 5 s for both.
+const CLOSE_LOOK: Duration = Duration::from_millis(3500);
 
 /// Annotations as they are to be; `None` removes a key.
 pub(crate) type Annotations = BTreeMap<&'static str, Option<String>>;
@@ -39,15 +45,49 @@ pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undec
     if review.operation != Operation::Create || !review.sub_resource.is_empty() {
         return Ok(Answer::untouched());
     }
-    Ok(match Box::pin(creation(review, cluster, true)).await? {
-        Creation::NotOurs => Answer::untouched(),
-        Creation::Denied(errors) => Answer::Invalid(errors),
-        Creation::Forbidden(error) => Answer::Forbidden(vec![error]),
+    match timeout(GLANCE, mutate_at(review, cluster, Look::Glance)).await {
+        Ok(Ok(said)) if said.plain => Ok(said.answer),
+        _ => in_time(mutate_at(review, cluster, Look::Closely)).await,
+    }
+}
+
+async fn mutate_at(review: &Request, cluster: &Cluster, look: Look) -> Result<Said, Undecidable> {
+    Ok(match Box::pin(creation(review, cluster, look, true)).await? {
+        Creation::NotOurs => Said::plainly(Answer::untouched()),
+        Creation::Denied(errors) => Said::with_reason(Answer::Invalid(errors)),
+        Creation::Forbidden(error) => Said::with_reason(Answer::Forbidden(vec![error])),
         Creation::Clone(mut clone) => {
+            let plain = clone.is_plain();
             clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
-            Answer::Allowed { patch: annotated(&review.object, &clone.annotations), warnings: clone.warnings }
+            let patch = annotated(&review.object, &clone.annotations);
+            Said { answer: Answer::Allowed { patch, warnings: clone.warnings }, plain }
         }
     })
+}
+
+async fn in_time(said: impl Future<Output = Result<Said, Undecidable>>) -> Result<Answer, Undecidable> {
+    match timeout(CLOSE_LOOK, said).await {
+        Ok(said) => said.map(|said| said.answer),
+        Err(_) => Err(Undecidable(format!("the API server did not tell enough within {CLOSE_LOOK:?}"))),
+    }
+}
+
+/// An answer, and whether it is a yes to what was asked for, as it was asked for. Such a one may come of a glance. Whatever else there is to
+/// say (a no, a dearer strategy, nothing decided) is said of what the API server knows now: nobody is told that something is missing which
+/// has just been made.
+struct Said {
+    answer: Answer,
+    plain: bool,
+}
+
+impl Said {
+    fn plainly(answer: Answer) -> Self {
+        Self { answer, plain: true }
+    }
+
+    fn with_reason(answer: Answer) -> Self {
+        Self { answer, plain: false }
+    }
 }
 
 /// Checks what the mutating webhooks, ours and others, have made of a DataVolume. `controller` is the user that may change decisions.
@@ -56,20 +96,24 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
         return Ok(Answer::untouched());
     }
     match review.operation {
-        Operation::Create => validate_creation(review, cluster).await,
+        Operation::Create => match timeout(GLANCE, validate_creation(review, cluster, Look::Glance)).await {
+            Ok(Ok(said)) if said.plain => Ok(said.answer),
+            _ => in_time(validate_creation(review, cluster, Look::Closely)).await,
+        },
         Operation::Update => validate_update(review, cluster, controller),
         Operation::Delete | Operation::Connect => Ok(Answer::untouched()),
     }
 }
 
-async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
-    let NewClone { volume, requester, namesake, annotations, doubt, .. } =
-        match Box::pin(creation(review, cluster, false)).await? {
-            Creation::NotOurs => return Ok(Answer::untouched()),
-            Creation::Denied(errors) => return Ok(Answer::Invalid(errors)),
-            Creation::Forbidden(error) => return Ok(Answer::Forbidden(vec![error])),
-            Creation::Clone(clone) => *clone,
-        };
+async fn validate_creation(review: &Request, cluster: &Cluster, look: Look) -> Result<Said, Undecidable> {
+    let clone = match Box::pin(creation(review, cluster, look, false)).await? {
+        Creation::NotOurs => return Ok(Said::plainly(Answer::untouched())),
+        Creation::Denied(errors) => return Ok(Said::with_reason(Answer::Invalid(errors))),
+        Creation::Forbidden(error) => return Ok(Said::with_reason(Answer::Forbidden(vec![error]))),
+        Creation::Clone(clone) => clone,
+    };
+    let plain = clone.is_plain();
+    let NewClone { volume, requester, namesake, annotations, doubt, .. } = *clone;
     let mut errors = Vec::from_iter(stamp::wrong(&volume.metadata, &requester));
     // Left undecided a moment ago, and what was missing has come since: the controller decides.
     let decided = [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| volume.annotations().contains_key(*key));
@@ -91,7 +135,11 @@ async fn validate_creation(review: &Request, cluster: &Cluster) -> Result<Answer
         Lookup::Present(Namesake::GivesWay | Namesake::TakenOver) | Lookup::Absent => {}
         Lookup::Unknown(why) => warnings.push(format!("smartclone: whether the clone's name is free could not be told: {why}")),
     }
-    Ok(if errors.is_empty() { Answer::Allowed { patch: Patch::default(), warnings } } else { Answer::Invalid(errors) })
+    Ok(if errors.is_empty() {
+        Said { answer: Answer::Allowed { patch: Patch::default(), warnings }, plain }
+    } else {
+        Said::with_reason(Answer::Invalid(errors))
+    })
 }
 
 fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Undecidable> {
@@ -137,15 +185,23 @@ struct NewClone {
     doubt: Option<String>,
 }
 
+impl NewClone {
+    /// It is decided, and gets what was wanted first.
+    fn is_plain(&self) -> bool {
+        let written = |key| self.annotations.get(key).is_some_and(Option::is_some);
+        written(meta::PLAN) && !written(meta::CLONE_FALLBACK_REASON)
+    }
+}
+
 /// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too: an
 /// answer of the first one would already tell something about it. Only one `warns` of the pods that use the source.
-async fn creation(review: &Request, cluster: &Cluster, warns: bool) -> Result<Creation, Undecidable> {
+async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) -> Result<Creation, Undecidable> {
     let read = read(&review.object, review).map_err(|error| Verdict::Denied(vec![error]));
     let parsed = read.and_then(|volume| Ok((admission::parse(&volume)?, volume)));
     if parsed.as_ref().is_err_and(|verdict| *verdict == Verdict::Untouched) {
         return Ok(Creation::NotOurs);
     }
-    let settings = cluster.settings()?;
+    let settings = cluster.settings_at(look).await?;
     if settings.operator().present().is_some() {
         return Ok(Creation::NotOurs);
     }
@@ -167,8 +223,8 @@ async fn creation(review: &Request, cluster: &Cluster, warns: bool) -> Result<Cr
         (Lookup::Absent, filled(wanted))
     } else {
         // Independent of each other, and a user waits for both.
-        let (namesake, seen) =
-            tokio::join!(cluster.namesake(review), look(&volume, &asked, &requester, (cluster, warns)));
+        let whom = Whom { requester: &requester, stamp: &stamp, warns };
+        let (namesake, seen) = tokio::join!(cluster.namesake(review, look), see(&volume, &asked, whom, cluster, look));
         let judged = match seen {
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
                 filled(wanted)
@@ -182,8 +238,8 @@ async fn creation(review: &Request, cluster: &Cluster, warns: bool) -> Result<Cr
             Seen::Source(wanted, _, _, Lookup::Present(Authorization::Denied(why))) => {
                 return Ok(Creation::Forbidden(FieldError::forbidden(admission::namespace_path(&wanted), why)));
             }
-            Seen::Source(wanted, found, users, Lookup::Present(Authorization::Allowed) | Lookup::Absent) => {
-                let facts = settings.facts(&wanted, &found, Timestamp::now());
+            Seen::Source(wanted, source, users, Lookup::Present(Authorization::Allowed) | Lookup::Absent) => {
+                let facts = settings.facts(&wanted, *source, Timestamp::now());
                 (warned(admission::judge(&wanted, &facts), &wanted, &users), doubt(&facts))
             }
         };
@@ -223,13 +279,21 @@ enum Seen {
     Final(Verdict),
     /// What is wanted, all references followed; what has the source's name; who uses it; and whether the requester may clone it, which
     /// is absent for a source in the clone's own namespace.
-    Source(Box<Wanted>, Box<Found>, Vec<User>, Lookup<Authorization>),
+    Source(Box<Wanted>, Box<Lookup<Source>>, Vec<User>, Lookup<Authorization>),
 }
 
-async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, (cluster, warns): (&Cluster, bool)) -> Seen {
+/// Who asks, and whether they are to be warned of pods.
+#[derive(Clone, Copy)]
+struct Whom<'a> {
+    requester: &'a Requester,
+    stamp: &'a str,
+    warns: bool,
+}
+
+async fn see(volume: &DataVolume, asked: &Asked, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen {
     let wanted = match asked {
         Asked::Clone(wanted) => wanted.clone(),
-        Asked::Reference(name, _) => match cluster.data_source(name).await {
+        Asked::Reference(name, _) => match cluster.data_source(name, look).await {
             Resolution::Not(why) => return Seen::Nothing(why.message()),
             Resolution::Unknown(why) => return Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
             Resolution::Found(source) => match admission::resolved(volume, source) {
@@ -239,15 +303,19 @@ async fn look(volume: &DataVolume, asked: &Asked, requester: &Requester, (cluste
         },
     };
     let authorization = async {
-        if wanted.crosses() { cluster.authorization(requester, &wanted.source).await } else { Lookup::Absent }
+        if wanted.crosses() {
+            cluster.authorization(whom.requester, whom.stamp, &wanted.source, look).await
+        } else {
+            Lookup::Absent
+        }
     };
     // Names of pods are for those who may see them: in the clone's own namespace the requester may.
     let users = async {
-        let shown = warns && !wanted.crosses() && wanted.source.kind == SourceKind::Claim;
+        let shown = whom.warns && !wanted.crosses() && wanted.source.kind == SourceKind::Claim;
         if shown { cluster.users(&wanted.source.object).await } else { Vec::new() }
     };
-    let (found, users, authorization) = tokio::join!(cluster.source(&wanted.source), users, authorization);
-    Seen::Source(wanted, Box::new(found), users, authorization)
+    let (source, users, authorization) = tokio::join!(cluster.source(&wanted.source, look), users, authorization);
+    Seen::Source(wanted, Box::new(source), users, authorization)
 }
 
 /// Why the source may look different the next time.

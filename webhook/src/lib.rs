@@ -9,6 +9,7 @@ pub mod cluster;
 mod fake_cluster;
 pub mod judge;
 pub mod manifests;
+pub mod memory;
 pub mod metrics;
 pub mod policies;
 pub mod review;

@@ -4,7 +4,11 @@ use std::{io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle,
+    accept::NoDelayAcceptor,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use config::{
     admin::{Admin, Readiness},
     client::{self, Purpose},
@@ -68,7 +72,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 /// Serves until the shutdown drains, then finishes what it has.
 async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes: Router, shutdown: Shutdown) -> io::Result<()> {
     let handle = Handle::new();
-    let mut server = axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(tls))?.handle(handle.clone());
+    // An answer is sent at once: an API server waits for it, and nothing is to be gained by larger packets.
+    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
+    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     let mut serving = pin!(server.serve(routes.into_make_service()));
     tokio::select! {

@@ -89,25 +89,11 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads a claim and, once it is bound, its volume.
-    pub fn of(claim: &PersistentVolumeClaim, volume: &Lookup<PersistentVolume>) -> Self {
+    /// Reads a claim whose volume has this [driver](driver_of).
+    pub fn of(claim: &PersistentVolumeClaim, driver: Lookup<String>) -> Self {
         let spec = claim.spec.clone().unwrap_or_default();
         let status = claim.status.clone().unwrap_or_default();
         let storage = |map: &BTreeMap<String, _>| map.get("storage").and_then(|q| Bytes::of(q).ok());
-        // A volume counts only when both sides agree on whose it is (CVE-2019-11255).
-        let driver = match volume {
-            Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
-            Lookup::Absent => Lookup::Absent,
-            Lookup::Present(volume) => {
-                let spec = volume.spec.as_ref();
-                let claimed_by = spec.and_then(|s| s.claim_ref.as_ref()).and_then(|c| c.uid.as_ref());
-                if claimed_by == claim.metadata.uid.as_ref() {
-                    spec.and_then(|s| s.csi.as_ref()).map(|csi| csi.driver.clone()).into()
-                } else {
-                    Lookup::Unknown("its PersistentVolume names another claim".to_owned())
-                }
-            }
-        };
         Self {
             kind: SourceKind::Claim,
             uid: claim.metadata.uid.clone().unwrap_or_default(),
@@ -146,6 +132,24 @@ impl Source {
             ready: status.ready_to_use.unwrap_or_default() && snapshot.metadata.deletion_timestamp.is_none(),
             complaint: status.error.and_then(|error| error.message),
             driver: content.map(|content| content.spec.driver),
+        }
+    }
+}
+
+/// The CSI driver of the volume of a claim with this UID; absent where the claim has no volume, or the volume no such driver.
+pub fn driver_of(claim_uid: Option<&String>, volume: Lookup<&PersistentVolume>) -> Lookup<String> {
+    match volume {
+        Lookup::Unknown(why) => Lookup::Unknown(why),
+        Lookup::Absent => Lookup::Absent,
+        Lookup::Present(volume) => {
+            let spec = volume.spec.as_ref();
+            let claimed_by = spec.and_then(|s| s.claim_ref.as_ref()).and_then(|c| c.uid.as_ref());
+            // A volume counts only when both sides agree on whose it is (CVE-2019-11255).
+            if claimed_by == claim_uid {
+                spec.and_then(|s| s.csi.as_ref()).map(|csi| csi.driver.clone()).into()
+            } else {
+                Lookup::Unknown("its PersistentVolume names another claim".to_owned())
+            }
         }
     }
 }

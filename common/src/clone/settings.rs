@@ -3,22 +3,15 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{
-    core::v1::{PersistentVolume, PersistentVolumeClaim},
-    storage::v1::StorageClass,
-};
-
 use jiff::Timestamp;
+use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::{
     facts::{Class, Facts, Profile, SnapshotClass, Source, default_class, operator_of, strategy_override},
     request::{Request, SourceKind},
 };
 use crate::{
-    api::{
-        Cdi, CdiConfig, StorageProfile,
-        snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
-    },
+    api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
     cdi_config::{self, Overhead},
     lookup::Lookup,
 };
@@ -38,35 +31,13 @@ pub struct Settings {
     pub configs: Lookup<Vec<Arc<CdiConfig>>>,
 }
 
-/// What was found under the name of the source.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it, for as long as one decision takes")]
-pub enum Found {
-    /// A claim and its volume, which is absent when the claim isn't bound.
-    Claim(Lookup<PersistentVolumeClaim>, Lookup<PersistentVolume>),
-    /// A snapshot and its content, which is absent when the snapshot has none yet.
-    Snapshot(Lookup<VolumeSnapshot>, Lookup<VolumeSnapshotContent>),
-}
-
-impl Found {
-    fn source(&self) -> Lookup<Source> {
-        match self {
-            Self::Claim(claim, volume) => claim.as_ref().map(|claim| Source::of(claim, volume)),
-            Self::Snapshot(snapshot, content) => {
-                snapshot.as_ref().map(|snapshot| Source::of_snapshot(snapshot, content))
-            }
-        }
-    }
-}
-
 impl Settings {
-    /// What the decision about `request` depends on at `now`.
-    pub fn facts(&self, request: &Request, found: &Found, now: Timestamp) -> Facts {
+    /// What the decision about `request` to clone `source` depends on at `now`.
+    pub fn facts(&self, request: &Request, source: Lookup<Source>, now: Timestamp) -> Facts {
         let target_class = match request.storage_class.as_deref() {
             Some(name) => self.class(name),
             None => and_then(self.classes.as_ref(), |all| default_class(all.iter().map(AsRef::as_ref)).map(Class::of)),
         };
-        let source = found.source();
         let source_class = match source.present() {
             None => Lookup::Absent,
             Some(source) if source.kind == SourceKind::Snapshot => self.class_to_restore(source, &target_class),

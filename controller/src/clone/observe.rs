@@ -1,13 +1,15 @@
 //! Reads, without opinions.
 
+use std::sync::Arc;
+
 use common::{
     api::{DataVolume, Phase, snapshot::VolumeSnapshotContent},
     clone::{
         Facts, Settings,
+        facts::{Source, driver_of},
         group::{Group, Shared},
         plan::{Authorization, Claim, Mover, Observed, Target, User, users_of},
         request::{MadeFor, ObjectName, Parsed, Request, SourceKind, SourceName},
-        settings::Found,
     },
     data_source::{self, Resolution},
     lookup::Lookup,
@@ -36,10 +38,12 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
     let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
     let settings = settings(ctx);
     let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
-    let found = request.map(|request| found(&request.source, ctx));
+    let source = request.map(|request| source(&request.source, ctx));
     let claim_at = |namespace: &str, name: &str| ctx.caches.claims.get(Some(namespace), name);
-    let read = |claim: Lookup<std::sync::Arc<PersistentVolumeClaim>>| {
-        claim.map(|claim| Claim::of(&claim, uid, volume_of(&claim, ctx).present(), complaint(&claim, ctx)))
+    let read = |claim: Lookup<Arc<PersistentVolumeClaim>>| {
+        claim.map(|claim| {
+            Claim::of(&claim, uid, volume_of(&claim, ctx).present().map(AsRef::as_ref), complaint(&claim, ctx))
+        })
     };
     let pod_at = |name: String| ctx.caches.pods.get(Some(elsewhere), &name).map(|pod| Mover::of(&pod, uid, now));
     let target_claim = claim_at(namespace, &target.name);
@@ -48,16 +52,16 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
         now,
         authorized: match request.filter(|request| request.crosses() && !over(&target)) {
             // An answer is good for a while; one about what is begun now has to be of now.
-            Some(_) if target_claim == Lookup::Absent && found.as_ref().is_some_and(missing) => {
+            Some(_) if target_claim == Lookup::Absent && source == Some(Lookup::Absent) => {
                 Lookup::Unknown("the source does not exist yet".to_owned())
             }
             Some(request) => authorize::ask(volume, &request.source, ctx).await,
             None => Lookup::Present(Authorization::Allowed),
         },
-        source_populated: match &found {
-            Some(Found::Claim(claim, _)) => claim.present().and_then(|claim| populated(claim, ctx)),
-            Some(Found::Snapshot(..)) | None => None,
-        },
+        source_populated: request.filter(|request| request.source.kind == SourceKind::Claim).and_then(|request| {
+            let ObjectName { namespace, name } = &request.source.object;
+            populated(claim_at(namespace, name).present()?, ctx)
+        }),
         source_users: request
             .filter(|request| request.source.kind == SourceKind::Claim)
             .map(|request| users(&request.source.object, ctx))
@@ -71,9 +75,7 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
         mover: pod_at(names::mover(uid)),
         consumer: pod_at(names::consumer(uid)),
         progress: ctx.progress.of(uid),
-        facts: request
-            .zip(found.as_ref())
-            .map_or_else(Facts::unread, |(request, found)| settings.facts(request, found, now)),
+        facts: request.zip(source).map_or_else(Facts::unread, |(request, source)| settings.facts(request, source, now)),
         another_controller: settings.operator().present().cloned(),
         mover_settings: ctx.mover_settings.clone(),
         volume: target,
@@ -130,28 +132,20 @@ fn settings(ctx: &Context) -> Settings {
     }
 }
 
-fn found(source: &SourceName, ctx: &Context) -> Found {
-    let ObjectName { namespace, name } = &source.object;
-    match source.kind {
-        SourceKind::Claim => {
-            let claim = ctx.caches.claims.get(Some(namespace), name).map(|claim| (*claim).clone());
-            let volume = claim.present().map_or(Lookup::Absent, |claim| volume_of(claim, ctx));
-            Found::Claim(claim, volume)
-        }
-        SourceKind::Snapshot => {
-            let snapshot = ctx.caches.snapshots.get(Some(namespace), name).map(|snapshot| (*snapshot).clone());
-            let bound = snapshot
-                .present()
-                .and_then(|s| s.status.as_ref()?.bound_volume_snapshot_content_name.as_deref())
-                .map(ToOwned::to_owned);
-            Found::Snapshot(snapshot, bound.map_or(Lookup::Absent, |name| content(&name, ctx)))
-        }
+fn source(name: &SourceName, ctx: &Context) -> Lookup<Source> {
+    let ObjectName { namespace, name: object } = &name.object;
+    match name.kind {
+        SourceKind::Claim => ctx.caches.claims.get(Some(namespace), object).map(|claim| {
+            let volume = volume_of(&claim, ctx);
+            let driver = driver_of(claim.metadata.uid.as_ref(), volume.as_ref().map(AsRef::as_ref));
+            Source::of(&claim, driver)
+        }),
+        SourceKind::Snapshot => ctx.caches.snapshots.get(Some(namespace), object).map(|snapshot| {
+            let status = snapshot.status.as_ref();
+            let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref());
+            Source::of_snapshot(&snapshot, &bound.map_or(Lookup::Absent, |name| content(name, ctx)))
+        }),
     }
-}
-
-/// There is no such source.
-fn missing(found: &Found) -> bool {
-    matches!(found, Found::Claim(Lookup::Absent, _) | Found::Snapshot(Lookup::Absent, _))
 }
 
 /// The two are watched apart, so a content that is named and isn't there is one not seen yet.
@@ -164,21 +158,20 @@ fn content(name: &str, ctx: &Context) -> Lookup<VolumeSnapshotContent> {
 }
 
 /// The volume of a bound claim. The two are watched apart, so a bound claim whose volume isn't there is one not seen yet.
-pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Context) -> Lookup<PersistentVolume> {
+pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Context) -> Lookup<Arc<PersistentVolume>> {
     let Some(name) = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty()) else {
         return Lookup::Absent;
     };
     match ctx.caches.volumes.get(None, name) {
-        Lookup::Present(volume) => Lookup::Present((*volume).clone()),
         Lookup::Absent => Lookup::Unknown(format!("PersistentVolume {name:?} has not been seen yet")),
-        Lookup::Unknown(why) => Lookup::Unknown(why),
+        seen => seen,
     }
 }
 
 /// The hand-over from the temporary claim to the clone's.
 fn transfer(
-    temporary: &Lookup<std::sync::Arc<PersistentVolumeClaim>>,
-    target: &Lookup<std::sync::Arc<PersistentVolumeClaim>>,
+    temporary: &Lookup<Arc<PersistentVolumeClaim>>,
+    target: &Lookup<Arc<PersistentVolumeClaim>>,
     ctx: &Context,
     now: Timestamp,
 ) -> Transfer {

@@ -463,9 +463,48 @@ async fn an_empty_cache_decides_nothing(#[case] path: &'static str, #[case] plur
     for path in [MUTATE_PATH, VALIDATE_PATH] {
         let (status, body) = webhook.post(path, creation(&clone(unknown_class)).to_string()).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{body}");
-        assert!(body.contains(&format!("{kind} objects have not been listed yet")), "{body}");
+        assert!(body.contains(&format!("{kind} objects could not be listed: no answer")), "{body}");
         assert!(webhook.judged(path, &creation(&clone(import))).await.allowed, "imports don't depend on us");
     }
+}
+
+/// `kubectl apply` of a class and a clone of it, or of a snapshot class and whoever is waiting for it: our watches may be behind.
+#[rstest]
+#[case::class(as_is, |w: World| w.list(CLASSES, &[]), usual, Some("snapshot"))]
+#[case::source(as_is, no_source, usual, Some("snapshot"))]
+#[case::source_bound(as_is, source_unbound, usual, Some("snapshot"))]
+#[case::snapshot_class(as_is, no_snapshot_class, usual, Some("snapshot"))]
+#[case::wish(wish_snapshot, no_snapshot_class, usual, Some("snapshot"))]
+#[case::snapshot_class_gone(as_is, usual, no_snapshot_class, Some("snapshot"))]
+#[case::class_gone(unknown_class, usual, |w: World| w.list(CLASSES, &[]), None)]
+#[tokio::test]
+async fn what_has_just_been_made_is_not_missing(
+    #[case] change: Change,
+    #[case] seen: Setup,
+    #[case] now: Setup,
+    #[case] strategy: Option<&str>,
+) {
+    let webhook = seen(World::new()).webhook().await;
+    webhook.unseen(|_| now(World::new()));
+    let object = clone(change);
+    let judged = webhook.mutate(&object).await;
+    assert_eq!(judged.allowed, strategy.is_some(), "{judged:?}");
+    if judged.allowed {
+        let written = judged.on(&object);
+        assert_eq!(written["metadata"]["annotations"].get(CLONE_TYPE).and_then(Value::as_str), strategy);
+        assert_eq!(written["metadata"]["annotations"].get(CLONE_FALLBACK_REASON), None);
+        assert!(webhook.validate(&written).await.allowed);
+    }
+}
+
+/// A right that is taken away counts at once, or nearly: a yes is remembered for a moment, a no never.
+#[tokio::test]
+async fn a_right_that_is_given_counts_at_once() {
+    let webhook = World::new().webhook().await;
+    let object = clone(sources::from_gold);
+    assert!(!webhook.mutate(&object).await.allowed);
+    webhook.unseen(|world| world.allowing(&["pods"]));
+    assert!(webhook.mutate(&object).await.allowed);
 }
 
 /// A slow API server delays a decision, and never more than the API server waits for us.

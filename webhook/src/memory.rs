@@ -1,0 +1,93 @@
+//! What was seen a moment ago: enough for a yes, and a burst of reviews about one source asks about it once.
+
+use std::{future::Future, hash::Hash, time::Duration};
+
+use moka::future::Cache;
+
+/// How closely a review looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// At what is remembered, here or by the API server. It may be older than what somebody wrote a moment ago, so it is good for a plain
+    /// yes only.
+    Glance,
+    /// At what the API server says now.
+    Closely,
+}
+
+/// How many answers of one kind are remembered.
+const ROOM: u64 = 512;
+
+/// Answers that are good for a while. What isn't `Ok` is never remembered.
+#[derive(Clone)]
+pub struct Memory<K, V>(Cache<K, V>);
+
+impl<K, V> Memory<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// A memory that forgets after this time.
+    pub fn of(time: Duration) -> Self {
+        Self(Cache::builder().max_capacity(ROOM).time_to_live(time).build())
+    }
+
+    /// What is known of `key`, else what `ask` finds out; looking closely, only the latter. At a glance, whoever comes while somebody asks
+    /// gets the same answer.
+    pub async fn seen<E>(&self, look: Look, key: K, ask: impl Future<Output = Result<V, E>>) -> Result<V, E>
+    where
+        E: Clone + Send + Sync + 'static,
+    {
+        if look == Look::Glance {
+            return self.0.try_get_with(key, ask).await.map_err(|answer| (*answer).clone());
+        }
+        let answer = ask.await;
+        match &answer {
+            Ok(value) => self.0.insert(key, value.clone()).await,
+            Err(_) => self.0.invalidate(&key).await,
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, time::Duration};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_is_fine_is_remembered_and_only_for_a_glance() {
+        let memory = Memory::of(Duration::from_mins(1));
+        let asked = Cell::new(0);
+        let answers = |look, answer: Result<u8, u8>| {
+            let (memory, asked) = (&memory, &asked);
+            async move {
+                let ask = async {
+                    asked.set(asked.get() + 1);
+                    answer
+                };
+                memory.seen(look, "key", ask).await
+            }
+        };
+        assert_eq!(answers(Look::Glance, Err(1)).await, Err(1));
+        assert_eq!(answers(Look::Glance, Ok(2)).await, Ok(2));
+        assert_eq!(answers(Look::Glance, Ok(3)).await, Ok(2));
+        assert_eq!(answers(Look::Closely, Ok(4)).await, Ok(4));
+        assert_eq!(answers(Look::Glance, Ok(5)).await, Ok(4));
+        assert_eq!(answers(Look::Closely, Err(6)).await, Err(6));
+        assert_eq!(answers(Look::Glance, Ok(7)).await, Ok(7));
+        assert_eq!(asked.get(), 5);
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_somebody_asks_gets_the_same_answer() {
+        let memory = Memory::of(Duration::from_mins(1));
+        let slow = async {
+            tokio::task::yield_now().await;
+            Ok::<_, ()>(1)
+        };
+        let quick = async { Ok::<_, ()>(2) };
+        let both = tokio::join!(memory.seen(Look::Glance, "key", slow), memory.seen(Look::Glance, "key", quick));
+        assert_eq!(both, (Ok(1), Ok(1)));
+    }
+}
