@@ -125,16 +125,10 @@ async fn validate_creation(review: &Request, cluster: &Cluster, look: Look) -> R
         }
         errors.extend(forged);
     }
-    let mut warnings = Vec::new();
-    match namesake.map(|claim| admission::namesake(&volume, &claim)) {
-        Lookup::Present(Namesake::InTheWay) => errors.push(FieldError::invalid(
-            "metadata.name",
-            &volume.name_any(),
-            "there is a PersistentVolumeClaim of that name, which the clone's claim needs; rename the DataVolume or delete the claim",
-        )),
-        Lookup::Present(Namesake::GivesWay | Namesake::TakenOver) | Lookup::Absent => {}
-        Lookup::Unknown(why) => warnings.push(format!("smartclone: whether the clone's name is free could not be told: {why}")),
-    }
+    let warnings = match namesake {
+        Lookup::Unknown(why) => vec![format!("smartclone: whether the clone's name is free could not be told: {why}")],
+        Lookup::Present(_) | Lookup::Absent => Vec::new(),
+    };
     Ok(if errors.is_empty() {
         Said { answer: Answer::Allowed { patch: Patch::default(), warnings }, plain }
     } else {
@@ -245,12 +239,24 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         };
         (namesake, judged)
     };
+    let verdict = match namesake.present().map(|claim| admission::namesake(&volume, claim)) {
+        Some(Namesake::InTheWay) => in_the_way(verdict, &volume),
+        Some(Namesake::GivesWay | Namesake::TakenOver) | None => verdict,
+    };
     Ok(match verdict {
         Verdict::Admitted { annotations, warnings } => {
             Creation::Clone(Box::new(NewClone { volume, requester, stamp, namesake, annotations, warnings, doubt }))
         }
         verdict => refused(verdict),
     })
+}
+
+/// A refusal, with all that is wrong besides the name.
+fn in_the_way(verdict: Verdict, volume: &DataVolume) -> Verdict {
+    let cure = "there is a PersistentVolumeClaim of that name, which the clone's claim needs; rename the DataVolume or delete the claim";
+    let error = FieldError::invalid("metadata.name", &volume.name_any(), cure);
+    let others = if let Verdict::Denied(errors) = verdict { errors } else { Vec::new() };
+    Verdict::Denied([error].into_iter().chain(others).collect())
 }
 
 /// The verdict with a word about the pods that the clone will wait for.

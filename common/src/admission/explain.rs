@@ -69,6 +69,13 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
                 (by, None) => format!(" (wanted by {by})"),
             };
             lines.push(format!("smartclone: cloned {how}{by}"));
+            if chosen.waits_for_consumer {
+                lines.push(format!(
+                    "smartclone: it begins when a pod uses the clone's claim, as StorageClass {:?} wants (with the annotation {}, at once)",
+                    chosen.class,
+                    meta::IMMEDIATE_BINDING,
+                ));
+            }
             if chosen.sizes.finally > request.size.unwrap_or(chosen.sizes.finally) {
                 lines
                     .push(format!("smartclone: the clone gets {}, which is what the source has", chosen.sizes.finally));

@@ -259,15 +259,17 @@ const JOURNAL: Bytes = Bytes(64 * Bytes::MIB.0);
 
 /// Decides how `request` is cloned.
 pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
-    let class = match &facts.target_class {
-        Lookup::Present(class) => class,
-        Lookup::Absent => return Decision::Rejected(vec![no_class(request)]),
+    // Told together with whatever else is wrong.
+    let classless = match &facts.target_class {
+        Lookup::Present(_) => None,
+        Lookup::Absent => Some(no_class(request)),
         Lookup::Unknown(why) => return undecided("the clone's StorageClass", why),
     };
-    let source = match &facts.source {
-        Lookup::Present(source) => source,
-        Lookup::Absent => return Decision::Undecided(Undecided::SourceMissing),
-        Lookup::Unknown(why) => return undecided("the source", why),
+    let source = match (&facts.source, &classless) {
+        (Lookup::Present(source), _) => source,
+        (_, Some(error)) => return Decision::Rejected(vec![error.clone()]),
+        (Lookup::Absent, None) => return Decision::Undecided(Undecided::SourceMissing),
+        (Lookup::Unknown(why), None) => return undecided("the source", why),
     };
     let mode = mode(request, source, facts);
     // Of a raw image that leaves its file system, only the usable part is the disk's; of one that enters it, the file system needs more.
@@ -294,8 +296,12 @@ pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
     {
         let error = SizeError::TooSmall { least };
         let given = request.size.unwrap_or(asked).to_string();
-        return Decision::Rejected(vec![FieldError::invalid(request.form.size_path(), &given, error.to_string())]);
+        let error = FieldError::invalid(request.form.size_path(), &given, error.to_string());
+        return Decision::Rejected(classless.into_iter().chain([error]).collect());
     }
+    let Lookup::Present(class) = &facts.target_class else {
+        return Decision::Rejected(classless.into_iter().collect());
+    };
     if !source.ready {
         return Decision::Undecided(Undecided::SourceNotReady { driver_says: source.complaint.clone() });
     }

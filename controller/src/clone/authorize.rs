@@ -20,50 +20,74 @@ use kube::{Api, ResourceExt, api::PostParams};
 use crate::run::Context;
 
 /// A hundred clones of one source by one requester need not ask a hundred times; rights that are taken away count after this time.
-const FRESH: Duration = Duration::from_secs(5);
+const FRESH: Duration = Duration::from_secs(1);
 
-/// What has been answered lately, by stamp and source.
+/// What is about to be done. The answer of the beginning is none for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Something is made for the clone, beside the source.
+    Begin,
+    /// The volume is given to the requester.
+    HandOver,
+}
+
+/// What an answer is about: who may clone which object, by its UID, since another one of that name is another question.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    stamp: String,
+    source: SourceName,
+    uid: Option<String>,
+    stage: Stage,
+}
+
+/// What has been answered lately.
 #[derive(Default)]
-pub struct Answers(Mutex<HashMap<(String, SourceName), (Instant, Authorization)>>);
+pub struct Answers(Mutex<HashMap<Question, (Instant, Authorization)>>);
 
 impl Answers {
-    fn get(&self, key: &(String, SourceName), now: Instant) -> Option<Authorization> {
+    fn get(&self, question: &Question, now: Instant) -> Option<Authorization> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, (since, _)| now.duration_since(*since) < FRESH);
-        all.get(key).map(|(_, answer)| answer.clone())
+        all.get(question).map(|(_, answer)| answer.clone())
     }
 
-    fn put(&self, key: (String, SourceName), now: Instant, answer: Authorization) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (now, answer));
+    fn put(&self, question: Question, since: Instant, answer: Authorization) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(question, (since, answer));
     }
 }
 
-/// Asks for the requester that is stamped on `volume`; absent when there is no stamp.
-pub async fn ask(volume: &DataVolume, source: &SourceName, ctx: &Context) -> Lookup<Authorization> {
+/// Asks for the requester that is stamped on `volume`, about the source with this UID, if it has one now; absent when there is no stamp.
+pub async fn ask(
+    volume: &DataVolume,
+    source: &SourceName,
+    uid: Option<String>,
+    stage: Stage,
+    ctx: &Context,
+) -> Lookup<Authorization> {
     let Some(stamp) = volume.annotations().get(meta::REQUESTER) else { return Lookup::Absent };
     let Some(requester) = Requester::read(stamp) else {
         return Lookup::Unknown(format!("the annotation {} is not what the webhook writes", meta::REQUESTER));
     };
-    let key = (stamp.clone(), source.clone());
+    let question = Question { stamp: stamp.clone(), source: source.clone(), uid, stage };
     let now = Instant::now();
-    if let Some(answer) = ctx.answers.get(&key, now) {
+    if let Some(answer) = ctx.answers.get(&question, now) {
         return Lookup::Present(answer);
     }
-    for question in requester::questions(source) {
+    for rights in requester::questions(source) {
         let mut allowed = true;
-        for attributes in question {
+        for attributes in rights {
             match may(&requester, attributes, ctx).await {
                 Ok(answer) => allowed &= answer,
                 Err(error) => return Lookup::Unknown(format!("{}", config::Chain(&error))),
             }
         }
         if allowed {
-            ctx.answers.put(key, now, Authorization::Allowed);
+            ctx.answers.put(question, now, Authorization::Allowed);
             return Lookup::Present(Authorization::Allowed);
         }
     }
     let answer = Authorization::Denied(requester::denial(&requester, source));
-    ctx.answers.put(key, now, answer.clone());
+    ctx.answers.put(question, now, answer.clone());
     Lookup::Present(answer)
 }
 
@@ -71,4 +95,37 @@ async fn may(requester: &Requester, attributes: ResourceAttributes, ctx: &Contex
     let api: Api<SubjectAccessReview> = Api::all(ctx.client.clone());
     let answered = api.create(&PostParams::default(), &requester.may(attributes)).await?;
     Ok(answered.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use common::clone::request::{ObjectName, SourceKind};
+
+    use super::*;
+
+    fn question(change: impl FnOnce(&mut Question)) -> Question {
+        let object = ObjectName { namespace: "gold".into(), name: "disk".into() };
+        let source = SourceName { kind: SourceKind::Claim, object };
+        let mut question = Question { stamp: "alice".into(), source, uid: Some("1".into()), stage: Stage::Begin };
+        change(&mut question);
+        question
+    }
+
+    /// Only the same question has the same answer, and not for long.
+    #[test]
+    fn an_answer_is_about_one_user_one_object_and_one_stage() {
+        let (answers, now) = (Answers::default(), Instant::now());
+        answers.put(question(|_| {}), now, Authorization::Allowed);
+        assert_eq!(answers.get(&question(|_| {}), now), Some(Authorization::Allowed));
+        for other in [
+            question(|q| q.stamp = "mallory".into()),
+            question(|q| q.source.object.name = "other".into()),
+            question(|q| q.uid = Some("2".into())),
+            question(|q| q.uid = None),
+            question(|q| q.stage = Stage::HandOver),
+        ] {
+            assert_eq!(answers.get(&other, now), None, "{other:?}");
+        }
+        assert_eq!(answers.get(&question(|_| {}), now + FRESH), None);
+    }
 }

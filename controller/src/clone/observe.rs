@@ -17,10 +17,10 @@ use common::{
     transfer::{self, SourceClaim, TargetClaim, Transfer},
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod};
 use kube::ResourceExt;
 
-use super::authorize;
+use super::authorize::{self, Stage};
 use crate::{index::Key, run::Context};
 
 /// All that a pass over `volume` looks at. `kind` says whether it is a DataVolume or the picture of a claim.
@@ -55,7 +55,12 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
             Some(_) if target_claim == Lookup::Absent && source == Some(Lookup::Absent) => {
                 Lookup::Unknown("the source does not exist yet".to_owned())
             }
-            Some(request) => authorize::ask(volume, &request.source, ctx).await,
+            Some(request) => {
+                let uid = source.as_ref().and_then(Lookup::present).map(|source| source.uid.clone());
+                let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
+                let stage = if filled { Stage::HandOver } else { Stage::Begin };
+                authorize::ask(volume, &request.source, uid, stage, ctx).await
+            }
             None => Lookup::Present(Authorization::Allowed),
         },
         source_populated: request.filter(|request| request.source.kind == SourceKind::Claim).and_then(|request| {
@@ -82,6 +87,10 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
         parsed,
         unresolved,
     }
+}
+
+fn is_bound(status: &PersistentVolumeClaimStatus) -> bool {
+    status.phase.as_deref() == Some("Bound")
 }
 
 fn over(target: &Target) -> bool {
@@ -231,7 +240,7 @@ fn populated(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<bool> {
 
 /// The newest warning about a claim that has no volume yet.
 fn complaint(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<String> {
-    if claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound") {
+    if claim.status.as_ref().is_some_and(is_bound) {
         return None;
     }
     let events = ctx.caches.events.known_objects();

@@ -1,6 +1,6 @@
 //! A real single-node Kubernetes of plain processes, one per checkout.
 
-mod build;
+pub mod build;
 pub mod command;
 mod components;
 mod host;
@@ -9,7 +9,7 @@ pub mod layout;
 mod network;
 mod objects;
 pub mod packages;
-mod pki;
+pub mod pki;
 pub mod process;
 pub mod programs;
 pub mod progress;

@@ -3,11 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result};
+use common::manifest::NAMESPACE;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
 };
 use serde_json::json;
+use webhook::manifests::SERVICE;
 
 use super::{
     command::write,
@@ -17,6 +19,10 @@ use super::{
 
 /// The kubeconfig that `cargo cluster kubeconfig` prints.
 pub const ADMIN: &str = "admin";
+/// As whom the API server calls webhooks that ask for a certificate.
+pub const WEBHOOK_CLIENT: &str = "kube-apiserver-webhook-client";
+/// The kubeconfig in which the API server finds that certificate.
+pub const WEBHOOKS: &str = "webhooks";
 const MASTERS: &str = "system:masters";
 
 /// Who talks to the API server: file name, user, group. One user per process, so that the audit log tells them apart.
@@ -36,7 +42,8 @@ const CLIENTS: [(&str, &str, &str); 10] = [
 /// Makes everything, unless it was made for the same address.
 pub fn ensure(layout: &Layout, node: Ipv4Addr) -> Result<()> {
     let stamp = layout.pki("made-for");
-    if std::fs::read_to_string(&stamp).is_ok_and(|made_for| made_for == node.to_string()) {
+    let complete = layout.kubeconfig(WEBHOOKS).is_file();
+    if complete && std::fs::read_to_string(&stamp).is_ok_and(|made_for| made_for == node.to_string()) {
         return Ok(());
     }
     let authority = Authority::new(layout)?;
@@ -60,6 +67,8 @@ pub fn ensure(layout: &Layout, node: Ipv4Addr) -> Result<()> {
         authority.issue(name, user, group, client())?;
         write(&layout.kubeconfig(name), kubeconfig(layout, name, node).to_string())?;
     }
+    authority.issue(WEBHOOKS, WEBHOOK_CLIENT, "", client())?;
+    write(&layout.kubeconfig(WEBHOOKS), webhooks(layout).to_string())?;
     let service_accounts = KeyPair::generate()?;
     write(&layout.pki("service-accounts.key"), service_accounts.serialize_pem())?;
     write(&layout.pki("service-accounts.pub"), service_accounts.public_key_pem())?;
@@ -103,6 +112,18 @@ fn client() -> CertificateParams {
 }
 
 /// JSON is YAML.
+/// Who the API server is to a webhook is said by the name of the webhook's Service.
+fn webhooks(layout: &Layout) -> serde_json::Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "users": [{"name": format!("{SERVICE}.{NAMESPACE}.svc"), "user": {
+            "client-certificate": layout.pki(&format!("{WEBHOOKS}.crt")),
+            "client-key": layout.pki(&format!("{WEBHOOKS}.key")),
+        }}],
+    })
+}
+
 fn kubeconfig(layout: &Layout, user: &str, node: Ipv4Addr) -> serde_json::Value {
     let name = format!("smartclone-{}", layout.id());
     json!({

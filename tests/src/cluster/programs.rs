@@ -37,6 +37,7 @@ pub fn configure(lab: &Lab) -> Result<()> {
         ("kube-proxy.yaml", include_str!("../../cluster/config/kube-proxy.yaml")),
         ("kube-scheduler.yaml", include_str!("../../cluster/config/kube-scheduler.yaml")),
         ("audit-policy.yaml", include_str!("../../cluster/config/audit-policy.yaml")),
+        ("admission.yaml", include_str!("../../cluster/config/admission.yaml")),
     ] {
         let text = template
             .replace("${state}", &layout.state().display().to_string())
@@ -70,7 +71,7 @@ impl Lab {
     pub(super) fn api_server(&self, link: Link) -> Program {
         let layout = self.layout();
         let pki = |file: &str| layout.pki(file).display().to_string();
-        let policy = layout.etc("audit-policy.yaml");
+        let (policy, admission) = (layout.etc("audit-policy.yaml"), layout.etc("admission.yaml"));
         let args = vec![
             "--etcd-servers=http://127.0.0.1:2379".to_owned(),
             format!("--advertise-address={}", link.node),
@@ -98,6 +99,7 @@ impl Lab {
             format!("--proxy-client-key-file={}", pki("front-proxy-client.key")),
             // Dial webhooks' pods themselves, without the detour over a Service's address.
             "--enable-aggregator-routing=true".to_owned(),
+            format!("--admission-control-config-file={}", admission.display()),
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", self.audit_log().display()),
             "--audit-log-maxsize=200".to_owned(),
@@ -105,6 +107,7 @@ impl Lab {
         ];
         Program::new(API_SERVER, self.components_bin().join(API_SERVER), args)
             .reads(policy)
+            .reads(admission)
             .reads(layout.pki("apiserver.crt"))
             .reads(layout.pki("service-accounts.pub"))
     }

@@ -122,7 +122,7 @@ async fn a_name_that_a_stranger_s_claim_has_is_refused(t: &Space) -> Result<()> 
     let disk = t.source("disk").blank().await?;
     let stranger = t.source("taken").blank().await?;
     let denial = t.refuses(clone_of(&disk).named("taken")).await?;
-    denial.by(VALIDATING)?.about("metadata.name", "FieldValueInvalid", "rename the DataVolume or delete the claim")?;
+    denial.by(MUTATING)?.about("metadata.name", "FieldValueInvalid", "rename the DataVolume or delete the claim")?;
     t.nothing_left_but(&[&disk, &stranger]).await
 }
 

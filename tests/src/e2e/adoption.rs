@@ -13,7 +13,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::json;
-use webhook::manifests::VALIDATING;
+use webhook::manifests::MUTATING;
 
 use crate::harness::{
     CloneRequest, Space, clone_by, clone_of, gi, mi,
@@ -94,7 +94,7 @@ async fn a_claim_that_is_filled_for_another_is_a_stranger_s(t: &Space) -> Result
     let stranger = t.source("clone").blank().await?;
     let another = format!("{}=another", meta::POPULATED_FOR);
     t.kubectl(&["annotate", "persistentvolumeclaim", "clone", &another]).await?;
-    let denial = t.refuses(clone_of(&disk)).await?.by(VALIDATING)?;
+    let denial = t.refuses(clone_of(&disk)).await?.by(MUTATING)?;
     denial.about("metadata.name", "FieldValueInvalid", "there is a PersistentVolumeClaim of that name")?.causes(1)?;
     ensure!(t.bound(&stranger).await?.owner_references().is_empty(), "somebody owns it now");
     t.nothing_left_but(&[&disk, &stranger]).await

@@ -27,6 +27,7 @@ mod copy;
 mod datasources;
 mod deletion;
 mod group;
+mod hostile;
 mod locks;
 mod namespaces;
 mod populator;
@@ -73,6 +74,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         replan::together(),
         group::together(),
         locks::together(),
+        hostile::together(),
         admission::together(),
         source::together(),
         trouble::together(),
@@ -85,6 +87,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         populator::alone(),
         transfer::alone(),
         locks::alone(),
+        hostile::alone(),
         process::alone(),
     ];
     all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()

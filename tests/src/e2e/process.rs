@@ -1,59 +1,84 @@
 //! What becomes of clones when smartclone's own processes come and go.
 
-use std::pin::pin;
+use std::cell::Cell;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{manifest::NAMESPACE, meta};
-use k8s_openapi::api::core::v1::Pod;
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use k8s_openapi::{
+    ByteString,
+    api::{
+        admissionregistration::v1::MutatingWebhookConfiguration,
+        core::v1::{Pod, Secret},
+    },
+};
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams},
     runtime::watcher::Config,
 };
 use reference_csi::behaviour::Behaviour;
 use serde_json::{Value, json};
+use webhook::manifests::{CA_SECRET, MUTATING};
 
-use crate::harness::{
-    CloneHandle, Space, clone_of, mi,
-    wait::{self, Look},
+use crate::{
+    cluster::command::until,
+    harness::{
+        CloneHandle, Space, clone_of, mi,
+        wait::{self, Look, PATIENCE},
+    },
 };
 
 tests![
     alone:
     a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing,
-    a_webhook_is_replaced_without_a_request_going_astray,
+    a_webhook_is_rolled_out_without_a_request_going_astray,
+    the_authority_changes_twice_without_a_request_going_astray,
     a_second_look_is_silent,
 ];
 
-/// Deletes one of the pods of a component, with this many seconds to end in, or with the ones that it wants; returns when it is gone and as
-/// many as before serve.
-async fn replace(t: &Space, component: &str, grace: Option<u32>) -> Result<()> {
-    let api: Api<Pod> = Api::namespaced(t.client().clone(), NAMESPACE);
-    let selection = format!("{}={component}", meta::COMPONENT_LABEL);
-    let pods = api.list(&ListParams::default().labels(&selection)).await?;
-    let victim = pods.items.first().with_context(|| format!("there is no pod of the {component}"))?;
-    let count = pods.items.len();
-    let params = DeleteParams { grace_period_seconds: grace, ..DeleteParams::default() };
-    api.delete(&victim.name_any(), &params).await?;
-    wait::all(&api, Config::default().labels(&selection), &format!("a new pod of the {component}"), |pods| {
+fn pods(t: &Space) -> Api<Pod> {
+    Api::namespaced(t.client().clone(), NAMESPACE)
+}
+
+fn selection(component: &str) -> String {
+    format!("{}={component}", meta::COMPONENT_LABEL)
+}
+
+/// As a node's crash would, ends one of the pods of a component; returns when it is gone and as many as before serve.
+pub(super) async fn kill(t: &Space, component: &str) -> Result<()> {
+    let before = pods(t).list(&ListParams::default().labels(&selection(component))).await?.items;
+    let victim = before.first().with_context(|| format!("there is no pod of the {component}"))?;
+    let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    pods(t).delete(&victim.name_any(), &params).await?;
+    replaced(t, component, &before[..1], before.len()).await
+}
+
+/// Replaces every pod of a component as an update does; returns when the old ones are gone.
+pub(super) async fn roll_out(t: &Space, component: &str, update: impl Future<Output = Result<()>>) -> Result<()> {
+    let before = pods(t).list(&ListParams::default().labels(&selection(component))).await?.items;
+    update.await?;
+    replaced(t, component, &before, before.len()).await
+}
+
+/// Waits until none of `old` is there, and `count` serve.
+async fn replaced(t: &Space, component: &str, old: &[Pod], count: usize) -> Result<()> {
+    let config = Config::default().labels(&selection(component));
+    wait::all(&pods(t), config, &format!("new pods of the {component}"), |pods| {
         let ready = |pod: &&&Pod| {
             let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
             conditions.iter().any(|it| it.type_ == "Ready" && it.status == "True")
         };
         let found = pods.iter().filter(ready).count();
-        let gone = pods.iter().all(|pod| pod.uid() != victim.uid());
-        if gone && found == count {
+        let left = pods.iter().filter(|pod| old.iter().any(|old| old.uid() == pod.uid())).count();
+        if left == 0 && found == count {
             Look::Break(())
         } else {
-            Look::Continue(format!("{found} of {count} are ready, the old one is gone: {gone}"))
+            Look::Continue(format!("{found} of {count} are ready, {left} old ones are left"))
         }
     })
     .await
-}
-
-/// As a node's crash would.
-pub(super) async fn kill(t: &Space, component: &str) -> Result<()> {
-    replace(t, component, Some(0)).await
 }
 
 async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &Space) -> Result<()> {
@@ -71,21 +96,76 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &
     t.nothing_left_but(&[&disk, &by_snapshot, &by_copy]).await
 }
 
-/// A drained node, an update: requests go on meanwhile, and each is answered.
-async fn a_webhook_is_replaced_without_a_request_going_astray(t: &Space) -> Result<()> {
+/// Several clients ask without pause while `work` is done; each is answered with a yes, or it is an error. Returns how many were.
+async fn admitted_while(t: &Space, work: impl Future<Output = Result<()>>) -> Result<usize> {
     let disk = t.source("disk").blank().await?;
-    let mut replaced = pin!(replace(t, meta::WEBHOOK, None));
-    let mut admitted = 0_usize;
-    loop {
-        tokio::select! {
-            result = &mut replaced => break result?,
-            answer = t.dry_run(clone_of(&disk)) => {
-                answer.with_context(|| format!("after {admitted} that were admitted"))?;
-                admitted += 1;
-            }
+    let admitted = Cell::new(0_usize);
+    let asking = async || -> Result<()> {
+        loop {
+            let answer = t.dry_run(clone_of(&disk)).await;
+            answer.with_context(|| format!("after {} that were admitted", admitted.get()))?;
+            admitted.set(admitted.get() + 1);
         }
+    };
+    tokio::select! {
+        done = work => done?,
+        failed = try_join_all((0..4).map(|_| asking())) => failed.map(drop)?,
     }
-    ensure!(admitted >= 20, "only {admitted} requests were made meanwhile, which proves little");
+    Ok(admitted.get())
+}
+
+async fn a_webhook_is_rolled_out_without_a_request_going_astray(t: &Space) -> Result<()> {
+    let restart = async {
+        let name = format!("deployment/{}", common::manifest::name(meta::WEBHOOK));
+        t.kubectl(&["rollout", "restart", "--namespace", NAMESPACE, &name]).await.map(drop)
+    };
+    let admitted = admitted_while(t, roll_out(t, meta::WEBHOOK, restart)).await?;
+    ensure!(admitted >= 100, "only {admitted} requests were made meanwhile, which proves little");
+    Ok(())
+}
+
+/// Once it is lost, and once it is damaged: the successor is told to the API server before any replica uses it.
+async fn the_authority_changes_twice_without_a_request_going_astray(t: &Space) -> Result<()> {
+    let secrets: Api<Secret> = Api::namespaced(t.client().clone(), NAMESPACE);
+    let admitted = admitted_while(t, async {
+        succeeded(t, async { Ok(drop(secrets.delete(CA_SECRET, &DeleteParams::default()).await?)) }).await?;
+        let damage = json!({"data": {"tls.key": ByteString(b"rubbish".to_vec())}});
+        succeeded(t, async {
+            secrets.patch(CA_SECRET, &PatchParams::default(), &Patch::Merge(damage)).await?;
+            Ok(())
+        })
+        .await
+    });
+    let admitted = admitted.await?;
+    ensure!(admitted >= 1000, "only {admitted} requests were made meanwhile, which proves little");
+    Ok(())
+}
+
+/// Does what spoils the authority; returns when another one is trusted and every replica has a certificate of it.
+async fn succeeded(t: &Space, spoil: impl Future<Output = Result<()>>) -> Result<()> {
+    let configurations: Api<MutatingWebhookConfiguration> = t.everywhere();
+    let bundle = |found: Option<&MutatingWebhookConfiguration>| -> Option<String> {
+        let webhooks = found?.webhooks.as_ref()?;
+        String::from_utf8(webhooks.first()?.client_config.ca_bundle.as_ref()?.0.clone()).ok()
+    };
+    let old = bundle(Some(&configurations.get(MUTATING).await?)).context("there is no caBundle")?;
+    let predecessor = old.split_inclusive("-----END CERTIFICATE-----").next().context("the caBundle is empty")?;
+    let since = Timestamp::now();
+    spoil.await?;
+    wait::object(&configurations, MUTATING, "the successor in the caBundle", |found| match bundle(found) {
+        Some(new) if new != old && new.contains(predecessor.trim()) => Look::Break(()),
+        now => Look::Continue(format!("{now:?}")),
+    })
+    .await?;
+    let serving = pods(t).list(&ListParams::default().labels(&selection(meta::WEBHOOK))).await?.items;
+    for pod in serving.iter().map(kube::ResourceExt::name_any) {
+        until(&format!("a new certificate of {pod}"), PATIENCE, async || {
+            let log = pods(t).logs(&pod, &LogParams { since_time: Some(since), ..LogParams::default() }).await?;
+            let issued = log.contains("new certificate");
+            Ok(if issued { Look::Break(()) } else { Look::Continue("its log knows of none".to_owned()) })
+        })
+        .await?;
+    }
     Ok(())
 }
 

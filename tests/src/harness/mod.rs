@@ -10,6 +10,7 @@ pub mod install;
 pub mod leftovers;
 pub mod pod;
 pub mod populator;
+pub mod review;
 pub mod snapshot;
 pub mod space;
 pub mod user;

@@ -1,11 +1,15 @@
 //! What admission adds to `create`: a DataVolume that is a clone, against a ConfigMap, which no webhook looks at. Both with
-//! `--dry-run=server`, so nothing is stored, by the same client, in turn.
+//! `--dry-run=server`, so nothing is stored, by the same client, in turn. Once all clone one source, as in a burst; once each clones one
+//! that nobody has asked for in the last second.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use common::api::DataVolume;
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::PostParams};
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,6 +28,9 @@ use crate::{
 };
 
 const CLASS: &str = "cow";
+
+/// So many that each has been forgotten before its turn comes again.
+const SOURCES: usize = 240;
 
 /// How many ask at the same time.
 const AT_ONCE: [usize; 3] = [1, 8, 64];
@@ -45,28 +52,36 @@ pub async fn run(lab: &Lab, options: &Options, progress: &Progress) -> Result<(R
 }
 
 async fn measure(space: &Space, options: &Options, progress: &Progress) -> Result<(Report, String)> {
-    let source = space.source("source").class(CLASS).blank().await?;
-    let volume = clone_of(&source).named("probe").class(CLASS).object(space.name());
-    let probe = Probe {
-        volumes: space.api(),
-        volume: serde_json::from_value(volume)?,
-        maps: space.api(),
-        map: serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"key": "value"}}))?,
-    };
+    let names: Vec<_> = (0..SOURCES).map(|number| format!("source-{number}")).collect();
+    let made = stream::iter(&names).map(async |name| space.source(name).class(CLASS).blank().await).buffered(16);
+    let sources: Vec<_> = progress.step(&format!("{SOURCES} sources"), made.try_collect::<Vec<_>>()).await?;
+    let clone = |source| serde_json::from_value(clone_of(source).named("probe").class(CLASS).object(space.name()));
+    let all = sources.iter().map(clone).collect::<serde_json::Result<Vec<DataVolume>>>()?;
     let mut report = Report { bench: "admission", unit: "ms", cases: Vec::new(), counts: Vec::new() };
-    for at_once in AT_ONCE {
-        connect(&probe.volumes, at_once).await?;
-        let times = (options.pairs * TIMES).div_ceil(at_once);
-        let pairs = try_join_all((0..at_once).map(|first| probe.in_turn(times, first))).await?.concat();
-        report.cases.push(Case::of(&format!("{at_once} at once"), &pairs)?);
-        for (percent, aim) in [(50, ADDED_P50), (99, ADDED_P99)] {
-            let of = |side: fn(&Pair) -> Duration| {
-                percentile(&pairs.iter().map(side).collect::<Vec<_>>(), percent).context("nothing was measured")
-            };
-            let (ours, floor) = (of(|pair| pair.ours)?.as_secs_f64() * 1e3, of(|pair| pair.floor)?.as_secs_f64() * 1e3);
-            progress.line(&format!("{at_once:>2} at once, p{percent}: ours {ours:.1}, floor {floor:.1} ms"));
-            let added = Count::of(&format!("added at {at_once} at once, p{percent}, ms"), ours - floor);
-            report.counts.push(if at_once == AIMED { added.at_most(aim) } else { added });
+    for (what, volumes) in [("one source", &all[..1]), ("any source", &all[..])] {
+        let probe = Probe {
+            volumes: space.api(),
+            clones: volumes,
+            next: AtomicUsize::new(0),
+            maps: space.api(),
+            map: serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"key": "value"}}))?,
+        };
+        for at_once in AT_ONCE {
+            connect(&probe.volumes, at_once).await?;
+            let times = (options.pairs * TIMES).div_ceil(at_once);
+            let pairs = try_join_all((0..at_once).map(|first| probe.in_turn(times, first))).await?.concat();
+            report.cases.push(Case::of(&format!("{what}, {at_once}"), &pairs)?);
+            for (percent, aim) in [(50, ADDED_P50), (99, ADDED_P99)] {
+                let of = |side: fn(&Pair) -> Duration| {
+                    percentile(&pairs.iter().map(side).collect::<Vec<_>>(), percent).context("nothing was measured")
+                };
+                let (ours, floor) =
+                    (of(|pair| pair.ours)?.as_secs_f64() * 1e3, of(|pair| pair.floor)?.as_secs_f64() * 1e3);
+                progress
+                    .line(&format!("{what}, {at_once:>2} at once, p{percent}: ours {ours:.1}, floor {floor:.1} ms"));
+                let added = Count::of(&format!("added, {what}, {at_once} at once, p{percent}, ms"), ours - floor);
+                report.counts.push(if at_once == AIMED { added.at_most(aim) } else { added });
+            }
         }
     }
     let note = "Ours: create --dry-run=server of a DataVolume that is a clone. Floor: the same of a ConfigMap.\n";
@@ -74,24 +89,31 @@ async fn measure(space: &Space, options: &Options, progress: &Progress) -> Resul
 }
 
 /// What is asked for.
-struct Probe {
+struct Probe<'a> {
     volumes: Api<DataVolume>,
-    volume: DataVolume,
+    clones: &'a [DataVolume],
+    next: AtomicUsize,
     maps: Api<ConfigMap>,
     map: ConfigMap,
 }
 
-impl Probe {
+impl Probe<'_> {
+    /// The clone whose turn it is.
+    async fn ours(&self) -> Result<Duration> {
+        let next = self.next.fetch_add(1, Ordering::Relaxed) % self.clones.len();
+        took(&self.volumes, &self.clones[next]).await
+    }
+
     /// The one and the other, so many times; the first two don't count. Whoever went second goes first next time.
     async fn in_turn(&self, times: usize, first: usize) -> Result<Vec<Pair>> {
         let mut pairs = Vec::with_capacity(times);
         for number in 0..=times {
             let pair = if (number + first).is_multiple_of(2) {
-                let ours = took(&self.volumes, &self.volume).await?;
+                let ours = self.ours().await?;
                 Pair { ours, floor: took(&self.maps, &self.map).await? }
             } else {
                 let floor = took(&self.maps, &self.map).await?;
-                Pair { ours: took(&self.volumes, &self.volume).await?, floor }
+                Pair { ours: self.ours().await?, floor }
             };
             if number > 0 {
                 pairs.push(pair);

@@ -11,6 +11,7 @@ mod pairs;
 mod report;
 mod statistics;
 pub mod watch;
+mod webhook;
 
 use std::{fmt::Debug, io::Write as _, path::PathBuf};
 
@@ -33,6 +34,8 @@ pub enum Bench {
     Burst(burst::Options),
     /// What admission adds to `create`, against the creation of an object that no webhook looks at.
     Admission(Options),
+    /// The webhook alone: reviews a second, memory, and how soon it is ready.
+    Webhook(webhook::Options),
     /// A copy of a volume by the data mover, against cp, dd and tar on the same volumes. Needs root and no cluster.
     Copy(Options),
 }
@@ -73,6 +76,7 @@ impl Bench {
         let (json, (report, notes)) = match &self {
             Self::Clone(options) => (&options.json, Box::pin(clone::run(&lab, options, &progress)).await?),
             Self::Admission(options) => (&options.json, Box::pin(admission::run(&lab, options, &progress)).await?),
+            Self::Webhook(options) => (&options.json, Box::pin(webhook::run(&lab, options, &progress)).await?),
             Self::Burst(options) => (&options.json, burst::run(&lab, options, &progress).await?),
             Self::Copy(options) => (&options.json, Box::pin(copy::run(&lab, options, &progress)).await?),
         };

@@ -52,12 +52,15 @@ pub struct Count {
     /// What ours should not exceed, if somebody has said so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim: Option<f64>,
+    /// What ours should reach, if somebody has said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least: Option<f64>,
 }
 
 impl Count {
     /// To two digits after the point.
     pub fn of(name: &str, ours: f64) -> Self {
-        Self { name: name.to_owned(), ours: rounded(ours, 2), floor: None, aim: None }
+        Self { name: name.to_owned(), ours: rounded(ours, 2), floor: None, aim: None, least: None }
     }
 
     /// And by hand.
@@ -69,19 +72,26 @@ impl Count {
     pub fn at_most(self, aim: f64) -> Self {
         Self { aim: Some(aim), ..self }
     }
+
+    /// It should not be less than this.
+    pub fn at_least(self, least: f64) -> Self {
+        Self { least: Some(least), ..self }
+    }
 }
 
 /// A line of the table.
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<38} {:>8.2}", self.name, self.ours)?;
+        write!(f, "{:<44} {:>8.2}", self.name, self.ours)?;
         match self.floor {
             Some(floor) => write!(f, " {floor:>8.2}")?,
             None => write!(f, " {:>8}", "")?,
         }
-        match self.aim {
-            Some(aim) => write!(f, "   at most {aim}: {}", if self.ours <= aim { "met" } else { "missed" }),
-            None => Ok(()),
+        let met = |met| if met { "met" } else { "missed" };
+        match (self.aim, self.least) {
+            (Some(aim), _) => write!(f, "   at most {aim}: {}", met(self.ours <= aim)),
+            (None, Some(least)) => write!(f, "   at least {least}: {}", met(self.ours >= least)),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -120,7 +130,7 @@ impl fmt::Display for Report {
         if self.counts.is_empty() {
             return Ok(());
         }
-        writeln!(f, "\n{:<38} {:>8} {:>8}   aim", "", "ours", "floor")?;
+        writeln!(f, "\n{:<44} {:>8} {:>8}   aim", "", "ours", "floor")?;
         self.counts.iter().try_for_each(|count| writeln!(f, "{}", count.to_string().trim_end()))
     }
 }

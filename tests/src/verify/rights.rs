@@ -15,7 +15,7 @@ use super::none;
 use crate::measure::audit::Request;
 
 /// Rights that no request shows, each with its reason.
-const UNSEEN: [(&str, &str); 6] = [
+const UNSEEN: [(&str, &str); 5] = [
     // An admission plugin that this cluster's API server doesn't run asks for them (OwnerReferencesPermissionEnforcement).
     ("update", "cdi.kubevirt.io/datavolumes/finalizers"),
     ("update", "/persistentvolumeclaims/finalizers"),
@@ -23,8 +23,6 @@ const UNSEEN: [(&str, &str); 6] = [
     ("get", "cdi.kubevirt.io/storageprofiles"),
     ("get", "snapshot.storage.k8s.io/volumesnapshots"),
     ("get", "/pods"),
-    // Only when the authority is due for another one, which is after months.
-    ("update", "/secrets"),
 ];
 
 /// Fails with every request of smartclone's that was not allowed, and every right that it never used, since the cluster was started.

@@ -219,6 +219,14 @@ async fn every_mistake_is_told_at_once() {
     assert!(cause["message"].as_str().unwrap().starts_with("Invalid value: \"a lot\": "), "{cause}");
 }
 
+/// What can be seen only in the cluster, too.
+#[tokio::test]
+async fn every_mistake_about_the_cluster_is_told_at_once() {
+    let webhook = namesake(json!({})).webhook().await;
+    let judged = webhook.mutate(&clone(|object| (unknown_class(object), smaller(object)).1)).await;
+    assert_eq!(judged.fields(), ["metadata.name", "spec.pvc.storageClassName", SIZE]);
+}
+
 /// In every world, whatever is asked for: deciding twice is deciding once, and what the one webhook writes the other accepts; what one
 /// refuses the other refuses.
 #[tokio::test]

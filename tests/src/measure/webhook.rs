@@ -1,0 +1,311 @@
+//! The webhook alone: the program itself beside the load, asked without an API server in between what an API server would ask it, in a cluster
+//! with many claims and StorageClasses.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use common::manifest::NAMESPACE;
+use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
+use http::{Request, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::Bytes,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+};
+use tokio_rustls::TlsConnector;
+use webhook::manifests::{MUTATE_PATH, VALIDATE_PATH};
+
+use super::{
+    in_spaces,
+    report::{Count, Report},
+    statistics::percentile,
+};
+use crate::{
+    cluster::{Lab, build::binary, command::until, progress::Progress},
+    harness::{
+        Space, clone_of,
+        review::{self, patch_in},
+        wait::Look,
+    },
+};
+
+/// How many connections ask without pause, and for how long.
+const CONNECTIONS: usize = 8;
+const TIME: Duration = Duration::from_secs(5);
+
+/// What is asked for: at least so many reviews a second, at most so many milliseconds for 99 of 100, MiB, and seconds.
+const REVIEWS: f64 = 10_000.0;
+const P99: f64 = 5.0;
+const RESIDENT: f64 = 25.0;
+const READY: f64 = 1.0;
+
+/// The label of what fills the cluster.
+const FILLING: (&str, &str) = ("smartclone.dev/measure", "filling");
+
+/// In what company, and where to.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Write the result to this file, too.
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+    /// How many claims are in the cluster.
+    #[arg(long, default_value_t = 10_000)]
+    claims: usize,
+    /// How many StorageClasses are in the cluster.
+    #[arg(long, default_value_t = 200)]
+    classes: usize,
+}
+
+/// Measures.
+pub async fn run(lab: &Lab, options: &Options, progress: &Progress) -> Result<(Report, String)> {
+    in_spaces(lab, "measure-webhook", true, async |space, crowd| measure((space, crowd), options, progress).await).await
+}
+
+async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: &Progress) -> Result<(Report, String)> {
+    let source = space.source("source").class("cow").blank().await?;
+    let object = clone_of(&source).named("probe").class("cow").object(space.name());
+    progress.step(&format!("{} claims, {} classes", options.claims, options.classes), fill(crowd, options)).await?;
+
+    let webhook = Alone::start(space.lab()).await?;
+    let mut report = Report { bench: "webhook", unit: "", cases: Vec::new(), counts: Vec::new() };
+    report.counts.push(Count::of("ready after, s", webhook.ready_after.as_secs_f64()).at_most(READY));
+    report.counts.push(Count::of("memory when ready, MiB", webhook.resident()?).at_most(RESIDENT));
+    let alice = json!({"username": "alice", "groups": ["system:authenticated"]});
+    let creation = review::creation(&object, space.name(), &alice);
+    let written = webhook.connect().await?.written(&object, &creation).await?;
+    for (name, path, review) in [
+        ("mutating", MUTATE_PATH, creation),
+        ("validating", VALIDATE_PATH, review::creation(&written, space.name(), &alice)),
+    ] {
+        let Load { count, times, took } = webhook.load(path, &review).await?;
+        let rate = super::statistics::each(count, 1) / took.as_secs_f64();
+        let p99 = percentile(&times, 99).context("nothing was asked")?.as_secs_f64() * 1e3;
+        progress.line(&format!("{name}: {rate:.0} reviews/s, p99 {p99:.2} ms"));
+        report.counts.push(Count::of(&format!("{name} reviews a second"), rate).at_least(REVIEWS));
+        report.counts.push(Count::of(&format!("{name} p99, ms"), p99).at_most(P99));
+    }
+    report.counts.push(Count::of("memory under load, MiB", webhook.resident()?).at_most(RESIDENT));
+    webhook.end().await?;
+    let note = format!(
+        "{CONNECTIONS} connections ask for {TIME:?} each what an API server would ask about one clone; the load has the same processors.\n"
+    );
+    Ok((report, note))
+}
+
+/// Fills the cluster. What no volume can be had for lies still: its volume is named, and isn't there.
+async fn fill(space: &Space, options: &Options) -> Result<()> {
+    const AT_ONCE: usize = 32;
+    let classes: Api<StorageClass> = space.everywhere();
+    space.undo({
+        let classes = classes.clone();
+        async move {
+            let (key, value) = FILLING;
+            classes
+                .delete_collection(&DeleteParams::default(), &ListParams::default().labels(&format!("{key}={value}")))
+                .await?;
+            Ok(())
+        }
+    });
+    let params = PostParams::default();
+    stream::iter(0..options.classes)
+        .map(async |number| {
+            let class: StorageClass = serde_json::from_value(json!({
+                "metadata": {"name": format!("measure-{number}"), "labels": {FILLING.0: FILLING.1}},
+                "provisioner": "nobody.example.com",
+            }))?;
+            classes.create(&params, &class).await.context("create a StorageClass")
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
+    let claims: Api<PersistentVolumeClaim> = space.api();
+    stream::iter(0..options.claims)
+        .map(async |number| {
+            let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+                "metadata": {"name": format!("measure-{number}")},
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"], "storageClassName": "measure-0", "volumeName": format!("none-{number}"),
+                    "resources": {"requests": {"storage": "1Gi"}},
+                },
+            }))?;
+            claims.create(&params, &claim).await.context("create a claim").map(drop)
+        })
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(async |()| Ok(()))
+        .await
+}
+
+/// A webhook's process, with rights and facts of the local cluster.
+struct Alone {
+    child: Child,
+    address: SocketAddr,
+    tls: Arc<ClientConfig>,
+    ready_after: Duration,
+    _files: Files,
+}
+
+/// What the process reads; gone when it is.
+struct Files(PathBuf);
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What came of asking without pause.
+struct Load {
+    count: usize,
+    times: Vec<Duration>,
+    took: Duration,
+}
+
+const NAME: &str = "smartclone-webhook.smartclone.svc";
+
+impl Alone {
+    async fn start(lab: &Lab) -> Result<Self> {
+        let files = Files(std::env::temp_dir().join(format!("smartclone-measure-{}", std::process::id())));
+        std::fs::create_dir_all(&files.0)?;
+        let own = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
+        let (certificate, key) = (files.0.join("tls.crt"), files.0.join("tls.key"));
+        std::fs::write(&certificate, own.cert.pem())?;
+        std::fs::write(&key, own.signing_key.serialize_pem())?;
+        let mut trusted = RootCertStore::empty();
+        trusted.add(own.cert.der().clone())?;
+        let tls = ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth();
+
+        let (address, admin) = (free_address()?, free_address()?);
+        let path = |path: &Path| path.display().to_string();
+        let start = Instant::now();
+        let child = Command::new(binary("webhook")?)
+            .args(["--listen", &address.to_string(), "--admin-address", &admin.to_string()])
+            .args(["--tls-cert-file", &path(&certificate), "--tls-key-file", &path(&key)])
+            .args(["--service-namespace", NAMESPACE, "--log-level", "warn"])
+            .env("KUBECONFIG", lab.kubeconfig())
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start the webhook")?;
+        let answered = until("the webhook to be ready", Duration::from_secs(20), async || {
+            Ok(match ready(admin).await {
+                Ok(true) => Look::Break(()),
+                Ok(false) => Look::Continue("not ready".to_owned()),
+                Err(error) => Look::Continue(format!("{error:#}")),
+            })
+        });
+        answered.await?;
+        Ok(Self { child, address, tls: Arc::new(tls), ready_after: start.elapsed(), _files: files })
+    }
+
+    /// In MiB.
+    fn resident(&self) -> Result<f64> {
+        let pid = self.child.id().context("the webhook has ended")?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
+    }
+
+    async fn connect(&self) -> Result<Connection> {
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(NAME.try_into()?, stream).await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { driver.await.map_err(anyhow::Error::from) });
+        Ok(Connection { sender, _driver: tasks })
+    }
+
+    async fn load(&self, path: &'static str, review: &Value) -> Result<Load> {
+        let body = Bytes::from(review.to_string());
+        let mut connections = try_join_all((0..CONNECTIONS).map(|_| self.connect())).await?;
+        for connection in &mut connections {
+            allowed(&connection.ask(path, body.clone()).await?)?;
+        }
+        let start = Instant::now();
+        let asking = connections.into_iter().map(|mut connection| {
+            let body = body.clone();
+            async move {
+                let mut times = Vec::new();
+                while start.elapsed() < TIME {
+                    let asked = Instant::now();
+                    connection.ask(path, body.clone()).await?;
+                    times.push(asked.elapsed());
+                }
+                Ok::<_, anyhow::Error>(times)
+            }
+        });
+        let times = try_join_all(asking).await?.concat();
+        Ok(Load { count: times.len(), took: start.elapsed(), times })
+    }
+
+    async fn end(mut self) -> Result<()> {
+        self.child.kill().await.context("end the webhook")
+    }
+}
+
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    _driver: tokio::task::JoinSet<Result<()>>,
+}
+
+impl Connection {
+    /// The body of the answer.
+    async fn ask(&mut self, path: &str, body: Bytes) -> Result<Bytes> {
+        self.sender.ready().await?;
+        let request = Request::post(path)
+            .header(header::HOST, NAME)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::new(body))?;
+        let response = self.sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+        Ok(body)
+    }
+
+    /// The object with what the mutating webhook writes on it.
+    async fn written(&mut self, object: &Value, review: &Value) -> Result<Value> {
+        let reply = allowed(&self.ask(MUTATE_PATH, Bytes::from(review.to_string())).await?)?;
+        let mut object = object.clone();
+        json_patch::patch(&mut object, &patch_in(&reply)?)?;
+        Ok(object)
+    }
+}
+
+fn allowed(body: &Bytes) -> Result<Value> {
+    let reply: Value = serde_json::from_slice(body)?;
+    if reply["response"]["allowed"] == true { Ok(reply) } else { bail!("not admitted: {reply}") }
+}
+
+async fn ready(admin: SocketAddr) -> Result<bool> {
+    let (mut sender, driver) = http1::handshake(TokioIo::new(TcpStream::connect(admin).await?)).await?;
+    let request = Request::get("/ready").header(header::HOST, "localhost").body(Full::<Bytes>::default())?;
+    tokio::select! {
+        ended = driver => bail!("the connection ended: {ended:?}"),
+        response = sender.send_request(request) => Ok(response?.status().is_success()),
+    }
+}
+
+/// One that nobody uses now.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
