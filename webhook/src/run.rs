@@ -25,6 +25,7 @@ use tracing::info;
 
 use crate::{
     cluster::Cluster,
+    linger::Lingering,
     metrics::Metrics,
     server::{Admission, router},
     settings::Args,
@@ -73,7 +74,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes: Router, shutdown: Shutdown) -> io::Result<()> {
     let handle = Handle::new();
     // An answer is sent at once: an API server waits for it, and nothing is to be gained by larger packets.
-    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
+    let tls = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
+    let acceptor = Lingering::new(tls, shutdown.clone());
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
     let mut serving = pin!(server.serve(routes.into_make_service()));
