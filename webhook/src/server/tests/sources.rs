@@ -174,6 +174,28 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
     assert!(webhook.validate(&written).await.allowed);
 }
 
+/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere.
+#[rstest]
+#[case::parent("..")]
+#[case::sibling("../persistentvolumeclaims/source")]
+#[case::part("source/status")]
+#[case::question("source?watch=true")]
+#[case::end("source#")]
+#[case::code("%73ource")]
+#[case::space("a source")]
+#[case::longer_than_any(&"x".repeat(254))]
+#[tokio::test(start_paused = true)]
+async fn a_source_of_a_name_that_cannot_be_does_not_exist(#[case] name: &str) {
+    let webhook = World::new().webhook().await;
+    let start = tokio::time::Instant::now();
+    let mut object = clone(as_is);
+    object["spec"]["source"]["pvc"]["name"] = json!(name);
+    let judged = webhook.mutate(&object).await;
+    assert!(judged.allowed && judged.warnings[0].contains("does not exist yet"), "{judged:?}");
+    assert!(webhook.validate(&judged.on(&object)).await.allowed);
+    assert!(start.elapsed().is_zero(), "{:?}", start.elapsed());
+}
+
 #[rstest]
 #[case::too_small(too_small_by_reference, image)]
 #[case::nonsense(nonsense_by_reference, image)]
