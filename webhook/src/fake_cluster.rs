@@ -156,7 +156,8 @@ impl World {
         let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let router = router(Admission { cluster, controller: CONTROLLER.into(), metrics });
+        let admission = Admission { cluster, controller: CONTROLLER.into(), metrics };
+        let router = router(admission.clone());
         let kept = kept.into_iter().map(|(_, watch)| watch).collect();
         let filled = async {
             while readiness.missing() != kinds {
@@ -164,7 +165,7 @@ impl World {
             }
         };
         timeout(Duration::from_secs(10), filled).await.expect("the caches did not fill");
-        Webhook { router, registry, _kept: kept }
+        Webhook { admission, router, registry, _kept: kept }
     }
 }
 
@@ -182,6 +183,7 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
 }
 
 pub struct Webhook {
+    pub admission: Admission,
     router: Router,
     registry: Registry,
     _kept: JoinSet<()>,
