@@ -14,6 +14,7 @@ use crate::fake_cluster::{
 };
 
 mod claims;
+mod fuzz;
 mod limits;
 mod sources;
 

@@ -20,7 +20,7 @@ fn reference(object: &mut Value, namespace: Option<&str>) {
 pub(super) fn by_reference(object: &mut Value) {
     reference(object, None);
 }
-fn by_reference_to_gold(object: &mut Value) {
+pub(super) fn by_reference_to_gold(object: &mut Value) {
     reference(object, Some("gold"));
 }
 fn too_small_from_gold(object: &mut Value) {
@@ -52,7 +52,7 @@ fn data_source(kind: &str, namespace: &str, name: &str) -> Value {
         "spec": {"source": {(kind): {"namespace": namespace, "name": name}}},
     })
 }
-fn image(world: World) -> World {
+pub(super) fn image(world: World) -> World {
     world.object(IMAGE, data_source("pvc", "ns", "source"))
 }
 fn image_of_snapshot(world: World) -> World {
