@@ -28,13 +28,20 @@ const STARTING: u8 = 0;
 const SYNCED: u8 = 1;
 const MISSING: u8 = 2;
 
-/// One object, asked for instead of remembered.
-pub async fn ask<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+/// One object, asked for instead of remembered. Names are what users write, and what can't be one is never part of a path: there is no
+/// such object.
+pub async fn ask<K: Resource + Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+    if !can_be(api, name) {
+        return Lookup::Absent;
+    }
     answer(api.get_opt(name).await)
 }
 
-/// One object as the API server remembers it, which is quick, and may be older than what was written a moment ago.
-pub async fn glance<K: Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+/// The same as the API server remembers it, which is quick, and may be older than what was written a moment ago.
+pub async fn glance<K: Resource + Clone + Debug + DeserializeOwned>(api: &Api<K>, name: &str) -> Lookup<K> {
+    if !can_be(api, name) {
+        return Lookup::Absent;
+    }
     answer(match api.get_with(name, &GetParams::any()).await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         answer => answer.map(Some),
@@ -50,6 +57,10 @@ where
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
         answer => answer.map(|list| Some(list.items.into_iter().map(Arc::new).collect())),
     })
+}
+
+fn can_be<K: Resource>(api: &Api<K>, name: &str) -> bool {
+    is_name(name) && api.namespace().is_none_or(is_name)
 }
 
 fn answer<T>(answer: Result<Option<T>, kube::Error>) -> Lookup<T> {
@@ -146,10 +157,42 @@ where
     }
 }
 
+/// Something could have this name: no more than what all kinds have in common.
+pub fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':');
+    (1..=253).contains(&text.len()) && text.chars().all(plain) && !matches!(text, "." | "..")
+}
+
 /// The API server has no such kind (its CRD is not installed).
 fn unknown_kind(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) = error else {
         return false;
     };
     matches!(cause, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::is_name;
+
+    #[rstest]
+    #[case::label("disk-1", true)]
+    #[case::subdomain("a.b.c", true)]
+    #[case::of_a_role("system:node", true)]
+    #[case::none("", false)]
+    #[case::here(".", false)]
+    #[case::parent("..", false)]
+    #[case::path("a/b", false)]
+    #[case::query("a?watch=true", false)]
+    #[case::fragment("a#b", false)]
+    #[case::encoded("%2e%2e", false)]
+    #[case::control("a\0", false)]
+    #[case::letters_of_others("ä", false)]
+    #[case::longest(&"a".repeat(253), true)]
+    #[case::too_long(&"a".repeat(254), false)]
+    fn names(#[case] text: &str, #[case] expected: bool) {
+        assert_eq!(is_name(text), expected);
+    }
 }

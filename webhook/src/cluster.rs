@@ -23,7 +23,7 @@ use common::{
 };
 use config::{
     admin::Readiness,
-    cache::{Cache, ask, ask_all, glance},
+    cache::{Cache, ask, ask_all, glance, is_name},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use k8s_openapi::api::{
@@ -218,6 +218,9 @@ impl Cluster {
     /// The pods that use a claim, as far as they can be told at once: it is only to warn of them.
     pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
         let ask = async {
+            if !is_name(&claim.namespace) {
+                return Err(());
+            }
             let api: Api<Pod> = self.namespaced(claim);
             let pods = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
             pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).ok_or(())
@@ -336,7 +339,12 @@ impl Cluster {
         }
     }
 
-    async fn get<K: Clone + Debug + DeserializeOwned>(&self, api: &Api<K>, name: &str, look: Look) -> Lookup<K> {
+    async fn get<K: Resource + Clone + Debug + DeserializeOwned>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        look: Look,
+    ) -> Lookup<K> {
         match look {
             Look::Glance => glance(api, name).await,
             Look::Closely => ask(api, name).await,

@@ -143,7 +143,7 @@ impl Answer {
     pub fn reason(&self) -> String {
         match self {
             Self::Allowed { .. } => String::new(),
-            Self::Invalid(errors) | Self::Forbidden(errors) => field::joined(errors),
+            Self::Invalid(errors) | Self::Forbidden(errors) => line(&field::joined(errors)),
         }
     }
 }
@@ -176,16 +176,17 @@ impl Reply {
     /// The reply to `request`.
     pub fn new(version: ApiVersion, request: &Request, answer: Answer) -> serde_json::Result<Self> {
         let uid = request.uid.clone();
+        let lines = |warnings: Vec<String>| warnings.iter().map(|warning| line(warning)).collect();
         let response = match answer {
             Answer::Allowed { patch, warnings } if patch.0.is_empty() => {
-                Response { uid, allowed: true, warnings, ..Response::default() }
+                Response { uid, allowed: true, warnings: lines(warnings), ..Response::default() }
             }
             Answer::Allowed { patch, warnings } => Response {
                 uid,
                 allowed: true,
                 patch_type: Some("JSONPatch"),
                 patch: Some(ByteString(serde_json::to_vec(&patch)?)),
-                warnings,
+                warnings: lines(warnings),
                 ..Response::default()
             },
             Answer::Invalid(errors) => {
@@ -202,22 +203,57 @@ impl Reply {
 /// A denial in the form that clients know from the API server's own validation; `kubectl` prints a line per cause.
 fn status(request: &Request, errors: &[FieldError], code: i32, reason: &str) -> Status {
     let cause = |error: &FieldError| StatusCause {
-        field: Some(error.field.clone()),
+        field: Some(line(&error.field)),
         reason: Some(format!("{:?}", error.kind)),
-        message: Some(error.message()),
+        message: Some(line(&error.message())),
     };
     Status {
         status: Some("Failure".to_owned()),
         code: Some(code),
         reason: Some(reason.to_owned()),
-        message: Some(field::joined(errors)),
+        message: Some(line(&field::joined(errors))),
         details: Some(StatusDetails {
             group: Some(request.kind.group.clone()),
             kind: Some(request.kind.kind.clone()),
-            name: Some(request.name.clone()),
-            causes: Some(errors.iter().map(cause).collect()),
+            name: Some(line(&request.name)),
+            causes: Some(told(errors.iter().map(cause))),
             ..StatusDetails::default()
         }),
         ..Status::default()
     }
+}
+
+/// The first causes, as many as somebody may want to read; what is wrong with the rest is told when these are cured.
+fn told(causes: impl Iterator<Item = StatusCause>) -> Vec<StatusCause> {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let mut room = TOLD;
+    let fits = |cause: &StatusCause| {
+        let fits = room > 0;
+        room = room.saturating_sub(length(&cause.field) + length(&cause.message));
+        fits
+    };
+    causes.take_while(fits).collect()
+}
+
+/// How long a line may be, in bytes: a denial of the longest names that exist, with its cure, has 3 KiB.
+const LINE: usize = 4 << 10;
+
+/// How long causes may be together, but for the last one.
+const TOLD: usize = 16 << 10;
+
+/// `text` as a line of a terminal or a log. Objects hold megabytes and whatever a terminal takes for a command, and messages quote
+/// them.
+pub(crate) fn line(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        if line.len() >= LINE {
+            line.push('…');
+            break;
+        }
+        match c {
+            ' '..='~' => line.push(c),
+            _ => line.extend(c.escape_debug()),
+        }
+    }
+    line
 }

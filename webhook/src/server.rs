@@ -1,7 +1,7 @@
 //! HTTP. What can't be read is 400; what was decided, either way, is 200; what can't be decided for a reason of ours is 500, and the
 //! webhook configuration's `failurePolicy` has the word.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{any::Any, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     Json, Router,
@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures::FutureExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, debug, error, field::Empty, info, info_span, warn};
 
@@ -20,7 +21,7 @@ use crate::{
     judge,
     manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, TRANSFER_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
-    review::{Answer, Operation, Reply, Request, Review},
+    review::{Answer, Operation, Reply, Request, Review, line},
     transfer,
 };
 
@@ -52,7 +53,8 @@ pub fn router(admission: Admission) -> Router {
     panics_caught(routes, metrics)
 }
 
-/// A mistake of ours costs one answer, not the process with everybody else's.
+/// A mistake of ours costs one answer, not the process with everybody else's. Those of judges are caught before, with the name of the
+/// review.
 fn panics_caught(routes: Router, metrics: Metrics) -> Router {
     routes.layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
         metrics.panicked();
@@ -105,24 +107,42 @@ async fn answer(
         Ok(review) => review,
         Err(error) => {
             admission.metrics.reviewed(path, "", "malformed", start.elapsed());
-            warn!(path, %error, "not an AdmissionReview");
+            let error = line(&error.to_string());
+            warn!(path, error, "not an AdmissionReview");
             return (StatusCode::BAD_REQUEST, format!("not an AdmissionReview: {error}\n")).into_response();
         }
     };
     let span = span(path, &request);
     async {
-        let judged = judge(&request).await;
+        let Ok(judged) = AssertUnwindSafe(judge(&request)).catch_unwind().await else {
+            return panicked(admission, path, &request, start);
+        };
         report(&request, &judged);
         let outcome = judged.as_ref().map_or("undecidable", Answer::outcome);
         admission.metrics.reviewed(path, request.operation.as_str(), outcome, start.elapsed());
         match judged.map(|answer| Reply::new(api_version, &request, answer)) {
             Ok(Ok(reply)) => Json(reply).into_response(),
-            Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+            Ok(Err(error)) => undecided(&error),
+            Err(error) => undecided(&error),
         }
     }
     .instrument(span)
     .await
+}
+
+fn undecided(error: &dyn Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", line(&error.to_string()))).into_response()
+}
+
+/// The answer of a judge that panicked: a review can't be answered with a mistake of ours, so this is a line for whoever reads the API
+/// server's error, which leads to the review's lines in our log.
+fn panicked(admission: &Admission, path: &'static str, request: &Request, start: Instant) -> Response {
+    admission.metrics.panicked();
+    admission.metrics.reviewed(path, request.operation.as_str(), "panicked", start.elapsed());
+    Span::current().record("reason", "a panic");
+    error!("a review panicked");
+    let line = format!("smartclone made a mistake in review {}; its log says more\n", request.uid);
+    (StatusCode::INTERNAL_SERVER_ERROR, line).into_response()
 }
 
 fn span(path: &'static str, request: &Request) -> Span {
@@ -130,10 +150,10 @@ fn span(path: &'static str, request: &Request) -> Span {
         "review",
         path,
         uid = request.uid,
-        namespace = request.namespace,
-        name = request.name,
+        namespace = line(&request.namespace),
+        name = line(&request.name),
         operation = request.operation.as_str(),
-        user = request.user(),
+        user = line(request.user()),
         dry_run = request.dry_run,
         allowed = Empty,
         reason = Empty,
@@ -145,7 +165,7 @@ fn report(request: &Request, judged: &Result<Answer, Undecidable>) {
     let span = Span::current();
     match judged {
         Err(error) => {
-            span.record("reason", error.to_string());
+            span.record("reason", line(&error.to_string()));
             error!("not decided");
         }
         Ok(answer) => {

@@ -14,7 +14,11 @@ use crate::fake_cluster::{
 };
 
 mod claims;
+mod fuzz;
+mod limits;
 mod sources;
+
+const PATHS: [&str; 5] = [MUTATE_PATH, VALIDATE_PATH, MUTATE_CLAIM_PATH, VALIDATE_CLAIM_PATH, TRANSFER_PATH];
 
 type Change = fn(&mut Value);
 type Setup = fn(World) -> World;
@@ -450,12 +454,22 @@ async fn the_mutating_webhook_leaves_changes_alone() {
     assert!(judged.allowed && judged.patch.is_none());
 }
 
+/// Allowed or denied; and newer API servers may tell more than we know of.
+#[rstest]
+#[case::current("admission.k8s.io/v1")]
+#[case::older("admission.k8s.io/v1beta1")]
 #[tokio::test]
-async fn the_older_version_of_the_review_is_answered_in_kind() {
+async fn a_review_is_answered_in_its_version_whatever_else_it_holds(#[case] version: &str) {
     let webhook = World::new().webhook().await;
-    let mut review = creation(&clone(as_is));
-    review["apiVersion"] = json!("admission.k8s.io/v1beta1");
-    assert!(webhook.judged(MUTATE_PATH, &review).await.patch.is_some());
+    for (change, code) in [(as_is as Change, None), (smaller, Some(422)), (sources::from_gold, Some(403))] {
+        let mut review = creation(&clone(change));
+        review["apiVersion"] = json!(version);
+        for at in ["", "/request", "/request/kind", "/request/userInfo", "/request/object/spec"] {
+            review.pointer_mut(at).unwrap()["newer"] = json!({"than": ["us"]});
+        }
+        let judged = webhook.judged(MUTATE_PATH, &review).await;
+        assert_eq!((judged.allowed, judged.status["code"].as_i64()), (code.is_none(), code), "{judged:?}");
+    }
 }
 
 /// Until the caches are full nobody knows whether a class is unknown or only not seen yet.
@@ -545,16 +559,21 @@ async fn a_source_that_could_not_be_read_is_decided_about_later(#[case] change: 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 #[rstest]
-#[case::no_json("{", StatusCode::BAD_REQUEST)]
-#[case::another_kind(r#"{"apiVersion":"v1","kind":"Pod"}"#, StatusCode::BAD_REQUEST)]
-#[case::no_request(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, StatusCode::BAD_REQUEST)]
+#[case::nothing("")]
+#[case::no_json("{")]
+#[case::no_text(b"\xff")]
+#[case::another_kind(r#"{"apiVersion":"v1","kind":"Pod"}"#)]
+#[case::no_request(r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#)]
+#[case::another_version(creation(&clone(as_is)).to_string().replace("admission.k8s.io/v1", "admission.k8s.io/v2"))]
 #[tokio::test]
-async fn malformed(#[case] body: &'static str, #[case] expected: StatusCode) {
+async fn malformed(#[case] body: impl AsRef<[u8]>) {
     let webhook = World::new().webhook().await;
-    for path in [MUTATE_PATH, VALIDATE_PATH] {
-        assert_eq!(webhook.post(path, body).await.0, expected);
+    for path in PATHS {
+        let (status, text) = webhook.post(path, body.as_ref().to_vec()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{text}");
+        assert!(text.starts_with("not an AdmissionReview: "), "{text}");
+        assert!(webhook.metrics().contains(&counted(path, "", "malformed")));
     }
-    assert!(webhook.metrics().contains("outcome=\"malformed\""));
 }
 
 #[tokio::test]
@@ -566,8 +585,10 @@ async fn a_review_may_be_large_but_not_endless() {
         creation(&object)
     };
     assert!(webhook.judged(MUTATE_PATH, &padded(5 << 20)).await.patch.is_some());
-    let (status, _) = webhook.post(MUTATE_PATH, padded(7 << 20).to_string()).await;
-    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    for path in PATHS {
+        let (status, _) = webhook.post(path, padded(7 << 20).to_string()).await;
+        assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    }
 }
 
 #[tokio::test]
@@ -577,11 +598,32 @@ async fn reviews_are_counted_by_outcome() {
     webhook.mutate(&clone(as_is)).await;
     let metrics = webhook.metrics();
     for outcome in ["invalid", "patched"] {
-        let count = format!(
-            "admission_duration_seconds_count{{path=\"{MUTATE_PATH}\",operation=\"CREATE\",outcome=\"{outcome}\"}} 1\n"
-        );
-        assert!(metrics.contains(&count), "{metrics}");
+        assert!(metrics.contains(&counted(MUTATE_PATH, "CREATE", outcome)), "{metrics}");
     }
+}
+
+/// The line that says that there was one such review.
+fn counted(path: &str, operation: &str, outcome: &str) -> String {
+    let labels = format!("path=\"{path}\",operation=\"{operation}\",outcome=\"{outcome}\"");
+    format!("admission_duration_seconds_count{{{labels}}} 1\n")
+}
+
+/// What the API server shows of it leads to what our log says of it.
+#[tokio::test]
+async fn a_review_that_panics_is_named_and_counted_and_the_next_one_is_answered() {
+    async fn slips(_: &Request) -> Result<Answer, Undecidable> {
+        panic!("of all things")
+    }
+    let webhook = World::new().webhook().await;
+    let body = creation(&clone(as_is)).to_string();
+    let response = answer(&webhook.admission, MUTATE_PATH, body.as_bytes(), slips).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    assert_eq!(text, "smartclone made a mistake in review review-uid; its log says more\n");
+    let metrics = webhook.metrics();
+    assert!(metrics.contains("admission_panics_total 1\n"), "{metrics}");
+    assert!(metrics.contains(&counted(MUTATE_PATH, "CREATE", "panicked")), "{metrics}");
+    assert!(webhook.mutate(&clone(as_is)).await.allowed);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::*;
 
 const CLONE_SOURCE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/volumeclonesources/of-source";
 
-fn claim(change: Change) -> Value {
+pub(super) fn claim(change: Change) -> Value {
     let mut object = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {"name": "claim", "annotations": {"cdi.kubevirt.io/dataSourceNamespace": "gold"}},
@@ -44,7 +44,7 @@ fn clone_source(world: World, kind: &str) -> World {
     });
     world.object(CLONE_SOURCE, object)
 }
-fn there(world: World) -> World {
+pub(super) fn there(world: World) -> World {
     clone_source(world, "PersistentVolumeClaim")
 }
 fn senseless(world: World) -> World {

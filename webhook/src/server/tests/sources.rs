@@ -20,7 +20,7 @@ fn reference(object: &mut Value, namespace: Option<&str>) {
 pub(super) fn by_reference(object: &mut Value) {
     reference(object, None);
 }
-fn by_reference_to_gold(object: &mut Value) {
+pub(super) fn by_reference_to_gold(object: &mut Value) {
     reference(object, Some("gold"));
 }
 fn too_small_from_gold(object: &mut Value) {
@@ -52,7 +52,7 @@ fn data_source(kind: &str, namespace: &str, name: &str) -> Value {
         "spec": {"source": {(kind): {"namespace": namespace, "name": name}}},
     })
 }
-fn image(world: World) -> World {
+pub(super) fn image(world: World) -> World {
     world.object(IMAGE, data_source("pvc", "ns", "source"))
 }
 fn image_of_snapshot(world: World) -> World {
@@ -172,6 +172,28 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
     let written = judged.on(&object);
     assert_eq!(written["metadata"]["annotations"].get(PLAN), None);
     assert!(webhook.validate(&written).await.allowed);
+}
+
+/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere.
+#[rstest]
+#[case::parent("..")]
+#[case::sibling("../persistentvolumeclaims/source")]
+#[case::part("source/status")]
+#[case::question("source?watch=true")]
+#[case::end("source#")]
+#[case::code("%73ource")]
+#[case::space("a source")]
+#[case::longer_than_any(&"x".repeat(254))]
+#[tokio::test(start_paused = true)]
+async fn a_source_of_a_name_that_cannot_be_does_not_exist(#[case] name: &str) {
+    let webhook = World::new().webhook().await;
+    let start = tokio::time::Instant::now();
+    let mut object = clone(as_is);
+    object["spec"]["source"]["pvc"]["name"] = json!(name);
+    let judged = webhook.mutate(&object).await;
+    assert!(judged.allowed && judged.warnings[0].contains("does not exist yet"), "{judged:?}");
+    assert!(webhook.validate(&judged.on(&object)).await.allowed);
+    assert!(start.elapsed().is_zero(), "{:?}", start.elapsed());
 }
 
 #[rstest]

@@ -1,0 +1,112 @@
+//! Objects of a size and a content that nobody means well with: each is answered, and in few words.
+
+use k8s_openapi::ByteString;
+
+use super::*;
+
+/// The longest line of a reply, and the longest reply but for its patch.
+const LINE: usize = 8 << 10;
+const REPLY: usize = 64 << 10;
+
+/// Turns what is written after it around, starts a colour, ends a line and ends a text.
+const UNREADABLE: &str = "\u{202e}gnp\u{1b}[31m\n\0";
+
+fn annotation(key: &str, value: impl Into<Value>) -> Value {
+    json!({"metadata": {"annotations": {key: value.into()}}})
+}
+fn label(key: &str, value: impl Into<Value>) -> Value {
+    json!({"metadata": {"labels": {key: value.into()}}})
+}
+fn labels(count: usize) -> Value {
+    let labels: serde_json::Map<_, _> = (0..count).map(|n| (format!("label-{n}"), json!("x"))).collect();
+    json!({"metadata": {"labels": labels}})
+}
+/// The one place in a DataVolume that takes whatever is put there.
+fn nested(depth: usize) -> Value {
+    json!({"metadata": {"managedFields": [{"fieldsV1": (0..depth).fold(json!({}), |inner, _| json!({"f:spec": inner}))}]}})
+}
+fn of_size(size: &str) -> Value {
+    json!({"spec": {"pvc": {"resources": {"requests": {"storage": size}}}}})
+}
+fn source(namespace: &str, name: &str) -> Value {
+    json!({"spec": {"source": {"pvc": {"namespace": namespace, "name": name}}}})
+}
+fn named(name: &str) -> Value {
+    json!({"name": name, "object": {"metadata": {"name": name}}})
+}
+fn many(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+const OBJECT: &str = "/request/object";
+const ASKER: &str = "/request/userInfo";
+
+const MIB: usize = 1 << 20;
+const KIB: usize = 1 << 10;
+
+/// What is merged into the review of a clone, and where; and the code of the denial, if it is one, or that of HTTP.
+#[rstest]
+#[case::annotations(OBJECT, annotation("pad", many(256 * KIB)), 200)]
+#[case::labels(OBJECT, labels(10_000), 200)]
+#[case::nested(OBJECT, nested(120), 200)]
+#[case::nested_deeper_than_can_be_read(OBJECT, nested(130), 400)]
+#[case::nested_without_end(OBJECT, nested(1_000), 400)]
+#[case::large(OBJECT, annotation("pad", many(3 * MIB)), 200)]
+#[case::huge_size(OBJECT, of_size("1e99"), 422)]
+#[case::tiny_size(OBJECT, of_size("0.0000000001"), 422)]
+#[case::endless_size(OBJECT, of_size("9223372036854775807Ei"), 422)]
+#[case::negative_size(OBJECT, of_size("-1"), 422)]
+#[case::size_of_many_digits(OBJECT, of_size(&"9".repeat(MIB)), 422)]
+#[case::unreadable_name("/request", named(UNREADABLE), 200)]
+#[case::unreadable_source(OBJECT, source("ns", UNREADABLE), 200)]
+#[case::unreadable_source_elsewhere(OBJECT, source(UNREADABLE, UNREADABLE), 403)]
+#[case::unreadable_annotation(OBJECT, annotation("mine", UNREADABLE), 200)]
+#[case::unreadable_wish(OBJECT, annotation(CLONE_TYPE, UNREADABLE), 422)]
+#[case::unreadable_label(OBJECT, label(UNREADABLE, 1), 422)]
+#[case::long_name("/request", named(&many(MIB)), 200)]
+#[case::long_source(OBJECT, source("ns", &many(3 * MIB)), 200)]
+#[case::long_source_elsewhere(OBJECT, source("gold", &many(MIB)), 403)]
+#[case::long_wish(OBJECT, annotation(CLONE_TYPE, many(3 * MIB)), 422)]
+#[case::long_label(OBJECT, label(&many(3 * MIB), 1), 422)]
+#[case::long_text_for_an_object(OBJECT, json!({"spec": {"pvc": many(3 * MIB)}}), 422)]
+#[case::unreadable_text_for_an_object(OBJECT, json!({"spec": {"pvc": UNREADABLE.repeat(100 * KIB)}}), 422)]
+#[case::many_mistakes(OBJECT, json!({"spec": {"pvc": {"accessModes": vec!["\"'\\"; 10_000]}}}), 422)]
+#[case::long_version("", json!({"apiVersion": many(3 * MIB)}), 400)]
+#[case::many_groups(ASKER, json!({"groups": vec!["a-group-of-some-length"; 5_000]}), 403)]
+#[case::long_extra(ASKER, json!({"extra": {"scopes": [many(64 * KIB)]}}), 403)]
+#[tokio::test]
+async fn what_is_hostile_is_answered_in_few_words(#[case] at: &str, #[case] change: Value, #[case] expected: u16) {
+    let webhook = World::new().webhook().await;
+    let mut review = creation(&clone(as_is));
+    json_patch::merge(review.pointer_mut(at).unwrap(), &change);
+    for path in [MUTATE_PATH, VALIDATE_PATH] {
+        let (status, text) = webhook.post(path, review.to_string()).await;
+        if status != StatusCode::OK {
+            assert_eq!((status.as_u16(), text.lines().count()), (expected, 1), "{text}");
+            assert!(text.len() <= LINE, "{} bytes", text.len());
+            continue;
+        }
+        let mut response: Value = serde_json::from_str::<Value>(&text).unwrap()["response"].take();
+        let code = response["status"]["code"].as_u64().unwrap_or(200);
+        assert_eq!(code, u64::from(expected), "{response}");
+        if let Some(ByteString(patch)) = serde_json::from_value(response["patch"].take()).unwrap() {
+            let patch: json_patch::Patch = serde_json::from_slice(&patch).unwrap();
+            json_patch::patch(&mut review["request"]["object"], &patch).unwrap();
+        }
+        assert!(response.to_string().len() <= REPLY, "{} bytes", response.to_string().len());
+        orderly(&response);
+    }
+}
+
+/// Every text in it is a short line that looks like what it is.
+fn orderly(reply: &Value) {
+    match reply {
+        Value::String(line) => {
+            assert!(line.len() <= LINE, "{} bytes: {}", line.len(), &line[..100]);
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+        }
+        Value::Array(items) => items.iter().for_each(orderly),
+        Value::Object(map) => map.values().for_each(orderly),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
