@@ -47,11 +47,6 @@ impl Shutdown {
         self.begun.cancelled().await;
     }
 
-    /// Whether services have to refuse new work.
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
-    }
-
     /// Returns once a service has to refuse new work, finish what it has, and end.
     pub async fn draining(&self) {
         self.draining.cancelled().await;

@@ -8,7 +8,6 @@ pub mod cluster;
 #[cfg(test)]
 mod fake_cluster;
 pub mod judge;
-mod linger;
 pub mod manifests;
 pub mod memory;
 pub mod metrics;

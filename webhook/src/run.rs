@@ -3,7 +3,13 @@
 use std::{io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use axum::Router;
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, Version, header},
+    middleware::{self, Next},
+    response::Response,
+};
 use axum_server::{
     Handle,
     accept::NoDelayAcceptor,
@@ -25,7 +31,6 @@ use tracing::info;
 
 use crate::{
     cluster::Cluster,
-    linger::Lingering,
     metrics::Metrics,
     server::{Admission, router},
     settings::Args,
@@ -74,16 +79,28 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes: Router, shutdown: Shutdown) -> io::Result<()> {
     let handle = Handle::new();
     // An answer is sent at once: an API server waits for it, and nothing is to be gained by larger packets.
-    let tls = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
-    let acceptor = Lingering::new(tls, shutdown.clone());
+    let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls)).acceptor(NoDelayAcceptor::new());
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone());
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
+    let routes = routes.layer(middleware::from_fn_with_state(shutdown.clone(), last));
     let mut serving = pin!(server.serve(routes.into_make_service()));
     tokio::select! {
         ended = &mut serving => return ended,
         () = shutdown.draining() => handle.graceful_shutdown(Some(shutdown.limit().min(LONGEST_REVIEW))),
     }
     serving.await
+}
+
+/// From the beginning of the end on, each answer is the last one on its connection, and says so. API servers speak HTTP/1.1 to webhooks: a
+/// question that is on its way to a connection which is being closed is lost, so those in use have to be closed by both sides' agreement
+/// before the rest is closed by ours.
+async fn last(State(shutdown): State<Shutdown>, request: Request, next: Next) -> Response {
+    let version = request.version();
+    let mut response = next.run(request).await;
+    if version == Version::HTTP_11 && shutdown.has_begun() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 #[cfg(test)]
@@ -119,11 +136,12 @@ mod tests {
     }
 
     /// Until `text` has come.
-    async fn read_until(stream: &mut TlsStream<TcpStream>, text: &str) {
+    async fn read_until(stream: &mut TlsStream<TcpStream>, text: &str) -> String {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(text) {
             assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     #[tokio::test]
@@ -153,7 +171,8 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             answer.notify_one();
-            read_until(&mut stream, "decided").await;
+            let said = read_until(&mut stream, "decided").await;
+            assert!(said.contains("connection: close"), "nothing more is to be asked here: {said}");
         };
         let (ended, ()) = timeout(limit, async { tokio::join!(process, asking) }).await.unwrap();
         ended.unwrap();

@@ -10,6 +10,7 @@ use k8s_openapi::{
     ByteString,
     api::{
         admissionregistration::v1::MutatingWebhookConfiguration,
+        apps::v1::Deployment,
         core::v1::{Pod, Secret},
     },
 };
@@ -52,18 +53,21 @@ pub(super) async fn kill(t: &Space, component: &str) -> Result<()> {
     let victim = before.first().with_context(|| format!("there is no pod of the {component}"))?;
     let params = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     pods(t).delete(&victim.name_any(), &params).await?;
-    replaced(t, component, &before[..1], before.len()).await
+    replaced(t, component, &before[..1]).await
 }
 
 /// Replaces every pod of a component as an update does; returns when the old ones are gone.
 pub(super) async fn roll_out(t: &Space, component: &str, update: impl Future<Output = Result<()>>) -> Result<()> {
     let before = pods(t).list(&ListParams::default().labels(&selection(component))).await?.items;
     update.await?;
-    replaced(t, component, &before, before.len()).await
+    replaced(t, component, &before).await
 }
 
-/// Waits until none of `old` is there, and `count` serve.
-async fn replaced(t: &Space, component: &str, old: &[Pod], count: usize) -> Result<()> {
+/// Waits until none of `old` is there, and as many serve as there should be.
+async fn replaced(t: &Space, component: &str, old: &[Pod]) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(t.client().clone(), NAMESPACE);
+    let deployment = deployments.get(&common::manifest::name(component)).await?.spec.unwrap_or_default();
+    let count = usize::try_from(deployment.replicas.unwrap_or(1))?;
     let config = Config::default().labels(&selection(component));
     wait::all(&pods(t), config, &format!("new pods of the {component}"), |pods| {
         let ready = |pod: &&&Pod| {

@@ -1,6 +1,7 @@
 //! What admission adds to `create`: a DataVolume that is a clone, against a ConfigMap, which no webhook looks at. Both with
 //! `--dry-run=server`, so nothing is stored, by the same client, in turn. Once all clone one source, as in a burst; once each clones one
-//! that nobody has asked for in the last second.
+//! that nobody has asked for in the last second. And against a DataVolume about which both webhooks are asked and have nothing to say: what
+//! the API server itself takes for two questions.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -10,10 +11,17 @@ use std::{
 use anyhow::{Context as _, Result};
 use common::api::DataVolume;
 use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, api::PostParams};
+use k8s_openapi::api::{
+    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+    core::v1::ConfigMap,
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, PostParams},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
+use webhook::manifests::{MUTATING, VALIDATING};
 
 use super::{
     Options, in_spaces,
@@ -57,15 +65,15 @@ async fn measure(space: &Space, options: &Options, progress: &Progress) -> Resul
     let sources: Vec<_> = progress.step(&format!("{SOURCES} sources"), made.try_collect::<Vec<_>>()).await?;
     let clone = |source| serde_json::from_value(clone_of(source).named("probe").class(CLASS).object(space.name()));
     let all = sources.iter().map(clone).collect::<serde_json::Result<Vec<DataVolume>>>()?;
+    let silent = silent(space).await?;
+    let map = serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"key": "value"}}))?;
+    let floors = [Floor::Map(space.api(), map), Floor::Silent(space.api(), Box::new(silent))];
+    let [map, silent] = &floors;
     let mut report = Report { bench: "admission", unit: "ms", cases: Vec::new(), counts: Vec::new() };
-    for (what, volumes) in [("one source", &all[..1]), ("any source", &all[..])] {
-        let probe = Probe {
-            volumes: space.api(),
-            clones: volumes,
-            next: AtomicUsize::new(0),
-            maps: space.api(),
-            map: serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"key": "value"}}))?,
-        };
+    for (what, clones, floor) in
+        [("one source", &all[..1], map), ("any source", &all, map), ("silent", &all[..1], silent)]
+    {
+        let probe = Probe { volumes: space.api(), clones, next: AtomicUsize::new(0), floor };
         for at_once in AT_ONCE {
             connect(&probe.volumes, at_once).await?;
             let times = (options.pairs * TIMES).div_ceil(at_once);
@@ -84,8 +92,41 @@ async fn measure(space: &Space, options: &Options, progress: &Progress) -> Resul
             }
         }
     }
-    let note = "Ours: create --dry-run=server of a DataVolume that is a clone. Floor: the same of a ConfigMap.\n";
+    let note = "Ours: create --dry-run=server of a DataVolume that is a clone. Floor: the same of a ConfigMap; where it says \
+                silent, of a DataVolume about which both webhooks are asked and say nothing.\n";
     Ok((report, note.to_owned()))
+}
+
+/// The label of DataVolumes that nothing is said about.
+const SILENT: (&str, &str) = ("smartclone.dev/measure", "silent");
+
+/// Lets the API server ask both webhooks about DataVolumes that are no clones, until the end of the space; returns such a one.
+async fn silent(space: &Space) -> Result<DataVolume> {
+    ask_about_silent::<MutatingWebhookConfiguration>(space, MUTATING).await?;
+    ask_about_silent::<ValidatingWebhookConfiguration>(space, VALIDATING).await?;
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": "probe", "labels": {SILENT.0: SILENT.1}},
+        "spec": {"source": {"blank": {}}, "storage": {"resources": {"requests": {"storage": "1Gi"}}}},
+    }))?)
+}
+
+/// The webhook of this name, once more: for what has the label, whatever it is.
+async fn ask_about_silent<K>(space: &Space, name: &str) -> Result<()>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug + Send + Sync + 'static,
+{
+    let api: Api<K> = space.everywhere();
+    let mut hook = serde_json::to_value(api.get(name).await?)?["webhooks"][0].take();
+    hook["matchConditions"] = json!([]);
+    hook["objectSelector"] = json!({"matchLabels": {SILENT.0: SILENT.1}});
+    hook["name"] = json!("silent.smartclone.dev");
+    let meta = json!({"name": "silent.smartclone.dev"});
+    api.create(&PostParams::default(), &serde_json::from_value(json!({"metadata": meta, "webhooks": [hook]}))?).await?;
+    space.undo(async move {
+        api.delete("silent.smartclone.dev", &DeleteParams::default()).await?;
+        Ok(())
+    });
+    Ok(())
 }
 
 /// What is asked for.
@@ -93,8 +134,24 @@ struct Probe<'a> {
     volumes: Api<DataVolume>,
     clones: &'a [DataVolume],
     next: AtomicUsize,
-    maps: Api<ConfigMap>,
-    map: ConfigMap,
+    floor: &'a Floor,
+}
+
+/// What it is compared with.
+enum Floor {
+    /// No webhook is asked.
+    Map(Api<ConfigMap>, ConfigMap),
+    /// Both are, and say nothing.
+    Silent(Api<DataVolume>, Box<DataVolume>),
+}
+
+impl Floor {
+    async fn took(&self) -> Result<Duration> {
+        match self {
+            Self::Map(api, object) => took(api, object).await,
+            Self::Silent(api, object) => took(api, object.as_ref()).await,
+        }
+    }
 }
 
 impl Probe<'_> {
@@ -110,9 +167,9 @@ impl Probe<'_> {
         for number in 0..=times {
             let pair = if (number + first).is_multiple_of(2) {
                 let ours = self.ours().await?;
-                Pair { ours, floor: took(&self.maps, &self.map).await? }
+                Pair { ours, floor: self.floor.took().await? }
             } else {
-                let floor = took(&self.maps, &self.map).await?;
+                let floor = self.floor.took().await?;
                 Pair { ours: self.ours().await?, floor }
             };
             if number > 0 {

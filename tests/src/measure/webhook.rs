@@ -67,6 +67,9 @@ pub struct Options {
     /// Write the result to this file, too.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// The program to measure, if it isn't the one of this build: one that was built with --release, as images are.
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
     /// How many claims are in the cluster.
     #[arg(long, default_value_t = 10_000)]
     claims: usize,
@@ -85,7 +88,8 @@ async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: 
     let object = clone_of(&source).named("probe").class("cow").object(space.name());
     progress.step(&format!("{} claims, {} classes", options.claims, options.classes), fill(crowd, options)).await?;
 
-    let webhook = Alone::start(space.lab()).await?;
+    let program = options.program.clone().map_or_else(|| binary("webhook"), Ok)?;
+    let webhook = Alone::start(space.lab(), &program).await?;
     let mut report = Report { bench: "webhook", unit: "", cases: Vec::new(), counts: Vec::new() };
     report.counts.push(Count::of("ready after, s", webhook.ready_after.as_secs_f64()).at_most(READY));
     report.counts.push(Count::of("memory when ready, MiB", webhook.resident()?).at_most(RESIDENT));
@@ -182,7 +186,7 @@ struct Load {
 const NAME: &str = "smartclone-webhook.smartclone.svc";
 
 impl Alone {
-    async fn start(lab: &Lab) -> Result<Self> {
+    async fn start(lab: &Lab, program: &Path) -> Result<Self> {
         let files = Files(std::env::temp_dir().join(format!("smartclone-measure-{}", std::process::id())));
         std::fs::create_dir_all(&files.0)?;
         let own = rcgen::generate_simple_self_signed([NAME.to_owned()])?;
@@ -196,7 +200,7 @@ impl Alone {
         let (address, admin) = (free_address()?, free_address()?);
         let path = |path: &Path| path.display().to_string();
         let start = Instant::now();
-        let child = Command::new(binary("webhook")?)
+        let child = Command::new(program)
             .args(["--listen", &address.to_string(), "--admin-address", &admin.to_string()])
             .args(["--tls-cert-file", &path(&certificate), "--tls-key-file", &path(&key)])
             .args(["--service-namespace", NAMESPACE, "--log-level", "warn"])
