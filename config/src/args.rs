@@ -77,6 +77,12 @@ mod tests {
         assert_eq!(args.log.log_format, LogFormat::Text);
     }
 
+    #[test]
+    fn clients_are_named_in_one_argument_or_in_several() {
+        let args = ["test", "--client-ca-file=ca.crt", "--client-name=one,two", "--client-name=three"];
+        assert_eq!(Everything::parse_from(args).certificates.client_name, ["one", "two", "three"]);
+    }
+
     #[rstest]
     #[case::none("0s", Some(Duration::ZERO))]
     #[case::compound("1m30s", Some(Duration::from_secs(90)))]
@@ -93,6 +99,8 @@ mod tests {
     #[case::bad_address(&["test", "--admin-address", "somewhere"])]
     #[case::certificate_without_key(&["test", "--tls-cert-file", "tls.crt"])]
     #[case::key_without_certificate(&["test", "--tls-key-file", "tls.key"])]
+    #[case::client_without_authority(&["test", "--client-name", "kube-apiserver"])]
+    #[case::client_without_name(&["test", "--client-ca-file", "ca.crt", "--client-name", "kube-apiserver,"])]
     fn nonsense_is_refused(#[case] args: &[&str]) {
         assert!(Everything::try_parse_from(args).is_err());
     }

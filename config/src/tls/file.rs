@@ -1,9 +1,9 @@
-//! A certificate in files, renewed by somebody else: cert-manager, or an operator.
+//! Certificates in files, renewed by somebody else: cert-manager, or an operator.
 //!
-//! kubelet renews a mounted Secret by swapping a symbolic link of a directory above the files, which a watch on the
-//! files themselves sees once and then never again. Reading a few kilobytes every few seconds always works.
+//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above the files, which a
+//! watch on the files themselves sees once and then never again. Reading a few kilobytes every few seconds always works.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{error, io, path::PathBuf, time::Duration};
 
 use jiff::Timestamp;
 use thiserror::Error;
@@ -14,162 +14,142 @@ use super::{
     Serving,
     pair::{self, Pair},
 };
-use crate::error::Chain;
+use crate::{error::Chain, metrics::CertificateMetrics};
 
-const PERIOD: Duration = Duration::from_secs(10);
+pub(super) const PERIOD: Duration = Duration::from_secs(10);
 
-/// The files hold nothing that can be served.
+/// There is nothing in the files that can be used.
 #[derive(Debug, Error)]
-pub enum Error {
+pub enum Error<E> {
     /// A file cannot be read.
     #[error("failed to read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// Certificate and key cannot be used together.
-    #[error("failed to use certificate and key")]
-    Pair(#[source] pair::Error),
-    /// The certificate is not valid now.
-    #[error("the certificate is valid from {0} to {1} only")]
-    Time(Timestamp, Timestamp),
+    /// Their contents are of no use.
+    #[error("failed to use {0}")]
+    Use(String, #[source] E),
 }
 
-/// Serves what is in two files, and what will be.
-pub(super) struct Files {
-    certificate: PathBuf,
-    key: PathBuf,
-    serving: Serving,
-    /// What was last served.
-    bytes: Contents,
+/// Who needs what is in `N` files.
+pub(super) trait User<const N: usize> {
+    /// Why contents are of no use.
+    type Error: error::Error + 'static;
+
+    /// Goes over to these contents; if they are of no use, stays with the last ones.
+    fn take(&self, contents: &[Vec<u8>; N], now: Timestamp) -> Result<(), Self::Error>;
 }
 
-#[derive(Default, PartialEq, Eq)]
-struct Contents {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
+/// Hands over what is in the files, and what will be.
+pub(super) struct Files<const N: usize, U> {
+    paths: [PathBuf; N],
+    user: U,
+    metrics: CertificateMetrics,
+    /// What was last taken.
+    taken: Option<[Vec<u8>; N]>,
 }
 
-impl Files {
-    /// Starts serving the files' certificate, which has to be there and be valid.
-    pub(super) async fn open(certificate: PathBuf, key: PathBuf, serving: Serving) -> Result<Self, Error> {
-        let mut files = Self { certificate, key, serving, bytes: Contents::default() };
+impl<const N: usize, U: User<N>> Files<N, U> {
+    /// Hands over what is in the files, which has to be there and be of use.
+    pub(super) async fn open(
+        paths: [PathBuf; N],
+        user: U,
+        metrics: CertificateMetrics,
+    ) -> Result<Self, Error<U::Error>> {
+        let mut files = Self { paths, user, metrics, taken: None };
         files.refresh(Timestamp::now()).await?;
         Ok(files)
     }
 
-    /// Follows the files; whatever becomes of them, the last good pair stays in use.
+    /// Follows the files; whatever becomes of them, the last good contents stay in use.
     pub(super) async fn follow(mut self) {
         loop {
             sleep(PERIOD).await;
             if let Err(error) = self.refresh(Timestamp::now()).await {
-                self.serving.metrics.failed();
-                warn!(error = %Chain(&error), "kept the last good certificate");
+                self.metrics.failed();
+                warn!(error = %Chain(&error), "kept what was last good");
             }
         }
     }
 
-    async fn refresh(&mut self, now: Timestamp) -> Result<(), Error> {
-        let bytes = Contents { certificate: read(&self.certificate).await?, key: read(&self.key).await? };
-        if bytes == self.bytes {
+    pub(super) async fn refresh(&mut self, now: Timestamp) -> Result<(), Error<U::Error>> {
+        let contents = read(&self.paths).await.map_err(|(path, error)| Error::Read(path, error))?;
+        if self.taken.as_ref() == Some(&contents) {
             return Ok(());
         }
-        let pair = Pair::from_pem(&bytes.certificate, &bytes.key).map_err(Error::Pair)?;
-        if !pair.validity.covers(now) {
-            return Err(Error::Time(pair.validity.not_before, pair.validity.not_after));
-        }
-        self.serving.present(&pair);
-        self.serving.certificate.ready();
-        self.bytes = bytes;
+        self.user.take(&contents, now).map_err(|error| Error::Use(names(&self.paths), error))?;
+        self.taken = Some(contents);
+        Ok(())
+    }
+}
+
+async fn read<const N: usize>(paths: &[PathBuf; N]) -> Result<[Vec<u8>; N], (PathBuf, io::Error)> {
+    let mut contents = [const { Vec::new() }; N];
+    for (content, path) in contents.iter_mut().zip(paths) {
+        *content = fs::read(path).await.map_err(|error| (path.clone(), error))?;
+    }
+    Ok(contents)
+}
+
+fn names(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" with ")
+}
+
+/// Serves a certificate with its key.
+impl User<2> for Serving {
+    type Error = pair::Error;
+
+    fn take(&self, [certificate, key]: &[Vec<u8>; 2], now: Timestamp) -> Result<(), pair::Error> {
+        let pair = Pair::from_pem(certificate, key)?.valid_at(now)?;
+        self.present(&pair);
+        self.certificate.ready();
         info!(not_after = %pair.validity.not_after, "loaded the certificate");
         Ok(())
     }
 }
 
-async fn read(path: &PathBuf) -> Result<Vec<u8>, Error> {
-    fs::read(path).await.map_err(|error| Error::Read(path.clone(), error))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{fs as std_fs, os::unix::fs::symlink, path::Path};
+    use std::sync::Arc;
 
-    use rustls::pki_types::CertificateDer;
-    use tokio::time::timeout;
+    use rcgen::{CertificateParams, date_time_ymd};
 
     use super::*;
-    use crate::tls::{authority::Authority, tests::serving};
+    use crate::tls::tests::{
+        Issuer, Load, Material, Mount, NAME, Server, Trust, client, issuer, serving, until, visit,
+    };
 
-    /// A directory as kubelet makes it: the files are links into `..data`, itself a link that is replaced as a whole.
-    struct Mount {
-        directory: tempfile::TempDir,
-        versions: usize,
+    async fn open(mount: &Mount, serving: &Serving) -> Result<Files<2, Serving>, Error<pair::Error>> {
+        let paths = ["tls.crt", "tls.key"].map(|name| mount.path(name));
+        Files::open(paths, serving.clone(), serving.metrics.clone()).await
     }
 
-    impl Mount {
-        fn new(certificate: &str, key: &str) -> Self {
-            let mut mount = Self { directory: tempfile::tempdir().unwrap(), versions: 0 };
-            mount.swap(certificate, key);
-            for name in ["tls.crt", "tls.key"] {
-                symlink(Path::new("..data").join(name), mount.path(name)).unwrap();
-            }
-            mount
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.directory.path().join(name)
-        }
-
-        fn swap(&mut self, certificate: &str, key: &str) {
-            let old = std_fs::read_link(self.path("..data"));
-            self.versions += 1;
-            let version = format!("..version-{}", self.versions);
-            std_fs::create_dir(self.path(&version)).unwrap();
-            std_fs::write(self.path(&version).join("tls.crt"), certificate).unwrap();
-            std_fs::write(self.path(&version).join("tls.key"), key).unwrap();
-            symlink(&version, self.path("..data_tmp")).unwrap();
-            std_fs::rename(self.path("..data_tmp"), self.path("..data")).unwrap();
-            if let Ok(old) = old {
-                std_fs::remove_dir_all(self.directory.path().join(old)).unwrap();
-            }
-        }
-    }
-
-    struct Material {
-        certificate: String,
-        key: String,
-    }
-
-    /// Any certificate will do; an authority's is at hand.
-    fn material(now: Timestamp) -> Material {
-        let authority = Authority::generate("", now).unwrap();
-        Material { certificate: authority.certificate_pem, key: authority.key_pem }
-    }
-
-    fn der(material: &Material) -> Vec<CertificateDer<'static>> {
-        Pair::from_pem(material.certificate.as_bytes(), material.key.as_bytes()).unwrap().key.cert.clone()
+    fn expired(issuer: &Issuer) -> Material {
+        let mut params = CertificateParams::new([NAME.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2001, 1, 1);
+        Material::signed(issuer, &params)
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_swap_of_a_mounted_secret_is_seen_and_a_bad_one_changes_nothing() {
-        let [first, second, third, fourth] = [(); 4].map(|()| material(Timestamp::now()));
-        let mut mount = Mount::new(&first.certificate, &first.key);
+        let issuer = issuer();
+        let [first, second, third, fourth] = [(); 4].map(|()| Material::for_server(&issuer));
+        let mut mount = Mount::new(&first.files());
         let (serving, readiness) = serving();
-        let resolver = serving.resolver.clone();
-        let metrics = serving.metrics.clone();
-        let served = || resolver.0.load_full().map(|key| key.cert.clone());
+        let served = || serving.resolver.0.load_full().map(|key| key.cert[0].clone());
 
-        let files = Files::open(mount.path("tls.crt"), mount.path("tls.key"), serving).await.unwrap();
-        assert_eq!(served(), Some(der(&first)));
+        let files = open(&mount, &serving).await.unwrap();
+        assert_eq!(served(), Some(first.der()));
         assert_eq!(readiness.missing(), Vec::<&str>::new());
 
         let rotations = async {
             for next in [&second, &third] {
-                mount.swap(&next.certificate, &next.key);
-                until(|| served() == Some(der(next))).await;
+                mount.swap(&next.files());
+                until(|| served() == Some(next.der())).await;
             }
-            mount.swap(&fourth.certificate, &first.key);
-            until(|| metrics.failures() == 1).await;
-            assert_eq!(served(), Some(der(&third)), "a key that does not fit is not served");
-            mount.swap(&fourth.certificate, &fourth.key);
-            until(|| served() == Some(der(&fourth))).await;
+            mount.swap(&[("tls.crt", &fourth.certificate), ("tls.key", &first.key)]);
+            until(|| serving.metrics.failures() == 1).await;
+            assert_eq!(served(), Some(third.der()), "a key that does not fit is not served");
+            mount.swap(&fourth.files());
+            until(|| served() == Some(fourth.der())).await;
         };
         tokio::select! {
             () = rotations => {}
@@ -177,22 +157,48 @@ mod tests {
         }
     }
 
-    /// Simulated time, so this costs none.
-    async fn until(mut condition: impl FnMut() -> bool) {
-        let poll = async {
-            while !condition() {
-                sleep(Duration::from_secs(1)).await;
-            }
-        };
-        timeout(PERIOD * 3, poll).await.expect("within three periods");
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_client_notices_a_swap_of_a_mounted_secret() {
+        let issuer = issuer();
+        let [first, second, third, fourth] = [(); 4].map(|()| Material::for_server(&issuer));
+        let expired = expired(&issuer);
+        let mut mount = Mount::new(&first.files());
+        let (serving, _) = serving();
+        let server = Arc::new(Server::start(&serving, None));
+        let mut files = open(&mount, &serving).await.unwrap();
+        let clients = [(); 4].map(|()| {
+            let bundle = issuer.pem();
+            (server.clone(), Box::new(move || bundle.clone()) as Trust)
+        });
+        let mut load = Load::start(clients);
+        load.goes_on().await;
+
+        let swaps = [
+            (second.files(), "", &second),
+            ([("tls.crt", &third.certificate), ("tls.key", &first.key)], "failed to join certificate and key", &second),
+            (third.files(), "", &third),
+            (expired.files(), "the certificate is valid from", &third),
+            (fourth.files(), "", &fourth),
+        ];
+        for (swapped, reason, served) in swaps {
+            mount.swap(&swapped);
+            load.goes_on().await;
+            let message = files.refresh(Timestamp::now()).await.err().map(|error| Chain(&error).to_string());
+            let message = message.unwrap_or_default();
+            assert!(message.contains(reason) && message.is_empty() == reason.is_empty(), "{message}");
+            load.goes_on().await;
+            assert_eq!(visit(&server, client(&issuer.pem(), None)).await.unwrap(), served.der());
+        }
     }
 
     #[tokio::test]
-    async fn an_expired_or_missing_certificate_fails_the_start() {
-        let expired = material("2001-01-01T00:00:00Z".parse().unwrap());
-        let mount = Mount::new(&expired.certificate, &expired.key);
-        let open = async |name| Files::open(mount.path(name), mount.path("tls.key"), serving().0).await.err();
-        assert!(matches!(open("tls.crt").await, Some(Error::Time(..))));
-        assert!(matches!(open("other.crt").await, Some(Error::Read(..))));
+    async fn an_expired_missing_or_empty_certificate_fails_the_start() {
+        let (serving, _) = serving();
+        let mut mount = Mount::new(&expired(&issuer()).files());
+        assert!(matches!(open(&mount, &serving).await, Err(Error::Use(_, pair::Error::Time(..)))));
+        mount.swap(&[("tls.crt", ""), ("tls.key", "")]);
+        assert!(matches!(open(&mount, &serving).await, Err(Error::Use(_, pair::Error::Key(_)))));
+        mount.swap(&[]);
+        assert!(matches!(open(&mount, &serving).await, Err(Error::Read(..))));
     }
 }

@@ -4,8 +4,11 @@
 //! Either somebody else renews them in files (`--tls-cert-file`, `--tls-key-file`), or the process is its own authority
 //! and needs these rights: `get`, `list`, `watch`, `update` on its Secret and `create` on Secrets in its namespace;
 //! `get`, `list`, `watch`, `patch` on its two webhook configurations.
+//!
+//! Whether clients need one, too, is up to the admin (`--client-ca-file`).
 
 mod authority;
+mod clients;
 #[cfg(test)]
 mod fake_api;
 mod file;
@@ -17,16 +20,16 @@ mod tests;
 pub mod validity;
 mod webhook_configuration;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{future, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use clap::Args;
+use clap::{Args, builder::NonEmptyStringValueParser};
 use futures::future::{BoxFuture, FutureExt};
 use kube::Client;
 use rustls::{
     ServerConfig,
     crypto::aws_lc_rs,
-    server::{ClientHello, ResolvesServerCert},
+    server::{ClientHello, NoServerSessionStorage, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use thiserror::Error;
@@ -36,6 +39,8 @@ use crate::{
     metrics::CertificateMetrics,
     shutdown::Shutdown,
 };
+use clients::Clients;
+use file::Files;
 use pair::Pair;
 
 /// Makes aws-lc-rs the TLS provider of the process; the first line of every `main`.
@@ -70,14 +75,25 @@ pub struct CertificateArgs {
     /// `ValidatingWebhookConfiguration` whose caBundle is kept.
     #[arg(long, env, default_value = "validate.datavolumes.smartclone.dev")]
     pub validating_webhook_configuration: String,
+    /// Authorities (PEM bundle) of clients: only who has a certificate of theirs is answered. Without it, whoever can
+    /// connect is. The admin endpoint asks for none.
+    #[arg(long, env)]
+    pub client_ca_file: Option<PathBuf>,
+    /// Common names of clients, comma-separated or repeated [default: any]. Needed with an authority that signs for others
+    /// than API servers, as the cluster's does for kubelets and users.
+    #[arg(long, env, requires = "client_ca_file", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
+    pub client_name: Vec<String>,
 }
 
-/// There is no certificate to start with.
+/// There is nothing to start with.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The files hold nothing that can be served.
     #[error("failed to load the certificate")]
-    Files(#[source] file::Error),
+    Files(#[source] file::Error<pair::Error>),
+    /// The file holds nothing by which clients could be known.
+    #[error("failed to load the authorities of clients")]
+    Clients(#[source] file::Error<clients::Error>),
     /// The TLS provider lacks what we need.
     #[error("failed to set up TLS")]
     Setup(#[source] rustls::Error),
@@ -87,13 +103,14 @@ pub enum Error {
 pub struct Certificates {
     /// For the acceptor: HTTP/2 and HTTP/1.1, and always the newest certificate. Until there is one, handshakes fail.
     pub config: Arc<ServerConfig>,
-    /// Renews the certificate until the shutdown drains; to be run by the [`Supervisor`](crate::supervisor::Supervisor).
+    /// Renews certificate and authorities of clients until the shutdown drains; to be run by the
+    /// [`Supervisor`](crate::supervisor::Supervisor).
     pub service: BoxFuture<'static, ()>,
 }
 
-/// Prepares serving with the certificate that `args` describe.
+/// Prepares serving with the certificate that `args` describe, to the clients that they describe.
 ///
-/// Files have to hold a valid certificate already, so that a wrong mount fails the start. With an authority of our own
+/// Files have to hold what is needed already, so that a wrong mount fails the start. With an authority of our own
 /// the process becomes ready (condition `certificate`) once API servers have been told to trust it. `client` is used
 /// for watches, so it has to be one for [`Purpose::Control`](crate::client::Purpose::Control).
 pub async fn certificates(
@@ -104,9 +121,12 @@ pub async fn certificates(
     shutdown: Shutdown,
 ) -> Result<Certificates, Error> {
     let serving = Serving { resolver: Arc::default(), certificate: readiness.register("certificate"), metrics };
-    let config = server_config(serving.resolver.clone()).map_err(Error::Setup)?;
+    let (clients, following) = clients(args, serving.metrics.clone()).await.map_err(Error::Clients)?;
+    let config = server_config(serving.resolver.clone(), clients).map_err(Error::Setup)?;
     let renewal = if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_key_file) {
-        file::Files::open(certificate.clone(), key.clone(), serving).await.map_err(Error::Files)?.follow().boxed()
+        let metrics = serving.metrics.clone();
+        let files = Files::open([certificate.clone(), key.clone()], serving, metrics).await.map_err(Error::Files)?;
+        files.follow().boxed()
     } else {
         let names = self_signed::Names {
             namespace: args.service_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned()),
@@ -121,16 +141,35 @@ pub async fn certificates(
         tokio::select! {
             () = shutdown.draining() => {}
             () = renewal => {}
+            () = following => {}
         }
     };
     Ok(Certificates { config: Arc::new(config), service: service.boxed() })
 }
 
-fn server_config(resolver: Arc<Resolver>) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(resolver);
+/// Who is to be accepted, if that is limited, and what keeps it up to date.
+async fn clients(
+    args: &CertificateArgs,
+    metrics: CertificateMetrics,
+) -> Result<(Option<Arc<Clients>>, BoxFuture<'static, ()>), file::Error<clients::Error>> {
+    let Some(path) = &args.client_ca_file else { return Ok((None, future::pending().boxed())) };
+    let clients = Arc::new(Clients::new(args.client_name.clone()));
+    let files = Files::open([path.clone()], clients.clone(), metrics).await?;
+    Ok((Some(clients), files.follow().boxed()))
+}
+
+fn server_config(resolver: Arc<Resolver>, clients: Option<Arc<Clients>>) -> Result<ServerConfig, rustls::Error> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?;
+    let mut config = if let Some(clients) = clients {
+        let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(resolver);
+        // Whoever resumes a session is not asked for a certificate again, whatever became of its authority.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config
+    } else {
+        builder.with_no_client_auth().with_cert_resolver(resolver)
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

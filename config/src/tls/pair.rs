@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use rustls::{
     crypto::aws_lc_rs,
     pki_types::{
@@ -39,6 +40,9 @@ pub enum Error {
     /// The certificate's times cannot be read.
     #[error("failed to read how long the certificate is valid")]
     Validity(#[source] validity::Error),
+    /// The certificate is not valid now.
+    #[error("the certificate is valid from {0} to {1} only")]
+    Time(Timestamp, Timestamp),
 }
 
 impl Pair {
@@ -51,5 +55,13 @@ impl Pair {
         let validity = Validity::of(chain.first().ok_or(Error::Empty)?).map_err(Error::Validity)?;
         let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(Error::Join)?;
         Ok(Self { key: Arc::new(key), validity })
+    }
+
+    /// This pair, unless no client would accept it now.
+    pub(super) fn valid_at(self, now: Timestamp) -> Result<Self, Error> {
+        if self.validity.covers(now) {
+            return Ok(self);
+        }
+        Err(Error::Time(self.validity.not_before, self.validity.not_after))
     }
 }

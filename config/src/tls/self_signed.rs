@@ -224,10 +224,17 @@ where
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use rustls::pki_types::CertificateDer;
+
     use super::*;
     use crate::{
         admin::Readiness,
-        tls::{fake_api::FakeApi, tests::serving},
+        tls::{
+            fake_api::FakeApi,
+            tests::{Load, Server, Trust, client, serving, visit},
+        },
     };
 
     const SECRET: &str = "/api/v1/namespaces/smartclone/secrets/authority";
@@ -287,6 +294,12 @@ mod tests {
         let bundle = trusted(api);
         assert_eq!(serde_json::json!(bundle), api.get(SECRET)["data"]["ca.crt"]);
         String::from_utf8(bundle.0).unwrap()
+    }
+
+    fn damage(api: &FakeApi) {
+        let mut damaged = api.get(SECRET);
+        damaged["data"]["tls.key"] = "cnViYmlzaA==".into();
+        api.put(SECRET, &damaged);
     }
 
     fn count(bundle: &str) -> usize {
@@ -433,9 +446,7 @@ mod tests {
         let api = installed();
         let (mut replica, _) = replica(&api);
         replica.pass(start()).await.unwrap();
-        let mut damaged = api.get(SECRET);
-        damaged["data"]["tls.key"] = "cnViYmlzaA==".into();
-        api.put(SECRET, &damaged);
+        damage(&api);
         hands_over(&api, &mut replica, later(60)).await;
     }
 
@@ -454,5 +465,128 @@ mod tests {
     #[test]
     fn attempts_become_rarer() {
         assert_eq!([1, 2, 3, 6, 1000].map(|failures| delay(failures).as_secs()), [1, 2, 4, 30, 30]);
+    }
+
+    /// What API servers were told, and when.
+    struct Told {
+        bundles: Vec<(Timestamp, String)>,
+        now: Timestamp,
+    }
+
+    impl Told {
+        /// Whom an API server trusts that is as slow to notice as it may be.
+        fn late(&self) -> String {
+            let noticed = self.bundles.iter().rev().find(|(since, _)| self.now.duration_since(*since) >= SETTLE);
+            noticed.or(self.bundles.first()).unwrap().1.clone()
+        }
+    }
+
+    /// Two replicas behind live listeners. API servers ask them without pause: some trust what either configuration says
+    /// at that moment, some what it said before.
+    struct Rehearsal {
+        api: FakeApi,
+        replicas: [SelfSigned; 2],
+        servers: [Arc<Server>; 2],
+        told: Arc<Mutex<Told>>,
+        load: Load,
+    }
+
+    impl Rehearsal {
+        async fn start(now: Timestamp) -> Self {
+            let api = installed();
+            let mut replicas = [replica(&api).0, replica(&api).0];
+            for replica in &mut replicas {
+                replica.pass(now).await.unwrap();
+            }
+            let servers = replicas.each_ref().map(|replica| Arc::new(Server::start(&replica.serving, None)));
+            let told = Arc::new(Mutex::new(Told { bundles: vec![(now, published(&api))], now }));
+            let clients = servers.iter().flat_map(|server| {
+                let current = [MUTATING, VALIDATING].map(|path| {
+                    let api = api.clone();
+                    Box::new(move || bundle(&api, path)) as Trust
+                });
+                let told = told.clone();
+                let late = Box::new(move || told.lock().unwrap().late()) as Trust;
+                current.into_iter().chain([late]).map(|trust| (server.clone(), trust))
+            });
+            let mut load = Load::start(clients);
+            load.goes_on().await;
+            Self { api, replicas, servers, told, load }
+        }
+
+        /// Has both replicas look at that time; returns what they serve then.
+        async fn pass(&mut self, now: Timestamp) -> [CertificateDer<'static>; 2] {
+            {
+                // No handshake lasts as long as the time that is skipped here.
+                let _pause = self.load.pause().await;
+                self.told.lock().unwrap().now = now;
+            }
+            let [one, two] = &mut self.replicas;
+            let (first, second) = tokio::join!(one.pass(now), two.pass(now));
+            first.and(second).unwrap();
+            let bundle = published(&self.api);
+            let mut told = self.told.lock().unwrap();
+            if told.bundles.last().is_some_and(|(_, last)| *last != bundle) {
+                told.bundles.push((now, bundle));
+            }
+            drop(told);
+            self.load.goes_on().await;
+            self.served().await
+        }
+
+        async fn served(&self) -> [CertificateDer<'static>; 2] {
+            let bundle = published(&self.api);
+            let [one, two] = self.servers.each_ref().map(|server| visit(server, client(&bundle, None)));
+            let (one, two) = tokio::join!(one, two);
+            [one.unwrap(), two.unwrap()]
+        }
+
+        /// After something happened to the Secret: both replicas go over to a new authority, but not before it is time.
+        async fn rotates(&mut self, served: &[CertificateDer<'static>; 2], at: Timestamp) {
+            self.load.goes_on().await;
+            assert_eq!(self.pass(at).await, *served);
+            assert_eq!(self.pass(at + SETTLE - SignedDuration::from_secs(1)).await, *served);
+            assert!(differ(&self.pass(at + SETTLE).await, served));
+        }
+    }
+
+    fn bundle(api: &FakeApi, configuration: &str) -> String {
+        let bundle = api.get(configuration)["webhooks"][0]["clientConfig"]["caBundle"].clone();
+        String::from_utf8(serde_json::from_value::<ByteString>(bundle).unwrap().0).unwrap()
+    }
+
+    fn differ(one: &[CertificateDer<'static>; 2], two: &[CertificateDer<'static>; 2]) -> bool {
+        one.iter().zip(two).all(|(one, two)| one != two)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_api_server_is_turned_away_while_the_authority_is_replaced_twice() {
+        // Clients have the real time, and a leaf is valid from an hour before it was made until a week after.
+        let (renewal, minute) = (Timestamp::now(), SignedDuration::from_mins(1));
+        let start = renewal - SignedDuration::from_hours(5 * 24);
+        let mut rehearsal = Rehearsal::start(start).await;
+
+        let first = rehearsal.served().await;
+        rehearsal.api.delete(SECRET);
+        rehearsal.rotates(&first, start + minute).await;
+
+        let second = rehearsal.served().await;
+        let renewed = rehearsal.pass(renewal).await;
+        assert!(differ(&renewed, &second), "at two thirds of their life");
+
+        damage(&rehearsal.api);
+        rehearsal.rotates(&renewed, renewal + minute).await;
+
+        let bundle = published(&rehearsal.api);
+        let newest = bundle.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+        let bundles: Vec<_> = rehearsal.told.lock().unwrap().bundles.iter().map(|(_, bundle)| bundle.clone()).collect();
+        assert_eq!(bundles.iter().map(|bundle| count(bundle)).collect::<Vec<_>>(), [1, 2, 3]);
+        for (older, newer) in bundles.iter().zip(&bundles[1..]) {
+            assert!(newer.ends_with(older.as_str()), "who was trusted stays so");
+        }
+        for server in &rehearsal.servers {
+            assert!(visit(server, client(newest, None)).await.is_ok());
+            assert!(visit(server, client(&bundles[1], None)).await.is_err(), "predecessors are trusted, not in use");
+        }
     }
 }

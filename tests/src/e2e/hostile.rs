@@ -3,13 +3,10 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use common::{manifest::NAMESPACE, meta};
 use http::Request;
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, PersistentVolumeClaim},
-};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::PersistentVolumeClaim};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use webhook::manifests::{MUTATE_PATH, MUTATING, SERVICE};
@@ -70,8 +67,6 @@ async fn nothing_in_a_forged_review_s_reply_is_of_use(t: &Space) -> Result<()> {
     Ok(())
 }
 
-const CLIENT_CA: &str = "smartclone-webhook-client-ca";
-
 async fn with_client_certificates_only_the_api_server_is_answered(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
     let review = forged(&clone_of(&disk).object(t.name()), t.name());
@@ -89,16 +84,12 @@ async fn with_client_certificates_only_the_api_server_is_answered(t: &Space) -> 
 
 /// What the README tells an admin to do, until the end of the test.
 async fn require_client_certificates(t: &Space) -> Result<()> {
-    let maps: Api<ConfigMap> = Api::namespaced(t.client().clone(), NAMESPACE);
-    let ca = std::fs::read_to_string(t.lab().layout().pki("ca.crt"))?;
-    let map = serde_json::from_value(json!({"metadata": {"name": CLIENT_CA}, "data": {"ca.crt": ca}}))?;
-    maps.create(&PostParams::default(), &map).await?;
     let deployments: Api<Deployment> = Api::namespaced(t.client().clone(), NAMESPACE);
     let name = common::manifest::name(meta::WEBHOOK);
     let before = deployments.get(&name).await?.spec.context("no spec")?.template;
     let mut template = serde_json::to_value(&before)?;
     let pod = &mut template["spec"];
-    pod["volumes"] = json!([{"name": "client-ca", "configMap": {"name": CLIENT_CA}}]);
+    pod["volumes"] = json!([{"name": "client-ca", "configMap": {"name": "kube-root-ca.crt"}}]);
     pod["containers"][0]["volumeMounts"] = json!([{"name": "client-ca", "mountPath": "/client-ca"}]);
     pod["containers"][0]["args"] =
         json!(["--client-ca-file=/client-ca/ca.crt", format!("--client-name={WEBHOOK_CLIENT}")]);
@@ -113,10 +104,6 @@ async fn require_client_certificates(t: &Space) -> Result<()> {
         }
     };
     let (back, again) = (become_of(serde_json::to_value(before)?), t.clone());
-    t.undo(async move {
-        roll_out(&again, meta::WEBHOOK, back).await?;
-        maps.delete(CLIENT_CA, &DeleteParams::default()).await?;
-        Ok(())
-    });
+    t.undo(async move { roll_out(&again, meta::WEBHOOK, back).await });
     roll_out(t, meta::WEBHOOK, become_of(template)).await
 }
