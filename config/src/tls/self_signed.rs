@@ -474,6 +474,12 @@ mod tests {
     }
 
     impl Told {
+        fn hear(&mut self, now: Timestamp, bundle: String) {
+            if self.bundles.last().is_some_and(|(_, last)| *last != bundle) {
+                self.bundles.push((now, bundle));
+            }
+        }
+
         /// Whom an API server trusts that is as slow to notice as it may be.
         fn late(&self) -> String {
             let noticed = self.bundles.iter().rev().find(|(since, _)| self.now.duration_since(*since) >= SETTLE);
@@ -525,11 +531,7 @@ mod tests {
             let (first, second) = tokio::join!(one.pass(now), two.pass(now));
             first.and(second).unwrap();
             let bundle = published(&self.api);
-            let mut told = self.told.lock().unwrap();
-            if told.bundles.last().is_some_and(|(_, last)| *last != bundle) {
-                told.bundles.push((now, bundle));
-            }
-            drop(told);
+            self.told.lock().unwrap().hear(now, bundle);
             self.load.goes_on().await;
             self.served().await
         }

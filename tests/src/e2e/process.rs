@@ -132,7 +132,11 @@ async fn a_webhook_is_rolled_out_without_a_request_going_astray(t: &Space) -> Re
 async fn the_authority_changes_twice_without_a_request_going_astray(t: &Space) -> Result<()> {
     let secrets: Api<Secret> = Api::namespaced(t.client().clone(), NAMESPACE);
     let admitted = admitted_while(t, async {
-        succeeded(t, async { Ok(drop(secrets.delete(CA_SECRET, &DeleteParams::default()).await?)) }).await?;
+        succeeded(t, async {
+            secrets.delete(CA_SECRET, &DeleteParams::default()).await?;
+            Ok(())
+        })
+        .await?;
         let damage = json!({"data": {"tls.key": ByteString(b"rubbish".to_vec())}});
         succeeded(t, async {
             secrets.patch(CA_SECRET, &PatchParams::default(), &Patch::Merge(damage)).await?;

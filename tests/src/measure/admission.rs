@@ -66,8 +66,8 @@ async fn measure(space: &Space, options: &Options, progress: &Progress) -> Resul
     let clone = |source| serde_json::from_value(clone_of(source).named("probe").class(CLASS).object(space.name()));
     let all = sources.iter().map(clone).collect::<serde_json::Result<Vec<DataVolume>>>()?;
     let silent = silent(space).await?;
-    let map = serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"key": "value"}}))?;
-    let floors = [Floor::Map(space.api(), map), Floor::Silent(space.api(), Box::new(silent))];
+    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "probe"}, "data": {"key": "value"}}))?;
+    let floors = [Floor::Map(space.api(), Box::new(map)), Floor::Silent(space.api(), Box::new(silent))];
     let [map, silent] = &floors;
     let mut report = Report { bench: "admission", unit: "ms", cases: Vec::new(), counts: Vec::new() };
     for (what, clones, floor) in
@@ -140,7 +140,7 @@ struct Probe<'a> {
 /// What it is compared with.
 enum Floor {
     /// No webhook is asked.
-    Map(Api<ConfigMap>, ConfigMap),
+    Map(Api<ConfigMap>, Box<ConfigMap>),
     /// Both are, and say nothing.
     Silent(Api<DataVolume>, Box<DataVolume>),
 }
@@ -148,7 +148,7 @@ enum Floor {
 impl Floor {
     async fn took(&self) -> Result<Duration> {
         match self {
-            Self::Map(api, object) => took(api, object).await,
+            Self::Map(api, object) => took(api, object.as_ref()).await,
             Self::Silent(api, object) => took(api, object.as_ref()).await,
         }
     }
