@@ -137,7 +137,8 @@ impl Cluster {
     pub async fn settings_at(&self, look: Look) -> Result<Settings, Undecidable> {
         match look {
             Look::Glance => self.settings(),
-            Look::Closely => self.list().await,
+            // Where the API server is too busy to tell, what the watches have told will do.
+            Look::Closely => self.list().await.or_else(|_| self.settings()),
         }
     }
 

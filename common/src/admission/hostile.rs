@@ -3,7 +3,8 @@
 
 use std::thread;
 
-use serde_json::{Map, Value, json};
+use hostile::{Dice, Vocabulary};
+use serde_json::Value;
 
 use super::{Asked, Verdict, changes, in_use, judge, parse, resolved};
 use crate::{
@@ -21,23 +22,6 @@ use crate::{
 };
 
 const CASES: u64 = 1_000_000;
-
-/// Numbers without a pattern, the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // Marsaglia's xorshift: it need not be good, only without end.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(sides).unwrap()).unwrap()
-    }
-
-    fn pick<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
-        all[self.roll(all.len())]
-    }
-}
 
 const WORDS: [&str; 22] = [
     "",
@@ -83,41 +67,7 @@ const KEYS: [&str; 16] = [
     meta::REQUESTER,
 ];
 
-fn hostile(dice: &mut Dice) -> Value {
-    match dice.roll(12) {
-        0 => Value::Null,
-        1 => json!(dice.roll(2) == 0),
-        2 => json!(u64::MAX),
-        3 => json!(-1.5e300),
-        4 => json!([]),
-        5 => json!({}),
-        6 => json!("x".repeat(1 << dice.roll(13))),
-        7 => (0..dice.roll(100)).fold(json!("deep"), |inner, _| json!([inner])),
-        8 => (0..dice.roll(300)).map(|n| (format!("key-{n}"), json!(n))).collect::<Map<_, _>>().into(),
-        _ => json!(dice.pick(&WORDS)),
-    }
-}
-
-/// Changes something anywhere in `value`.
-fn spoil(value: &mut Value, dice: &mut Dice) {
-    let deeper = dice.roll(5) > 0;
-    match value {
-        Value::Object(map) if deeper && !map.is_empty() => {
-            let at = dice.roll(map.len());
-            let Some(key) = map.keys().nth(at).cloned() else { return };
-            match dice.roll(8) {
-                0 => drop(map.remove(&key)),
-                1 => drop(map.insert(dice.pick(&KEYS).to_owned(), hostile(dice))),
-                _ => spoil(&mut map[&key], dice),
-            }
-        }
-        Value::Array(items) if deeper && !items.is_empty() => {
-            let at = dice.roll(items.len());
-            spoil(&mut items[at], dice);
-        }
-        other => *other = hostile(dice),
-    }
-}
+const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 13, fields: 300 };
 
 /// Everything that a webhook or the controller asks of an object that somebody else has written.
 fn judged(object: Value, before: &DataVolume) -> bool {
@@ -158,10 +108,10 @@ fn whatever_is_written_is_judged() {
     let one = |first: u64| {
         let mut understood = 0;
         for number in (first..CASES).step_by(usize::try_from(workers).unwrap()) {
-            let mut dice = Dice(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+            let mut dice = Dice::of(number);
             let mut spoilt = object.clone();
             for _ in 0..=dice.roll(4) {
-                spoil(&mut spoilt, &mut dice);
+                VOCABULARY.spoil(&mut spoilt, &mut dice);
             }
             understood += usize::from(judged(spoilt, &usual));
         }

@@ -6,9 +6,9 @@
 use std::{env, fmt, thread};
 
 use anyhow::{Context, Result, bail, ensure};
+use hostile::{Dice, Vocabulary};
 use json_patch::Patch;
 use k8s_openapi::ByteString;
-use serde_json::Map;
 
 use super::*;
 use crate::fake_cluster::{Webhook, review};
@@ -18,23 +18,6 @@ const WORKERS: usize = 2;
 
 /// The longest reply but for its patch and what it has to repeat.
 const REPLY: usize = 64 << 10;
-
-/// Numbers without a pattern, the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: usize) -> usize {
-        // Marsaglia's xorshift: it need not be good, only without end.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % u64::try_from(sides).unwrap()).unwrap()
-    }
-
-    fn pick<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.roll(all.len())]
-    }
-}
 
 const WORDS: [&str; 30] = [
     "",
@@ -114,41 +97,7 @@ const TOKENS: [&str; 14] = [
     "NaN",
 ];
 
-fn hostile(dice: &mut Dice) -> Value {
-    match dice.roll(12) {
-        0 => Value::Null,
-        1 => json!(dice.roll(2) == 0),
-        2 => json!(u64::MAX),
-        3 => json!(-1.5e300),
-        4 => json!([]),
-        5 => json!({}),
-        6 => json!("x".repeat(1 << dice.roll(12))),
-        7 => (0..dice.roll(100)).fold(json!("deep"), |inner, _| json!([inner])),
-        8 => (0..dice.roll(30)).map(|n| (format!("key-{n}"), json!(n))).collect::<Map<_, _>>().into(),
-        _ => json!(dice.pick(&WORDS)),
-    }
-}
-
-/// Changes something anywhere in `value`.
-fn spoil(value: &mut Value, dice: &mut Dice) {
-    let deeper = dice.roll(5) > 0;
-    match value {
-        Value::Object(map) if deeper && !map.is_empty() => {
-            let at = dice.roll(map.len());
-            let Some(key) = map.keys().nth(at).cloned() else { return };
-            match dice.roll(8) {
-                0 => drop(map.remove(&key)),
-                1 => drop(map.insert(dice.pick(&KEYS).to_owned(), hostile(dice))),
-                _ => spoil(&mut map[&key], dice),
-            }
-        }
-        Value::Array(items) if deeper && !items.is_empty() => {
-            let at = dice.roll(items.len());
-            spoil(&mut items[at], dice);
-        }
-        other => *other = hostile(dice),
-    }
-}
+const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 12, fields: 30 };
 
 /// What of a request is spoilt: oftener what others have written than what the API server says.
 const PARTS: [&str; 6] = ["userInfo", "kind", "operation", "namespace", "name", "uid"];
@@ -160,7 +109,7 @@ fn spoilt(mut review: Value, dice: &mut Dice) -> Vec<u8> {
             1 => "oldObject",
             _ => "object",
         };
-        spoil(&mut review["request"][part], dice);
+        VOCABULARY.spoil(&mut review["request"][part], dice);
     }
     review.to_string().into_bytes()
 }
@@ -174,7 +123,7 @@ fn token(dice: &mut Dice) -> String {
             "[".repeat(depth) + &"]".repeat(closed)
         }
         1 => dice.pick(&TOKENS).to_owned(),
-        _ => hostile(dice).to_string(),
+        _ => VOCABULARY.value(dice).to_string(),
     }
 }
 
@@ -358,7 +307,7 @@ async fn run(first: u64, cases: u64) -> Result<[u64; 3]> {
     let seeds = seeds(everything).await;
     let [mut allowed, mut patched, mut denied] = [0; 3];
     for number in (first..cases).step_by(WORKERS) {
-        let mut dice = Dice(number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let mut dice = Dice::of(number);
         let case = Case::new(number, &seeds, &mut dice);
         let (webhook, answers) =
             dice.pick(&[(everything, true), (everything, true), (nothing, true), (unknown, false)]);
