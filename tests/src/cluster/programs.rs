@@ -102,7 +102,7 @@ impl Lab {
             format!("--admission-control-config-file={}", admission.display()),
             format!("--audit-policy-file={}", policy.display()),
             format!("--audit-log-path={}", self.audit_log().display()),
-            "--audit-log-maxsize=200".to_owned(),
+            "--audit-log-maxsize=1000".to_owned(),
             "--audit-log-maxbackup=2".to_owned(),
         ];
         Program::new(API_SERVER, self.components_bin().join(API_SERVER), args)
