@@ -35,6 +35,35 @@ pub struct FieldError {
 /// Longer values are cut: the message goes to a terminal.
 const SHOWN: usize = 120;
 
+/// Kubernetes' rules for names (RFC 1123).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameRule {
+    /// Of namespaces.
+    Label,
+    /// Of most that is in them.
+    Subdomain,
+}
+
+impl NameRule {
+    fn longest(self) -> usize {
+        match self {
+            Self::Label => 63,
+            Self::Subdomain => 253,
+        }
+    }
+
+    fn permits(self, text: &str) -> bool {
+        let inner = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
+        let label =
+            |part: &str| !part.is_empty() && part.chars().all(inner) && !part.starts_with('-') && !part.ends_with('-');
+        text.len() <= self.longest()
+            && match self {
+                Self::Label => label(text),
+                Self::Subdomain => text.split('.').all(label),
+            }
+    }
+}
+
 impl FieldError {
     fn new(field: impl Into<String>, kind: Kind, value: &str, detail: impl Into<String>) -> Self {
         let mut shown: String = value.chars().take(SHOWN).collect();
@@ -69,6 +98,23 @@ impl FieldError {
         Self::new(field, Kind::FieldValueNotFound, value, detail)
     }
 
+    /// What is wrong with `text` as a name in `field`, if anything is; `missing` says what would be named, where nothing is given.
+    pub fn of_name(field: impl Into<String>, text: &str, rule: NameRule, missing: impl Into<String>) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self::required(field, missing));
+        }
+        let longest = rule.longest();
+        let characters = match rule {
+            NameRule::Label => "lower case letters, digits and '-'",
+            NameRule::Subdomain => "lower case letters, digits, '-' and '.'",
+        };
+        (!rule.permits(text)).then(|| {
+            let detail =
+                format!("a name has at most {longest} {characters}, and begins and ends with a letter or digit");
+            Self::invalid(field, text, detail)
+        })
+    }
+
     /// The mistake without the name of the field.
     pub fn message(&self) -> String {
         let Self { kind, value, detail, .. } = self;
@@ -93,5 +139,37 @@ pub fn joined(errors: &[FieldError]) -> String {
     match errors {
         [one] => one.to_string(),
         many => format!("[{}]", many.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case::plain("disk-1", true, true)]
+    #[case::with_dots("disk.example.com", false, true)]
+    #[case::empty_part("disk..com", false, false)]
+    #[case::dash_first("-disk", false, false)]
+    #[case::dash_last("disk-", false, false)]
+    #[case::dash_before_a_dot("disk-.com", false, false)]
+    #[case::capitals("Disk", false, false)]
+    #[case::umlaut("dïsk", false, false)]
+    #[case::path("a/b", false, false)]
+    #[case::long(&"x".repeat(63), true, true)]
+    #[case::longer(&"x".repeat(64), false, true)]
+    #[case::longest(&"x".repeat(253), false, true)]
+    #[case::longer_than_any(&"x".repeat(254), false, false)]
+    fn is_a_name(#[case] text: &str, #[case] label: bool, #[case] subdomain: bool) {
+        let fine = |rule| FieldError::of_name("metadata.name", text, rule, "a name").is_none();
+        assert_eq!((fine(NameRule::Label), fine(NameRule::Subdomain)), (label, subdomain));
+    }
+
+    #[test]
+    fn a_missing_name_is_asked_for() {
+        let error = FieldError::of_name("spec.source.name", "", NameRule::Label, "the name of the source");
+        assert_eq!(error, Some(FieldError::required("spec.source.name", "the name of the source")));
     }
 }

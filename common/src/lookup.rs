@@ -30,6 +30,15 @@ impl<T> Lookup<T> {
         }
     }
 
+    /// [`map`](Self::map) for what takes another look.
+    pub async fn map_async<U>(self, f: impl AsyncFnOnce(T) -> U) -> Lookup<U> {
+        match self {
+            Self::Present(value) => Lookup::Present(f(value).await),
+            Self::Absent => Lookup::Absent,
+            Self::Unknown(why) => Lookup::Unknown(why),
+        }
+    }
+
     /// The same answer by reference.
     pub fn as_ref(&self) -> Lookup<&T> {
         match self {

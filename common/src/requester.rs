@@ -36,15 +36,23 @@ pub struct Requester {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// There is too much to be known about a user to write it on an object.
+/// Why a user can't be written on an object.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "what is known about the user takes {bytes} bytes ({groups} groups), and no more than {LIMIT} can be written down; \
-     use an account with fewer groups"
-)]
-pub struct TooLong {
-    bytes: usize,
-    groups: usize,
+pub enum Unwritable {
+    /// Nobody asks, which no API server says.
+    #[error("the review names no user, so nobody can be asked about; every user of an API server has a name")]
+    Nameless,
+    /// There is too much to be known.
+    #[error(
+        "what is known about the user takes {bytes} bytes (most of them {most}), and no more than {LIMIT} can be written down; use an \
+         account with fewer {most}"
+    )]
+    TooLong {
+        /// The length of the annotation.
+        bytes: usize,
+        /// What makes it long.
+        most: &'static str,
+    },
 }
 
 impl Requester {
@@ -66,10 +74,15 @@ impl Requester {
     }
 
     /// The annotation.
-    pub fn write(&self) -> Result<String, TooLong> {
+    pub fn write(&self) -> Result<String, Unwritable> {
+        if self.username.is_empty() {
+            return Err(Unwritable::Nameless);
+        }
         let stamp = serde_json::to_string(self).unwrap_or_default();
         if stamp.len() > LIMIT {
-            return Err(TooLong { bytes: stamp.len(), groups: self.groups.len() });
+            let of_groups: usize = self.groups.iter().map(String::len).sum();
+            let most = if of_groups > LIMIT / 2 { "groups" } else { "fields of extra" };
+            return Err(Unwritable::TooLong { bytes: stamp.len(), most });
         }
         Ok(stamp)
     }
@@ -194,12 +207,17 @@ mod tests {
         assert_eq!(Requester::read(stamp), None);
     }
 
-    #[test]
-    fn a_stamp_has_its_limit() {
-        let many = Requester { groups: vec!["g".repeat(64); 1100], ..requester("alice") };
-        let error = many.write().unwrap_err().to_string();
-        assert!(error.contains("1100 groups") && error.contains("fewer groups"), "{error}");
-        assert_eq!(Requester::read(&serde_json::to_string(&many).unwrap()), None);
+    #[rstest]
+    #[case::groups(Requester { groups: vec!["g".repeat(64); 1100], ..requester("alice") }, "fewer groups")]
+    #[case::extra(
+        Requester { extra: [("of".into(), vec!["x".repeat(LIMIT)])].into(), ..requester("alice") },
+        "fewer fields of extra"
+    )]
+    #[case::nobody(requester(""), "names no user")]
+    fn a_stamp_has_its_limits(#[case] user: Requester, #[case] cure: &str) {
+        let error = user.write().unwrap_err().to_string();
+        assert!(error.contains(cure), "{error}");
+        assert_eq!(Requester::read(&serde_json::to_string(&user).unwrap()), None);
     }
 
     #[test]

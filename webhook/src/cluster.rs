@@ -175,33 +175,31 @@ impl Cluster {
     }
 
     async fn claim(&self, name: &ObjectName, look: Look) -> Lookup<Source> {
-        let claim: PersistentVolumeClaim = match self.get(&self.namespaced(name), &name.name, look).await {
-            Lookup::Present(claim) => claim,
-            Lookup::Absent => return Lookup::Absent,
-            Lookup::Unknown(why) => return Lookup::Unknown(why),
+        let claim: Lookup<PersistentVolumeClaim> = self.get(&self.namespaced(name), &name.name, look).await;
+        let with_driver = async |claim: PersistentVolumeClaim| {
+            let uid = claim.metadata.uid.clone();
+            let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
+            let ask = async {
+                let found: Lookup<PersistentVolume> = self.other_half("PersistentVolume", Some(&volume), look).await;
+                match driver_of(uid.as_ref(), found.as_ref()) {
+                    Lookup::Present(driver) => Ok(driver),
+                    other => Err(other),
+                }
+            };
+            let driver = self.seen.drivers.seen(look, (volume.clone(), uid.clone()), ask).await;
+            Source::of(&claim, driver.map_or_else(|other| other, Lookup::Present))
         };
-        let uid = claim.metadata.uid.clone();
-        let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
-        let ask = async {
-            let found: Lookup<PersistentVolume> = self.other_half("PersistentVolume", Some(&volume), look).await;
-            match driver_of(uid.as_ref(), found.as_ref()) {
-                Lookup::Present(driver) => Ok(driver),
-                other => Err(other),
-            }
-        };
-        let driver = self.seen.drivers.seen(look, (volume.clone(), uid.clone()), ask).await;
-        Lookup::Present(Source::of(&claim, driver.map_or_else(|other| other, Lookup::Present)))
+        claim.map_async(with_driver).await
     }
 
     async fn snapshot(&self, name: &ObjectName, look: Look) -> Lookup<Source> {
-        let snapshot: VolumeSnapshot = match self.get(&self.namespaced(name), &name.name, look).await {
-            Lookup::Present(snapshot) => snapshot,
-            Lookup::Absent => return Lookup::Absent,
-            Lookup::Unknown(why) => return Lookup::Unknown(why),
+        let snapshot: Lookup<VolumeSnapshot> = self.get(&self.namespaced(name), &name.name, look).await;
+        let with_content = async |snapshot: VolumeSnapshot| {
+            let content = snapshot.status.as_ref().and_then(|s| s.bound_volume_snapshot_content_name.as_deref());
+            let content: Lookup<VolumeSnapshotContent> = self.other_half("VolumeSnapshotContent", content, look).await;
+            Source::of_snapshot(&snapshot, &content)
         };
-        let content = snapshot.status.as_ref().and_then(|s| s.bound_volume_snapshot_content_name.as_deref());
-        let content: Lookup<VolumeSnapshotContent> = self.other_half("VolumeSnapshotContent", content, look).await;
-        Lookup::Present(Source::of_snapshot(&snapshot, &content))
+        snapshot.map_async(with_content).await
     }
 
     /// What an object of a namespace is bound to, which is absent only if it isn't bound.

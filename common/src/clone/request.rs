@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::step::PlanNote;
 use crate::{
     api::{CloneStrategy, DataVolume},
-    field::FieldError,
+    field::{FieldError, Kind, NameRule},
     meta,
     quantity::Bytes,
 };
@@ -248,21 +248,28 @@ impl Request {
                 "supported values: \"DataSource\"",
             ));
         }
-        if reference.name.is_empty() {
-            errors.push(FieldError::required("spec.sourceRef.name", "the name of the DataSource"));
-        }
+        let named = |field, text, rule| FieldError::of_name(field, text, rule, "the name of the DataSource");
+        errors.extend(named("spec.sourceRef.name", &reference.name, NameRule::Subdomain));
+        let elsewhere = reference.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        errors.extend(elsewhere.and_then(|text| named("spec.sourceRef.namespace", text, NameRule::Label)));
         if !errors.is_empty() {
+            // With all that is wrong whatever the source is; no rule about claims forbids a snapshot.
+            let any = || "any".to_owned();
+            let anything =
+                SourceName { kind: SourceKind::Snapshot, object: ObjectName { namespace: any(), name: any() } };
+            if let Parsed::Wrong(others) = Self::resolved(volume, anything) {
+                errors.extend(others);
+            }
             return Parsed::Wrong(errors);
         }
         let note = volume.metadata.annotations.as_ref().and_then(|a| a.get(meta::PLAN)).and_then(|n| PlanNote::read(n));
         match note.and_then(|note| note.source) {
             Some(source) => Self::resolved(volume, source),
             None => Parsed::Reference(ObjectName {
-                namespace: reference
-                    .namespace
-                    .clone()
-                    .filter(|n| !n.is_empty())
-                    .unwrap_or_else(|| volume.metadata.namespace.clone().unwrap_or_default()),
+                namespace: elsewhere
+                    .or(volume.metadata.namespace.as_deref())
+                    .map(ToOwned::to_owned)
+                    .unwrap_or_default(),
                 name: reference.name.clone(),
             }),
         }
@@ -282,15 +289,13 @@ impl Request {
             (None, SourceKind::Snapshot) => "spec.source.snapshot",
         };
         let what = source.kind.as_str();
-        if source.object.name.is_empty() {
-            errors.push(FieldError::required(format!("{path}.name"), format!("the name of the {what} to clone")));
-        }
-        if source.object.namespace.is_empty() {
-            errors.push(FieldError::required(
-                format!("{path}.namespace"),
-                format!("the namespace of the {what} to clone"),
-            ));
-        }
+        // What a DataSource stands for is its owner's to mend, and waited for.
+        let named = |part, text: &str, rule| {
+            FieldError::of_name(format!("{path}.{part}"), text, rule, format!("the {part} of the {what} to clone"))
+                .filter(|error| spec.source_ref.is_none() || error.kind == Kind::FieldValueRequired)
+        };
+        errors.extend(named("name", &source.object.name, NameRule::Subdomain));
+        errors.extend(named("namespace", &source.object.namespace, NameRule::Label));
         if source.kind == SourceKind::Claim && source.object == target {
             errors.push(FieldError::invalid(
                 format!("{path}.name"),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     api::{self, ObjectTransferSpec},
     clone::request::ObjectName,
-    field::FieldError,
+    field::{FieldError, NameRule},
 };
 
 /// What can be moved.
@@ -73,16 +73,16 @@ pub fn parse(spec: &ObjectTransferSpec) -> Result<Move, Vec<FieldError>> {
         namespace: namespace.unwrap_or_else(|| source.namespace.clone()),
         name: name.unwrap_or_else(|| source.name.clone()),
     };
-    for (text, field, longest) in [
-        (&source.namespace, "spec.source.namespace", LABEL),
-        (&source.name, "spec.source.name", SUBDOMAIN),
-        (&target.namespace, "spec.target.namespace", LABEL),
-        (&target.name, "spec.target.name", SUBDOMAIN),
+    for (text, field, rule) in [
+        (&source.namespace, "spec.source.namespace", NameRule::Label),
+        (&source.name, "spec.source.name", NameRule::Subdomain),
+        (&target.namespace, "spec.target.namespace", NameRule::Label),
+        (&target.name, "spec.target.name", NameRule::Subdomain),
     ] {
         // What the target takes from the source is told there.
         let inherited = field.starts_with("spec.target") && (*text == source.namespace || *text == source.name);
         if !inherited {
-            errors.extend(name_error(text, field, longest));
+            errors.extend(FieldError::of_name(field, text, rule, "the name of what moves is needed"));
         }
     }
     if nowhere {
@@ -110,30 +110,4 @@ pub fn changes(old: &ObjectTransferSpec, new: &ObjectTransferSpec) -> Vec<FieldE
         "spec",
         "it can't be changed once the ObjectTransfer exists; delete it and create another one",
     )]
-}
-
-/// The longest name of a namespace.
-const LABEL: usize = 63;
-/// The longest name of a claim.
-const SUBDOMAIN: usize = 253;
-
-/// Kubernetes' rule for names (RFC 1123).
-fn name_error(text: &str, field: &str, longest: usize) -> Option<FieldError> {
-    if text.is_empty() {
-        return Some(FieldError::required(field, "the name of what moves is needed"));
-    }
-    let dots = longest == SUBDOMAIN;
-    let inner = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
-    let part =
-        |part: &str| !part.is_empty() && part.chars().all(inner) && !part.starts_with('-') && !part.ends_with('-');
-    let valid = text.len() <= longest && if dots { text.split('.').all(part) } else { part(text) };
-    (!valid).then(|| {
-        let characters =
-            if dots { "lower case letters, digits, '-' and '.'" } else { "lower case letters, digits and '-'" };
-        FieldError::invalid(
-            field,
-            text,
-            format!("a name has at most {longest} {characters}, and begins and ends with a letter or digit"),
-        )
-    })
 }

@@ -174,7 +174,7 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
     assert!(webhook.validate(&written).await.allowed);
 }
 
-/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere.
+/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere. Those of a DataSource are its owner's to mend.
 #[rstest]
 #[case::parent("..")]
 #[case::sibling("../persistentvolumeclaims/source")]
@@ -186,14 +186,40 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
 #[case::longer_than_any(&"x".repeat(254))]
 #[tokio::test(start_paused = true)]
 async fn a_source_of_a_name_that_cannot_be_does_not_exist(#[case] name: &str) {
-    let webhook = World::new().webhook().await;
+    let webhook = World::new().object(IMAGE, data_source("pvc", "ns", name)).webhook().await;
     let start = tokio::time::Instant::now();
-    let mut object = clone(as_is);
-    object["spec"]["source"]["pvc"]["name"] = json!(name);
+    let object = clone(by_reference);
     let judged = webhook.mutate(&object).await;
     assert!(judged.allowed && judged.warnings[0].contains("does not exist yet"), "{judged:?}");
     assert!(webhook.validate(&judged.on(&object)).await.allowed);
     assert!(start.elapsed().is_zero(), "{:?}", start.elapsed());
+}
+
+/// Nothing of such a name can ever come, so nobody waits for it.
+#[rstest]
+#[case::source(json!({"source": {"pvc": {"namespace": "ns", "name": "a source"}}}), &["spec.source.pvc.name"])]
+#[case::snapshot(json!({"source": {"snapshot": {"namespace": "ns", "name": "Source"}}}), &["spec.source.snapshot.name"])]
+#[case::namespace(json!({"source": {"pvc": {"namespace": "go.ld", "name": "source"}}}), &["spec.source.pvc.namespace"])]
+#[case::both(
+    json!({"source": {"pvc": {"namespace": "..", "name": "../.."}}}),
+    &["spec.source.pvc.name", "spec.source.pvc.namespace"]
+)]
+#[case::data_source(
+    json!({"sourceRef": {"kind": "DataSource", "namespace": "gold?", "name": "image#"}}),
+    &["spec.sourceRef.name", "spec.sourceRef.namespace"]
+)]
+#[tokio::test]
+async fn a_name_that_cannot_be_is_refused(#[case] spec: Value, #[case] fields: &[&str]) {
+    let webhook = World::new().webhook().await;
+    let mut object = clone(nonsense_size);
+    let pvc = object["spec"]["pvc"].take();
+    object["spec"] = spec;
+    object["spec"]["pvc"] = pvc;
+    let judged = webhook.mutate(&object).await;
+    assert_eq!(judged.status["code"].as_i64(), Some(422), "{judged:?}");
+    assert_eq!(judged.fields(), [fields, &[SIZE]].concat());
+    assert!(judged.message().contains("lower case letters"), "{}", judged.message());
+    assert_eq!(webhook.validate(&object).await, judged);
 }
 
 #[rstest]
