@@ -4,7 +4,7 @@ use std::{
     fmt::Debug,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
@@ -74,6 +74,7 @@ fn answer<T>(answer: Result<Option<T>, kube::Error>) -> Lookup<T> {
 pub struct Cache<K: Resource<DynamicType = ()> + 'static> {
     store: Store<K>,
     state: Arc<AtomicU8>,
+    revision: Arc<AtomicU64>,
 }
 
 impl<K> Clone for Cache<K>
@@ -81,7 +82,7 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), state: Arc::clone(&self.state) }
+        Self { store: self.store.clone(), state: Arc::clone(&self.state), revision: Arc::clone(&self.revision) }
     }
 }
 
@@ -100,27 +101,31 @@ where
     ) -> (Self, impl Stream<Item = K> + Send) {
         let (store, writer) = reflector::store();
         let state = Arc::new(AtomicU8::new(STARTING));
-        let seen = Arc::clone(&state);
+        let revision = Arc::new(AtomicU64::new(0));
+        let (seen, changes) = (Arc::clone(&state), Arc::clone(&revision));
         let stream = watcher(api, config).default_backoff().modify(strip);
         let touched = reflector::reflector(writer, stream)
-            .inspect(move |event| match event {
-                Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
-                    seen.store(SYNCED, Ordering::Release);
-                    ready.ready();
-                }
-                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                Err(error) => {
-                    if unknown_kind(error) {
-                        seen.store(MISSING, Ordering::Release);
+            .inspect(move |event| {
+                match event {
+                    Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
+                        seen.store(SYNCED, Ordering::Release);
                         ready.ready();
-                    } else {
-                        warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
+                    }
+                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                    Err(error) => {
+                        if unknown_kind(error) {
+                            seen.store(MISSING, Ordering::Release);
+                            ready.ready();
+                        } else {
+                            warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
+                        }
                     }
                 }
+                changes.fetch_add(1, Ordering::Release);
             })
             .touched_objects()
             .filter_map(|event| std::future::ready(event.ok()));
-        (Self { store, state }, touched)
+        (Self { store, state, revision }, touched)
     }
 
     /// The object of this name.
@@ -137,6 +142,11 @@ where
             Ok(()) if self.state.load(Ordering::Acquire) == MISSING => Lookup::Absent,
             Ok(()) => Lookup::Present(self.store.state()),
         }
+    }
+
+    /// Another number whenever [`all`](Self::all) may give something else than before. Whoever reads it first has objects at least as new.
+    pub fn revision(&self) -> u64 {
+        self.revision.load(Ordering::Acquire)
     }
 
     /// All objects that are known, for those who look again when more become known.
@@ -173,9 +183,58 @@ fn unknown_kind(error: &watcher::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use rstest::rstest;
+    use std::{collections::VecDeque, convert::Infallible, future::pending, sync::Mutex, time::Duration};
 
-    use super::is_name;
+    use http::{Request, Response};
+    use k8s_openapi::api::storage::v1::StorageClass;
+    use kube::{Client, client::Body};
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{admin::Readiness, args::ShutdownArgs, shutdown::Shutdown};
+
+    /// Answers one request after the other, then none.
+    fn api_server(answers: impl IntoIterator<Item = Value>) -> Client {
+        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let answer = answers.lock().unwrap().pop_front();
+            async move {
+                let Some(answer) = answer else { pending().await };
+                Ok::<_, Infallible>(Response::new(Body::from(format!("{answer}\n").into_bytes())))
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_is_told_is_another_revision() {
+        let class = |name: &str| {
+            json!({
+                "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+                "metadata": {"name": name, "resourceVersion": "2"}, "provisioner": "p",
+            })
+        };
+        let listed = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClassList",
+            "metadata": {"resourceVersion": "1"}, "items": [class("first")],
+        });
+        let watched = |kind: &str, name: &str| json!({"type": kind, "object": class(name)});
+        let client = api_server([listed, watched("ADDED", "second"), watched("DELETED", "first")]);
+        let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
+        let ready = Readiness::new(Shutdown::new(&args)).register("storageclasses");
+        let (cache, stream) = Cache::watch(Api::<StorageClass>::all(client), watcher::Config::default(), ready, |_| {});
+        let mut stream = std::pin::pin!(stream);
+        let mut seen = vec![(cache.revision(), None)];
+        // The first list is told of before it is complete.
+        for known in [0, 2, 1] {
+            stream.next().await.unwrap();
+            let all = cache.all().present().map(Vec::len);
+            assert_eq!(all.unwrap_or_default(), known);
+            seen.push((cache.revision(), all));
+        }
+        assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{seen:?}");
+    }
 
     #[rstest]
     #[case::label("disk-1", true)]

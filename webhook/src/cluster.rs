@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use arc_swap::ArcSwapOption;
 use common::{
     api::{
         Cdi, CdiConfig, DataSource, StorageProfile, VolumeCloneSource,
@@ -71,7 +72,6 @@ const PODS: u32 = 500;
 pub struct Undecidable(pub String);
 
 /// What a review may ask about the cluster.
-#[derive(Clone)]
 pub struct Cluster {
     client: Client,
     classes: Cache<StorageClass>,
@@ -79,13 +79,20 @@ pub struct Cluster {
     profiles: Cache<StorageProfile>,
     cdis: Cache<Cdi>,
     configs: Cache<CdiConfig>,
+    /// The settings as the watches told them last.
+    told: ArcSwapOption<Told>,
     /// The settings as they were listed last, and when that began.
-    listed: Arc<Mutex<Option<(Instant, Settings)>>>,
+    listed: Mutex<Option<(Instant, Arc<Settings>)>>,
     seen: Seen,
 }
 
+/// Settings, and the revisions of the caches just before they were put together.
+struct Told {
+    revisions: [u64; 5],
+    settings: Arc<Settings>,
+}
+
 /// What was seen a moment ago.
-#[derive(Clone)]
 struct Seen {
     sources: Memory<SourceName, Source>,
     /// By the volume's name and the claim's UID.
@@ -118,23 +125,35 @@ impl Cluster {
             free: Memory::of(A_MOMENT),
             allowed: Memory::of(A_MOMENT),
         };
-        let listed = Arc::default();
-        (Self { client: asks, classes, snapshot_classes, profiles, cdis, configs, listed, seen }, watches)
+        let (told, listed) = (ArcSwapOption::empty(), Mutex::default());
+        (Self { client: asks, classes, snapshot_classes, profiles, cdis, configs, told, listed, seen }, watches)
     }
 
-    /// What admins have set up, as the watches have told.
-    pub fn settings(&self) -> Result<Settings, Undecidable> {
-        known(Settings {
+    /// What admins have set up, as the watches have told. It is put together once for all reviews until they tell something else.
+    pub fn settings(&self) -> Result<Arc<Settings>, Undecidable> {
+        let revisions = [
+            self.classes.revision(),
+            self.snapshot_classes.revision(),
+            self.profiles.revision(),
+            self.cdis.revision(),
+            self.configs.revision(),
+        ];
+        if let Some(told) = self.told.load().as_ref().filter(|told| told.revisions == revisions) {
+            return Ok(Arc::clone(&told.settings));
+        }
+        let settings = known(Settings {
             classes: self.classes.all(),
             snapshot_classes: self.snapshot_classes.all(),
             profiles: self.profiles.all(),
             cdis: self.cdis.all(),
             configs: self.configs.all(),
-        })
+        })?;
+        self.told.store(Some(Arc::new(Told { revisions, settings: Arc::clone(&settings) })));
+        Ok(settings)
     }
 
     /// What admins have set up, looked at in this way.
-    pub async fn settings_at(&self, look: Look) -> Result<Settings, Undecidable> {
+    pub async fn settings_at(&self, look: Look) -> Result<Arc<Settings>, Undecidable> {
         match look {
             Look::Glance => self.settings(),
             // Where the API server is too busy to tell, what the watches have told will do.
@@ -143,17 +162,17 @@ impl Cluster {
     }
 
     /// What admins have set up by now. Whoever asks while somebody lists waits for the next list, and shares it with all who do.
-    async fn list(&self) -> Result<Settings, Undecidable> {
+    async fn list(&self) -> Result<Arc<Settings>, Undecidable> {
         let asked = Instant::now();
         let mut listed = self.listed.lock().await;
         if let Some((_, settings)) = listed.as_ref().filter(|(begun, _)| *begun >= asked) {
-            return Ok(settings.clone());
+            return Ok(Arc::clone(settings));
         }
         let begun = Instant::now();
         let (classes, snapshot_classes, profiles, cdis, configs) =
             tokio::join!(self.every(), self.every(), self.every(), self.every(), self.every());
         let settings = known(Settings { classes, snapshot_classes, profiles, cdis, configs })?;
-        *listed = Some((begun, settings.clone()));
+        *listed = Some((begun, Arc::clone(&settings)));
         Ok(settings)
     }
 
@@ -360,10 +379,10 @@ impl Cluster {
 }
 
 /// Settings of which nothing is missing.
-fn known(settings: Settings) -> Result<Settings, Undecidable> {
+fn known(settings: Settings) -> Result<Arc<Settings>, Undecidable> {
     match settings.unknown() {
         Some(why) => Err(Undecidable(why.to_owned())),
-        None => Ok(settings),
+        None => Ok(Arc::new(settings)),
     }
 }
 

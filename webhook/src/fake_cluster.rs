@@ -166,8 +166,8 @@ impl World {
         let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let admission = Admission { cluster, controller: CONTROLLER.into(), metrics };
-        let router = router(admission.clone());
+        let admission = Arc::new(Admission { cluster, controller: CONTROLLER.into(), metrics });
+        let router = router(Arc::clone(&admission));
         let kept = kept.into_iter().map(|(_, watch)| watch).collect();
         let filled = async {
             while readiness.missing() != kinds {
@@ -197,7 +197,7 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
 }
 
 pub struct Webhook {
-    pub admission: Admission,
+    pub admission: Arc<Admission>,
     router: Router,
     registry: Registry,
     world: Arc<Mutex<Objects>>,

@@ -18,7 +18,6 @@ pub enum Look {
 const ROOM: u64 = 512;
 
 /// Answers that are good for a while. What isn't `Ok` is never remembered.
-#[derive(Clone)]
 pub struct Memory<K, V>(Cache<K, V>);
 
 impl<K, V> Memory<K, V>

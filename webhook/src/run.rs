@@ -58,7 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (cluster, kept) = Cluster::new(asks, &watches, &readiness);
     let certificate =
         certificates(&args.certificate, &watches, &readiness, certificate_metrics, shutdown.clone()).await?;
-    let routes = router(Admission { cluster, controller: controller.into(), metrics });
+    let routes = router(Arc::new(Admission { cluster, controller, metrics }));
 
     let listener = config::listen(args.listen).with_context(|| format!("failed to listen on {}", args.listen))?;
     let admin = Admin::bind(&args.admin, readiness, Arc::new(registry), log)?;

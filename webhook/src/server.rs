@@ -29,18 +29,17 @@ use crate::{
 const BODY_LIMIT: usize = 7 << 20;
 
 /// What reviews share.
-#[derive(Clone)]
 pub struct Admission {
     /// Where facts come from.
     pub cluster: Cluster,
     /// The user name of the controller, which alone may change a decision.
-    pub controller: Arc<str>,
+    pub controller: String,
     /// Where reviews are counted.
     pub metrics: Metrics,
 }
 
 /// The whole webhook.
-pub fn router(admission: Admission) -> Router {
+pub fn router(admission: Arc<Admission>) -> Router {
     let metrics = admission.metrics.clone();
     let routes = Router::new()
         .route(MUTATE_PATH, post(mutate))
@@ -63,33 +62,33 @@ fn panics_caught(routes: Router, metrics: Metrics) -> Router {
     }))
 }
 
-async fn mutate(State(admission): State<Admission>, body: Bytes) -> Response {
+async fn mutate(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
     answer(&admission, MUTATE_PATH, &body, async |request: &Request| judge::mutate(request, &admission.cluster).await)
         .await
 }
 
-async fn validate(State(admission): State<Admission>, body: Bytes) -> Response {
+async fn validate(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
     answer(&admission, VALIDATE_PATH, &body, async |request: &Request| {
         judge::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
-async fn mutate_claim(State(admission): State<Admission>, body: Bytes) -> Response {
+async fn mutate_claim(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
     answer(&admission, MUTATE_CLAIM_PATH, &body, async |request: &Request| {
         claim::mutate(request, &admission.cluster, &admission.controller)
     })
     .await
 }
 
-async fn validate_claim(State(admission): State<Admission>, body: Bytes) -> Response {
+async fn validate_claim(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
     answer(&admission, VALIDATE_CLAIM_PATH, &body, async |request: &Request| {
         claim::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
-async fn validate_transfer(State(admission): State<Admission>, body: Bytes) -> Response {
+async fn validate_transfer(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
     answer(&admission, TRANSFER_PATH, &body, async |request: &Request| {
         transfer::validate(request, &admission.cluster).await
     })
