@@ -38,8 +38,9 @@ use crate::{
 
 /// No API server waits longer for an answer than our configurations say.
 const LONGEST_REVIEW: Duration = Duration::from_secs(5);
-/// Who has connected has something to say, at once.
-const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a connection may say nothing: hyper counts the time between two questions, too. API servers drop what they haven't used for 90 s;
+/// if it were us who did, a question that is on its way just then would be lost.
+const HEADERS_WITHIN: Duration = Duration::from_mins(2);
 
 /// Runs the webhook to its end.
 pub async fn run(args: Args) -> anyhow::Result<()> {
@@ -142,6 +143,32 @@ mod tests {
             assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "{}", String::from_utf8_lossy(&seen));
         }
         String::from_utf8_lossy(&seen).into_owned()
+    }
+
+    /// An API server keeps a connection so long, which it takes from Go's default transport.
+    const KEPT: Duration = Duration::from_secs(90);
+
+    #[tokio::test]
+    async fn a_connection_is_the_askers_to_drop() {
+        let (server, client) = certificate();
+        let listener = config::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().route("/", get(async || "decided"));
+        let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
+        let asking = async {
+            let mut stream = connect(address, client).await;
+            for _ in 0..2 {
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: webhook.test\r\n\r\n").await.unwrap();
+                read_until(&mut stream, "decided").await;
+                tokio::time::pause();
+                tokio::time::advance(KEPT).await;
+                tokio::time::resume();
+            }
+        };
+        tokio::select! {
+            ended = serve(listener, server, routes, Shutdown::new(&args)) => panic!("{ended:?}"),
+            () = asking => {}
+        }
     }
 
     #[tokio::test]
