@@ -105,24 +105,23 @@ where
         let (seen, changes) = (Arc::clone(&state), Arc::clone(&revision));
         let stream = watcher(api, config).default_backoff().modify(strip);
         let touched = reflector::reflector(writer, stream)
-            .inspect(move |event| {
-                match event {
-                    Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
-                        seen.store(SYNCED, Ordering::Release);
+            .inspect(move |event| match event {
+                Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
+                    seen.store(SYNCED, Ordering::Release);
+                    ready.ready();
+                }
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Err(error) => {
+                    if unknown_kind(error) {
+                        seen.store(MISSING, Ordering::Release);
                         ready.ready();
-                    }
-                    Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
-                    Err(error) => {
-                        if unknown_kind(error) {
-                            seen.store(MISSING, Ordering::Release);
-                            ready.ready();
-                        } else {
-                            warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
-                        }
+                    } else {
+                        warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
                     }
                 }
-                changes.fetch_add(1, Ordering::Release);
             })
+            // After all that `all` depends on.
+            .inspect(move |_| _ = changes.fetch_add(1, Ordering::Release))
             .touched_objects()
             .filter_map(|event| std::future::ready(event.ok()));
         (Self { store, state, revision }, touched)
