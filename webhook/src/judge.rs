@@ -1,15 +1,15 @@
 //! The answers about DataVolumes. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, future::Future, time::Duration};
 
 use common::{
-    admission::{self, Asked, Namesake, Verdict, stamp},
+    admission::{self, Namesake, Verdict, stamp},
     api::DataVolume,
     clone::{
         Facts, Request as Wanted,
         facts::Source,
         plan::{Authorization, User},
-        request::{SourceKind, annotation_path},
+        request::{ObjectName, Parsed, SourceKind, annotation_path},
     },
     data_source::Resolution,
     field::FieldError,
@@ -119,9 +119,12 @@ async fn validate_creation(review: &Request, cluster: &Cluster, look: Look) -> R
     let decided = [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| volume.annotations().contains_key(*key));
     if decided {
         let forged = admission::forged(&volume, &annotations);
-        // They differ because somebody wrote them; or because we can't see now what we saw when we wrote them.
+        // They differ because somebody wrote them; or because we can't see now what we saw when we wrote them, or see something else.
         if let Some(why) = doubt.filter(|_| !forged.is_empty()) {
             return Err(Undecidable(why));
+        }
+        if let Some(error) = admission::outdated(&volume, &annotations).filter(|_| errors.is_empty()) {
+            return Ok(Said::with_reason(Answer::Conflict(error)));
         }
         errors.extend(forged);
     }
@@ -143,7 +146,7 @@ fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Res
     }
     let answer = match (read::<DataVolume>(&review.old_object, review), read::<DataVolume>(&review.object, review)) {
         (Ok(old), Ok(new)) => {
-            let is_clone = |volume| admission::parse(volume) != Err(Verdict::Untouched);
+            let is_clone = |volume| Wanted::parse_new(volume) != Parsed::NotAClone;
             let errors = admission::changes(&old, &new, review.user() == controller);
             if errors.is_empty() || !is_clone(&old) && !is_clone(&new) {
                 return Ok(Answer::untouched());
@@ -190,18 +193,20 @@ impl NewClone {
 /// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too: an
 /// answer of the first one would already tell something about it. Only one `warns` of the pods that use the source.
 async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) -> Result<Creation, Undecidable> {
-    let read = read(&review.object, review).map_err(|error| Verdict::Denied(vec![error]));
-    let parsed = read.and_then(|volume| Ok((admission::parse(&volume)?, volume)));
-    if parsed.as_ref().is_err_and(|verdict| *verdict == Verdict::Untouched) {
+    let read = read::<DataVolume>(&review.object, review).map(|volume| (Wanted::parse_new(&volume), volume));
+    if let Ok((Parsed::NotAClone, _)) = read {
         return Ok(Creation::NotOurs);
     }
     let settings = cluster.settings_at(look).await?;
     if settings.operator().present().is_some() {
         return Ok(Creation::NotOurs);
     }
-    let (asked, volume) = match parsed {
-        Ok(parsed) => parsed,
-        Err(verdict) => return Ok(refused(verdict)),
+    let (volume, wanted, reference) = match read {
+        Ok((Parsed::Clone(wanted), volume)) => (volume, wanted, None),
+        Ok((Parsed::Reference(name, wanted), volume)) => (volume, wanted, Some(name)),
+        Ok((Parsed::Wrong(errors), _)) => return Ok(Creation::Denied(errors)),
+        Ok((Parsed::NotAClone, _)) => return Ok(Creation::NotOurs),
+        Err(error) => return Ok(Creation::Denied(vec![error])),
     };
     let requester = Requester::of(&review.user_info);
     let stamp = match requester.write() {
@@ -212,20 +217,25 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         }
     };
     let filled = |wanted: &Wanted| (admission::taken_over(wanted), None);
-    let (Asked::Clone(wanted) | Asked::Reference(_, wanted)) = &asked;
     let (namesake, (verdict, doubt)) = if wanted.pre_populated {
-        (Lookup::Absent, filled(wanted))
+        (Lookup::Absent, filled(&wanted))
     } else {
         // Independent of each other, and a user waits for both.
         let whom = Whom { requester: &requester, stamp: &stamp, warns };
-        let (namesake, seen) = tokio::join!(cluster.namesake(review, look), see(&volume, &asked, whom, cluster, look));
+        let see = async {
+            match &reference {
+                Some(name) => follow(name, &volume, whom, cluster, look).await,
+                None => see(Cow::Borrowed(&*wanted), whom, cluster, look).await,
+            }
+        };
+        let (namesake, seen) = tokio::join!(cluster.namesake(review, look), see);
         let judged = match seen {
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
-                filled(wanted)
+                filled(&wanted)
             }
-            Seen::Nothing(why) => (admission::not_followed(wanted, &why), None),
-            Seen::Unclear(why) => (admission::not_followed(wanted, &why), Some(why)),
-            Seen::Final(verdict) => (verdict, None),
+            Seen::Nothing(why) => (admission::not_followed(&wanted, &why), None),
+            Seen::Unclear(why) => (admission::not_followed(&wanted, &why), Some(why)),
+            Seen::Wrong(errors) => (Verdict::Denied(errors), None),
             Seen::Source(_, _, _, Lookup::Unknown(why)) => {
                 return Err(Undecidable(format!("whether the user may clone the source could not be told: {why}")));
             }
@@ -247,7 +257,7 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         Verdict::Admitted { annotations, warnings } => {
             Creation::Clone(Box::new(NewClone { volume, requester, stamp, namesake, annotations, warnings, doubt }))
         }
-        verdict => refused(verdict),
+        Verdict::Denied(errors) => Creation::Denied(errors),
     })
 }
 
@@ -268,24 +278,17 @@ fn warned(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
     verdict
 }
 
-fn refused(verdict: Verdict) -> Creation {
-    match verdict {
-        Verdict::Denied(errors) => Creation::Denied(errors),
-        Verdict::Untouched | Verdict::Admitted { .. } => Creation::NotOurs,
-    }
-}
-
 /// What can be seen of the source.
-enum Seen {
+enum Seen<'a> {
     /// The DataSource stands for nothing, and why.
     Nothing(String),
     /// What the DataSource stands for could not be told, and why.
     Unclear(String),
-    /// There is nothing to be asked about.
-    Final(Verdict),
+    /// The DataVolume is wrong for what the DataSource stands for.
+    Wrong(Vec<FieldError>),
     /// What is wanted, all references followed; what has the source's name; who uses it; and whether the requester may clone it, which
     /// is absent for a source in the clone's own namespace.
-    Source(Box<Wanted>, Box<Lookup<Source>>, Vec<User>, Lookup<Authorization>),
+    Source(Cow<'a, Wanted>, Box<Lookup<Source>>, Vec<User>, Lookup<Authorization>),
 }
 
 /// Who asks, and whether they are to be warned of pods.
@@ -296,18 +299,25 @@ struct Whom<'a> {
     warns: bool,
 }
 
-async fn see(volume: &DataVolume, asked: &Asked, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen {
-    let wanted = match asked {
-        Asked::Clone(wanted) => wanted.clone(),
-        Asked::Reference(name, _) => match cluster.data_source(name, look).await {
-            Resolution::Not(why) => return Seen::Nothing(why.message()),
-            Resolution::Unknown(why) => return Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
-            Resolution::Found(source) => match admission::resolved(volume, source) {
-                Ok(wanted) => wanted,
-                Err(verdict) => return Seen::Final(verdict),
-            },
+/// Sees what the DataSource of this name stands for.
+async fn follow(
+    name: &ObjectName,
+    volume: &DataVolume,
+    whom: Whom<'_>,
+    cluster: &Cluster,
+    look: Look,
+) -> Seen<'static> {
+    match cluster.data_source(name, look).await {
+        Resolution::Not(why) => Seen::Nothing(why.message()),
+        Resolution::Unknown(why) => Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
+        Resolution::Found(source) => match Wanted::resolved(volume, source) {
+            Ok(wanted) => see(Cow::Owned(*wanted), whom, cluster, look).await,
+            Err(errors) => Seen::Wrong(errors),
         },
-    };
+    }
+}
+
+async fn see<'a>(wanted: Cow<'a, Wanted>, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen<'a> {
     let authorization = async {
         if wanted.crosses() {
             cluster.authorization(whom.requester, whom.stamp, &wanted.source, look).await

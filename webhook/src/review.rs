@@ -121,6 +121,8 @@ pub enum Answer {
     Invalid(Vec<FieldError>),
     /// The change is not allowed.
     Forbidden(Vec<FieldError>),
+    /// It was right a moment ago; whoever asks again gets an answer to what is so now.
+    Conflict(FieldError),
 }
 
 impl Answer {
@@ -136,6 +138,7 @@ impl Answer {
             Self::Allowed { .. } => "patched",
             Self::Invalid(_) => "invalid",
             Self::Forbidden(_) => "forbidden",
+            Self::Conflict(_) => "conflict",
         }
     }
 
@@ -144,6 +147,7 @@ impl Answer {
         match self {
             Self::Allowed { .. } => String::new(),
             Self::Invalid(errors) | Self::Forbidden(errors) => line(&field::joined(errors)),
+            Self::Conflict(error) => line(&error.to_string()),
         }
     }
 }
@@ -194,6 +198,9 @@ impl Reply {
             }
             Answer::Forbidden(errors) => {
                 Response { uid, status: Some(status(request, &errors, 403, "Forbidden")), ..Response::default() }
+            }
+            Answer::Conflict(error) => {
+                Response { uid, status: Some(status(request, &[error], 409, "Conflict")), ..Response::default() }
             }
         };
         Ok(Self { api_version: version, kind: Kind::AdmissionReview, response })

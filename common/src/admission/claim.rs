@@ -24,6 +24,6 @@ pub fn source(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Resu
     match Request::parse(&populate::picture(claim, source)) {
         Parsed::Clone(request) => Ok(request.source),
         Parsed::Wrong(errors) => Err(field::joined(&errors)),
-        Parsed::Reference(_) | Parsed::NotAClone => Err("it names no source".to_owned()),
+        Parsed::Reference(..) | Parsed::NotAClone => Err("it names no source".to_owned()),
     }
 }

@@ -6,14 +6,14 @@ use std::thread;
 use hostile::{Dice, Vocabulary};
 use serde_json::Value;
 
-use super::{Asked, Verdict, changes, in_use, judge, parse, resolved};
+use super::{changes, in_use, judge};
 use crate::{
     api::{CloneStrategy, DataVolume},
     clone::{
         check,
         fixtures::{facts, observed, volume},
         plan::User,
-        request::{ObjectName, SourceKind, SourceName},
+        request::{ObjectName, Parsed, Request, SourceKind, SourceName},
         status::status,
         step,
     },
@@ -75,16 +75,14 @@ fn judged(object: Value, before: &DataVolume) -> bool {
     let users = [User { pod: "pod".into(), scheduled: true, started: None, writes: true }];
     let facts = facts();
     let name = ObjectName { namespace: "here".into(), name: "disk".into() };
-    let request = match parse(&volume) {
-        Ok(Asked::Clone(request)) => Some(request),
-        Ok(Asked::Reference(..)) => resolved(&volume, SourceName { kind: SourceKind::Claim, object: name }).ok(),
-        Err(Verdict::Denied(errors)) => {
-            assert!(errors.iter().all(|error| !error.field.is_empty() && !error.message().is_empty()), "{errors:?}");
-            None
-        }
-        Err(_) => None,
-    };
-    if let Some(request) = &request {
+    let mut parsed = Request::parse_new(&volume);
+    if let Parsed::Reference(..) = parsed {
+        parsed = Request::resolved(&volume, SourceName { kind: SourceKind::Claim, object: name }).into();
+    }
+    if let Parsed::Wrong(errors) = &parsed {
+        assert!(errors.iter().all(|error| !error.field.is_empty() && !error.message().is_empty()), "{errors:?}");
+    }
+    if let Parsed::Clone(request) = &parsed {
         judge(request, &facts);
         in_use(request, CloneStrategy::Copy, &users);
     }

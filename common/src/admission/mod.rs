@@ -15,11 +15,12 @@ pub use namesake::{Namesake, namesake};
 pub use update::changes;
 
 use crate::{
-    api::DataVolume,
+    api::{CloneStrategy, DataVolume},
     clone::{
         Decision, Facts, History, decide,
-        request::{ObjectName, Parsed, Request, SourceKind, SourceName, annotation_path},
-        step::pin,
+        decide::CHOSEN,
+        request::{Request, SourceKind, annotation_path},
+        step::{PlanNote, pin},
     },
     field::FieldError,
     meta,
@@ -28,8 +29,6 @@ use crate::{
 /// The answer to a creation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not a clone, or nothing to say.
-    Untouched,
     /// Admitted.
     Admitted {
         /// What its annotations are to be; `None` removes a key.
@@ -77,43 +76,6 @@ fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
     Verdict::Admitted { annotations, warnings }
 }
 
-/// What a new DataVolume asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Asked {
-    /// A clone.
-    Clone(Box<Request>),
-    /// A clone of what the DataSource of this name stands for: see [`resolved`]. The request is right but for its source.
-    Reference(ObjectName, Box<Request>),
-}
-
-/// What a new DataVolume asks for, or the final word about it. What somebody says that its DataSource stands for is not believed:
-/// only we write that, and nothing of ours is on a new object.
-pub fn parse(volume: &DataVolume) -> Result<Asked, Verdict> {
-    let mut unnoted = volume.clone();
-    if let Some(annotations) = &mut unnoted.metadata.annotations {
-        annotations.remove(meta::PLAN);
-    }
-    let Parsed::Reference(name) = Request::parse(&unnoted) else {
-        return request(Request::parse(volume)).map(Asked::Clone);
-    };
-    // A kind that no rule about claims forbids.
-    let stand_in = SourceName { kind: SourceKind::Snapshot, object: name.clone() };
-    resolved(volume, stand_in).map(|request| Asked::Reference(name, request))
-}
-
-/// The request in a DataVolume whose DataSource stands for `source`, or the final word about it.
-pub fn resolved(volume: &DataVolume, source: SourceName) -> Result<Box<Request>, Verdict> {
-    request(Request::resolved(volume, source))
-}
-
-fn request(parsed: Parsed) -> Result<Box<Request>, Verdict> {
-    match parsed {
-        Parsed::Clone(request) => Ok(request),
-        Parsed::Wrong(errors) => Err(Verdict::Denied(errors)),
-        Parsed::NotAClone | Parsed::Reference(_) => Err(Verdict::Untouched),
-    }
-}
-
 /// The field that says what is cloned, for a denial on account of the source's namespace.
 pub fn namespace_path(request: &Request) -> &'static str {
     match request.source.kind {
@@ -121,6 +83,22 @@ pub fn namespace_path(request: &Request) -> &'static str {
         SourceKind::Claim => "spec.source.pvc.namespace",
         SourceKind::Snapshot => "spec.source.snapshot.namespace",
     }
+}
+
+/// That `volume` carries another decision than this one, if it is a whole one: a plan, and the strategy that it chose.
+///
+/// Only smartclone writes those. What it depends on has changed between the looks of the two webhooks, or is known to one replica and not
+/// yet to the other: whoever asked has forged nothing, and is told to ask again.
+pub fn outdated(volume: &DataVolume, annotations: &BTreeMap<&'static str, Option<String>>) -> Option<FieldError> {
+    let has = |key: &str| volume.metadata.annotations.as_ref()?.get(key);
+    let strategy: CloneStrategy = has(meta::CLONE_TYPE)?.parse().ok()?;
+    let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_ref) != Some(*plan))?;
+    let whole =
+        PlanNote::read(plan)?.rungs.iter().any(|rung| rung.strategy == Some(strategy) && rung.outcome == CHOSEN);
+    whole.then(|| {
+        let why = format!("what smartclone chose \"{strategy}\" for a moment ago has changed since; try again");
+        FieldError::invalid(annotation_path(meta::PLAN), plan, why)
+    })
 }
 
 /// What in `volume` differs from the decision: annotations that somebody forged, or changed after the decision was written.

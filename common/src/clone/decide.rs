@@ -149,6 +149,9 @@ pub enum Undecided {
     Unknown(String),
 }
 
+/// The [`PlanRung::outcome`] of the strategy that was chosen.
+pub const CHOSEN: &str = "Chosen";
+
 /// What became of one rung.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -161,7 +164,7 @@ pub struct Verdict {
 impl From<&Verdict> for PlanRung {
     fn from(verdict: &Verdict) -> Self {
         let (outcome, reason) = match &verdict.outcome {
-            Outcome::Chosen => ("Chosen", None),
+            Outcome::Chosen => (CHOSEN, None),
             Outcome::NotWanted => ("NotWanted", None),
             Outcome::Impossible(reason) => ("Impossible", Some(reason)),
         };

@@ -558,7 +558,7 @@ impl Observed {
     pub fn request(&self) -> Option<&Request> {
         match &self.parsed {
             Parsed::Clone(request) => Some(request),
-            Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(_) => None,
+            Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
         }
     }
 }

@@ -207,12 +207,19 @@ impl Form {
 pub enum Parsed {
     /// A clone, to be made.
     Clone(Box<Request>),
-    /// A clone of what a DataSource stands for, which has to be looked up: see [`Request::resolved`].
-    Reference(ObjectName),
+    /// A clone of what the DataSource of this name stands for, which has to be looked up: see [`Request::resolved`]. The request is right
+    /// but for its source.
+    Reference(ObjectName, Box<Request>),
     /// A clone that says something wrong; every mistake is listed.
     Wrong(Vec<FieldError>),
     /// An import, an upload or a blank disk: somebody else's.
     NotAClone,
+}
+
+impl From<Result<Box<Request>, Vec<FieldError>>> for Parsed {
+    fn from(read: Result<Box<Request>, Vec<FieldError>>) -> Self {
+        read.map_or_else(Self::Wrong, Self::Clone)
+    }
 }
 
 const ACCESS_MODES: [&str; 4] = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
@@ -229,6 +236,18 @@ impl Request {
     /// Reads a DataVolume. `wish` is taken from the annotation unless a decision of ours stands there that followed nobody's wish.
     /// A DataSource that was followed once isn't followed again: what it stood for then is in the plan.
     pub fn parse(volume: &DataVolume) -> Parsed {
+        match Self::parse_new(volume) {
+            Parsed::Reference(name, request) => match followed(volume) {
+                Some(source) => Self::resolved(volume, source).into(),
+                None => Parsed::Reference(name, request),
+            },
+            parsed => parsed,
+        }
+    }
+
+    /// Reads a DataVolume that doesn't exist yet. What somebody says that its DataSource stands for is not believed: only we write that,
+    /// and nothing of ours is on a new object.
+    pub fn parse_new(volume: &DataVolume) -> Parsed {
         let spec = &volume.spec;
         let given = spec.source.as_ref().and_then(|source| match (&source.pvc, &source.snapshot) {
             (Some(pvc), _) => Some((SourceKind::Claim, &pvc.namespace, &pvc.name)),
@@ -237,7 +256,7 @@ impl Request {
         });
         if let Some((kind, namespace, name)) = given {
             let object = ObjectName { namespace: namespace.clone(), name: name.clone() };
-            return Self::resolved(volume, SourceName { kind, object });
+            return Self::resolved(volume, SourceName { kind, object }).into();
         }
         let Some(reference) = &spec.source_ref else { return Parsed::NotAClone };
         let mut errors = Vec::new();
@@ -252,31 +271,23 @@ impl Request {
         errors.extend(named("spec.sourceRef.name", &reference.name, NameRule::Subdomain));
         let elsewhere = reference.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         errors.extend(elsewhere.and_then(|text| named("spec.sourceRef.namespace", text, NameRule::Label)));
-        if !errors.is_empty() {
-            // With all that is wrong whatever the source is; no rule about claims forbids a snapshot.
-            let any = || "any".to_owned();
-            let anything =
-                SourceName { kind: SourceKind::Snapshot, object: ObjectName { namespace: any(), name: any() } };
-            if let Parsed::Wrong(others) = Self::resolved(volume, anything) {
+        let namespace = elsewhere.or(volume.metadata.namespace.as_deref()).unwrap_or_default();
+        let name = ObjectName { namespace: namespace.to_owned(), name: reference.name.clone() };
+        // What is right and wrong whatever the source is; no rule about claims forbids a snapshot.
+        let any = || "any".to_owned();
+        let anything = ObjectName { namespace: any(), name: any() };
+        match Self::resolved(volume, SourceName { kind: SourceKind::Snapshot, object: anything }) {
+            Ok(request) if errors.is_empty() => Parsed::Reference(name, request),
+            Ok(_) => Parsed::Wrong(errors),
+            Err(others) => {
                 errors.extend(others);
+                Parsed::Wrong(errors)
             }
-            return Parsed::Wrong(errors);
-        }
-        let note = volume.metadata.annotations.as_ref().and_then(|a| a.get(meta::PLAN)).and_then(|n| PlanNote::read(n));
-        match note.and_then(|note| note.source) {
-            Some(source) => Self::resolved(volume, source),
-            None => Parsed::Reference(ObjectName {
-                namespace: elsewhere
-                    .or(volume.metadata.namespace.as_deref())
-                    .map(ToOwned::to_owned)
-                    .unwrap_or_default(),
-                name: reference.name.clone(),
-            }),
         }
     }
 
-    /// Reads a DataVolume whose source is known to be `source`.
-    pub fn resolved(volume: &DataVolume, source: SourceName) -> Parsed {
+    /// Reads a DataVolume whose source is known to be `source`. An error lists every mistake.
+    pub fn resolved(volume: &DataVolume, source: SourceName) -> Result<Box<Self>, Vec<FieldError>> {
         let spec = &volume.spec;
         let mut errors = Vec::new();
         let target = ObjectName {
@@ -325,11 +336,11 @@ impl Request {
             ),
             (Some(_), Some(_)) => {
                 errors.push(FieldError::forbidden("spec.storage", "give either spec.pvc or spec.storage, not both"));
-                return Parsed::Wrong(errors);
+                return Err(errors);
             }
             (None, None) => {
                 errors.push(FieldError::required("spec.storage", "describe the clone in spec.storage (or spec.pvc)"));
-                return Parsed::Wrong(errors);
+                return Err(errors);
             }
         };
         if form == Form::Pvc {
@@ -357,9 +368,9 @@ impl Request {
             ));
         }
         if !errors.is_empty() {
-            return Parsed::Wrong(errors);
+            return Err(errors);
         }
-        Parsed::Clone(Box::new(Self {
+        Ok(Box::new(Self {
             target,
             made_for: MadeFor::DataVolume,
             source,
@@ -379,6 +390,12 @@ impl Request {
             pre_populated: options.pre_populated,
         }))
     }
+}
+
+/// What the DataSource stood for when it was followed, as the plan says.
+fn followed(volume: &DataVolume) -> Option<SourceName> {
+    let plan = volume.metadata.annotations.as_ref()?.get(meta::PLAN)?;
+    PlanNote::read(plan)?.source
 }
 
 /// A clone's claim gets its data from the clone and from nowhere else.

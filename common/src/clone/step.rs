@@ -35,7 +35,7 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         // Two owners of one kind would fight.
         _ if passive.is_some() => Plan { waiting: passive, ..Plan::idle(seen, recorded(seen)) },
         Parsed::Wrong(errors) => Plan::wait(seen, Phase::Pending, Waiting::Invalid(errors.clone())),
-        Parsed::Reference(name) => match &seen.claim {
+        Parsed::Reference(name, _) => match &seen.claim {
             // What is there already needs no source.
             Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
             Lookup::Present(claim) if !claim.ours && seen.volume.takes_over(claim) => taken_over(seen, claim),

@@ -33,7 +33,7 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
     ctx.index.note(&here, if over(&target) { Vec::new() } else { keys(volume, &parsed) });
     let request = match &parsed {
         Parsed::Clone(request) => Some(request.as_ref()),
-        Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(_) => None,
+        Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
     };
     let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
     let settings = settings(ctx);
@@ -101,12 +101,12 @@ fn over(target: &Target) -> bool {
 fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<String>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
-    if let Parsed::Reference(name) = &parsed {
+    if let Parsed::Reference(name, _) = &parsed {
         let lookup = |namespace: &str, name: &str| {
             ctx.caches.data_sources.get(Some(namespace), name).map(|source| (*source).clone())
         };
         match data_source::resolve_named(name, lookup) {
-            Resolution::Found(source) => parsed = Request::resolved(volume, source),
+            Resolution::Found(source) => parsed = Request::resolved(volume, source).into(),
             Resolution::Not(why) => unresolved = Some(why.message()),
             Resolution::Unknown(why) => unresolved = Some(why),
         }

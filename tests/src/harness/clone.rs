@@ -25,6 +25,7 @@ use super::{
     Named, Space,
     wait::{self, Look, PATIENCE},
 };
+use crate::cluster::command::until;
 
 /// A DataVolume to be: a clone of `source`, by default in the form `spec.storage` with nothing in it.
 pub fn clone_of(source: &(impl Named + ?Sized)) -> CloneRequest {
@@ -302,8 +303,18 @@ impl Space {
         })
     }
 
+    /// Asks, and asks again where the webhooks say so: what they know may change between the look of one and the other's.
     async fn ask(&self, request: &CloneRequest, dry_run: bool) -> Result<Answer<DataVolume>> {
-        self.post(&request.object(self.name()), request.user.as_deref(), dry_run).await
+        let object = request.object(self.name());
+        until("webhooks that agree", PATIENCE, async || {
+            Ok(match self.post(&object, request.user.as_deref(), dry_run).await? {
+                Answer::Denied(denial) if denial.0.code == Some(409) && denial.text().contains("try again") => {
+                    Look::Continue(denial.to_string())
+                }
+                answer => Look::Break(answer),
+            })
+        })
+        .await
     }
 
     /// Creates an object in the name of a user. By hand, because kube's client drops the header that warnings are in.

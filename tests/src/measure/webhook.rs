@@ -12,7 +12,11 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use common::manifest::NAMESPACE;
-use futures::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
+use futures::{
+    FutureExt as _, StreamExt as _, TryStreamExt as _,
+    future::{BoxFuture, try_join_all},
+    stream,
+};
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -30,6 +34,7 @@ use serde_json::{Value, json};
 use tokio::{
     net::TcpStream,
     process::{Child, Command},
+    task::JoinSet,
 };
 use tokio_rustls::TlsConnector;
 use webhook::manifests::{MUTATE_PATH, VALIDATE_PATH};
@@ -233,9 +238,7 @@ impl Alone {
         stream.set_nodelay(true)?;
         let stream = TlsConnector::from(Arc::clone(&self.tls)).connect(NAME.try_into()?, stream).await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(async move { driver.await.map_err(anyhow::Error::from) });
-        Ok(Connection { sender, _driver: tasks })
+        Ok(Connection { sender, driver: driver.boxed() })
     }
 
     async fn load(&self, path: &'static str, review: &Value) -> Result<Load> {
@@ -245,9 +248,10 @@ impl Alone {
             allowed(&connection.ask(path, body.clone()).await?)?;
         }
         let start = Instant::now();
-        let asking = connections.into_iter().map(|mut connection| {
+        let mut asking = JoinSet::new();
+        for mut connection in connections {
             let body = body.clone();
-            async move {
+            asking.spawn(async move {
                 let mut times = Vec::new();
                 while start.elapsed() < TIME {
                     let asked = Instant::now();
@@ -255,9 +259,10 @@ impl Alone {
                     times.push(asked.elapsed());
                 }
                 Ok::<_, anyhow::Error>(times)
-            }
-        });
-        let times = try_join_all(asking).await?.concat();
+            });
+        }
+        let times: Vec<_> = asking.join_all().await.into_iter().collect::<Result<_>>()?;
+        let times = times.concat();
         Ok(Load { count: times.len(), took: start.elapsed(), times })
     }
 
@@ -266,24 +271,31 @@ impl Alone {
     }
 }
 
+/// One that is driven by whoever asks: another task for it would take processor time from what is measured.
 struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    _driver: tokio::task::JoinSet<Result<()>>,
+    driver: BoxFuture<'static, hyper::Result<()>>,
 }
 
 impl Connection {
     /// The body of the answer.
     async fn ask(&mut self, path: &str, body: Bytes) -> Result<Bytes> {
-        self.sender.ready().await?;
         let request = Request::post(path)
             .header(header::HOST, NAME)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))?;
-        let response = self.sender.send_request(request).await?;
-        let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
-        Ok(body)
+        let answer = async {
+            self.sender.ready().await?;
+            let response = self.sender.send_request(request).await?;
+            let status = response.status();
+            let body = response.into_body().collect().await?.to_bytes();
+            ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+            Ok(body)
+        };
+        tokio::select! {
+            ended = &mut self.driver => bail!("the connection ended: {ended:?}"),
+            answer = answer => answer,
+        }
     }
 
     /// The object with what the mutating webhook writes on it.

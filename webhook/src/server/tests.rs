@@ -301,6 +301,30 @@ async fn a_forged_annotation_is_refused(#[case] key: &str, #[case] value: Value)
     assert_eq!(judged.fields(), [format!("metadata.annotations[{key}]")]);
 }
 
+/// What only one of the two looks saw is nobody's forgery; and a cache that is behind is no reason to say so.
+#[rstest]
+#[case::wanted(profile_csi_clone)]
+#[case::forced(override_copy)]
+#[case::possible(no_snapshot_class)]
+#[case::source(no_source)]
+#[tokio::test]
+async fn who_gets_an_outdated_decision_may_ask_again(#[case] change: Setup) {
+    let object = clone(as_is);
+    let webhook = World::new().webhook().await;
+    let outdated = webhook.mutate(&object).await.on(&object);
+    webhook.unseen(|_| change(World::new()));
+    assert!(webhook.validate(&outdated).await.allowed, "decided by the same caches");
+    let changed = change(World::new()).webhook().await;
+    let judged = changed.validate(&outdated).await;
+    assert_eq!(
+        (judged.allowed, &judged.status["code"], &judged.status["reason"]),
+        (false, &json!(409), &json!("Conflict"))
+    );
+    assert!(judged.message().ends_with("has changed since; try again"), "{judged:?}");
+    let newest = changed.mutate(&object).await.on(&object);
+    assert!(webhook.validate(&newest).await.allowed, "what the watches have not told is looked for");
+}
+
 #[tokio::test]
 async fn a_source_that_appears_between_the_two_webhooks_does_no_harm() {
     let object = clone(as_is);

@@ -258,7 +258,7 @@ async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> 
         let causes = status["details"]["causes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let fields: Vec<_> =
             causes.iter().filter_map(|cause| told(&cause["message"]).and(told(&cause["field"]))).collect();
-        ensure!(status["code"] == 403 || status["code"] == 422, "{text}");
+        ensure!([403, 409, 422].iter().any(|code| status["code"] == *code), "{text}");
         ensure!(!fields.is_empty() && fields.len() == causes.len(), "{text}");
         ensure!(told(&status["message"]).is_some() && changes.is_empty(), "{text}");
         return Ok(End::Denied(fields));
