@@ -344,7 +344,9 @@ fn doubt(facts: &Facts) -> Option<String> {
 
 /// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
 pub(crate) fn read<K: ResourceExt + DeserializeOwned>(object: &Value, review: &Request) -> Result<K, FieldError> {
-    let mut read: K = serde_path_to_error::deserialize(object).map_err(|error| {
+    // To know the path of a mistake costs as much as reading does.
+    let read = K::deserialize(object).or_else(|_| serde_path_to_error::deserialize(object));
+    let mut read = read.map_err(|error| {
         let value = error.path().iter().try_fold(object, |value, segment| match segment {
             Segment::Seq { index } => value.get(index),
             Segment::Map { key } => value.get(key),
@@ -359,7 +361,8 @@ pub(crate) fn read<K: ResourceExt + DeserializeOwned>(object: &Value, review: &R
 
 /// The patch that writes `annotations` on `object`; empty when they are there already.
 pub(crate) fn annotated(object: &Value, annotations: &Annotations) -> Patch {
-    let mut after = object.clone();
+    let before = outline(object);
+    let mut after = before.clone();
     if let Some(metadata) = child(after.as_object_mut(), "metadata") {
         for (key, value) in annotations {
             match value {
@@ -376,7 +379,18 @@ pub(crate) fn annotated(object: &Value, annotations: &Annotations) -> Patch {
             }
         }
     }
-    json_patch::diff(object, &after)
+    json_patch::diff(&before, &after)
+}
+
+/// `object` with nothing in it but annotations.
+fn outline(object: &Value) -> Value {
+    fn only(parent: &Value, key: &str, part: fn(&Value) -> Value) -> Value {
+        match parent {
+            Value::Object(map) => map.get(key).map(|child| (key.to_owned(), part(child))).into_iter().collect(),
+            other => other.clone(),
+        }
+    }
+    only(object, "metadata", |metadata| only(metadata, "annotations", Value::clone))
 }
 
 /// The object under `key`, made if it is missing or null.

@@ -25,6 +25,9 @@ const AT_ONCE: u32 = 5;
 /// When a report is tried again for which the budget had no room.
 const LATER: Duration = Duration::from_secs(1);
 
+/// A state that has lasted this long is reported whatever else there is to report: whoever looks at a clone learns what it waits for.
+const OVERDUE: Duration = Duration::from_secs(5);
+
 /// An entry of this age belongs to a DataVolume that is gone.
 const FORGOTTEN: Duration = Duration::from_mins(1);
 
@@ -41,6 +44,14 @@ struct Pending {
 }
 
 impl Pending {
+    /// How long the report of a state that has lasted so long can wait; nothing, if it is due.
+    fn rest(&mut self, lasted: Duration, now: Instant) -> Option<Duration> {
+        if lasted < NEWS {
+            return Some(NEWS - lasted);
+        }
+        (!self.afford(now) && lasted < OVERDUE).then_some(LATER)
+    }
+
     /// Takes the room for one report, if there is any.
     fn afford(&mut self, now: Instant) -> bool {
         let whole_at = self.whole_at.filter(|at| *at > now).unwrap_or(now) + EVERY;
@@ -63,15 +74,12 @@ impl Haste {
         pending.states.retain(|_, (_, asked)| now.duration_since(*asked) < FORGOTTEN);
         let (since, asked) = pending.states.entry(seen.volume.uid.clone()).or_insert((now, now));
         *asked = now;
-        let rest = NEWS.saturating_sub(now.duration_since(*since));
-        if !rest.is_zero() {
-            return Some(rest);
+        let lasted = now.duration_since(*since);
+        let rest = pending.rest(lasted, now);
+        if rest.is_none() {
+            pending.states.remove(&seen.volume.uid);
         }
-        if !pending.afford(now) {
-            return Some(LATER);
-        }
-        pending.states.remove(&seen.volume.uid);
-        None
+        rest
     }
 }
 
@@ -110,5 +118,17 @@ mod tests {
         now(0, start + EVERY / 2, &mut pending);
         now(1, start + EVERY, &mut pending);
         now(5, start + EVERY * 60, &mut pending);
+    }
+
+    #[test]
+    fn a_report_waits_for_room_but_not_for_ever() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        assert_eq!(pending.rest(Duration::ZERO, start), Some(NEWS));
+        for _ in 0..AT_ONCE {
+            assert_eq!(pending.rest(NEWS, start), None);
+        }
+        assert_eq!(pending.rest(NEWS, start), Some(LATER));
+        assert_eq!(pending.rest(OVERDUE - LATER, start), Some(LATER));
+        assert_eq!(pending.rest(OVERDUE, start), None);
     }
 }

@@ -27,7 +27,7 @@ async fn nothing_is_left_while_the_snapshot_is_taken(t: &Space) -> Result<()> {
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;
-    clone.until("its snapshot's name", |volume| volume.status.as_ref()?.clone.as_ref()?.snapshot_name.clone()).await?;
+    t.snapshot_for(|members| members.contains_key(clone.uid())).await?;
     clone.delete().await?;
     t.nothing_left_but(&[&disk]).await
 }
@@ -37,7 +37,7 @@ async fn nothing_is_left_while_the_volume_is_restored(t: &Space) -> Result<()> {
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;
-    clone.until("its claim's name", |volume| volume.status.as_ref()?.claim_name.clone()).await?;
+    t.claimed(&clone).await?;
     clone.delete().await?;
     t.nothing_left_but(&[&disk]).await
 }

@@ -1,6 +1,6 @@
 //! Clones that are asked for together share their snapshots.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use common::meta;
 use futures::future::try_join_all;
 use reference_csi::behaviour::Behaviour;
@@ -81,17 +81,14 @@ async fn a_limit_of_three_snapshots_is_respected_without_a_failure(t: &Space) ->
 }
 
 async fn one_that_leaves_takes_nothing_from_the_others(t: &Space) -> Result<()> {
-    let slow = Behaviour { snapshot_ready_after_ms: Some(3000), ..Behaviour::default() };
+    let slow = Behaviour { snapshot_ready_after_ms: Some(6000), ..Behaviour::default() };
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(4)).await?;
     let clones = asked_for_at_once(t, &disk, t, &class, 6).await?;
-    let shared = |clone: &CloneHandle| clone.status().clone.and_then(|status| status.snapshot_name);
-    for clone in &clones {
-        clone.until("its snapshot", |volume| volume.status.as_ref()?.clone.as_ref()?.snapshot_name.clone()).await?;
-    }
+    let shared = t.snapshot_for(|members| members.len() > 1).await?;
     // The one that others are restored with, and after which their snapshot is named.
-    let leaves = clones.iter().find(|clone| shared(clone).is_some_and(|name| name.ends_with(clone.uid())));
-    let leaves = leaves.unwrap_or(&clones[0]);
+    let leaves = clones.iter().find(|clone| shared.exact.name.ends_with(clone.uid()));
+    let leaves = leaves.with_context(|| format!("it is named after none of them: {shared:?}"))?;
     leaves.delete().await?;
     let stay: Vec<_> = clones.iter().filter(|clone| clone.uid() != leaves.uid()).collect();
     for clone in &stay {
@@ -106,7 +103,8 @@ async fn nobody_gets_a_snapshot_that_is_older_than_its_wish(t: &Space) -> Result
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(4)).await?;
     let snapshot_of = async |clone: &CloneHandle| {
-        clone.until("its snapshot", |volume| volume.status.as_ref()?.clone.as_ref()?.snapshot_name.clone()).await
+        let shared = t.snapshot_for(|members| members.contains_key(clone.uid())).await;
+        shared.map(|shared| shared.exact.name)
     };
     let first = t.create(clone_of(&disk).class(&class).named("first")).await?;
     let early = snapshot_of(&first).await?;

@@ -278,7 +278,7 @@ async fn a_pod_that_comes_too_early_gets_the_whole_clone(t: &Space) -> Result<()
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).from(&gold).class(&class)).await?;
-    clone.until("its claim's name", |volume| volume.status.as_ref()?.claim_name.clone()).await?;
+    t.claimed(&clone).await?;
     let (pod, _) = tokio::try_join!(t.pod_using(&clone), clone.succeeds())?;
     pod.delete().await?;
     comes_over(t, &gold, &clone, &disk, "snapshot").await

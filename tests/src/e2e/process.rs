@@ -93,7 +93,7 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &
     let by_copy = t
         .create(clone_of(&disk).class(&class).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners())
         .await?;
-    by_snapshot.until("its snapshot", |volume| volume.status.as_ref()?.clone.as_ref()?.snapshot_name.clone()).await?;
+    t.snapshot_for(|members| members.contains_key(by_snapshot.uid())).await?;
     kill(t, meta::CONTROLLER).await?;
     by_snapshot.succeeds().await?.has_bytes_of(&disk).await?;
     by_copy.succeeds().await?.has_bytes_of(&disk).await?;

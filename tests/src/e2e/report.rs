@@ -64,8 +64,8 @@ async fn kubectl_get_shows_phase_and_progress(t: &Space) -> Result<()> {
 }
 
 async fn kubectl_describe_tells_the_story(t: &Space) -> Result<()> {
-    // What passes at once isn't told, so nothing does.
-    let slow = Behaviour { snapshot_ready_after_ms: Some(1500), volume_takes_ms: Some(1500), ..Behaviour::default() };
+    // What passes soon isn't told where there is much to tell, so nothing does.
+    let slow = Behaviour { snapshot_ready_after_ms: Some(8000), volume_takes_ms: Some(8000), ..Behaviour::default() };
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;

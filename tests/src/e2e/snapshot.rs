@@ -104,7 +104,8 @@ async fn a_device_is_restored_at_its_size_where_the_driver_wants_that_and_grows_
 }
 
 async fn a_snapshot_that_takes_its_time_is_waited_for(t: &Space) -> Result<()> {
-    let slow = Behaviour { snapshot_ready_after_ms: Some(3000), ..Behaviour::default() };
+    // Longer than the report of a state may be withheld.
+    let slow = Behaviour { snapshot_ready_after_ms: Some(8000), ..Behaviour::default() };
     let class = t.class().behaving(slow).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;

@@ -128,6 +128,14 @@ impl Space {
         Ok(status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok()))
     }
 
+    /// Waits until there is a claim of this name.
+    pub async fn claimed(&self, claim: &(impl Named + ?Sized)) -> Result<()> {
+        wait::object(&self.api::<PersistentVolumeClaim>(), claim.name(), &format!("claim {}", claim.name()), |found| {
+            found.map_or(Look::Continue("there is none".to_owned()), |_| Look::Break(()))
+        })
+        .await
+    }
+
     /// Waits until a claim has its volume; returns it.
     pub async fn bound(&self, claim: &(impl Named + ?Sized)) -> Result<PersistentVolumeClaim> {
         let api: Api<PersistentVolumeClaim> = self.api();

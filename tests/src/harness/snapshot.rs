@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use common::api::snapshot::VolumeSnapshot;
+use common::{
+    api::snapshot::VolumeSnapshot,
+    clone::group::{Members, Shared},
+};
 use futures::StreamExt as _;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, PostParams, WatchEvent, WatchParams},
+    runtime::watcher::Config,
 };
 use serde_json::json;
 use tokio::sync::watch;
@@ -106,5 +110,18 @@ impl Space {
             }
         });
         Ok(Taken(taken))
+    }
+
+    /// Waits for a temporary snapshot of a source in this namespace, which is taken for such clones. A status tells of it only if there is
+    /// time to.
+    pub async fn snapshot_for(&self, wanted: impl Fn(&Members) -> bool) -> Result<Shared> {
+        wait::all(&self.api::<VolumeSnapshot>(), Config::default(), "a temporary snapshot", |snapshots| {
+            let known: Vec<_> = snapshots.iter().map(|snapshot| Shared::of(snapshot)).collect();
+            match known.iter().find(|shared| shared.ours && wanted(&shared.members)) {
+                Some(found) => Look::Break(found.clone()),
+                None => Look::Continue(format!("there are {known:?}")),
+            }
+        })
+        .await
     }
 }
