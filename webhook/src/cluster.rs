@@ -157,7 +157,7 @@ impl Cluster {
         match look {
             Look::Glance => self.settings(),
             // Where the API server is too busy to tell, what the watches have told will do.
-            Look::Closely => self.list().await.or_else(|_| self.settings()),
+            Look::Closely => Box::pin(self.list()).await.or_else(|_| self.settings()),
         }
     }
 
@@ -178,7 +178,7 @@ impl Cluster {
 
     /// What has the name of the source, and where its data is.
     pub async fn source(&self, name: &SourceName, look: Look) -> Lookup<Source> {
-        let ask = async {
+        let ask = async || {
             let answer = timeout(PATIENCE, async {
                 match name.kind {
                     SourceKind::Claim => self.claim(&name.object, look).await,
@@ -190,7 +190,7 @@ impl Cluster {
                 other => Err(other),
             }
         };
-        Box::pin(self.seen.sources.seen(look, name.clone(), ask)).await.map_or_else(|other| other, Lookup::Present)
+        self.seen.sources.seen(look, name, ask).await.map_or_else(|other| other, Lookup::Present)
     }
 
     async fn claim(&self, name: &ObjectName, look: Look) -> Lookup<Source> {
@@ -198,14 +198,14 @@ impl Cluster {
         let with_driver = async |claim: PersistentVolumeClaim| {
             let uid = claim.metadata.uid.clone();
             let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
-            let ask = async {
+            let ask = async || {
                 let found: Lookup<PersistentVolume> = self.other_half("PersistentVolume", Some(&volume), look).await;
                 match driver_of(uid.as_ref(), found.as_ref()) {
                     Lookup::Present(driver) => Ok(driver),
                     other => Err(other),
                 }
             };
-            let driver = self.seen.drivers.seen(look, (volume.clone(), uid.clone()), ask).await;
+            let driver = self.seen.drivers.seen(look, &(volume.clone(), uid.clone()), ask).await;
             Source::of(&claim, driver.map_or_else(|other| other, Lookup::Present))
         };
         claim.map_async(with_driver).await
@@ -235,7 +235,7 @@ impl Cluster {
 
     /// The pods that use a claim, as far as they can be told at once: it is only to warn of them.
     pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
-        let ask = async {
+        let ask = async || {
             if !is_name(&claim.namespace) {
                 return Err(());
             }
@@ -243,19 +243,17 @@ impl Cluster {
             let pods = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
             pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).ok_or(())
         };
-        self.seen.users.seen(Look::Glance, claim.clone(), ask).await.unwrap_or_default()
+        self.seen.users.seen(Look::Glance, claim, ask).await.unwrap_or_default()
     }
 
     /// What the DataSource of this name stands for.
     pub async fn data_source(&self, name: &ObjectName, look: Look) -> Resolution {
-        let ask = async {
-            match timeout(PATIENCE, self.resolve(name, look)).await {
-                Ok(Resolution::Found(source)) => Ok(source),
-                Ok(other) => Err(other),
-                Err(_) => Err(Resolution::Unknown(too_late())),
-            }
+        let ask = async || match timeout(PATIENCE, self.resolve(name, look)).await {
+            Ok(Resolution::Found(source)) => Ok(source),
+            Ok(other) => Err(other),
+            Err(_) => Err(Resolution::Unknown(too_late())),
         };
-        self.seen.data_sources.seen(look, name.clone(), ask).await.map_or_else(|other| other, Resolution::Found)
+        self.seen.data_sources.seen(look, name, ask).await.map_or_else(|other| other, Resolution::Found)
     }
 
     async fn resolve(&self, name: &ObjectName, look: Look) -> Resolution {
@@ -283,16 +281,14 @@ impl Cluster {
         source: &SourceName,
         look: Look,
     ) -> Lookup<Authorization> {
-        let ask = async {
-            match self.review(requester, source).await {
-                Lookup::Present(Authorization::Allowed) => Ok(()),
-                other => Err(other),
-            }
+        let ask = async || match self.review(requester, source).await {
+            Lookup::Present(Authorization::Allowed) => Ok(()),
+            other => Err(other),
         };
         let answer = if stamp.len() > MEMORABLE {
-            ask.await
+            Box::pin(ask()).await
         } else {
-            self.seen.allowed.seen(look, (stamp.to_owned(), source.clone()), ask).await
+            self.seen.allowed.seen(look, &(stamp.to_owned(), source.clone()), ask).await
         };
         answer.map_or_else(|other| other, |()| Lookup::Present(Authorization::Allowed))
     }
@@ -329,14 +325,14 @@ impl Cluster {
             return Lookup::Absent;
         }
         let name = ObjectName { namespace: review.namespace.clone(), name: name.to_owned() };
-        let ask = async {
+        let ask = async || {
             let api = self.namespaced(&name);
             match timeout(PATIENCE, self.get(&api, &name.name, look)).await.unwrap_or_else(|_| late()) {
                 Lookup::Absent => Ok(()),
                 other => Err(other),
             }
         };
-        self.seen.free.seen(look, name.clone(), ask).await.map_or_else(|other| other, |()| Lookup::Absent)
+        self.seen.free.seen(look, &name, ask).await.map_or_else(|other| other, |()| Lookup::Absent)
     }
 
     /// Any object of a namespace, as it is now.

@@ -22,7 +22,7 @@ pub struct Memory<K, V>(Cache<K, V>);
 
 impl<K, V> Memory<K, V>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
     /// A memory that forgets after this time.
@@ -31,18 +31,23 @@ where
     }
 
     /// What is known of `key`, else what `ask` finds out; looking closely, only the latter. At a glance, whoever comes while somebody asks
-    /// gets the same answer.
-    pub async fn seen<E>(&self, look: Look, key: K, ask: impl Future<Output = Result<V, E>>) -> Result<V, E>
+    /// gets the same answer. What asks is big and rarely needed: it is made when it is, and elsewhere than in the review.
+    pub async fn seen<E, F>(&self, look: Look, key: &K, ask: impl FnOnce() -> F) -> Result<V, E>
     where
         E: Clone + Send + Sync + 'static,
+        F: Future<Output = Result<V, E>>,
     {
         if look == Look::Glance {
-            return self.0.try_get_with(key, ask).await.map_err(|answer| (*answer).clone());
+            if let Some(known) = self.0.get(key).await {
+                return Ok(known);
+            }
+            let asked = Box::pin(self.0.try_get_with(key.clone(), ask()));
+            return asked.await.map_err(|answer| (*answer).clone());
         }
-        let answer = ask.await;
+        let answer = Box::pin(ask()).await;
         match &answer {
-            Ok(value) => self.0.insert(key, value.clone()).await,
-            Err(_) => self.0.invalidate(&key).await,
+            Ok(value) => self.0.insert(key.clone(), value.clone()).await,
+            Err(_) => self.0.invalidate(key).await,
         }
         answer
     }
@@ -65,7 +70,7 @@ mod tests {
                     asked.set(asked.get() + 1);
                     answer
                 };
-                memory.seen(look, "key", ask).await
+                memory.seen(look, &"key", || ask).await
             }
         };
         assert_eq!(answers(Look::Glance, Err(1)).await, Err(1));
@@ -86,7 +91,8 @@ mod tests {
             Ok::<_, ()>(1)
         };
         let quick = async { Ok::<_, ()>(2) };
-        let both = tokio::join!(memory.seen(Look::Glance, "key", slow), memory.seen(Look::Glance, "key", quick));
+        let both =
+            tokio::join!(memory.seen(Look::Glance, &"key", || slow), memory.seen(Look::Glance, &"key", || quick));
         assert_eq!(both, (Ok(1), Ok(1)));
     }
 }

@@ -105,6 +105,7 @@ async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: 
         ("mutating", MUTATE_PATH, creation),
         ("validating", VALIDATE_PATH, review::creation(&written, space.name(), &alice)),
     ] {
+        progress.step("the cluster is quiet", quiet()).await?;
         let Load { count, times, took } = webhook.load(path, &review).await?;
         let rate = super::statistics::each(count, 1) / took.as_secs_f64();
         let p99 = percentile(&times, 99).context("nothing was asked")?.as_secs_f64() * 1e3;
@@ -118,6 +119,29 @@ async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: 
         "{CONNECTIONS} connections ask for {TIME:?} each what an API server would ask about one clone; the load has the same processors.\n"
     );
     Ok((report, note))
+}
+
+/// Waits until the cluster has digested what it was filled with: the webhook shares two processors with the load, and with nobody else.
+async fn quiet() -> Result<()> {
+    const SAMPLE: Duration = Duration::from_secs(1);
+    const IDLE: f64 = 0.85;
+    until("processors that are idle", Duration::from_mins(5), async || {
+        let before = processors()?;
+        tokio::time::sleep(SAMPLE).await;
+        let after = processors()?;
+        let idle = (after.0 - before.0) / (after.1 - before.1).max(1.0);
+        Ok(if idle > IDLE { Look::Break(()) } else { Look::Continue(format!("{:.0} % idle", idle * 100.0)) })
+    })
+    .await
+}
+
+/// How long all processors have been idle since the machine was started, and how long they have been there, in the kernel's ticks.
+fn processors() -> Result<(f64, f64)> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("cpu ")).context("no processors in /proc/stat")?;
+    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is in user and nice, too.
+    let ticks = line.split_whitespace().take(8).map(str::parse).collect::<Result<Vec<f64>, _>>()?;
+    Ok((ticks[3..5].iter().sum(), ticks.iter().sum()))
 }
 
 /// Fills the cluster. What no volume can be had for lies still: its volume is named, and isn't there.
