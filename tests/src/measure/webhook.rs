@@ -91,37 +91,45 @@ pub async fn run(lab: &Lab, options: &Options, progress: &Progress) -> Result<(R
 async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: &Progress) -> Result<(Report, String)> {
     let source = space.source("source").class("cow").blank().await?;
     let object = clone_of(&source).named("probe").class("cow").object(space.name());
-    progress.step(&format!("{} claims, {} classes", options.claims, options.classes), fill(crowd, options)).await?;
-
     let program = options.program.clone().map_or_else(|| binary("webhook"), Ok)?;
-    let webhook = Alone::start(space.lab(), &program).await?;
     let mut report = Report { bench: "webhook", unit: "", cases: Vec::new(), counts: Vec::new() };
-    report.counts.push(Count::of("ready after, s", webhook.ready_after.as_secs_f64()).at_most(READY));
-    report.counts.push(Count::of("memory when ready, MiB", webhook.resident()?).at_most(RESIDENT));
+    progress.step(&format!("{} classes", options.classes), fill_with_classes(space, options.classes)).await?;
+
+    // Before there are claims: others would use the processors to look at them.
+    let webhook = Alone::start(space.lab(), &program).await?;
     let alice = json!({"username": "alice", "groups": ["system:authenticated"]});
     let creation = review::creation(&object, space.name(), &alice);
     let written = webhook.connect().await?.written(&object, &creation).await?;
-    for (name, path, review) in [
-        ("mutating", MUTATE_PATH, creation),
-        ("validating", VALIDATE_PATH, review::creation(&written, space.name(), &alice)),
-    ] {
+    let written = review::creation(&written, space.name(), &alice);
+    for (name, path, review) in [("mutating", MUTATE_PATH, &creation), ("validating", VALIDATE_PATH, &written)] {
         progress.step("the cluster is quiet", quiet()).await?;
-        let Load { count, times, took } = webhook.load(path, &review).await?;
+        let Load { count, times, took } = webhook.load(path, review).await?;
         let rate = super::statistics::each(count, 1) / took.as_secs_f64();
         let p99 = percentile(&times, 99).context("nothing was asked")?.as_secs_f64() * 1e3;
         progress.line(&format!("{name}: {rate:.0} reviews/s, p99 {p99:.2} ms"));
         report.counts.push(Count::of(&format!("{name} reviews a second"), rate).at_least(REVIEWS));
         report.counts.push(Count::of(&format!("{name} p99, ms"), p99).at_most(P99));
     }
+    webhook.end().await?;
+
+    progress.step(&format!("{} claims", options.claims), fill_with_claims(crowd, options.claims)).await?;
+    let webhook = Alone::start(space.lab(), &program).await?;
+    report.counts.push(Count::of("ready after, s", webhook.ready_after.as_secs_f64()).at_most(READY));
+    report.counts.push(Count::of("memory when ready, MiB", webhook.resident()?).at_most(RESIDENT));
+    for (path, review) in [(MUTATE_PATH, &creation), (VALIDATE_PATH, &written)] {
+        webhook.load(path, review).await?;
+    }
     report.counts.push(Count::of("memory under load, MiB", webhook.resident()?).at_most(RESIDENT));
     webhook.end().await?;
+    progress.step("the claims are gone", clear(crowd)).await?;
     let note = format!(
-        "{CONNECTIONS} connections ask for {TIME:?} each what an API server would ask about one clone; the load has the same processors.\n"
+        "{CONNECTIONS} connections ask for {TIME:?} each what an API server would ask about one clone; the load has the same processors. \
+         Readiness and memory are those with the claims.\n"
     );
     Ok((report, note))
 }
 
-/// Waits until the cluster has digested what it was filled with: the webhook shares two processors with the load, and with nobody else.
+/// Waits until the cluster has digested what was made: the webhook shares the processors with the load, and with nobody else.
 async fn quiet() -> Result<()> {
     const SAMPLE: Duration = Duration::from_secs(1);
     const IDLE: f64 = 0.85;
@@ -144,9 +152,9 @@ fn processors() -> Result<(f64, f64)> {
     Ok((ticks[3..5].iter().sum(), ticks.iter().sum()))
 }
 
-/// Fills the cluster. What no volume can be had for lies still: its volume is named, and isn't there.
-async fn fill(space: &Space, options: &Options) -> Result<()> {
-    const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 32;
+
+async fn fill_with_classes(space: &Space, count: usize) -> Result<()> {
     let classes: Api<StorageClass> = space.everywhere();
     space.undo({
         let classes = classes.clone();
@@ -158,20 +166,23 @@ async fn fill(space: &Space, options: &Options) -> Result<()> {
             Ok(())
         }
     });
-    let params = PostParams::default();
-    stream::iter(0..options.classes)
+    stream::iter(0..count)
         .map(async |number| {
             let class: StorageClass = serde_json::from_value(json!({
                 "metadata": {"name": format!("measure-{number}"), "labels": {FILLING.0: FILLING.1}},
                 "provisioner": "nobody.example.com",
             }))?;
-            classes.create(&params, &class).await.context("create a StorageClass")
+            classes.create(&PostParams::default(), &class).await.context("create a StorageClass")
         })
         .buffer_unordered(AT_ONCE)
-        .try_collect::<Vec<_>>()
-        .await?;
+        .try_for_each(async |_| Ok(()))
+        .await
+}
+
+/// What no volume can be had for lies still: its volume is named, and isn't there.
+async fn fill_with_claims(space: &Space, count: usize) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> = space.api();
-    stream::iter(0..options.claims)
+    stream::iter(0..count)
         .map(async |number| {
             let claim: PersistentVolumeClaim = serde_json::from_value(json!({
                 "metadata": {"name": format!("measure-{number}")},
@@ -180,11 +191,23 @@ async fn fill(space: &Space, options: &Options) -> Result<()> {
                     "resources": {"requests": {"storage": "1Gi"}},
                 },
             }))?;
-            claims.create(&params, &claim).await.context("create a claim").map(drop)
+            claims.create(&PostParams::default(), &claim).await.context("create a claim")
         })
         .buffer_unordered(AT_ONCE)
-        .try_for_each(async |()| Ok(()))
+        .try_for_each(async |_| Ok(()))
         .await
+}
+
+/// Removes the claims, each of which Kubernetes looks at before it goes: that takes longer than a namespace is waited for.
+async fn clear(space: &Space) -> Result<()> {
+    let claims: Api<PersistentVolumeClaim> = space.api();
+    claims.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    until("the claims to be gone", Duration::from_mins(10), async || {
+        let left = claims.list_metadata(&ListParams::default().limit(1)).await?;
+        let more = left.metadata.remaining_item_count.unwrap_or_default();
+        Ok(if left.items.is_empty() { Look::Break(()) } else { Look::Continue(format!("there are {}", more + 1)) })
+    })
+    .await
 }
 
 /// A webhook's process, with rights and facts of the local cluster.
