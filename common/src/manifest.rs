@@ -172,6 +172,8 @@ pub struct Program<'a> {
     pub strategy: DeploymentStrategy,
     /// Its arguments.
     pub args: Vec<String>,
+    /// Variables of its environment, beside its own name and namespace.
+    pub env: Vec<(&'a str, &'a str)>,
     /// Ports beside the one for probes and metrics.
     pub ports: Vec<ContainerPort>,
     /// CPU and memory that are set aside for it.
@@ -183,18 +185,19 @@ pub struct Program<'a> {
 impl Program<'_> {
     /// Its Deployment, in the namespace of the project and with no rights on its node.
     pub fn deployment(self) -> Deployment {
-        let Self { component, replicas, strategy, args, mut ports, requests: (cpu, memory), critical } = self;
+        let Self { component, replicas, strategy, args, env, mut ports, requests: (cpu, memory), critical } = self;
         ports.push(ContainerPort {
             name: Some(ADMIN_PORT.to_owned()),
             container_port: 8080,
             ..ContainerPort::default()
         });
+        let own = [own_field("POD_NAMESPACE", "metadata.namespace"), own_field("POD_NAME", "metadata.name")];
         let container = Container {
             name: component.to_owned(),
             image: Some(image(component)),
             image_pull_policy: Some("IfNotPresent".to_owned()),
             args: (!args.is_empty()).then_some(args),
-            env: Some(vec![own_field("POD_NAMESPACE", "metadata.namespace"), own_field("POD_NAME", "metadata.name")]),
+            env: Some(own.into_iter().chain(env.into_iter().map(variable)).collect()),
             ports: Some(ports),
             // A process that is unready may only wait for something; one that isn't live has to be started again.
             liveness_probe: Some(probe("/live", 10, 3)),
@@ -284,6 +287,10 @@ fn spread(component: &str) -> TopologySpreadConstraint {
         label_selector: Some(selector(component)),
         ..TopologySpreadConstraint::default()
     }
+}
+
+fn variable((name, value): (&str, &str)) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() }
 }
 
 fn own_field(variable: &str, path: &str) -> EnvVar {

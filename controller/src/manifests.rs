@@ -74,6 +74,7 @@ fn program() -> Program<'static> {
         // The old one is gone before the new one starts: two of them would only repeat each other's work.
         strategy: DeploymentStrategy { type_: Some("Recreate".to_owned()), ..DeploymentStrategy::default() },
         args: vec![format!("--cloner-image={}", manifest::image(CLONER))],
+        env: Vec::new(),
         ports: Vec::new(),
         requests: ("50m", "64Mi"),
         critical: false,
