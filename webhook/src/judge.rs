@@ -1,6 +1,6 @@
 //! The answers about DataVolumes. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
 
-use std::{borrow::Cow, collections::BTreeMap, future::Future, time::Duration};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use common::{
     admission::{self, Namesake, Verdict, stamp},
@@ -225,7 +225,7 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         let see = async {
             match &reference {
                 Some(name) => follow(name, &volume, whom, cluster, look).await,
-                None => see(Cow::Borrowed(&*wanted), whom, cluster, look).await,
+                None => see(wanted.clone(), whom, cluster, look).await,
             }
         };
         let (namesake, seen) = tokio::join!(cluster.namesake(review, look), see);
@@ -279,7 +279,7 @@ fn warned(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
 }
 
 /// What can be seen of the source.
-enum Seen<'a> {
+enum Seen {
     /// The DataSource stands for nothing, and why.
     Nothing(String),
     /// What the DataSource stands for could not be told, and why.
@@ -288,7 +288,7 @@ enum Seen<'a> {
     Wrong(Vec<FieldError>),
     /// What is wanted, all references followed; what has the source's name; who uses it; and whether the requester may clone it, which
     /// is absent for a source in the clone's own namespace.
-    Source(Cow<'a, Wanted>, Box<Lookup<Source>>, Vec<User>, Lookup<Authorization>),
+    Source(Box<Wanted>, Box<Lookup<Source>>, Vec<User>, Lookup<Authorization>),
 }
 
 /// Who asks, and whether they are to be warned of pods.
@@ -300,24 +300,18 @@ struct Whom<'a> {
 }
 
 /// Sees what the DataSource of this name stands for.
-async fn follow(
-    name: &ObjectName,
-    volume: &DataVolume,
-    whom: Whom<'_>,
-    cluster: &Cluster,
-    look: Look,
-) -> Seen<'static> {
+async fn follow(name: &ObjectName, volume: &DataVolume, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen {
     match cluster.data_source(name, look).await {
         Resolution::Not(why) => Seen::Nothing(why.message()),
         Resolution::Unknown(why) => Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
         Resolution::Found(source) => match Wanted::resolved(volume, source) {
-            Ok(wanted) => see(Cow::Owned(*wanted), whom, cluster, look).await,
+            Ok(wanted) => see(wanted, whom, cluster, look).await,
             Err(errors) => Seen::Wrong(errors),
         },
     }
 }
 
-async fn see<'a>(wanted: Cow<'a, Wanted>, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen<'a> {
+async fn see(wanted: Box<Wanted>, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen {
     let authorization = async {
         if wanted.crosses() {
             cluster.authorization(whom.requester, whom.stamp, &wanted.source, look).await

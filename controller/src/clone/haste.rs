@@ -46,8 +46,9 @@ struct Pending {
 impl Pending {
     /// How long the report of a state that has lasted so long can wait; nothing, if it is due.
     fn rest(&mut self, lasted: Duration, now: Instant) -> Option<Duration> {
-        if lasted < NEWS {
-            return Some(NEWS - lasted);
+        let young = NEWS.saturating_sub(lasted);
+        if !young.is_zero() {
+            return Some(young);
         }
         (!self.afford(now) && lasted < OVERDUE).then_some(LATER)
     }
@@ -128,7 +129,7 @@ mod tests {
             assert_eq!(pending.rest(NEWS, start), None);
         }
         assert_eq!(pending.rest(NEWS, start), Some(LATER));
-        assert_eq!(pending.rest(OVERDUE - LATER, start), Some(LATER));
+        assert_eq!(pending.rest(LATER, start), Some(LATER));
         assert_eq!(pending.rest(OVERDUE, start), None);
     }
 }
