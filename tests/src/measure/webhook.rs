@@ -135,7 +135,7 @@ async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: 
     }
     report.counts.push(Count::of("memory under load, MiB", webhook.resident()?).at_most(RESIDENT));
     webhook.end().await?;
-    progress.step("the claims are gone", clear(crowd)).await?;
+    progress.step("the claims are gone", clear(crowd, options.claims)).await?;
     let note = format!(
         "{CONNECTIONS} connections ask {ROUNDS} times for {TIME:?} what an API server would ask about one clone; the load has the same processors. \
          Readiness and memory are those with the claims.\n"
@@ -212,10 +212,16 @@ async fn fill_with_claims(space: &Space, count: usize) -> Result<()> {
         .await
 }
 
-/// Removes the claims, each of which Kubernetes looks at before it goes: that takes longer than a namespace is waited for.
-async fn clear(space: &Space) -> Result<()> {
+/// Removes the claims, each of which Kubernetes looks at before it goes: that takes longer than a namespace is waited for, and than one request
+/// for all of them may.
+async fn clear(space: &Space, count: usize) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> = space.api();
-    claims.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    let params = DeleteParams::default();
+    stream::iter(0..count)
+        .map(async |number| claims.delete(&format!("measure-{number}"), &params).await.context("delete a claim"))
+        .buffer_unordered(AT_ONCE)
+        .try_for_each(async |_| Ok(()))
+        .await?;
     until("the claims to be gone", Duration::from_mins(10), async || {
         let left = claims.list_metadata(&ListParams::default().limit(1)).await?;
         let more = left.metadata.remaining_item_count.unwrap_or_default();
