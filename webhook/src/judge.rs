@@ -193,20 +193,20 @@ impl NewClone {
 /// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too: an
 /// answer of the first one would already tell something about it. Only one `warns` of the pods that use the source.
 async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) -> Result<Creation, Undecidable> {
-    let read = read::<DataVolume>(&review.object, review).map(|volume| (Wanted::parse_new(&volume), volume));
-    if let Ok((Parsed::NotAClone, _)) = read {
-        return Ok(Creation::NotOurs);
-    }
+    let read = match read::<DataVolume>(&review.object, review).map(|volume| (Wanted::parse_new(&volume), volume)) {
+        Ok((Parsed::NotAClone, _)) => return Ok(Creation::NotOurs),
+        Ok((Parsed::Clone(wanted), volume)) => Ok((volume, wanted, None)),
+        Ok((Parsed::Reference(name, wanted), volume)) => Ok((volume, wanted, Some(name))),
+        Ok((Parsed::Wrong(errors), _)) => Err(errors),
+        Err(error) => Err(vec![error]),
+    };
     let settings = cluster.settings_at(look).await?;
     if settings.operator().present().is_some() {
         return Ok(Creation::NotOurs);
     }
     let (volume, wanted, reference) = match read {
-        Ok((Parsed::Clone(wanted), volume)) => (volume, wanted, None),
-        Ok((Parsed::Reference(name, wanted), volume)) => (volume, wanted, Some(name)),
-        Ok((Parsed::Wrong(errors), _)) => return Ok(Creation::Denied(errors)),
-        Ok((Parsed::NotAClone, _)) => return Ok(Creation::NotOurs),
-        Err(error) => return Ok(Creation::Denied(vec![error])),
+        Ok(read) => read,
+        Err(errors) => return Ok(Creation::Denied(errors)),
     };
     let requester = Requester::of(&review.user_info);
     let stamp = match requester.write() {

@@ -180,6 +180,7 @@ impl Reply {
     /// The reply to `request`.
     pub fn new(version: ApiVersion, request: &Request, answer: Answer) -> serde_json::Result<Self> {
         let uid = request.uid.clone();
+        let denied = |status| Response { uid: request.uid.clone(), status: Some(status), ..Response::default() };
         let lines = |warnings: Vec<String>| warnings.iter().map(|warning| line(warning)).collect();
         let response = match answer {
             Answer::Allowed { patch, warnings } if patch.0.is_empty() => {
@@ -193,15 +194,9 @@ impl Reply {
                 warnings: lines(warnings),
                 ..Response::default()
             },
-            Answer::Invalid(errors) => {
-                Response { uid, status: Some(status(request, &errors, 422, "Invalid")), ..Response::default() }
-            }
-            Answer::Forbidden(errors) => {
-                Response { uid, status: Some(status(request, &errors, 403, "Forbidden")), ..Response::default() }
-            }
-            Answer::Conflict(error) => {
-                Response { uid, status: Some(status(request, &[error], 409, "Conflict")), ..Response::default() }
-            }
+            Answer::Invalid(errors) => denied(status(request, &errors, 422, "Invalid")),
+            Answer::Forbidden(errors) => denied(status(request, &errors, 403, "Forbidden")),
+            Answer::Conflict(error) => denied(status(request, &[error], 409, "Conflict")),
         };
         Ok(Self { api_version: version, kind: Kind::AdmissionReview, response })
     }

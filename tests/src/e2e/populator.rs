@@ -2,15 +2,10 @@
 
 use anyhow::{Result, ensure};
 use common::{meta, names};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt as _;
 use reference_csi::behaviour::Behaviour;
 
-use crate::harness::{
-    Disk, Named, Space, gi, mi,
-    populator::ClaimHandle,
-    wait::{self, Look},
-};
+use crate::harness::{Disk, Named, Space, gi, mi, populator::ClaimHandle};
 
 tests![
     a_claim_is_filled_by_snapshot,
@@ -136,11 +131,7 @@ async fn nothing_is_left_of_a_claim_that_is_deleted_in_the_middle(t: &Space) -> 
     let disk = gold.source("disk").class(&class).filled(mi(4)).await?;
     gold.clone_source("golden", &disk).await?;
     let claim = t.claim_from("golden").from(&gold).class(&class).made().await?;
-    let temporary = names::temporary_claim(claim.uid());
-    wait::object(&gold.api::<PersistentVolumeClaim>(), &temporary, "the temporary claim", |found| {
-        found.map_or_else(|| Look::Continue("there is none".to_owned()), |_| Look::Break(()))
-    })
-    .await?;
+    gold.claimed(names::temporary_claim(claim.uid()).as_str()).await?;
     claim.delete().await?;
     gold.nothing_left_but(&[&disk]).await?;
     t.nothing_left_but(&[]).await

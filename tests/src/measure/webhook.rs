@@ -166,7 +166,11 @@ fn processors() -> Result<(f64, f64)> {
     Ok((ticks[3..5].iter().sum(), ticks.iter().sum()))
 }
 
-const AT_ONCE: usize = 32;
+/// Does it for every number below `count`, some at once.
+async fn for_each<T>(count: usize, work: impl AsyncFn(usize) -> Result<T>) -> Result<()> {
+    const AT_ONCE: usize = 32;
+    stream::iter(0..count).map(|number| work(number)).buffer_unordered(AT_ONCE).try_for_each(async |_| Ok(())).await
+}
 
 async fn fill_with_classes(space: &Space, count: usize) -> Result<()> {
     let classes: Api<StorageClass> = space.everywhere();
@@ -180,36 +184,30 @@ async fn fill_with_classes(space: &Space, count: usize) -> Result<()> {
             Ok(())
         }
     });
-    stream::iter(0..count)
-        .map(async |number| {
-            let class: StorageClass = serde_json::from_value(json!({
-                "metadata": {"name": format!("measure-{number}"), "labels": {FILLING.0: FILLING.1}},
-                "provisioner": "nobody.example.com",
-            }))?;
-            classes.create(&PostParams::default(), &class).await.context("create a StorageClass")
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_for_each(async |_| Ok(()))
-        .await
+    for_each(count, async |number| {
+        let class: StorageClass = serde_json::from_value(json!({
+            "metadata": {"name": format!("measure-{number}"), "labels": {FILLING.0: FILLING.1}},
+            "provisioner": "nobody.example.com",
+        }))?;
+        classes.create(&PostParams::default(), &class).await.context("create a StorageClass")
+    })
+    .await
 }
 
 /// What no volume can be had for lies still: its volume is named, and isn't there.
 async fn fill_with_claims(space: &Space, count: usize) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> = space.api();
-    stream::iter(0..count)
-        .map(async |number| {
-            let claim: PersistentVolumeClaim = serde_json::from_value(json!({
-                "metadata": {"name": format!("measure-{number}")},
-                "spec": {
-                    "accessModes": ["ReadWriteOnce"], "storageClassName": "measure-0", "volumeName": format!("none-{number}"),
-                    "resources": {"requests": {"storage": "1Gi"}},
-                },
-            }))?;
-            claims.create(&PostParams::default(), &claim).await.context("create a claim")
-        })
-        .buffer_unordered(AT_ONCE)
-        .try_for_each(async |_| Ok(()))
-        .await
+    for_each(count, async |number| {
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": format!("measure-{number}")},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "measure-0", "volumeName": format!("none-{number}"),
+                "resources": {"requests": {"storage": "1Gi"}},
+            },
+        }))?;
+        claims.create(&PostParams::default(), &claim).await.context("create a claim")
+    })
+    .await
 }
 
 /// Removes the claims, each of which Kubernetes looks at before it goes: that takes longer than a namespace is waited for, and than one request
@@ -217,11 +215,8 @@ async fn fill_with_claims(space: &Space, count: usize) -> Result<()> {
 async fn clear(space: &Space, count: usize) -> Result<()> {
     let claims: Api<PersistentVolumeClaim> = space.api();
     let params = DeleteParams::default();
-    stream::iter(0..count)
-        .map(async |number| claims.delete(&format!("measure-{number}"), &params).await.context("delete a claim"))
-        .buffer_unordered(AT_ONCE)
-        .try_for_each(async |_| Ok(()))
-        .await?;
+    let delete = async |number| claims.delete(&format!("measure-{number}"), &params).await.context("delete a claim");
+    for_each(count, delete).await?;
     until("the claims to be gone", Duration::from_mins(10), async || {
         let left = claims.list_metadata(&ListParams::default().limit(1)).await?;
         let more = left.metadata.remaining_item_count.unwrap_or_default();
