@@ -99,9 +99,9 @@ impl FieldError {
     }
 
     /// What is wrong with `text` as a name in `field`, if anything is; `missing` says what would be named, where nothing is given.
-    pub fn of_name(field: impl Into<String>, text: &str, rule: NameRule, missing: impl Into<String>) -> Option<Self> {
+    pub fn of_name(field: impl fmt::Display, text: &str, rule: NameRule, missing: impl fmt::Display) -> Option<Self> {
         if text.is_empty() {
-            return Some(Self::required(field, missing));
+            return Some(Self::required(field.to_string(), missing.to_string()));
         }
         let longest = rule.longest();
         let characters = match rule {
@@ -111,7 +111,7 @@ impl FieldError {
         (!rule.permits(text)).then(|| {
             let detail =
                 format!("a name has at most {longest} {characters}, and begins and ends with a letter or digit");
-            Self::invalid(field, text, detail)
+            Self::invalid(field.to_string(), text, detail)
         })
     }
 

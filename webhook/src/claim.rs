@@ -14,8 +14,8 @@ use kube::ResourceExt;
 
 use crate::{
     cluster::{Cluster, Undecidable},
-    judge::{Annotations, annotated, read},
     memory::Look,
+    object::{Annotations, annotated, read},
     review::{Answer, Operation, Request},
 };
 
@@ -31,7 +31,7 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     Ok(match Requester::of(&review.user_info).write() {
         Ok(stamp) => {
             let annotations = Annotations::from([(meta::REQUESTER, Some(stamp))]);
-            Answer::Allowed { patch: annotated(&review.object, &annotations), warnings: Vec::new() }
+            Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
         }
         Err(error) => forbidden(annotation_path(meta::REQUESTER), error.to_string()),
     })
@@ -61,7 +61,7 @@ fn ours(
     review: &Request,
     cluster: &Cluster,
     controller: &str,
-) -> Result<Result<PersistentVolumeClaim, Answer>, Undecidable> {
+) -> Result<Result<Box<PersistentVolumeClaim>, Answer>, Undecidable> {
     if review.operation == Operation::Create && review.user() == controller
         || cluster.settings()?.operator().present().is_some()
     {

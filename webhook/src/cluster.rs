@@ -39,14 +39,10 @@ use kube::{
     runtime::watcher,
 };
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use thiserror::Error;
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::{
-    memory::{Look, Memory},
-    review::Request,
-};
+use crate::memory::{Look, Memory};
 
 /// For one step of a look at the cluster.
 const PATIENCE: Duration = Duration::from_millis(1200);
@@ -319,20 +315,19 @@ impl Cluster {
     }
 
     /// The claim that has the name which the clone's claim is to get.
-    pub async fn namesake(&self, review: &Request, look: Look) -> Lookup<PersistentVolumeClaim> {
-        let name = review.object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        if name.is_empty() {
+    pub async fn namesake(&self, name: &ObjectName, look: Look) -> Lookup<PersistentVolumeClaim> {
+        // The API server has yet to make it.
+        if name.name.is_empty() {
             return Lookup::Absent;
         }
-        let name = ObjectName { namespace: review.namespace.clone(), name: name.to_owned() };
         let ask = async || {
-            let api = self.namespaced(&name);
+            let api = self.namespaced(name);
             match timeout(PATIENCE, self.get(&api, &name.name, look)).await.unwrap_or_else(|_| late()) {
                 Lookup::Absent => Ok(()),
                 other => Err(other),
             }
         };
-        self.seen.free.seen(look, &name, ask).await.map_or_else(|other| other, |()| Lookup::Absent)
+        self.seen.free.seen(look, name, ask).await.map_or_else(|other| other, |()| Lookup::Absent)
     }
 
     /// Any object of a namespace, as it is now.

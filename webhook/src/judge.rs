@@ -1,6 +1,6 @@
 //! The answers about DataVolumes. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{future::Future, time::Duration};
 
 use common::{
     admission::{self, Namesake, Verdict, stamp},
@@ -21,14 +21,12 @@ use jiff::Timestamp;
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
-use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use serde_path_to_error::Segment;
 use tokio::time::timeout;
 
 use crate::{
     cluster::{Cluster, Undecidable},
     memory::Look,
+    object::{Annotations, annotated, is_ending, read},
     review::{Answer, Operation, Request},
 };
 
@@ -36,9 +34,6 @@ use crate::{
 const GLANCE: Duration = Duration::from_secs(1);
 /// For a look at what is so now. The API server gives us 5 s for both.
 const CLOSE_LOOK: Duration = Duration::from_millis(3500);
-
-/// Annotations as they are to be; `None` removes a key.
-pub(crate) type Annotations = BTreeMap<&'static str, Option<String>>;
 
 /// Writes the decision on a new DataVolume.
 pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
@@ -59,7 +54,7 @@ async fn mutate_at(review: &Request, cluster: &Cluster, look: Look) -> Result<Sa
         Creation::Clone(mut clone) => {
             let plain = clone.is_plain();
             clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
-            let patch = annotated(&review.object, &clone.annotations);
+            let patch = annotated(&clone.volume.metadata, &clone.annotations);
             Said { answer: Answer::Allowed { patch, warnings: clone.warnings }, plain }
         }
     })
@@ -140,8 +135,7 @@ async fn validate_creation(review: &Request, cluster: &Cluster, look: Look) -> R
 }
 
 fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Undecidable> {
-    // Nothing may come between an object and its end.
-    if review.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+    if is_ending(&review.object) {
         return Ok(Answer::untouched());
     }
     let answer = match (read::<DataVolume>(&review.old_object, review), read::<DataVolume>(&review.object, review)) {
@@ -171,7 +165,7 @@ enum Creation {
 }
 
 struct NewClone {
-    volume: DataVolume,
+    volume: Box<DataVolume>,
     requester: Requester,
     stamp: String,
     /// The claim that has the name of the clone's claim. Absent where that is none of our business.
@@ -225,10 +219,10 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         let see = async {
             match &reference {
                 Some(name) => follow(name, &volume, whom, cluster, look).await,
-                None => see(wanted.clone(), whom, cluster, look).await,
+                None => Seen::Source(None, see(&wanted, whom, cluster, look).await),
             }
         };
-        let (namesake, seen) = tokio::join!(cluster.namesake(review, look), see);
+        let (namesake, seen) = tokio::join!(cluster.namesake(&wanted.target, look), see);
         let judged = match seen {
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
                 filled(&wanted)
@@ -236,13 +230,18 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
             Seen::Nothing(why) => (admission::not_followed(&wanted, &why), None),
             Seen::Unclear(why) => (admission::not_followed(&wanted, &why), Some(why)),
             Seen::Wrong(errors) => (Verdict::Denied(errors), None),
-            Seen::Source(_, _, _, Lookup::Unknown(why)) => {
-                return Err(Undecidable(format!("whether the user may clone the source could not be told: {why}")));
-            }
-            Seen::Source(wanted, _, _, Lookup::Present(Authorization::Denied(why))) => {
-                return Ok(Creation::Forbidden(FieldError::forbidden(admission::namespace_path(&wanted), why)));
-            }
-            Seen::Source(wanted, source, users, Lookup::Present(Authorization::Allowed) | Lookup::Absent) => {
+            Seen::Source(followed, View { source, users, authorization }) => {
+                let wanted = followed.unwrap_or(wanted);
+                match authorization {
+                    Lookup::Present(Authorization::Allowed) | Lookup::Absent => {}
+                    Lookup::Present(Authorization::Denied(why)) => {
+                        return Ok(Creation::Forbidden(FieldError::forbidden(admission::namespace_path(&wanted), why)));
+                    }
+                    Lookup::Unknown(why) => {
+                        let why = format!("whether the user may clone the source could not be told: {why}");
+                        return Err(Undecidable(why));
+                    }
+                }
                 let facts = settings.facts(&wanted, *source, Timestamp::now());
                 (warned(admission::judge(&wanted, &facts), &wanted, &users), doubt(&facts))
             }
@@ -286,9 +285,18 @@ enum Seen {
     Unclear(String),
     /// The DataVolume is wrong for what the DataSource stands for.
     Wrong(Vec<FieldError>),
-    /// What is wanted, all references followed; what has the source's name; who uses it; and whether the requester may clone it, which
-    /// is absent for a source in the clone's own namespace.
-    Source(Box<Wanted>, Box<Lookup<Source>>, Vec<User>, Lookup<Authorization>),
+    /// The source; and what is wanted, if a DataSource was followed to tell.
+    Source(Option<Box<Wanted>>, View),
+}
+
+/// A source.
+struct View {
+    /// What has its name.
+    source: Box<Lookup<Source>>,
+    /// Who uses it.
+    users: Vec<User>,
+    /// Whether the requester may clone it; absent for one in the clone's own namespace.
+    authorization: Lookup<Authorization>,
 }
 
 /// Who asks, and whether they are to be warned of pods.
@@ -305,13 +313,16 @@ async fn follow(name: &ObjectName, volume: &DataVolume, whom: Whom<'_>, cluster:
         Resolution::Not(why) => Seen::Nothing(why.message()),
         Resolution::Unknown(why) => Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
         Resolution::Found(source) => match Wanted::resolved(volume, source) {
-            Ok(wanted) => see(wanted, whom, cluster, look).await,
+            Ok(wanted) => {
+                let view = see(&wanted, whom, cluster, look).await;
+                Seen::Source(Some(wanted), view)
+            }
             Err(errors) => Seen::Wrong(errors),
         },
     }
 }
 
-async fn see(wanted: Box<Wanted>, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen {
+async fn see(wanted: &Wanted, whom: Whom<'_>, cluster: &Cluster, look: Look) -> View {
     let authorization = async {
         if wanted.crosses() {
             cluster.authorization(whom.requester, whom.stamp, &wanted.source, look).await
@@ -325,7 +336,7 @@ async fn see(wanted: Box<Wanted>, whom: Whom<'_>, cluster: &Cluster, look: Look)
         if shown { cluster.users(&wanted.source.object).await } else { Vec::new() }
     };
     let (source, users, authorization) = tokio::join!(cluster.source(&wanted.source, look), users, authorization);
-    Seen::Source(wanted, Box::new(source), users, authorization)
+    View { source: Box::new(source), users, authorization }
 }
 
 /// Why the source may look different the next time.
@@ -334,64 +345,4 @@ fn doubt(facts: &Facts) -> Option<String> {
         Lookup::Unknown(why) | Lookup::Present(Source { driver: Lookup::Unknown(why), .. }) => Some(why.clone()),
         Lookup::Present(_) | Lookup::Absent => None,
     }
-}
-
-/// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
-pub(crate) fn read<K: ResourceExt + DeserializeOwned>(object: &Value, review: &Request) -> Result<K, FieldError> {
-    // To know the path of a mistake costs as much as reading does.
-    let read = K::deserialize(object).or_else(|_| serde_path_to_error::deserialize(object));
-    let mut read = read.map_err(|error| {
-        let value = error.path().iter().try_fold(object, |value, segment| match segment {
-            Segment::Seq { index } => value.get(index),
-            Segment::Map { key } => value.get(key),
-            Segment::Enum { .. } | Segment::Unknown => None,
-        });
-        let value = value.map(Value::to_string).unwrap_or_default();
-        FieldError::invalid(error.path().to_string(), &value, error.inner().to_string())
-    })?;
-    read.meta_mut().namespace = Some(review.namespace.clone());
-    Ok(read)
-}
-
-/// The patch that writes `annotations` on `object`; empty when they are there already.
-pub(crate) fn annotated(object: &Value, annotations: &Annotations) -> Patch {
-    let before = outline(object);
-    let mut after = before.clone();
-    if let Some(metadata) = child(after.as_object_mut(), "metadata") {
-        for (key, value) in annotations {
-            match value {
-                Some(value) => {
-                    if let Some(map) = child(Some(metadata), "annotations") {
-                        map.insert((*key).to_owned(), Value::String(value.clone()));
-                    }
-                }
-                None => {
-                    if let Some(Value::Object(map)) = metadata.get_mut("annotations") {
-                        map.remove(*key);
-                    }
-                }
-            }
-        }
-    }
-    json_patch::diff(&before, &after)
-}
-
-/// `object` with nothing in it but annotations.
-fn outline(object: &Value) -> Value {
-    fn only(parent: &Value, key: &str, part: fn(&Value) -> Value) -> Value {
-        match parent {
-            Value::Object(map) => map.get(key).map(|child| (key.to_owned(), part(child))).into_iter().collect(),
-            other => other.clone(),
-        }
-    }
-    only(object, "metadata", |metadata| only(metadata, "annotations", Value::clone))
-}
-
-/// The object under `key`, made if it is missing or null.
-fn child<'a>(parent: Option<&'a mut Map<String, Value>>, key: &str) -> Option<&'a mut Map<String, Value>> {
-    let child = parent?.entry(key).or_insert(Value::Null);
-    if child.is_null() {
-        *child = Value::Object(Map::new());
-    }
-    child.as_object_mut()
 }

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod manifests;
 pub mod memory;
 pub mod metrics;
+mod object;
 pub mod policies;
 pub mod review;
 mod run;

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// A question.
 #[derive(Debug, Deserialize)]
@@ -65,10 +65,10 @@ pub struct Request {
     pub user_info: UserInfo,
     /// Null for a deletion.
     #[serde(default)]
-    pub object: Value,
+    pub object: Box<RawValue>,
     /// Null for a creation.
     #[serde(default)]
-    pub old_object: Value,
+    pub old_object: Box<RawValue>,
     /// Nothing will be persisted.
     #[serde(default)]
     pub dry_run: bool,
@@ -152,6 +152,15 @@ impl Answer {
     }
 }
 
+/// How many bytes of JSON an answer usually has at most: room that is there needn't be made again and again.
+const USUAL: usize = 4 << 10;
+
+fn json<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(USUAL);
+    serde_json::to_writer(&mut text, value)?;
+    Ok(text)
+}
+
 /// The answer as it is sent.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -190,7 +199,7 @@ impl Reply {
                 uid,
                 allowed: true,
                 patch_type: Some("JSONPatch"),
-                patch: Some(ByteString(serde_json::to_vec(&patch)?)),
+                patch: Some(ByteString(json(&patch)?)),
                 warnings: lines(warnings),
                 ..Response::default()
             },
@@ -199,6 +208,11 @@ impl Reply {
             Answer::Conflict(error) => denied(status(request, &[error], 409, "Conflict")),
         };
         Ok(Self { api_version: version, kind: Kind::AdmissionReview, response })
+    }
+
+    /// Its JSON.
+    pub fn written(&self) -> serde_json::Result<Vec<u8>> {
+        json(self)
     }
 }
 
@@ -246,7 +260,7 @@ const TOLD: usize = 16 << 10;
 /// `text` as a line of a terminal or a log. Objects hold megabytes and whatever a terminal takes for a command, and messages quote
 /// them.
 pub(crate) fn line(text: &str) -> String {
-    let mut line = String::new();
+    let mut line = String::with_capacity(text.len().min(LINE));
     for c in text.chars() {
         if line.len() >= LINE {
             line.push('…');

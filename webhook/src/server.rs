@@ -4,10 +4,10 @@
 use std::{any::Any, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
-    Json, Router,
+    Router,
     body::Bytes,
     extract::{DefaultBodyLimit, State},
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::post,
 };
@@ -119,8 +119,9 @@ async fn answer(
         report(&request, &judged);
         let outcome = judged.as_ref().map_or("undecidable", Answer::outcome);
         admission.metrics.reviewed(path, request.operation.as_str(), outcome, start.elapsed());
-        match judged.map(|answer| Reply::new(api_version, &request, answer)) {
-            Ok(Ok(reply)) => Json(reply).into_response(),
+        let reply = judged.map(|answer| Reply::new(api_version, &request, answer).and_then(|reply| reply.written()));
+        match reply {
+            Ok(Ok(reply)) => ([(CONTENT_TYPE, "application/json")], reply).into_response(),
             Ok(Err(error)) => undecided(&error),
             Err(error) => undecided(&error),
         }

@@ -9,10 +9,10 @@ use common::{
 };
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, Undecidable},
+    object::{is_ending, read},
     review::{Answer, Operation, Request},
 };
 
@@ -22,7 +22,7 @@ pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Und
         return Ok(Answer::untouched());
     }
     let answer = match review.operation {
-        Operation::Create => validate_creation(&review.object, cluster).await,
+        Operation::Create => validate_creation(review, cluster).await,
         Operation::Update => validate_update(review),
         Operation::Delete | Operation::Connect => Answer::untouched(),
     };
@@ -32,8 +32,9 @@ pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Und
     Ok(if cluster.settings()?.operator().present().is_some() { Answer::untouched() } else { answer })
 }
 
-async fn validate_creation(object: &Value, cluster: &Cluster) -> Answer {
-    let wanted = match read(object).map_err(|error| vec![error]).and_then(|transfer| parse(&transfer.spec)) {
+async fn validate_creation(review: &Request, cluster: &Cluster) -> Answer {
+    let read = read(&review.object, review).map_err(|error| vec![error]);
+    let wanted = match read.and_then(|transfer: Box<ObjectTransfer>| parse(&transfer.spec)) {
         Ok(wanted) => wanted,
         Err(errors) => return Answer::Invalid(errors),
     };
@@ -89,11 +90,10 @@ fn free<K>(
 }
 
 fn validate_update(review: &Request) -> Answer {
-    // Nothing may come between an object and its end.
-    if review.object.pointer("/metadata/deletionTimestamp").is_some_and(|time| !time.is_null()) {
+    if is_ending(&review.object) {
         return Answer::untouched();
     }
-    match (read(&review.old_object), read(&review.object)) {
+    match (read::<ObjectTransfer>(&review.old_object, review), read::<ObjectTransfer>(&review.object, review)) {
         (Ok(old), Ok(new)) => {
             let errors = changes(&old.spec, &new.spec);
             if errors.is_empty() { Answer::untouched() } else { Answer::Forbidden(errors) }
@@ -102,17 +102,11 @@ fn validate_update(review: &Request) -> Answer {
     }
 }
 
-fn read(object: &Value) -> Result<ObjectTransfer, FieldError> {
-    serde_path_to_error::deserialize(object)
-        .map_err(|error| FieldError::invalid(error.path().to_string(), "", error.inner().to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::*;
     use crate::{
         fake_cluster::{CDIS, World},
         manifests::TRANSFER_PATH,

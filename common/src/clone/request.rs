@@ -302,7 +302,8 @@ impl Request {
         let what = source.kind.as_str();
         // What a DataSource stands for is its owner's to mend, and waited for.
         let named = |part, text: &str, rule| {
-            FieldError::of_name(format!("{path}.{part}"), text, rule, format!("the {part} of the {what} to clone"))
+            let missing = format_args!("the {part} of the {what} to clone");
+            FieldError::of_name(format_args!("{path}.{part}"), text, rule, missing)
                 .filter(|error| spec.source_ref.is_none() || error.kind == Kind::FieldValueRequired)
         };
         errors.extend(named("name", &source.object.name, NameRule::Subdomain));

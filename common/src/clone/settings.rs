@@ -34,20 +34,22 @@ pub struct Settings {
 impl Settings {
     /// What the decision about `request` to clone `source` depends on at `now`.
     pub fn facts(&self, request: &Request, source: Lookup<Source>, now: Timestamp) -> Facts {
-        let target_class = match request.storage_class.as_deref() {
+        let target = match request.storage_class.as_deref() {
             Some(name) => self.class(name),
-            None => and_then(self.classes.as_ref(), |all| default_class(all.iter().map(AsRef::as_ref)).map(Class::of)),
+            None => and_then(self.classes.as_ref(), |all| default_class(all.iter().map(AsRef::as_ref))),
         };
+        let target_class = target.clone().map(Class::of);
+        let named = |name: &str| target_class.present().is_some_and(|class| class.name == name);
         let source_class = match source.present() {
             None => Lookup::Absent,
             Some(source) if source.kind == SourceKind::Snapshot => self.class_to_restore(source, &target_class),
             Some(source) if source.class.is_empty() => Lookup::Absent,
-            Some(source) => self.class(&source.class),
+            Some(source) if named(&source.class) => target_class.clone(),
+            Some(source) => self.class(&source.class).map(Class::of),
         };
-        let name = target_class.present().map(|class| class.name.as_str());
         Facts {
-            profile: name.map_or(Lookup::Absent, |name| self.profile(name, now)),
-            overhead: self.overhead(name.unwrap_or_default()),
+            profile: target.present().map_or(Lookup::Absent, |class| self.profile(class, now)),
+            overhead: self.overhead(target_class.present().map(|class| class.name.as_str()).unwrap_or_default()),
             source,
             source_class,
             snapshot_classes: self
@@ -100,24 +102,20 @@ impl Settings {
             .or_else(|| why(&self.configs))
     }
 
-    fn class(&self, name: &str) -> Lookup<Class> {
+    fn class(&self, name: &str) -> Lookup<&StorageClass> {
         and_then(self.classes.as_ref(), |all| {
-            all.iter().find(|c| c.metadata.name.as_deref() == Some(name)).map(|c| Class::of(c))
+            all.iter().find(|c| c.metadata.name.as_deref() == Some(name)).map(AsRef::as_ref)
         })
     }
 
     /// What is known of a class. Without a StorageProfile that is what is known of its driver.
-    fn profile(&self, name: &str, now: Timestamp) -> Lookup<Profile> {
-        let Lookup::Present(classes) = &self.classes else { return Lookup::Absent };
-        let Some(class) = classes.iter().find(|c| c.metadata.name.as_deref() == Some(name)) else {
-            return Lookup::Absent;
-        };
+    fn profile(&self, class: &StorageClass, now: Timestamp) -> Lookup<Profile> {
         let of = |profile: Option<&StorageProfile>| Profile::of(class, profile, now);
         match &self.profiles {
             Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
             Lookup::Absent => Lookup::Present(of(None)),
             Lookup::Present(all) => {
-                let profile = all.iter().find(|p| p.metadata.name.as_deref() == Some(name));
+                let profile = all.iter().find(|p| p.metadata.name == class.metadata.name);
                 Lookup::Present(of(profile.map(AsRef::as_ref)))
             }
         }

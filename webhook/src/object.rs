@@ -1,0 +1,141 @@
+//! The object of a review: read as its type, and given annotations.
+
+use std::collections::BTreeMap;
+
+use common::field::FieldError;
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use serde_json::{Value, value::RawValue};
+use serde_path_to_error::Segment;
+
+use crate::review::Request;
+
+/// Annotations as they are to be; `None` removes a key.
+pub(crate) type Annotations = BTreeMap<&'static str, Option<String>>;
+
+/// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
+pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
+    object: &RawValue,
+    review: &Request,
+) -> Result<Box<K>, FieldError> {
+    let mut read: Box<K> = serde_json::from_str(object.get()).or_else(|_| mistaken(object))?;
+    if *read.meta() == ObjectMeta::default() {
+        return Err(FieldError::required("metadata", "name the object"));
+    }
+    read.meta_mut().namespace = Some(review.namespace.clone());
+    Ok(read)
+}
+
+/// The same with the field of a mistake, which takes twice the time.
+fn mistaken<K: DeserializeOwned>(object: &RawValue) -> Result<K, FieldError> {
+    // What is written as JSON should be may still be none that can be read: half a character, or a thousand levels.
+    let Ok(object) = serde_json::from_str::<Value>(object.get()) else {
+        let read = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(object.get()));
+        return read.map_err(|error| FieldError::invalid(error.path().to_string(), "", error.inner().to_string()));
+    };
+    serde_path_to_error::deserialize(&object).map_err(|error| {
+        let value = error.path().iter().try_fold(&object, |value, segment| match segment {
+            Segment::Seq { index } => value.get(index),
+            Segment::Map { key } => value.get(key),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        });
+        let value = value.map(Value::to_string).unwrap_or_default();
+        FieldError::invalid(error.path().to_string(), &value, error.inner().to_string())
+    })
+}
+
+/// Whether the object is on its way out. Nothing may come between it and its end, whatever else is written in it.
+pub(crate) fn is_ending(object: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        deletion_timestamp: Option<IgnoredAny>,
+    }
+    serde_json::from_str(object.get()).is_ok_and(|object: Object| object.metadata.deletion_timestamp.is_some())
+}
+
+/// The patch that writes `annotations` on an object with this metadata; empty when they are there already.
+pub(crate) fn annotated(metadata: &ObjectMeta, annotations: &Annotations) -> Patch {
+    const PLACE: [&str; 2] = ["metadata", "annotations"];
+    let Some(before) = &metadata.annotations else {
+        let written = annotations.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.clone()?.into())));
+        let all = Value::Object(written.collect());
+        let add = AddOperation { path: PointerBuf::from_tokens(PLACE), value: all };
+        let nothing = annotations.values().all(Option::is_none);
+        return Patch(if nothing { Vec::new() } else { vec![PatchOperation::Add(add)] });
+    };
+    let change = |(key, value): (&&str, &Option<String>)| {
+        let path = || PointerBuf::from_tokens(PLACE.into_iter().chain([*key]));
+        match (before.get(*key), value) {
+            (None, None) => None,
+            (Some(old), Some(new)) if old == new => None,
+            // In place of what is there, if something is.
+            (_, Some(new)) => Some(PatchOperation::Add(AddOperation { path: path(), value: new.clone().into() })),
+            (Some(_), None) => Some(PatchOperation::Remove(RemoveOperation { path: path() })),
+        }
+    };
+    Patch(annotations.iter().filter_map(change).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use json_patch::patch;
+    use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::fake_cluster::creation;
+
+    fn request(object: &Value) -> Request {
+        serde_json::from_value(creation(object)["request"].take()).unwrap()
+    }
+
+    #[rstest]
+    #[case::none(json!({"name": "clone"}))]
+    #[case::null(json!({"name": "clone", "annotations": null}))]
+    #[case::others(json!({"name": "clone", "annotations": {"a/b~c": "x", "gone": "y"}}))]
+    #[case::older(json!({"name": "clone", "annotations": {"here/too": "before", "gone": "y"}}))]
+    fn annotations_are_as_they_are_to_be(#[case] metadata: Value) {
+        let wanted = Annotations::from([("here/too", Some("now".to_owned())), ("gone", None)]);
+        let mut object = json!({"metadata": metadata});
+        let read = |object: &Value| serde_json::from_value::<PersistentVolumeClaim>(object.clone()).unwrap().metadata;
+        let before = read(&object);
+        patch(&mut object, &annotated(&before, &wanted)).unwrap();
+
+        let mut expected = before.annotations.clone().unwrap_or_default();
+        expected.insert("here/too".to_owned(), "now".to_owned());
+        expected.remove("gone");
+        let after = read(&object);
+        assert_eq!(after.annotations, Some(expected));
+        assert_eq!(annotated(&after, &wanted), Patch::default());
+    }
+
+    #[rstest]
+    #[case::no_object(json!([]), ".", "invalid type")]
+    #[case::nameless(json!({"spec": {}}), "metadata", "Required value")]
+    #[case::field(json!({"metadata": {"name": 7}}), "metadata.name", "Invalid value: \"7\"")]
+    fn a_mistake_has_a_place(#[case] object: Value, #[case] field: &str, #[case] words: &str) {
+        let request = request(&object);
+        let error = read::<PersistentVolumeClaim>(&request.object, &request).unwrap_err();
+        assert_eq!(error.field, field);
+        assert!(error.to_string().contains(words), "{error}");
+    }
+
+    #[rstest]
+    #[case::no_object(json!(null), false)]
+    #[case::stays(json!({"metadata": {"deletionTimestamp": null}, "spec": 1}), false)]
+    #[case::goes(json!({"metadata": {"deletionTimestamp": "2026-11-25T00:00:00Z", "name": 1}, "spec": 1}), true)]
+    fn what_ends_is_seen(#[case] object: Value, #[case] ending: bool) {
+        assert_eq!(is_ending(&request(&object).object), ending);
+    }
+}
