@@ -269,14 +269,16 @@ async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> 
     }
     let ByteString(changes) = serde_json::from_value(response["patch"].clone())?;
     // What no API server could have read, as half a character in a field that nobody knows, isn't for it to patch either.
-    let Ok(mut object) = serde_json::from_str(request.object.get()) else { return Ok(End::Allowed) };
+    let [object, old_object] =
+        [request.object, request.old_object].map(|text| serde_json::from_str::<Value>(text.get()));
+    let (Ok(mut object), Ok(old_object)) = (object, old_object) else { return Ok(End::Allowed) };
     json_patch::patch(&mut object, &serde_json::from_slice::<Patch>(&changes)?)?;
     Ok(End::Patched(json!({
         "apiVersion": api_version, "kind": "AdmissionReview",
         "request": {
             "uid": request.uid, "kind": request.kind, "subResource": request.sub_resource, "name": request.name,
             "namespace": request.namespace, "operation": request.operation.as_str(), "userInfo": request.user_info,
-            "object": object, "oldObject": request.old_object,
+            "object": object, "oldObject": old_object,
         },
     })))
 }
