@@ -33,10 +33,13 @@ pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
 
 /// The same with the field of a mistake, which takes twice the time.
 fn mistaken<K: DeserializeOwned>(object: &RawValue) -> Result<K, FieldError> {
+    let mistake = |error: serde_path_to_error::Error<serde_json::Error>, value: &str| {
+        FieldError::invalid(error.path().to_string(), value, error.inner().to_string())
+    };
     // What is written as JSON should be may still be none that can be read: half a character, or a thousand levels.
     let Ok(object) = serde_json::from_str::<Value>(object.get()) else {
         let read = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(object.get()));
-        return read.map_err(|error| FieldError::invalid(error.path().to_string(), "", error.inner().to_string()));
+        return read.map_err(|error| mistake(error, ""));
     };
     serde_path_to_error::deserialize(&object).map_err(|error| {
         let value = error.path().iter().try_fold(&object, |value, segment| match segment {
@@ -45,7 +48,7 @@ fn mistaken<K: DeserializeOwned>(object: &RawValue) -> Result<K, FieldError> {
             Segment::Enum { .. } | Segment::Unknown => None,
         });
         let value = value.map(Value::to_string).unwrap_or_default();
-        FieldError::invalid(error.path().to_string(), &value, error.inner().to_string())
+        mistake(error, &value)
     })
 }
 

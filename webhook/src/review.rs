@@ -188,24 +188,22 @@ struct Response {
 impl Reply {
     /// The reply to `request`.
     pub fn new(version: ApiVersion, request: &Request, answer: Answer) -> serde_json::Result<Self> {
-        let uid = request.uid.clone();
-        let denied = |status| Response { uid: request.uid.clone(), status: Some(status), ..Response::default() };
+        let blank = Response { uid: request.uid.clone(), ..Response::default() };
         let lines = |warnings: Vec<String>| warnings.iter().map(|warning| line(warning)).collect();
         let response = match answer {
             Answer::Allowed { patch, warnings } if patch.0.is_empty() => {
-                Response { uid, allowed: true, warnings: lines(warnings), ..Response::default() }
+                Response { allowed: true, warnings: lines(warnings), ..blank }
             }
             Answer::Allowed { patch, warnings } => Response {
-                uid,
                 allowed: true,
                 patch_type: Some("JSONPatch"),
                 patch: Some(ByteString(json(&patch)?)),
                 warnings: lines(warnings),
-                ..Response::default()
+                ..blank
             },
-            Answer::Invalid(errors) => denied(status(request, &errors, 422, "Invalid")),
-            Answer::Forbidden(errors) => denied(status(request, &errors, 403, "Forbidden")),
-            Answer::Conflict(error) => denied(status(request, &[error], 409, "Conflict")),
+            Answer::Invalid(errors) => Response { status: Some(status(request, &errors, 422, "Invalid")), ..blank },
+            Answer::Forbidden(errors) => Response { status: Some(status(request, &errors, 403, "Forbidden")), ..blank },
+            Answer::Conflict(error) => Response { status: Some(status(request, &[error], 409, "Conflict")), ..blank },
         };
         Ok(Self { api_version: version, kind: Kind::AdmissionReview, response })
     }

@@ -39,17 +39,17 @@ impl Settings {
             None => and_then(self.classes.as_ref(), |all| default_class(all.iter().map(AsRef::as_ref))),
         };
         let target_class = target.clone().map(Class::of);
-        let named = |name: &str| target_class.present().is_some_and(|class| class.name == name);
+        let name = target_class.present().map(|class| class.name.as_str()).unwrap_or_default();
         let source_class = match source.present() {
             None => Lookup::Absent,
             Some(source) if source.kind == SourceKind::Snapshot => self.class_to_restore(source, &target_class),
             Some(source) if source.class.is_empty() => Lookup::Absent,
-            Some(source) if named(&source.class) => target_class.clone(),
+            Some(source) if source.class == name => target_class.clone(),
             Some(source) => self.class(&source.class).map(Class::of),
         };
         Facts {
             profile: target.present().map_or(Lookup::Absent, |class| self.profile(class, now)),
-            overhead: self.overhead(target_class.present().map(|class| class.name.as_str()).unwrap_or_default()),
+            overhead: self.overhead(name),
             source,
             source_class,
             snapshot_classes: self

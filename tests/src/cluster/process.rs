@@ -1,6 +1,7 @@
 //! Long-running programs: started apart from the terminal, known by pid *and* start time, stopped by that alone.
 
 use std::{
+    fmt::Display,
     fs::{File, OpenOptions},
     io::ErrorKind,
     ops::ControlFlow,
@@ -81,13 +82,6 @@ impl Record {
     /// Whether exactly this process still runs.
     pub fn is_alive(&self) -> bool {
         self.boot == boot() && start_of(self.pid) == Some(self.start)
-    }
-
-    /// Its resident memory in bytes.
-    pub fn resident(&self) -> Option<u64> {
-        let pages: u64 =
-            std::fs::read_to_string(format!("/proc/{}/statm", self.pid)).ok()?.split(' ').nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as u64)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
@@ -266,10 +260,27 @@ fn boot() -> String {
 
 /// The start time of a process that lives; a zombie doesn't.
 fn start_of(pid: i32) -> Option<u64> {
+    let fields = stat(pid)?;
+    if fields.first()? == "Z" { None } else { fields.get(19)?.parse().ok() }
+}
+
+/// What `/proc/PID/stat` says of a process, from the third field on.
+fn stat(pid: impl Display) -> Option<Vec<String>> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the command's name in parentheses, and may hold anything.
-    let fields: Vec<_> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
-    if fields.first() == Some(&"Z") { None } else { fields.get(19)?.parse().ok() }
+    Some(stat.get(stat.rfind(')')? + 2..)?.split(' ').map(ToOwned::to_owned).collect())
+}
+
+/// The processor time that a process has had so far, in the kernel's ticks.
+pub fn ticks(pid: impl Display) -> Option<u64> {
+    // The 14th field is for itself, the 15th for what the kernel does for it.
+    stat(pid)?.get(11..13)?.iter().map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+/// The resident memory of a process, in bytes.
+pub fn resident(pid: impl Display) -> Option<u64> {
+    let pages: u64 = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
 }
 
 #[cfg(test)]

@@ -5,7 +5,12 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Lab, network::Link, process::Processes, storage::DRIVERS};
+use super::{
+    Lab,
+    network::Link,
+    process::{self, Processes},
+    storage::DRIVERS,
+};
 
 /// A table of processes, and the places to look at.
 pub fn report(lab: &Lab) -> Result<String> {
@@ -19,7 +24,7 @@ pub fn report(lab: &Lab) -> Result<String> {
     for record in records {
         let (up, memory) = if record.is_alive() {
             let seconds = Timestamp::now().duration_since(record.since).as_secs();
-            let resident = record.resident().unwrap_or_default();
+            let resident = process::resident(record.pid).unwrap_or_default();
             total += resident;
             (format!("{:#}", SignedDuration::from_secs(seconds)), format!("{} MiB", resident >> 20))
         } else {

@@ -46,7 +46,7 @@ use super::{
     statistics::{each, percentile},
 };
 use crate::{
-    cluster::{Lab, build::binary, command::until, progress::Progress},
+    cluster::{Lab, build::binary, command::until, process, progress::Progress},
     harness::{
         Space, clone_of,
         review::{self, patch_in},
@@ -175,9 +175,6 @@ struct Processors {
     stolen: f64,
     all: f64,
 }
-
-/// Of the kernel, in a second.
-const TICKS: f64 = 100.0;
 
 impl Processors {
     fn now() -> Result<Self> {
@@ -365,19 +362,15 @@ impl Alone {
     /// In MiB.
     fn resident(&self) -> Result<f64> {
         let pid = self.child.id().context("the webhook has ended")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1024.0)
+        let kib = process::resident(pid).context("the webhook's memory can't be told")? >> 10;
+        Ok(f64::from(u32::try_from(kib)?) / 1024.0)
     }
 
     /// Processor time so far, in s.
     fn spent(&self) -> Result<f64> {
         let pid = self.child.id().context("the webhook has ended")?;
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // What follows the name, which may hold anything, begins with the third field; utime is the 14th, stime the 15th.
-        let (_, fields) = stat.rsplit_once(')').context("no name in stat")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>).sum::<Result<f64, _>>()?;
-        Ok(ticks / TICKS)
+        let ticks = process::ticks(pid).context("the webhook's processor time can't be told")?;
+        Ok(f64::from(u32::try_from(ticks)?) / f64::from(u32::try_from(rustix::param::clock_ticks_per_second())?))
     }
 
     async fn connect(&self) -> Result<Connection> {
