@@ -45,7 +45,10 @@ use tokio::{sync::Mutex, time::timeout};
 use crate::memory::{Look, Memory};
 
 /// For one step of a look at the cluster.
-const PATIENCE: Duration = Duration::from_millis(1200);
+const PATIENCE: Duration = Duration::from_millis(1700);
+
+/// For a whole look: a DataSource and then what it stands for; or, beside that, a list of the settings after one that had begun before.
+pub const TWO_STEPS: Duration = PATIENCE.saturating_mul(2);
 
 /// Nobody waits long for a warning.
 const FOR_A_WARNING: Duration = Duration::from_millis(500);
@@ -153,7 +156,10 @@ impl Cluster {
         match look {
             Look::Glance => self.settings(),
             // Where the API server is too busy to tell, what the watches have told will do.
-            Look::Closely => Box::pin(self.list()).await.or_else(|_| self.settings()),
+            Look::Closely => {
+                let listed = timeout(TWO_STEPS, Box::pin(self.list())).await.ok().and_then(Result::ok);
+                listed.map_or_else(|| self.settings(), Ok)
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use kube::ResourceExt;
 use tokio::time::timeout;
 
 use crate::{
-    cluster::{Cluster, Undecidable},
+    cluster::{Cluster, TWO_STEPS, Undecidable},
     memory::Look,
     object::{Annotations, annotated, is_ending, read},
     review::{Answer, Operation, Request},
@@ -34,6 +34,7 @@ use crate::{
 const GLANCE: Duration = Duration::from_secs(1);
 /// For a look at what is so now. The API server gives us 5 s for both.
 const CLOSE_LOOK: Duration = Duration::from_millis(3500);
+const _: () = assert!(TWO_STEPS.as_millis() < CLOSE_LOOK.as_millis());
 
 /// Writes the decision on a new DataVolume.
 pub async fn mutate(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
@@ -194,16 +195,35 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         Ok((Parsed::Wrong(errors), _)) => Err(errors),
         Err(error) => Err(vec![error]),
     };
-    let settings = cluster.settings_at(look).await?;
+    let requester = Requester::of(&review.user_info);
+    let stamp = requester.write();
+    // Independent of each other, and a user waits for all of it.
+    let looks = async {
+        match (&read, &stamp) {
+            (Ok((volume, wanted, reference)), Ok(stamp)) if !wanted.pre_populated => {
+                let whom = Whom { requester: &requester, stamp, warns };
+                let see = async {
+                    match reference {
+                        Some(name) => follow(name, volume, whom, cluster, look).await,
+                        None => Seen::Source(None, see(wanted, whom, cluster, look).await),
+                    }
+                };
+                Some(tokio::join!(cluster.namesake(&wanted.target, look), see))
+            }
+            // Nothing has to be seen.
+            _ => None,
+        }
+    };
+    let (settings, looks) = tokio::join!(cluster.settings_at(look), looks);
+    let settings = settings?;
     if settings.operator().present().is_some() {
         return Ok(Creation::NotOurs);
     }
-    let (volume, wanted, reference) = match read {
+    let (volume, wanted, _) = match read {
         Ok(read) => read,
         Err(errors) => return Ok(Creation::Denied(errors)),
     };
-    let requester = Requester::of(&review.user_info);
-    let stamp = match requester.write() {
+    let stamp = match stamp {
         Ok(stamp) => stamp,
         Err(error) => {
             let field = annotation_path(meta::REQUESTER);
@@ -211,18 +231,7 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
         }
     };
     let filled = |wanted: &Wanted| (admission::taken_over(wanted), None);
-    let (namesake, (verdict, doubt)) = if wanted.pre_populated {
-        (Lookup::Absent, filled(&wanted))
-    } else {
-        // Independent of each other, and a user waits for both.
-        let whom = Whom { requester: &requester, stamp: &stamp, warns };
-        let see = async {
-            match &reference {
-                Some(name) => follow(name, &volume, whom, cluster, look).await,
-                None => Seen::Source(None, see(&wanted, whom, cluster, look).await),
-            }
-        };
-        let (namesake, seen) = tokio::join!(cluster.namesake(&wanted.target, look), see);
+    let (namesake, (verdict, doubt)) = if let Some((namesake, seen)) = looks {
         let judged = match seen {
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
                 filled(&wanted)
@@ -247,6 +256,8 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
             }
         };
         (namesake, judged)
+    } else {
+        (Lookup::Absent, filled(&wanted))
     };
     let verdict = match namesake.present().map(|claim| admission::namesake(&volume, claim)) {
         Some(Namesake::InTheWay) => in_the_way(verdict, &volume),

@@ -20,6 +20,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::timeout};
+use webhook::manifests::VALIDATING;
 
 use super::{
     Named, Space,
@@ -295,23 +296,39 @@ impl Space {
         }
     }
 
-    /// Asks for a clone without getting it, whatever the answer.
+    /// Asks for a clone once without getting it, whatever the answer.
     pub async fn asked(&self, request: &CloneRequest) -> Result<Result<(), Denial>> {
-        Ok(match self.ask(request, true).await? {
+        Ok(match self.post::<DataVolume>(&request.object(self.name()), request.user.as_deref(), true).await? {
             Answer::Created(..) => Ok(()),
             Answer::Denied(denial) => Err(*denial),
         })
     }
 
-    /// Asks, and asks again where the webhooks say so: what they know may change between the look of one and the other's.
+    /// Asks, and asks again where the webhooks say so, or where one of them could not see enough in its time: on a busy machine that is
+    /// an answer, too, and not one to test. Only what is admitted for good isn't asked for again.
     async fn ask(&self, request: &CloneRequest, dry_run: bool) -> Result<Answer<DataVolume>> {
         let object = request.object(self.name());
         until("webhooks that agree", PATIENCE, async || {
-            Ok(match self.post(&object, request.user.as_deref(), dry_run).await? {
-                Answer::Denied(denial) if denial.0.code == Some(409) && denial.text().contains("try again") => {
-                    Look::Continue(denial.to_string())
+            let answer = self.post(&object, request.user.as_deref(), dry_run).await?;
+            let preliminary = match &answer {
+                Answer::Denied(denial) => {
+                    let says = |words: &str| denial.text().contains(words);
+                    match denial.0.code {
+                        Some(409) => says("try again"),
+                        Some(500) => says("smartclone can't decide now"),
+                        // The other one would have, had it seen as much.
+                        _ => says(&format!("{VALIDATING:?} denied the request")),
+                    }
+                    .then(|| denial.to_string())
                 }
-                answer => Look::Break(answer),
+                Answer::Created(_, warnings) if dry_run => {
+                    warnings.iter().find(|line| line.contains("could not be decided yet")).cloned()
+                }
+                Answer::Created(..) => None,
+            };
+            Ok(match preliminary {
+                Some(why) => Look::Continue(why),
+                None => Look::Break(answer),
             })
         })
         .await
