@@ -62,6 +62,14 @@ pub async fn until<T>(what: &str, patience: Duration, mut look: impl AsyncFnMut(
     }
 }
 
+/// What comes of `work`; Ctrl-C ends it with an error, so that whoever asked for it can clean up. After it, Ctrl-C does nothing any more.
+pub async fn unless_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        signal = tokio::signal::ctrl_c() => signal.context("listen for SIGINT").and_then(|()| bail!("interrupted")),
+    }
+}
+
 /// The last `lines` of a log, or why they can't be read.
 pub fn tail(file: &Path, lines: usize) -> String {
     match std::fs::read(file) {

@@ -6,14 +6,14 @@ mod transcript;
 
 use std::{path::Path, time::Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use common::{api::Cdi, manifest};
 use k8s_openapi::api::{core::v1::Namespace, storage::v1::StorageClass};
 use kube::{Api, Client};
 
 use self::{shell::Shell, transcript::Transcript};
 use crate::{
-    cluster::{Lab, progress::Progress},
+    cluster::{Lab, command::unless_interrupted, progress::Progress},
     harness,
 };
 
@@ -40,7 +40,11 @@ pub async fn run() -> Result<()> {
         .await
         .context("the cluster did not start; `cargo cluster status` shows its parts and logs")?;
     let tour = Tour { lab: &lab, client: lab.client()?, transcript, shell: Shell::new(&lab, transcript) };
-    if let Err(error) = tour.all().await {
+    if let Err(mut error) = unless_interrupted(Box::pin(tour.all())).await {
+        // Whatever happened, others on this cluster get their snapshots back.
+        if let Err(why) = tour.unforce().await {
+            error = error.context(format!("the CDI object may still force a strategy: {why:#}"));
+        }
         tour.explain().await;
         return Err(error.context("the tour ended early"));
     }
@@ -103,18 +107,18 @@ impl Tour<'_> {
         for name in [NAMESPACE, TEAM] {
             harness::wait::gone(&namespaces, name, None).await?;
         }
-        self.unforce_leftover().await?;
+        self.unforce().await?;
         self.shell.kubectl(&["create", "namespace", NAMESPACE]).await?;
         self.shell.kubectl(&["create", "namespace", TEAM]).await?;
         self.create("source").await?;
         self.ended("fill").await
     }
 
-    /// An override that an interrupted tour has left would spoil this one.
-    async fn unforce_leftover(&self) -> Result<()> {
+    /// Takes back an override that an interrupted tour has left.
+    async fn unforce(&self) -> Result<()> {
         let cdi = Api::<Cdi>::all(self.client.clone()).get_opt("cdi").await?;
         if cdi.is_some_and(|cdi| cdi.spec.clone_strategy_override.is_some()) {
-            self.transcript.say("The CDI object forces a strategy. This tour wants to begin with the default.")?;
+            self.transcript.say("The CDI object forces a strategy. Back to the default.")?;
             self.force(FORCE_NOTHING).await?;
         }
         Ok(())
@@ -149,19 +153,11 @@ impl Tour<'_> {
 
     async fn forced(&self) -> Result<()> {
         self.transcript.chapter(7, "An admin's word: every clone is to be a copy")?;
-        let copied = async {
-            self.force(FORCE_COPY).await?;
-            self.clone_and_follow("copied").await?;
-            self.annotated("copied", "copy").await
-        };
-        // Whatever happens, others on this cluster get their snapshots back.
-        let copied = tokio::select! {
-            copied = copied => copied,
-            signal = tokio::signal::ctrl_c() => signal.context("listen for SIGINT").and_then(|()| bail!("interrupted")),
-        };
+        self.force(FORCE_COPY).await?;
+        self.clone_and_follow("copied").await?;
+        self.annotated("copied", "copy").await?;
         self.transcript.say("And back to the default.")?;
-        let back = self.force(FORCE_NOTHING).await;
-        copied.and(back)
+        self.force(FORCE_NOTHING).await
     }
 
     async fn planned_anew(&self) -> Result<()> {

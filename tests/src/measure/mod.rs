@@ -21,7 +21,7 @@ use kube::{Api, api::DeleteParams};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    cluster::{Lab, progress::Progress},
+    cluster::{Lab, command::unless_interrupted, progress::Progress},
     harness::{self, Space},
 };
 
@@ -88,7 +88,7 @@ impl Bench {
     }
 }
 
-/// A namespace for the source and, if they are to be apart, one for the clones; gone at the end, whatever became of the work.
+/// A namespace for the source and, if they are to be apart, one for the clones; gone at the end, whatever became of the work, Ctrl-C included.
 async fn in_spaces<T>(
     lab: &Lab,
     purpose: &str,
@@ -98,7 +98,7 @@ async fn in_spaces<T>(
     let client = lab.client()?;
     let from = Space::new(lab, &client, purpose).await?;
     let to = if apart { Some(Space::new(lab, &client, purpose).await?) } else { None };
-    let mut done = work(&from, to.as_ref().unwrap_or(&from)).await;
+    let mut done = unless_interrupted(Box::pin(work(&from, to.as_ref().unwrap_or(&from)))).await;
     // What a transfer has left belongs to both; the clones' namespace goes first.
     for space in to.into_iter().chain([from]) {
         let ended = space.end().await;
