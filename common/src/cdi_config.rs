@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::{
     api::{Cdi, CdiConfigSpec, CdiConfigStatus, FilesystemOverhead},
     clone::facts::default_class,
+    meta,
     quantity::Bytes,
 };
 
@@ -93,8 +94,7 @@ impl<'a> Config<'a> {
     /// What is in force: with [`CONFIG_AUTHORITY`] on the CDI object its `spec.config` alone; without, the CDIConfig's own `spec`, and
     /// where that says nothing, the CDI object's.
     pub fn of(config: Option<&'a CdiConfigSpec>, cdi: Option<&'a Cdi>) -> Self {
-        let annotations = cdi.and_then(|cdi| cdi.metadata.annotations.as_ref());
-        let authority = annotations.is_some_and(|a| a.contains_key(CONFIG_AUTHORITY));
+        let authority = cdi.and_then(|cdi| meta::annotation(&cdi.metadata, CONFIG_AUTHORITY)).is_some();
         let of_cdi = cdi.and_then(|cdi| cdi.spec.config.as_ref());
         Self(if authority && of_cdi.is_some() { [of_cdi, None] } else { [config, of_cdi] })
     }

@@ -2,6 +2,18 @@
 //!
 //! `cdi.kubevirt.io/` is CDI's and means what it means there; `smartclone.dev/` is for what CDI has no word for.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+/// Annotations as they are to be; `None` removes a key.
+pub type Annotations = BTreeMap<&'static str, Option<String>>;
+
+/// What the annotation of this key says on an object.
+pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
 // What a DataVolume and its claim say.
 
 /// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). At creation it is the requester's wish, or absent; from then on it is

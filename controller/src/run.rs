@@ -300,7 +300,7 @@ impl Waker {
                 self.wake(&ObjectName { namespace: namespace.clone(), name: owner.name.clone() });
             }
         }
-        let elsewhere = meta.annotations.as_ref().and_then(|all| all.get(meta::OWNED_BY_DATA_VOLUME));
+        let elsewhere = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
         if let Some((namespace, name)) = elsewhere.and_then(|owner| owner.split_once('/')) {
             self.wake(&ObjectName { namespace: namespace.to_owned(), name: name.to_owned() });
         }

@@ -136,7 +136,7 @@ where
     for object in all {
         let meta = object.meta();
         let labelled = meta.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID));
-        let owner = meta.annotations.as_ref().and_then(|all| all.get(meta::OWNED_BY_DATA_VOLUME));
+        let owner = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
         let (Some(uid), Some(owner), None) = (labelled, owner, &meta.deletion_timestamp) else { continue };
         let Some((namespace, name)) = owner.split_once('/') else { continue };
         let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };

@@ -10,12 +10,11 @@ use common::{
 };
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::ResourceExt;
 
 use crate::{
     cluster::{Cluster, Undecidable},
     memory::Look,
-    object::{Annotations, annotated, read},
+    object::{annotated, read},
     review::{Answer, Operation, Request},
 };
 
@@ -30,7 +29,7 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     }
     Ok(match Requester::of(&review.user_info).write() {
         Ok(stamp) => {
-            let annotations = Annotations::from([(meta::REQUESTER, Some(stamp))]);
+            let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp))]);
             Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
         }
         Err(error) => forbidden(annotation_path(meta::REQUESTER), error.to_string()),
@@ -96,7 +95,7 @@ async fn validate_creation(
             return Ok(Answer::Allowed { patch: Patch::default(), warnings: vec![line] });
         }
     };
-    let stamp = claim.annotations().get(meta::REQUESTER).map(String::as_str).unwrap_or_default();
+    let stamp = meta::annotation(&claim.metadata, meta::REQUESTER).unwrap_or_default();
     match cluster.authorization(&requester, stamp, &source, Look::Closely).await {
         Lookup::Present(Authorization::Allowed) => Ok(Answer::untouched()),
         Lookup::Present(Authorization::Denied(why)) => Ok(forbidden(annotation_path(meta::DATA_SOURCE_NAMESPACE), why)),

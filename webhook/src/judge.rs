@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::{
     cluster::{Cluster, TWO_STEPS, Undecidable},
     memory::Look,
-    object::{Annotations, annotated, is_ending, read},
+    object::{annotated, is_ending, read},
     review::{Answer, Operation, Request},
 };
 
@@ -171,7 +171,7 @@ struct NewClone {
     stamp: String,
     /// The claim that has the name of the clone's claim. Absent where that is none of our business.
     namesake: Lookup<PersistentVolumeClaim>,
-    annotations: Annotations,
+    annotations: meta::Annotations,
     warnings: Vec<String>,
     /// Why the annotations may be others the next time.
     doubt: Option<String>,

@@ -1,8 +1,6 @@
 //! The object of a review: read as its type, and given annotations.
 
-use std::collections::BTreeMap;
-
-use common::field::FieldError;
+use common::{field::FieldError, meta::Annotations};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -14,9 +12,6 @@ use serde_json::{Value, value::RawValue};
 use serde_path_to_error::Segment;
 
 use crate::review::Request;
-
-/// Annotations as they are to be; `None` removes a key.
-pub(crate) type Annotations = BTreeMap<&'static str, Option<String>>;
 
 /// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
 pub(crate) fn read<K: ResourceExt + DeserializeOwned>(

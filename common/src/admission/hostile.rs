@@ -88,8 +88,7 @@ fn judged(object: Value, before: &DataVolume) -> bool {
     }
     changes(before, &volume, false);
     changes(&volume, before, true);
-    let stamp = volume.metadata.annotations.as_ref().and_then(|all| all.get(meta::REQUESTER));
-    stamp.and_then(|stamp| Requester::read(stamp));
+    meta::annotation(&volume.metadata, meta::REQUESTER).and_then(Requester::read);
     let seen = observed(&volume, facts);
     if let Some(plan) = step(&seen) {
         assert_eq!(check::violations(&seen, &plan), vec![], "{volume:?}");

@@ -8,8 +8,6 @@ mod namesake;
 pub mod stamp;
 mod update;
 
-use std::collections::BTreeMap;
-
 pub use explain::{in_use, warnings};
 pub use namesake::{Namesake, namesake};
 pub use update::changes;
@@ -23,7 +21,7 @@ use crate::{
         step::{PlanNote, pin},
     },
     field::FieldError,
-    meta,
+    meta::{self, Annotations},
 };
 
 /// The answer to a creation.
@@ -32,7 +30,7 @@ pub enum Verdict {
     /// Admitted.
     Admitted {
         /// What its annotations are to be; `None` removes a key.
-        annotations: BTreeMap<&'static str, Option<String>>,
+        annotations: Annotations,
         /// A line each, for the user's terminal.
         warnings: Vec<String>,
     },
@@ -68,7 +66,7 @@ pub fn taken_over(request: &Request) -> Verdict {
 
 /// The wish stays; a decision that hasn't been made, and the reason for it, don't.
 fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
-    let annotations = BTreeMap::from([
+    let annotations = Annotations::from([
         (meta::CLONE_TYPE, request.wish.map(|wish| wish.to_string())),
         (meta::CLONE_FALLBACK_REASON, None),
         (meta::PLAN, None),
@@ -89,10 +87,10 @@ pub fn namespace_path(request: &Request) -> &'static str {
 ///
 /// Only smartclone writes those. What it depends on has changed between the looks of the two webhooks, or is known to one replica and not
 /// yet to the other: whoever asked has forged nothing, and is told to ask again.
-pub fn outdated(volume: &DataVolume, annotations: &BTreeMap<&'static str, Option<String>>) -> Option<FieldError> {
-    let has = |key: &str| volume.metadata.annotations.as_ref()?.get(key);
+pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldError> {
+    let has = |key: &str| meta::annotation(&volume.metadata, key);
     let strategy: CloneStrategy = has(meta::CLONE_TYPE)?.parse().ok()?;
-    let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_ref) != Some(*plan))?;
+    let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_deref) != Some(*plan))?;
     let whole =
         PlanNote::read(plan)?.rungs.iter().any(|rung| rung.strategy == Some(strategy) && rung.outcome == CHOSEN);
     whole.then(|| {
@@ -102,17 +100,17 @@ pub fn outdated(volume: &DataVolume, annotations: &BTreeMap<&'static str, Option
 }
 
 /// What in `volume` differs from the decision: annotations that somebody forged, or changed after the decision was written.
-pub fn forged(volume: &DataVolume, annotations: &BTreeMap<&'static str, Option<String>>) -> Vec<FieldError> {
-    let has = |key: &str| volume.metadata.annotations.as_ref().and_then(|a| a.get(key));
+pub fn forged(volume: &DataVolume, annotations: &Annotations) -> Vec<FieldError> {
+    let has = |key: &str| meta::annotation(&volume.metadata, key);
     annotations
         .iter()
-        .filter(|(key, value)| has(key) != value.as_ref())
+        .filter(|(key, value)| has(key) != value.as_deref())
         .map(|(key, value)| {
             let path = annotation_path(key);
             match value {
                 Some(value) => FieldError::invalid(
                     path,
-                    has(key).map(String::as_str).unwrap_or_default(),
+                    has(key).unwrap_or_default(),
                     format!("smartclone decided {value:?}; leave the annotation to it"),
                 ),
                 None => FieldError::forbidden(path, "smartclone writes it; leave it out"),

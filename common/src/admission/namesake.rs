@@ -21,15 +21,14 @@ pub enum Namesake {
 
 /// What `claim` means for a new DataVolume of its name.
 pub fn namesake(volume: &DataVolume, claim: &PersistentVolumeClaim) -> Namesake {
-    let name = volume.metadata.name.as_ref();
-    let annotation = |of: &ObjectMeta, key: &str| of.annotations.as_ref().and_then(|a| a.get(key)).cloned();
-    let adoption = |of: &ObjectMeta| annotation(of, meta::ALLOW_ADOPTION).is_some_and(|value| value != "false");
+    let name = volume.metadata.name.as_deref();
+    let adoption = |of: &ObjectMeta| meta::annotation(of, meta::ALLOW_ADOPTION).is_some_and(|value| value != "false");
     let mut owners = claim.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
-    let made_for = |owner: &OwnerReference| owner.kind == "DataVolume" && Some(&owner.name) == name;
+    let made_for = |owner: &OwnerReference| owner.kind == "DataVolume" && Some(owner.name.as_str()) == name;
     if claim.metadata.deletion_timestamp.is_some() || owners.clone().any(made_for) {
         return Namesake::GivesWay;
     }
-    let filled = annotation(&claim.metadata, meta::POPULATED_FOR).as_ref() == name;
+    let filled = meta::annotation(&claim.metadata, meta::POPULATED_FOR) == name;
     let offered = filled || adoption(&volume.metadata) || adoption(&claim.metadata);
     // What belongs to another object is not to be had.
     if offered && owners.next().is_none() { Namesake::TakenOver } else { Namesake::InTheWay }

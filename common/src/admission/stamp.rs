@@ -5,7 +5,7 @@ use kube::core::ObjectMeta;
 use crate::{clone::request::annotation_path, field::FieldError, meta, requester::Requester};
 
 fn stamp(metadata: &ObjectMeta) -> Option<&str> {
-    metadata.annotations.as_ref()?.get(meta::REQUESTER).map(String::as_str)
+    meta::annotation(metadata, meta::REQUESTER)
 }
 
 /// What is wrong with the stamp on a new object that `requester` creates.

@@ -27,9 +27,8 @@ pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<F
     }
     errors.extend(stamp::changed(&old.metadata, &new.metadata));
     if !by_controller {
-        let annotation =
-            |volume: &DataVolume, key: &str| volume.metadata.annotations.as_ref().and_then(|a| a.get(key)).cloned();
-        errors.extend(DECIDED.iter().filter(|key| annotation(old, key) != annotation(new, key)).map(|key| {
+        let changed = |key: &&&str| meta::annotation(&old.metadata, key) != meta::annotation(&new.metadata, key);
+        errors.extend(DECIDED.iter().filter(changed).map(|key| {
             FieldError::forbidden(
                 annotation_path(key),
                 "decided at creation, and only smartclone may change it; delete the DataVolume and create another one",

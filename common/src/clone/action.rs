@@ -1,11 +1,11 @@
 //! Effects as values. The precondition is part of each, so that a crash, a second controller or a stale cache can only make it fail.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
-use crate::{api::snapshot::VolumeSnapshot, quantity::Bytes, transfer::ClaimIdentity};
+use crate::{api::snapshot::VolumeSnapshot, meta::Annotations, quantity::Bytes, transfer::ClaimIdentity};
 
 /// The kinds that we delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub struct Exact {
 pub enum Action {
     /// Write the decision on the DataVolume (or on the claim that is filled without one); `None` removes a key. Only if it is as it was
     /// seen.
-    Pin(BTreeMap<&'static str, Option<String>>),
+    Pin(Annotations),
     /// Its name is made of a UID: an existing one is ours or an error. Its members are written in it.
     CreateSnapshot(Box<VolumeSnapshot>),
     /// It is named like the DataVolume, or its name is made of a UID: an existing one is ours or an error.

@@ -93,8 +93,8 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
     match action {
         Action::Pin(_) => None,
         Action::CreateSnapshot(snapshot) => {
-            let member = |text: &String| read_members(text).is_some_and(|all| all.contains_key(&seen.volume.uid));
-            let listed = snapshot.metadata.annotations.as_ref().and_then(|a| a.get(meta::MEMBERS)).is_some_and(member);
+            let member = |text| read_members(text).is_some_and(|all| all.contains_key(&seen.volume.uid));
+            let listed = meta::annotation(&snapshot.metadata, meta::MEMBERS).is_some_and(member);
             (!listed).then(|| Violation::Unowned(snapshot.metadata.name.clone().unwrap_or_default()))
         }
         Action::CreatePod(pod) => unowned(seen, &pod.metadata),

@@ -118,8 +118,8 @@ impl Source {
             }
             content => content.clone(),
         };
-        let annotated = snapshot.metadata.annotations.as_ref().and_then(|a| a.get(meta::SOURCE_VOLUME_MODE));
-        let mode = content.present().and_then(|c| c.spec.source_volume_mode.as_ref()).or(annotated);
+        let annotated = meta::annotation(&snapshot.metadata, meta::SOURCE_VOLUME_MODE);
+        let mode = content.present().and_then(|c| c.spec.source_volume_mode.as_deref()).or(annotated);
         Self {
             kind: SourceKind::Snapshot,
             uid,
@@ -178,15 +178,15 @@ pub struct Class {
 impl Class {
     /// Reads a StorageClass.
     pub fn of(class: &StorageClass) -> Self {
-        let annotation = |key: &str| class.metadata.annotations.as_ref().and_then(|a| a.get(key)).cloned();
+        let annotation = |key: &str| meta::annotation(&class.metadata, key);
         Self {
             name: class.metadata.name.clone().unwrap_or_default(),
             provisioner: class.provisioner.clone(),
             parameters: class.parameters.clone().unwrap_or_default(),
             expands: class.allow_volume_expansion.unwrap_or_default(),
             waits_for_consumer: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-            strategy: annotation(meta::CLASS_CLONE_STRATEGY),
-            restore: driver::restore_rule(&class.provisioner, annotation(meta::RESTORE_SIZE).as_deref()),
+            strategy: annotation(meta::CLASS_CLONE_STRATEGY).map(str::to_owned),
+            restore: driver::restore_rule(&class.provisioner, annotation(meta::RESTORE_SIZE)),
             compatible_with: annotation(meta::COMPATIBLE_WITH)
                 .unwrap_or_default()
                 .split(',')
@@ -211,11 +211,10 @@ pub struct SnapshotClass {
 impl SnapshotClass {
     /// Reads a VolumeSnapshotClass.
     pub fn of(class: &VolumeSnapshotClass) -> Self {
-        let annotations = class.metadata.annotations.as_ref();
         Self {
             name: class.metadata.name.clone().unwrap_or_default(),
             driver: class.driver.clone(),
-            is_default: annotations.and_then(|a| a.get(meta::DEFAULT_SNAPSHOT_CLASS)).is_some_and(|v| v == "true"),
+            is_default: meta::annotation(&class.metadata, meta::DEFAULT_SNAPSHOT_CLASS) == Some("true"),
         }
     }
 }
@@ -264,9 +263,7 @@ impl Profile {
 /// Which of all classes is the default one, as Kubernetes and CDI choose: one for virtual machines before the general one,
 /// among several the newest, then by name.
 pub fn default_class<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Option<&'a StorageClass> {
-    let marked = |class: &StorageClass, key: &str| {
-        class.metadata.annotations.as_ref().and_then(|a| a.get(key)).is_some_and(|v| v == "true")
-    };
+    let marked = |class: &StorageClass, key: &str| meta::annotation(&class.metadata, key) == Some("true");
     classes
         .into_iter()
         .filter_map(|class| {

@@ -45,8 +45,7 @@ impl Shared {
     pub fn of(snapshot: &VolumeSnapshot) -> Self {
         let status = snapshot.status.as_ref();
         let meta = &snapshot.metadata;
-        let listed = meta.annotations.as_ref().and_then(|a| a.get(meta::MEMBERS));
-        let members = listed.and_then(|text| read_members(text)).unwrap_or_default();
+        let members = meta::annotation(meta, meta::MEMBERS).and_then(read_members).unwrap_or_default();
         Self {
             exact: exact(meta),
             ours: meta.labels.as_ref().is_some_and(|l| l.contains_key(meta::OWNED_BY_UID)) && !members.is_empty(),

@@ -124,8 +124,8 @@ impl Target {
     /// Reads a DataVolume.
     pub fn of(volume: &DataVolume) -> Self {
         let meta = &volume.metadata;
-        let annotation = |key: &str| meta.annotations.as_ref().and_then(|a| a.get(key));
-        let note = annotation(meta::PLAN).and_then(|note| PlanNote::read(note));
+        let annotation = |key: &str| meta::annotation(meta, key);
+        let note = annotation(meta::PLAN).and_then(PlanNote::read);
         Self {
             kind: MadeFor::DataVolume,
             name: meta.name.clone().unwrap_or_default(),
@@ -141,7 +141,7 @@ impl Target {
             source: note.as_ref().and_then(|note| note.source.clone()),
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
-            fallback: annotation(meta::CLONE_FALLBACK_REASON).cloned(),
+            fallback: annotation(meta::CLONE_FALLBACK_REASON).map(str::to_owned),
             fallback_code: note.and_then(|note| note.reason),
             priority_class: volume.spec.priority_class_name.clone(),
             content_type: volume.spec.content_type.clone(),
@@ -323,14 +323,14 @@ impl Claim {
         volume: Option<&PersistentVolume>,
         complaint: Option<String>,
     ) -> Self {
-        let annotation = |key: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(key));
+        let annotation = |key: &str| meta::annotation(&claim.metadata, key);
         let controlled = claim.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
         let for_its_name =
-            annotation(meta::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_ref() == Some(name));
+            annotation(meta::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_deref() == Some(name));
         // A claim of our own making has the DataVolume's annotations, and isn't filled by having them.
         let made_by_us = annotation(meta::CREATED_FOR_DATA_VOLUME).is_some_and(|made_for| made_for == uid);
         let handed_over = volume.is_some_and(|volume| {
-            let marked = volume.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(transfer::HANDED_OVER));
+            let marked = meta::annotation(&volume.metadata, transfer::HANDED_OVER).is_some();
             let claim_ref = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
             marked && claim_ref.and_then(|c| c.uid.as_ref()) == claim.metadata.uid.as_ref()
         });
@@ -346,7 +346,7 @@ impl Claim {
             populated: !made_by_us && (for_its_name || annotation(meta::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
             created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
             content: Content::of(claim),
-            selected_node: annotation(meta::SELECTED_NODE).cloned(),
+            selected_node: annotation(meta::SELECTED_NODE).map(str::to_owned),
             handed_over,
             deleting: claim.metadata.deletion_timestamp.is_some(),
             phase: status.and_then(|s| s.phase.clone()).unwrap_or_default(),
@@ -355,7 +355,7 @@ impl Claim {
             file_system_grows_at_mount: status
                 .and_then(|s| s.conditions.as_ref())
                 .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
-            copied: claim.metadata.annotations.as_ref().and_then(|a| a.get(meta::COPIED)).cloned(),
+            copied: annotation(meta::COPIED).map(str::to_owned),
             complaint,
             nudged_at: annotation(meta::NUDGED).and_then(|text| text.parse().ok()),
         }
@@ -447,7 +447,7 @@ impl Mover {
             exact: exact(&pod.metadata),
             ours: made_for(&pod.metadata, uid),
             deleting: pod.metadata.deletion_timestamp.is_some(),
-            fills: pod.metadata.annotations.as_ref().and_then(|a| a.get(meta::FILLS)).cloned(),
+            fills: meta::annotation(&pod.metadata, meta::FILLS).map(str::to_owned),
             state,
         }
     }

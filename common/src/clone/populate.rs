@@ -19,7 +19,7 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
     let controlled = claim.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
     // The target of an ObjectTransfer is held back in the same way, and is to be filled by nobody.
-    let moves = claim.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(transfer::object::TRANSFER));
+    let moves = meta::annotation(&claim.metadata, transfer::object::TRANSFER).is_some();
     if controlled
         || moves
         || source.api_group.as_deref() != Some(api::GROUP)
@@ -27,16 +27,15 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     {
         return None;
     }
-    let elsewhere = claim.metadata.annotations.as_ref().and_then(|a| a.get(meta::DATA_SOURCE_NAMESPACE));
-    let namespace = elsewhere.filter(|n| !n.is_empty()).or(claim.metadata.namespace.as_ref())?;
-    Some((namespace.clone(), source.name.clone()))
+    let elsewhere = meta::annotation(&claim.metadata, meta::DATA_SOURCE_NAMESPACE);
+    let namespace = elsewhere.filter(|n| !n.is_empty()).or(claim.metadata.namespace.as_deref())?;
+    Some((namespace.to_owned(), source.name.clone()))
 }
 
 /// `claim` as a DataVolume that clones what `source` names.
 pub fn picture(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> DataVolume {
     let namespace = source.metadata.namespace.clone().unwrap_or_default();
     let name = source.spec.source.name.clone();
-    let annotation = |key: &str| claim.metadata.annotations.as_ref().and_then(|a| a.get(key));
     let source_of = match source.spec.source.kind.as_str() {
         "PersistentVolumeClaim" => {
             DataVolumeSource { pvc: Some(DataVolumeSourcePvc { namespace, name }), ..DataVolumeSource::default() }
@@ -56,10 +55,10 @@ pub fn picture(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Dat
             source: Some(source_of),
             pvc: Some(spec),
             priority_class_name: source.spec.priority_class_name.clone(),
-            content_type: annotation(meta::CONTENT_TYPE).cloned(),
+            content_type: meta::annotation(&claim.metadata, meta::CONTENT_TYPE).map(str::to_owned),
             ..DataVolumeSpec::default()
         },
-        status: annotation(meta::STATUS).and_then(|text| serde_json::from_str(text).ok()),
+        status: meta::annotation(&claim.metadata, meta::STATUS).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 

@@ -395,8 +395,7 @@ impl Request {
 
 /// What the DataSource stood for when it was followed, as the plan says.
 fn followed(volume: &DataVolume) -> Option<SourceName> {
-    let plan = volume.metadata.annotations.as_ref()?.get(meta::PLAN)?;
-    PlanNote::read(plan)?.source
+    PlanNote::read(meta::annotation(&volume.metadata, meta::PLAN)?)?.source
 }
 
 /// A clone's claim gets its data from the clone and from nowhere else.

@@ -1,7 +1,5 @@
 //! What to do next. Every pass starts from the objects and derives again what is already done, so a restart is just another pass.
 
-use std::collections::BTreeMap;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -18,7 +16,8 @@ use crate::{
     api::{CloneStrategy, Phase, PlanRung},
     field,
     lookup::Lookup,
-    meta, profile, transfer,
+    meta::{self, Annotations},
+    profile, transfer,
 };
 
 /// A claim that others tripped over is touched after this time, plus some.
@@ -124,7 +123,7 @@ pub(super) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>,
 }
 
 /// The annotations that say what was decided.
-pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> BTreeMap<&'static str, Option<String>> {
+pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
     let note = PlanNote {
         chosen_by: chosen.by,
         reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()),
@@ -133,7 +132,7 @@ pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> BTree
         rungs: chosen.verdicts.iter().map(Into::into).collect(),
         refused: refused.to_vec(),
     };
-    BTreeMap::from([
+    Annotations::from([
         (meta::CLONE_TYPE, Some(chosen.strategy.to_string())),
         (meta::CLONE_FALLBACK_REASON, chosen.fallback.as_ref().map(ToString::to_string)),
         (meta::PLAN, serde_json::to_string(&note).ok()),

@@ -126,7 +126,7 @@ pub enum Recognized {
 impl Record {
     /// What is known about `class`. A word that nobody knows, in an annotation or in what was learned, counts as not given.
     pub fn of(class: &StorageClass, profile: Option<&StorageProfile>) -> Self {
-        let annotation = |key: &str| class.metadata.annotations.as_ref()?.get(key).map(String::as_str);
+        let annotation = |key: &str| meta::annotation(&class.metadata, key);
         let spec = profile.map(|p| &p.spec);
         let capabilities =
             profile.and_then(|p| p.status.as_ref()).map(|s| s.capabilities.as_slice()).unwrap_or_default();
@@ -190,8 +190,8 @@ impl Record {
 
 /// The annotation of the profile outranks the table, also by being empty. One that is no quantity counts as not given.
 fn minimum_size(profile: Option<&StorageProfile>, row: Option<drivers::Driver>) -> Option<Known<Bytes>> {
-    let annotation = profile.and_then(|p| p.metadata.annotations.as_ref()?.get(meta::MINIMUM_SIZE));
-    if annotation.is_some_and(String::is_empty) {
+    let annotation = profile.and_then(|p| meta::annotation(&p.metadata, meta::MINIMUM_SIZE));
+    if annotation.is_some_and(str::is_empty) {
         return None;
     }
     best([

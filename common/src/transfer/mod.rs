@@ -207,7 +207,7 @@ fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
 }
 
 fn time(meta: &ObjectMeta, key: &str) -> Option<Timestamp> {
-    meta.annotations.as_ref()?.get(key)?.parse().ok()
+    meta::annotation(meta, key)?.parse().ok()
 }
 
 /// The name of the volume that is on its way between two claims: the one that the source names, even when it has lost it, else the one

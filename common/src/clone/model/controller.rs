@@ -461,7 +461,7 @@ impl Controller {
             }
             Action::CreateSnapshot(snapshot) => {
                 let name = snapshot.metadata.name.as_ref()?;
-                let members = read_members(snapshot.metadata.annotations.as_ref()?.get(meta::MEMBERS)?)?;
+                let members = read_members(meta::annotation(&snapshot.metadata, meta::MEMBERS)?)?;
                 Write::CreateSnapshot {
                     leader: UIDS.iter().position(|uid| names::snapshot(uid) == *name)?,
                     members: members.keys().map(|uid| clone_by_uid(uid).map(bit)).sum::<Option<u8>>()?,
@@ -485,7 +485,7 @@ impl Controller {
             }
             Action::CreatePod(pod) => {
                 let name = pod.metadata.name.as_ref()?;
-                let fills = pod.metadata.annotations.as_ref()?.get(meta::FILLS)?.split_once('/')?.1;
+                let fills = meta::annotation(&pod.metadata, meta::FILLS)?.split_once('/')?.1;
                 Write::CreatePod {
                     clone: UIDS.iter().position(|uid| names::mover(uid) == *name)?,
                     fills: fills.parse().ok()?,

@@ -443,7 +443,7 @@ fn protocol(seen: &Observed, record: &Record) -> Transfer {
 
 /// Made for this ObjectTransfer.
 fn ours(seen: &Observed, meta: &ObjectMeta) -> bool {
-    meta.annotations.as_ref().and_then(|a| a.get(TRANSFER)).is_some_and(|uid| *uid == seen.transfer.uid)
+    meta::annotation(meta, TRANSFER) == Some(&seen.transfer.uid)
 }
 
 /// The volume is the target's by now.
@@ -727,10 +727,9 @@ fn ready_data_volume<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a DataVo
 }
 
 fn required(wanted: &BTreeMap<String, String>, meta: &ObjectMeta) -> Result<(), Why> {
-    let given = meta.annotations.as_ref();
     let missing: Vec<_> = wanted
         .iter()
-        .filter(|(key, value)| given.and_then(|a| a.get(*key)) != Some(*value))
+        .filter(|(key, value)| meta::annotation(meta, key) != Some(value))
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     if missing.is_empty() {
