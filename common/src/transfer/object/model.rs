@@ -4,11 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::*;
-use crate::lookup::Lookup::{Absent, Present, Unknown};
+use super::{ready::BUSY, *};
+use crate::{
+    api::ObjectTransfer,
+    lookup::Lookup::{Absent, Present, Unknown},
+};
 
 fn start() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
