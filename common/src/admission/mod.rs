@@ -17,8 +17,8 @@ use crate::{
     clone::{
         Decision, Facts, History, decide,
         decide::CHOSEN,
+        note::{PlanNote, pin},
         request::{Request, SourceKind, annotation_path},
-        step::{PlanNote, pin},
     },
     field::FieldError,
     meta::{self, Annotations},

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::{
     action::{Action, Kind},
+    attempt::{attempt, deadline, failed},
     objects,
     plan::{Claim, Mover, MoverState, Observed, Plan, User},
     request::{Request, SourceKind},
     rules::complaint::redact,
-    step::{attempt, blocked_source, deadline, decided, failed, recorded, writers},
+    step::{blocked_source, decided, recorded, writers},
     wait::Waiting,
 };
 use crate::{

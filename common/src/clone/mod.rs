@@ -3,6 +3,7 @@
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 
 pub mod action;
+mod attempt;
 pub mod breaker;
 pub mod check;
 mod copy;
@@ -11,8 +12,10 @@ pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod group;
+mod ladder;
 #[cfg(test)]
 mod model;
+pub mod note;
 pub mod objects;
 pub mod plan;
 pub mod populate;

@@ -13,8 +13,8 @@ use super::{
     decide::{Chosen, ChosenBy, History, PastRefusal},
     facts::Facts,
     group::Group,
+    note::PlanNote,
     request::{MadeFor, Parsed, Request, SourceName},
-    step::PlanNote,
     wait::Waiting,
 };
 use crate::{

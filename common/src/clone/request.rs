@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
 use serde::{Deserialize, Serialize};
 
-use super::step::PlanNote;
+use super::note::PlanNote;
 use crate::{
     api::{CloneStrategy, DataVolume},
     field::{FieldError, Kind, NameRule},

@@ -4,20 +4,20 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     action::{Action, Kind},
+    attempt::{attempt, deadline, failed},
     copy,
-    decide::{Chosen, ChosenBy, Decision, History, PastRefusal, Route, Undecided, decide},
+    decide::{Chosen, Decision, Route, Undecided, decide},
+    note::pin,
     objects::{self, DataSource},
-    plan::{Authorization, Claim, Content, MoverState, Observed, Plan, Refused, User},
-    request::{Consistency, MadeFor, ObjectName, Parsed, Request, SourceKind, SourceName},
+    plan::{Authorization, Claim, Content, MoverState, Observed, Plan, User},
+    request::{Consistency, MadeFor, ObjectName, Parsed, Request, SourceKind},
     rules::complaint,
     wait::Waiting,
 };
 use crate::{
-    api::{CloneStrategy, Phase, PlanRung},
-    field,
+    api::{CloneStrategy, Phase},
     lookup::Lookup,
-    meta::{self, Annotations},
-    profile, transfer,
+    meta, transfer,
 };
 
 /// A claim that others tripped over is touched after this time, plus some.
@@ -119,58 +119,6 @@ pub(super) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>,
             Err(Waiting::SourceNotReady { source: request.source.clone(), driver_says })
         }
         Decision::Undecided(Undecided::Unknown(why)) => Err(Waiting::CouldNotTell(why)),
-    }
-}
-
-/// The annotations that say what was decided.
-pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
-    let note = PlanNote {
-        chosen_by: chosen.by,
-        reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()),
-        source: request.by_reference.then(|| request.source.clone()),
-        source_uid: Some(chosen.source_uid.clone()),
-        rungs: chosen.verdicts.iter().map(Into::into).collect(),
-        refused: refused.to_vec(),
-    };
-    Annotations::from([
-        (meta::CLONE_TYPE, Some(chosen.strategy.to_string())),
-        (meta::CLONE_FALLBACK_REASON, chosen.fallback.as_ref().map(ToString::to_string)),
-        (meta::PLAN, serde_json::to_string(&note).ok()),
-    ])
-}
-
-/// The content of the annotation `smartclone.dev/plan`: that the strategy beside it was decided, not wished.
-#[derive(serde::Serialize, serde::Deserialize, Debug, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub struct PlanNote {
-    /// Whose wish it was.
-    pub chosen_by: ChosenBy,
-    /// The word for why it isn't what was wanted first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// What the DataSource stood for when it was decided, and stands for as far as this clone is concerned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<SourceName>,
-    /// The identity of the source for which it was decided: one that comes after it under the same name is another one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_uid: Option<String>,
-    /// Every strategy, the cheapest first, and what was decided about it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rungs: Vec<PlanRung>,
-    /// What the driver has refused to do for this clone.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refused: Vec<PastRefusal>,
-}
-
-impl PlanNote {
-    /// Whether `text` is the note of a decision that the requester's own wish led to.
-    pub fn says_wished(text: &str) -> bool {
-        Self::read(text).is_some_and(|note| note.chosen_by == ChosenBy::Requester)
-    }
-
-    /// The note in an annotation, if it is one.
-    pub fn read(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
     }
 }
 
@@ -359,77 +307,6 @@ fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Wait
 
 fn used(seen: &Observed) -> bool {
     seen.target_users.iter().any(|user| user.scheduled)
-}
-
-/// What the driver's refusal, or the end of its time, leads to: the next rung, or the end. Nothing, while there is hope for the attempt
-/// to do it by `strategy` that began at `since`.
-pub(super) fn attempt(
-    seen: &Observed,
-    request: &Request,
-    chosen: &Chosen,
-    strategy: CloneStrategy,
-    since: Option<Timestamp>,
-    error: Option<&str>,
-) -> Option<Plan> {
-    // Before the text is made fit to be shown.
-    let understood = error.map(complaint::classify);
-    let terminal = understood.is_some_and(|it| it.class == complaint::Class::Terminal);
-    let over = deadline(seen, request, since).is_some_and(|end| end <= seen.now);
-    (terminal || over).then(|| {
-        let message = error.map_or_else(|| "it did not say why".to_owned(), complaint::redact);
-        let past = PastRefusal { strategy, too_slow: !terminal, message };
-        let code = understood.map_or("Unknown", |it| it.code);
-        give_up(seen, request, chosen, (since, code), past)
-    })
-}
-
-/// When an attempt that began at `since` is over.
-pub(super) fn deadline(seen: &Observed, request: &Request, since: Option<Timestamp>) -> Option<Timestamp> {
-    let of_driver = || seen.facts.profile.present().and_then(|profile| profile.deadline);
-    match request.deadline.or_else(of_driver) {
-        Some(deadline) => since?.checked_add(deadline).ok(),
-        None => since?.checked_add(profile::DEADLINE).ok(),
-    }
-}
-
-/// A strategy didn't work out: the next rung, if there is one and it is allowed; else the end.
-fn give_up(
-    seen: &Observed,
-    request: &Request,
-    chosen: &Chosen,
-    (since, code): (Option<Timestamp>, &'static str),
-    past: PastRefusal,
-) -> Plan {
-    let mut refused = seen.volume.history.refused.clone();
-    refused.push(past.clone());
-    let history = History { refused, ..History::default() };
-    let copying = past.strategy == CloneStrategy::Copy;
-    let mut plan = match decide(request, &history, &seen.facts) {
-        Decision::Chosen(next) if !copying && request.fallback_allowed => {
-            let pin = pin(request, &next, &history.refused);
-            Plan { chosen: Some(next), ..Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin)) }
-        }
-        Decision::Undecided(_) if !copying => {
-            return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(past.message));
-        }
-        Decision::Rejected(errors) if !copying => failed(seen, field::joined(&errors)),
-        Decision::Chosen(_) | Decision::Undecided(_) | Decision::Rejected(_) => {
-            failed(seen, format!("\"{}\" did not work: {}", past.strategy, past.message))
-        }
-    };
-    plan.refused = Some(Refused {
-        past,
-        code,
-        since,
-        driver: chosen.driver.clone(),
-        source_class: chosen.source_class.clone(),
-        class: chosen.class.clone(),
-    });
-    plan
-}
-
-pub(super) fn failed(seen: &Observed, why: String) -> Plan {
-    Plan { failure: Some(why), ..Plan::idle(seen, Phase::Failed) }
 }
 
 /// Once there is a claim: see that it is filled, that it grows, and that what was temporary goes.

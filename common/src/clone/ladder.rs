@@ -1,0 +1,249 @@
+//! The ladder of strategies, the cheapest first: which of them can be had, and why not the others.
+
+use std::fmt;
+
+use super::{
+    decide::{History, Resize},
+    facts::{Class, Facts, Source},
+    request::{ContentType, Request, SourceKind, VolumeMode},
+    rules::{
+        class::{self, Mismatch},
+        size::{SizePlan, size},
+        snapshot_class::{self, NamedBy},
+    },
+};
+use crate::{api::CloneStrategy, lookup::Lookup, meta, quantity::Bytes};
+
+/// The ladder, the cheapest rung first.
+const RUNGS: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
+
+/// Why a rung can't be had: one stable word (CDI's where CDI has one), the facts, the cure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// One word, for machines: event reason, metric label.
+    pub code: &'static str,
+    /// The facts, for people.
+    pub message: String,
+    /// What would make it possible.
+    pub cure: String,
+}
+
+/// The driver said no while it was asked to clone.
+const DRIVER_REFUSED: &str = "DriverRefused";
+/// The driver had not done it when the time was over.
+const DRIVER_TOO_SLOW: &str = "DriverTooSlow";
+
+impl Reason {
+    /// It shows at work only, not in what the admin has set up.
+    pub(super) fn came_from_the_driver(&self) -> bool {
+        matches!(self.code, DRIVER_REFUSED | DRIVER_TOO_SLOW)
+    }
+
+    /// What in the request would have to change.
+    pub(super) fn field(&self) -> &'static str {
+        if self.code == "IncompatibleVolumeModes" { "volumeMode" } else { "storageClassName" }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.code, self.message, self.cure)
+    }
+}
+
+/// What a rung would be done with.
+pub(super) struct Rung {
+    pub(super) sizes: SizePlan,
+    pub(super) snapshot_class: Option<(String, NamedBy)>,
+}
+
+/// What the rungs depend on.
+pub(super) struct Ladder<'a> {
+    pub(super) request: &'a Request,
+    pub(super) history: &'a History,
+    pub(super) class: &'a Class,
+    pub(super) source: &'a Source,
+    pub(super) mode: VolumeMode,
+    pub(super) resize: Resize,
+    /// The smallest volume that holds the content in its new form.
+    pub(super) least: Bytes,
+    pub(super) facts: &'a Facts,
+}
+
+/// The fate of a rung: what it would be done with, or why it can't be had.
+pub(super) type Fate = Result<Rung, Reason>;
+
+impl Ladder<'_> {
+    /// All rungs, the cheapest first; the error is that nobody can tell.
+    pub(super) fn rungs(&self) -> Result<Vec<(CloneStrategy, Fate)>, String> {
+        RUNGS.into_iter().map(|strategy| Ok((strategy, self.rung(strategy)?))).collect()
+    }
+
+    /// Whether a rung can be had; the outer error is that nobody can tell.
+    fn rung(&self, strategy: CloneStrategy) -> Result<Fate, String> {
+        if let Some(reason) = self.refused(strategy) {
+            return Ok(Err(reason));
+        }
+        Ok(match strategy {
+            CloneStrategy::CsiClone if self.source.kind == SourceKind::Snapshot => Err(Reason {
+                code: "SourceIsSnapshot",
+                message: "the source is a snapshot, and csi-clone makes a claim from a claim".to_owned(),
+                cure: "choose snapshot or copy".to_owned(),
+            }),
+            CloneStrategy::Snapshot if self.source.kind == SourceKind::Snapshot => {
+                self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None })
+            }
+            CloneStrategy::Copy => self.copy(),
+            CloneStrategy::CsiClone => self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None }),
+            CloneStrategy::Snapshot => match self.shared_storage() {
+                Err(reason) => Err(reason),
+                Ok(sizes) => self.snapshot_class()?.map(|class| Rung { sizes, snapshot_class: Some(class) }),
+            },
+        })
+    }
+
+    /// What the driver has refused to do, for this request or lately for another one like it.
+    fn refused(&self, strategy: CloneStrategy) -> Option<Reason> {
+        if let Some(past) = self.history.refused.iter().find(|past| past.strategy == strategy) {
+            let (code, what) = if past.too_slow {
+                (DRIVER_TOO_SLOW, "the driver was not done in time")
+            } else {
+                (DRIVER_REFUSED, "the driver refused")
+            };
+            return Some(Reason {
+                code,
+                message: format!("{what}: {}", past.message),
+                cure: "its log may tell why".to_owned(),
+            });
+        }
+        // What is decided already isn't affected by what others meet with.
+        if self.history.pinned_for(&self.source.uid).is_some() {
+            return None;
+        }
+        let driver = self.source.driver.present()?;
+        let refusal = self.facts.profile.present()?.refusal(strategy, driver, &self.source.class)?;
+        let until = refusal.until.as_ref().map(|until| format!("{:.0}", until.0)).unwrap_or_default();
+        Some(Reason {
+            code: DRIVER_REFUSED,
+            message: format!(
+                "the driver has refused the like {} times: {}",
+                refusal.count,
+                refusal.message.as_deref().unwrap_or_default()
+            ),
+            cure: format!("it is asked again after {until}; kubectl describe storageprofile {}", self.class.name),
+        })
+    }
+
+    /// What snapshot and CSI clone have in common: the driver makes the new volume from the old one.
+    fn shared_storage(&self) -> Result<SizePlan, Reason> {
+        let (source, target) = (self.source, self.class);
+        let Some(driver) = source.driver.present() else {
+            return Err(Reason {
+                code: "NoCsiDriver",
+                message: "the source's volume belongs to no CSI driver".to_owned(),
+                cure: "only a copy of the bytes is possible".to_owned(),
+            });
+        };
+        // Nobody knows with which class the claim behind a snapshot was made; only the driver can be compared.
+        let same = match source.kind {
+            SourceKind::Claim => class::compatible(driver, self.facts.source_class.present(), target),
+            SourceKind::Snapshot if *driver == target.provisioner => Ok(()),
+            SourceKind::Snapshot => Err(Mismatch::Driver),
+        };
+        match same {
+            Ok(()) => {}
+            Err(Mismatch::Driver) => {
+                return Err(Reason {
+                    code: "IncompatibleProvisioners",
+                    message: format!(
+                        "the source is on {driver:?}, StorageClass {:?} on {:?}",
+                        target.name, target.provisioner
+                    ),
+                    cure: format!("choose a StorageClass of {driver:?}"),
+                });
+            }
+            Err(Mismatch::Parameters) => {
+                return Err(Reason {
+                    code: "IncompatibleStorageClasses",
+                    message: format!(
+                        "StorageClass {:?} of the source and {:?} differ in their parameters",
+                        source.class, target.name
+                    ),
+                    cure: format!(
+                        "choose {:?}, or let the admin annotate one of the two with {}",
+                        source.class,
+                        meta::COMPATIBLE_WITH
+                    ),
+                });
+            }
+        }
+        let mode = source.mode.unwrap_or(self.mode);
+        if mode != self.mode {
+            return Err(Reason {
+                code: "IncompatibleVolumeModes",
+                message: format!("the source is {mode}, the clone is to be {}", self.mode),
+                cure: format!("ask for volumeMode {mode}"),
+            });
+        }
+        size(self.resize.request, self.resize.source, self.resize.rule, self.resize.expands).map_err(|error| Reason {
+            code: "NoVolumeExpansion",
+            message: error.to_string(),
+            cure: format!(
+                "ask for {}, or set allowVolumeExpansion in StorageClass {:?}",
+                self.resize.source.capacity, target.name
+            ),
+        })
+    }
+
+    fn snapshot_class(&self) -> Result<Result<(String, NamedBy), Reason>, String> {
+        let none = |message: String, cure: String| Ok(Err(Reason { code: "NoVolumeSnapshotClass", message, cure }));
+        let driver = &self.class.provisioner;
+        let profile = match &self.facts.profile {
+            Lookup::Unknown(why) => return Err(why.clone()),
+            profile => profile.present().and_then(|p| p.snapshot_class.as_deref()),
+        };
+        match &self.facts.snapshot_classes {
+            Lookup::Unknown(why) => Err(why.clone()),
+            Lookup::Absent => none(
+                "the cluster has no snapshot API (snapshot.storage.k8s.io/v1)".to_owned(),
+                "install the snapshot CRDs and the snapshot controller".to_owned(),
+            ),
+            Lookup::Present(classes) => match (snapshot_class::choose(driver, classes, profile), profile) {
+                (Some((class, by)), _) => Ok(Ok((class.name.clone(), by))),
+                (None, Some(name)) => none(
+                    format!(
+                        "StorageProfile {:?} names VolumeSnapshotClass {name:?}, which driver {driver:?} does not have",
+                        self.class.name
+                    ),
+                    "correct spec.snapshotClass of the StorageProfile".to_owned(),
+                ),
+                (None, None) => none(
+                    format!("there is no VolumeSnapshotClass for driver {driver:?}"),
+                    format!("create a VolumeSnapshotClass with driver: {driver}"),
+                ),
+            },
+        }
+    }
+
+    fn copy(&self) -> Fate {
+        let mode = self.source.mode.unwrap_or(self.mode);
+        if mode != self.mode && self.request.content == ContentType::Archive {
+            return Err(Reason {
+                code: "IncompatibleVolumeModes",
+                message: format!("the source is {mode}, and contentType archive is not converted"),
+                cure: "clone it as contentType kubevirt if it holds the image of a disk".to_owned(),
+            });
+        }
+        if self.source.kind == SourceKind::Snapshot && self.facts.source_class.present().is_none() {
+            return Err(Reason {
+                code: "NoProvisionerMatch",
+                message: "no StorageClass has the driver of the snapshot, so it can't be restored to be copied from"
+                    .to_owned(),
+                cure: "create a StorageClass for the snapshot's driver".to_owned(),
+            });
+        }
+        // A blank volume is made at any size, so nothing can be refused here that wasn't refused before.
+        let request = self.resize.request.unwrap_or(self.least);
+        Ok(Rung { sizes: SizePlan::exactly(request.max(self.least)), snapshot_class: None })
+    }
+}
