@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 /// Annotations as they are to be; `None` removes a key.
 pub type Annotations = BTreeMap<&'static str, Option<String>>;
@@ -12,6 +12,11 @@ pub type Annotations = BTreeMap<&'static str, Option<String>>;
 /// What the annotation of this key says on an object.
 pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The owner that controls an object; the API server allows no second one.
+pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 // What a DataVolume and its claim say.

@@ -295,10 +295,9 @@ impl Waker {
     fn owner<K: Resource>(&self, object: &K) {
         let meta = object.meta();
         let namespace = meta.namespace.clone().unwrap_or_default();
-        for owner in meta.owner_references.iter().flatten().filter(|o| o.controller == Some(true)) {
-            if matches!(owner.kind.as_str(), "DataVolume" | "PersistentVolumeClaim") {
-                self.wake(&ObjectName { namespace: namespace.clone(), name: owner.name.clone() });
-            }
+        let owner = meta::controller(meta);
+        if let Some(owner) = owner.filter(|it| matches!(it.kind.as_str(), "DataVolume" | "PersistentVolumeClaim")) {
+            self.wake(&ObjectName { namespace, name: owner.name.clone() });
         }
         let elsewhere = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
         if let Some((namespace, name)) = elsewhere.and_then(|owner| owner.split_once('/')) {

@@ -17,6 +17,7 @@ use common::{
     meta,
     requester::Requester,
 };
+use futures::FutureExt;
 use jiff::Timestamp;
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -112,7 +113,8 @@ async fn validate_creation(review: &Request, cluster: &Cluster, look: Look) -> R
     let NewClone { volume, requester, namesake, annotations, doubt, .. } = *clone;
     let mut errors = Vec::from_iter(stamp::wrong(&volume.metadata, &requester));
     // Left undecided a moment ago, and what was missing has come since: the controller decides.
-    let decided = [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| volume.annotations().contains_key(*key));
+    let decided =
+        [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| meta::annotation(&volume.metadata, key).is_some());
     if decided {
         let forged = admission::forged(&volume, &annotations);
         // They differ because somebody wrote them; or because we can't see now what we saw when we wrote them, or see something else.
@@ -214,11 +216,17 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
             _ => None,
         }
     };
-    let (settings, looks) = tokio::join!(cluster.settings_at(look), looks);
-    let settings = settings?;
-    if settings.operator().present().is_some() {
-        return Ok(Creation::NotOurs);
-    }
+    let settings = async {
+        match cluster.settings_at(look).await {
+            Ok(settings) if settings.operator().present().is_some() => Err(Ok(Creation::NotOurs)),
+            settings => settings.map_err(Err),
+        }
+    };
+    // At a glance the settings are there at once: where all is left to another operator, nothing is asked about the clone.
+    let (settings, looks) = match tokio::try_join!(biased; settings, looks.map(Ok)) {
+        Ok(seen) => seen,
+        Err(answer) => return answer,
+    };
     let (volume, wanted, _) = match read {
         Ok(read) => read,
         Err(errors) => return Ok(Creation::Denied(errors)),

@@ -23,13 +23,13 @@ pub enum Namesake {
 pub fn namesake(volume: &DataVolume, claim: &PersistentVolumeClaim) -> Namesake {
     let name = volume.metadata.name.as_deref();
     let adoption = |of: &ObjectMeta| meta::annotation(of, meta::ALLOW_ADOPTION).is_some_and(|value| value != "false");
-    let mut owners = claim.metadata.owner_references.iter().flatten().filter(|owner| owner.controller == Some(true));
+    let owner = meta::controller(&claim.metadata);
     let made_for = |owner: &OwnerReference| owner.kind == "DataVolume" && Some(owner.name.as_str()) == name;
-    if claim.metadata.deletion_timestamp.is_some() || owners.clone().any(made_for) {
+    if claim.metadata.deletion_timestamp.is_some() || owner.is_some_and(made_for) {
         return Namesake::GivesWay;
     }
     let filled = meta::annotation(&claim.metadata, meta::POPULATED_FOR) == name;
     let offered = filled || adoption(&volume.metadata) || adoption(&claim.metadata);
     // What belongs to another object is not to be had.
-    if offered && owners.next().is_none() { Namesake::TakenOver } else { Namesake::InTheWay }
+    if offered && owner.is_none() { Namesake::TakenOver } else { Namesake::InTheWay }
 }

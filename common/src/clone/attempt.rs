@@ -42,10 +42,8 @@ pub(super) fn attempt(
 /// When an attempt that began at `since` is over.
 pub(super) fn deadline(seen: &Observed, request: &Request, since: Option<Timestamp>) -> Option<Timestamp> {
     let of_driver = || seen.facts.profile.present().and_then(|profile| profile.deadline);
-    match request.deadline.or_else(of_driver) {
-        Some(deadline) => since?.checked_add(deadline).ok(),
-        None => since?.checked_add(profile::DEADLINE).ok(),
-    }
+    let deadline = request.deadline.or_else(of_driver).unwrap_or(profile::DEADLINE.unsigned_abs());
+    since?.checked_add(deadline).ok()
 }
 
 /// A strategy didn't work out: the next rung, if there is one and it is allowed; else the end.

@@ -313,7 +313,7 @@ pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
         access_modes: access_modes(request, source, mode, facts),
         sizes: rung.sizes,
         source_size: capacity,
-        snapshot_class: rung.snapshot_class.as_ref().map(|(name, _)| name.clone()),
+        snapshot_class: rung.snapshot_class.clone(),
         waits_for_consumer: class.waits_for_consumer && !request.immediate,
         binds_late: class.waits_for_consumer,
         resize: if strategy == CloneStrategy::Copy { Resize { rule: RestoreRule::Larger, ..resize } } else { resize },

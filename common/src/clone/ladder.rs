@@ -9,7 +9,7 @@ use super::{
     rules::{
         class::{self, Mismatch},
         size::{SizePlan, size},
-        snapshot_class::{self, NamedBy},
+        snapshot_class,
     },
 };
 use crate::{api::CloneStrategy, lookup::Lookup, meta, quantity::Bytes};
@@ -54,7 +54,7 @@ impl fmt::Display for Reason {
 /// What a rung would be done with.
 pub(super) struct Rung {
     pub(super) sizes: SizePlan,
-    pub(super) snapshot_class: Option<(String, NamedBy)>,
+    pub(super) snapshot_class: Option<String>,
 }
 
 /// What the rungs depend on.
@@ -90,15 +90,14 @@ impl Ladder<'_> {
                 message: "the source is a snapshot, and csi-clone makes a claim from a claim".to_owned(),
                 cure: "choose snapshot or copy".to_owned(),
             }),
-            CloneStrategy::Snapshot if self.source.kind == SourceKind::Snapshot => {
-                self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None })
-            }
-            CloneStrategy::Copy => self.copy(),
-            CloneStrategy::CsiClone => self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None }),
-            CloneStrategy::Snapshot => match self.shared_storage() {
+            CloneStrategy::Snapshot if self.source.kind == SourceKind::Claim => match self.shared_storage() {
                 Err(reason) => Err(reason),
                 Ok(sizes) => self.snapshot_class()?.map(|class| Rung { sizes, snapshot_class: Some(class) }),
             },
+            CloneStrategy::Snapshot | CloneStrategy::CsiClone => {
+                self.shared_storage().map(|sizes| Rung { sizes, snapshot_class: None })
+            }
+            CloneStrategy::Copy => self.copy(),
         })
     }
 
@@ -195,7 +194,8 @@ impl Ladder<'_> {
         })
     }
 
-    fn snapshot_class(&self) -> Result<Result<(String, NamedBy), Reason>, String> {
+    /// The name of the VolumeSnapshotClass that takes the snapshot.
+    fn snapshot_class(&self) -> Result<Result<String, Reason>, String> {
         let none = |message: String, cure: String| Ok(Err(Reason { code: "NoVolumeSnapshotClass", message, cure }));
         let driver = &self.class.provisioner;
         let profile = match &self.facts.profile {
@@ -209,7 +209,7 @@ impl Ladder<'_> {
                 "install the snapshot CRDs and the snapshot controller".to_owned(),
             ),
             Lookup::Present(classes) => match (snapshot_class::choose(driver, classes, profile), profile) {
-                (Some((class, by)), _) => Ok(Ok((class.name.clone(), by))),
+                (Some((class, _)), _) => Ok(Ok(class.name.clone())),
                 (None, Some(name)) => none(
                     format!(
                         "StorageProfile {:?} names VolumeSnapshotClass {name:?}, which driver {driver:?} does not have",

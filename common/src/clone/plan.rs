@@ -324,7 +324,7 @@ impl Claim {
         complaint: Option<String>,
     ) -> Self {
         let annotation = |key: &str| meta::annotation(&claim.metadata, key);
-        let controlled = claim.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+        let controlled = meta::controller(&claim.metadata).is_some();
         let for_its_name =
             annotation(meta::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_deref() == Some(name));
         // A claim of our own making has the DataVolume's annotations, and isn't filled by having them.

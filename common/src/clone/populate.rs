@@ -17,7 +17,7 @@ use crate::{
 /// Which VolumeCloneSource, by namespace and name, is to fill `claim`; nothing, if it is no business of ours or made for a DataVolume.
 pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
-    let controlled = claim.metadata.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
+    let controlled = meta::controller(&claim.metadata).is_some();
     // The target of an ObjectTransfer is held back in the same way, and is to be filled by nobody.
     let moves = meta::annotation(&claim.metadata, transfer::object::TRANSFER).is_some();
     if controlled

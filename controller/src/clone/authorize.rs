@@ -15,7 +15,7 @@ use common::{
     requester::{self, Requester},
 };
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview};
-use kube::{Api, ResourceExt, api::PostParams};
+use kube::{Api, api::PostParams};
 
 use crate::run::Context;
 
@@ -64,11 +64,11 @@ pub async fn ask(
     stage: Stage,
     ctx: &Context,
 ) -> Lookup<Authorization> {
-    let Some(stamp) = volume.annotations().get(meta::REQUESTER) else { return Lookup::Absent };
+    let Some(stamp) = meta::annotation(&volume.metadata, meta::REQUESTER) else { return Lookup::Absent };
     let Some(requester) = Requester::read(stamp) else {
         return Lookup::Unknown(format!("the annotation {} is not what the webhook writes", meta::REQUESTER));
     };
-    let question = Question { stamp: stamp.clone(), source: source.clone(), uid, stage };
+    let question = Question { stamp: stamp.to_owned(), source: source.clone(), uid, stage };
     let now = Instant::now();
     if let Some(answer) = ctx.answers.get(&question, now) {
         return Lookup::Present(answer);

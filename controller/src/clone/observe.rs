@@ -13,7 +13,7 @@ use common::{
     },
     data_source::{self, Resolution},
     lookup::Lookup,
-    names,
+    meta, names,
     transfer::{self, SourceClaim, TargetClaim, Transfer},
 };
 use jiff::Timestamp;
@@ -232,7 +232,7 @@ fn group(request: &Request, uid: &str, ctx: &Context) -> Lookup<Group> {
 
 /// Whether the DataVolume that fills `claim` is done; nothing, if there is no such DataVolume.
 fn populated(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<bool> {
-    let owner = claim.owner_references().iter().find(|o| o.controller == Some(true) && o.kind == "DataVolume")?;
+    let owner = meta::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
     let volume = ctx.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
     let volume = volume.present().filter(|v| v.uid().as_deref() == Some(&owner.uid))?;
     Some(volume.status.as_ref().is_some_and(|s| s.phase == Phase::Succeeded))

@@ -112,9 +112,9 @@ fn living(seen: &Observed) -> Plan {
 
 /// Nothing has been made yet.
 fn begin(seen: &Observed, wanted: &Move) -> Plan {
-    let (Ok(()), Some(source)) = (ready(seen, wanted), seen.source.present()) else {
-        let why = ready(seen, wanted).err().unwrap_or_else(|| Why::unknown("the source"));
-        return Plan { phase: Phase::Pending, ..Plan::wait(seen, why) };
+    let source = match ready(seen, wanted) {
+        Ok(source) => source,
+        Err(why) => return Plan { phase: Phase::Pending, ..Plan::wait(seen, why) },
     };
     let data_volume = match wanted.kind {
         Moved::Claim => None,
@@ -240,10 +240,11 @@ fn without_target(seen: &Observed, wanted: &Move, transfer: &Transfer) -> Plan {
     if seen.transfer.record.as_ref().is_some_and(|record| replaced(seen, record)) {
         return lost(seen, transfer, &Impossible::SourceMissing);
     }
-    if let Err(why) = ready(seen, wanted) {
-        return Plan::wait(seen, why);
-    }
-    match seen.source.present().and_then(|source| build::claim(&seen.transfer, wanted, source)) {
+    let source = match ready(seen, wanted) {
+        Ok(source) => source,
+        Err(why) => return Plan::wait(seen, why),
+    };
+    match build::claim(&seen.transfer, wanted, source) {
         Some(claim) => Plan::act(seen, Action::CreateClaim(Box::new(claim))),
         None => Plan::wait(seen, not_bound(&wanted.source)),
     }
@@ -252,9 +253,9 @@ fn without_target(seen: &Observed, wanted: &Move, transfer: &Transfer) -> Plan {
 /// The target has the volume.
 fn finish(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
     if let Some(volume) = seen.volume.present()
-        && let Some(policy) = volume.annotations().get(RECLAIM_POLICY)
+        && let Some(policy) = meta::annotation(&volume.metadata, RECLAIM_POLICY)
     {
-        let action = Action::RestorePolicy { volume: exact(&volume.metadata), policy: policy.clone() };
+        let action = Action::RestorePolicy { volume: exact(&volume.metadata), policy: policy.to_owned() };
         return Plan::act(seen, action);
     }
     if let (Moved::DataVolume, Some(uid)) = (wanted.kind, &record.data_volume_uid)

@@ -21,8 +21,8 @@ use crate::{
 pub(super) const BUSY: [&str; 2] =
     ["provisioner.storage.kubernetes.io/cloning-protection", "snapshot.storage.kubernetes.io/pvc-as-source-protection"];
 
-/// Whether the volume may be taken from its source, and the target has a place.
-pub(super) fn ready(seen: &Observed, wanted: &Move) -> Result<(), Why> {
+/// The source, if its volume may be taken from it and the target has a place.
+pub(super) fn ready<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a PersistentVolumeClaim, Why> {
     let source = ready_source(seen, wanted)?;
     let moves = match wanted.kind {
         Moved::Claim => &source.metadata,
@@ -32,27 +32,27 @@ pub(super) fn ready(seen: &Observed, wanted: &Move) -> Result<(), Why> {
     unowned(seen, wanted, source)?;
     unused(seen, wanted, source)?;
     free(&seen.target, "PersistentVolumeClaim", seen, wanted)?;
-    free(&seen.target_volume, "DataVolume", seen, wanted)
+    free(&seen.target_volume, "DataVolume", seen, wanted)?;
+    Ok(source)
 }
 
-fn missing(kind: &str, source: &ObjectName) -> Why {
-    Why::new("SourceMissing", format!("{kind} {source} does not exist; the transfer begins when it appears"))
-}
-
-fn leaving(kind: &str, source: &ObjectName) -> Why {
-    Why::new("ErrResourceMarkedForDeletion", format!("{kind} {source} is being deleted"))
+/// What is to stay there until it has moved.
+fn staying<'a, K: ResourceExt>(there: &'a Lookup<K>, kind: &str, name: &ObjectName) -> Result<&'a K, Why> {
+    match there {
+        Lookup::Unknown(why) => Err(Why::unknown(why)),
+        Lookup::Absent => {
+            Err(Why::new("SourceMissing", format!("{kind} {name} does not exist; the transfer begins when it appears")))
+        }
+        Lookup::Present(object) if object.meta().deletion_timestamp.is_some() => {
+            Err(Why::new("ErrResourceMarkedForDeletion", format!("{kind} {name} is being deleted")))
+        }
+        Lookup::Present(object) => Ok(object),
+    }
 }
 
 fn ready_source<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a PersistentVolumeClaim, Why> {
     let name = &wanted.source;
-    let claim = match &seen.source {
-        Lookup::Present(claim) => claim,
-        Lookup::Absent => return Err(missing("PersistentVolumeClaim", name)),
-        Lookup::Unknown(why) => return Err(Why::unknown(why)),
-    };
-    if claim.metadata.deletion_timestamp.is_some() {
-        return Err(leaving("PersistentVolumeClaim", name));
-    }
+    let claim = staying(&seen.source, "PersistentVolumeClaim", name)?;
     let read = SourceClaim::of(claim);
     if read.phase != ClaimPhase::Bound || read.volume_name.is_none() || build::capacity(claim).is_none() {
         return Err(not_bound(name));
@@ -82,14 +82,7 @@ fn ready_source<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a PersistentV
 
 fn ready_data_volume<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a DataVolume, Why> {
     let name = &wanted.source;
-    let volume = match &seen.source_volume {
-        Lookup::Present(volume) => volume,
-        Lookup::Absent => return Err(missing("DataVolume", name)),
-        Lookup::Unknown(why) => return Err(Why::unknown(why)),
-    };
-    if volume.metadata.deletion_timestamp.is_some() {
-        return Err(leaving("DataVolume", name));
-    }
+    let volume = staying(&seen.source_volume, "DataVolume", name)?;
     let phase = volume.status.as_ref().map(|s| s.phase).unwrap_or_default();
     if phase != Phase::Succeeded {
         let message =
@@ -111,10 +104,6 @@ fn required(wanted: &BTreeMap<String, String>, meta: &ObjectMeta) -> Result<(), 
     Err(Why::new("RequiredAnnotations", format!("The source lacks the required annotations {}", missing.join(", "))))
 }
 
-fn controller(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
-}
-
 /// Whoever owns what moves would make it anew, or wait for it in vain.
 fn unowned(seen: &Observed, wanted: &Move, source: &PersistentVolumeClaim) -> Result<(), Why> {
     let refuse = |what: &str, owner: String, cure: &str| {
@@ -134,13 +123,13 @@ fn unowned(seen: &Observed, wanted: &Move, source: &PersistentVolumeClaim) -> Re
             );
         }
         (Moved::DataVolume, Lookup::Present(volume)) => {
-            if let Some(owner) = controller(&volume.metadata) {
+            if let Some(owner) = meta::controller(&volume.metadata) {
                 return refuse("DataVolume", said(owner), "take it off that one first");
             }
         }
         (_, Lookup::Absent) => {}
     }
-    match controller(&source.metadata) {
+    match meta::controller(&source.metadata) {
         Some(owner) if wanted.kind == Moved::DataVolume && Some(&owner.uid) == uid(&seen.source_volume).as_ref() => {
             Ok(())
         }
