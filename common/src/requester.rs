@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     api,
-    clone::request::{SourceKind, SourceName},
+    clone::request::{ObjectName, SourceKind, SourceName},
 };
 
 /// How long a stamp may be, in bytes. All annotations of an object have 256 KiB.
@@ -124,6 +124,58 @@ pub fn questions(source: &SourceName) -> Vec<Vec<ResourceAttributes>> {
     vec![vec![create(api::GROUP, api::VERSION, "datavolumes", Some("source"))], anyway]
 }
 
+/// An object that stands for a source, and that somebody in another namespace may name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reference {
+    /// In `spec.sourceRef` of a DataVolume.
+    DataSource,
+    /// In `spec.dataSourceRef` of a claim, with the annotation `cdi.kubevirt.io/dataSourceNamespace`.
+    VolumeCloneSource,
+}
+
+impl Reference {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::DataSource => "DataSource",
+            Self::VolumeCloneSource => "VolumeCloneSource",
+        }
+    }
+
+    fn resource(self) -> &'static str {
+        match self {
+            Self::DataSource => "datasources",
+            Self::VolumeCloneSource => "volumeclonesources",
+        }
+    }
+}
+
+/// The right that a requester needs before a reference into another namespace is followed: to get that very object. Whether it exists, and
+/// what it names, is told to nobody else.
+pub fn reference_right(kind: Reference, name: &ObjectName) -> ResourceAttributes {
+    ResourceAttributes {
+        verb: Some("get".to_owned()),
+        group: Some(api::GROUP.to_owned()),
+        version: Some(api::VERSION.to_owned()),
+        resource: Some(kind.resource().to_owned()),
+        namespace: Some(name.namespace.clone()),
+        name: Some(name.name.clone()),
+        ..ResourceAttributes::default()
+    }
+}
+
+/// Why `requester` may not follow the reference, in the same words whether the object exists or not.
+pub fn reference_denial(requester: &Requester, kind: Reference, name: &ObjectName) -> String {
+    format!(
+        "user {:?} may not read {} {name}: that takes the verb get on {} of the group {} in namespace {:?}, which an admin of that \
+         namespace can give",
+        requester.username,
+        kind.kind(),
+        kind.resource(),
+        api::GROUP,
+        name.namespace,
+    )
+}
+
 /// Why `requester` may not clone `source`, and what whoever administers the namespace can do about it.
 pub fn denial(requester: &Requester, source: &SourceName) -> String {
     let user = &requester.username;
@@ -172,7 +224,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::clone::request::ObjectName;
 
     fn requester(username: &str) -> Requester {
         Requester {
