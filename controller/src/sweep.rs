@@ -7,7 +7,8 @@ use common::{
     api::{DataVolume, snapshot::VolumeSnapshot},
     clone::{
         group::{Need, Shared, superfluous},
-        plan::{Claim, Content, Target, exact},
+        ownership::Owner,
+        plan::{Claim, Content, Target, exact, kept},
         populate,
         request::ObjectName,
         sweep::{Member, need},
@@ -112,9 +113,9 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
     };
     let temporary = ctx.caches.claims.get(Some(&shared.exact.namespace), &names::temporary_claim(uid));
     let read = |claim: &Lookup<Arc<PersistentVolumeClaim>>| {
-        claim
-            .present()
-            .map(|claim| Claim::of(claim, uid, observe::volume_of(claim, ctx).present().map(AsRef::as_ref), None))
+        claim.present().map(|claim| {
+            Claim::of(claim, Owner::Ours, uid, observe::volume_of(claim, ctx).present().map(AsRef::as_ref), None)
+        })
     };
     // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
     let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
@@ -137,14 +138,22 @@ where
         let meta = object.meta();
         let labelled = meta.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID));
         let owner = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
-        let (Some(uid), Some(owner), None) = (labelled, owner, &meta.deletion_timestamp) else { continue };
+        let kept = kept(meta);
+        let (Some(uid), Some(owner)) = (labelled, owner) else { continue };
+        if meta.deletion_timestamp.is_some() && kept.is_none() {
+            continue;
+        }
         let Some((namespace, name)) = owner.split_once('/') else { continue };
         let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
         // Its name holds the same UID, or it isn't ours.
         if !object.name_any().ends_with(uid.as_str()) || known(uid, &name, ctx) || exists(uid, &name, ctx).await? {
             continue;
         }
-        write::delete::<K>(&exact(meta), ctx).await?;
+        if let (Some(rest), true) = (kept, meta.deletion_timestamp.is_some()) {
+            write::release(&exact(meta), &rest, ctx).await?;
+        } else {
+            write::delete::<K>(&exact(meta), ctx).await?;
+        }
         info!(kind = %K::kind(&()), namespace = meta.namespace, name = meta.name, "deleted what has lost its owner");
     }
     Ok(())

@@ -15,7 +15,7 @@ use common::{
     clone::{
         Settings,
         facts::{Source, driver_of},
-        plan::{Authorization, User, users_of},
+        plan::{Authorization, User, is_named_mover, users_of},
         request::{ObjectName, SourceKind, SourceName},
     },
     data_source::{Resolution, resolve_named},
@@ -243,7 +243,7 @@ impl Cluster {
             }
             let api: Api<Pod> = self.namespaced(claim);
             let pods = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
-            pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).ok_or(())
+            pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items, is_named_mover)).ok_or(())
         };
         self.seen.users.seen(Look::Glance, claim, ask).await.unwrap_or_default()
     }

@@ -137,6 +137,7 @@ fn program() -> Program<'static> {
         },
         args: Vec::new(),
         env: vec![ALLOCATION],
+        settings: Vec::new(),
         ports: vec![ContainerPort {
             name: Some("https".to_owned()),
             container_port: POD_PORT,

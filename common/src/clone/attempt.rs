@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{
     action::Action,
     decide::{Chosen, Decision, History, PastRefusal, decide},
-    note::pin,
+    note::pin_for,
     plan::{Observed, Plan, Refused},
     request::Request,
     rules::complaint,
@@ -60,7 +60,7 @@ fn give_up(
     let copying = past.strategy == CloneStrategy::Copy;
     let mut plan = match decide(request, &history, &seen.facts) {
         Decision::Chosen(next) if !copying && request.fallback_allowed => {
-            let pin = pin(request, &next, &history.refused);
+            let pin = pin_for(seen, request, &next, &history.refused);
             Plan { chosen: Some(next), ..Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin)) }
         }
         Decision::Undecided(_) if !copying => {

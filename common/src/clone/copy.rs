@@ -10,7 +10,7 @@ use super::{
     request::{Request, SourceKind},
     rules::complaint::redact,
     step::{blocked_source, decided, recorded, writers},
-    wait::Waiting,
+    wait::{InUse, Waiting},
 };
 use crate::{
     api::{CloneStrategy, Phase},
@@ -28,17 +28,20 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         Lookup::Present(mover) if !mover.ours => {
             return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "Pod", name });
         }
+        // Whatever it reports, it isn't the one that we started.
+        Lookup::Present(mover) if !mover.trusted && !mover.deleting => {
+            let delete = Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
+            return Plan::act(seen, Phase::CloneScheduled, delete)
+                .with_waiting(Waiting::BeingDeleted { kind: "Pod", name });
+        }
         Lookup::Present(mover) => mover,
     };
     // Nobody but the mover knows of what was restored to be copied from.
     let users = if request.source.kind == SourceKind::Snapshot { &[] } else { seen.source_users.as_slice() };
     let writers = writers(users, true);
+    let in_use = |pods| Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() });
     if mover.deleting {
-        let waiting = if writers.is_empty() {
-            Waiting::BeingDeleted { kind: "Pod", name }
-        } else {
-            Waiting::SourceInUse(writers)
-        };
+        let waiting = if writers.is_empty() { Waiting::BeingDeleted { kind: "Pod", name } } else { in_use(writers) };
         return Plan::wait(seen, Phase::CloneScheduled, waiting);
     }
     let delete = || Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
@@ -49,7 +52,7 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     }
     // Somebody may have written while we read: what was read is worth nothing.
     if !writers.is_empty() && wrote_during(users, mover) {
-        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(Waiting::SourceInUse(writers));
+        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(in_use(writers));
     }
     match &mover.state {
         MoverState::Starting(pod_says) => {
@@ -119,9 +122,13 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     };
     let restored = match (request.source.kind, &seen.restored) {
         (SourceKind::Claim, _) => None,
-        (SourceKind::Snapshot, Lookup::Present(claim)) if claim.ours && !claim.deleting => Some(claim),
+        (SourceKind::Snapshot, Lookup::Present(claim)) if claim.trusted && !claim.deleting => Some(claim),
         (SourceKind::Snapshot, Lookup::Unknown(why)) => {
             return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone()));
+        }
+        (SourceKind::Snapshot, Lookup::Present(claim)) if !claim.ours => {
+            let name = claim.exact.name.clone();
+            return Plan::wait(seen, phase, Waiting::Foreign { kind: "PersistentVolumeClaim", name });
         }
         // It was removed by somebody; so must be what was to be filled from it, and all begins anew.
         (SourceKind::Snapshot, _) => {

@@ -127,5 +127,7 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         progress: None,
         another_controller: None,
         mover_settings: MoverSettings { image: "cloner".into() },
+        holders: Present(Vec::new()),
+        fresh_key: Some("fresh".into()),
     }
 }

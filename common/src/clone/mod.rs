@@ -12,11 +12,13 @@ pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod group;
+pub mod holders;
 mod ladder;
 #[cfg(test)]
 mod model;
 pub mod note;
 pub mod objects;
+pub mod ownership;
 pub mod plan;
 pub mod populate;
 pub mod request;

@@ -2,6 +2,7 @@
 
 pub mod authorize;
 pub mod haste;
+mod holders;
 mod learn;
 pub mod observe;
 mod report;
@@ -19,18 +20,22 @@ use common::{
         populate,
         request::{MadeFor, ObjectName},
         step,
+        step::missing_right,
     },
     lookup::Lookup,
+    requester::Reference,
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{ResourceExt, runtime::controller::Action};
 use tokio::time::timeout;
 
+use self::authorize::Act;
 use crate::{
     Error,
+    index::Key,
     rally::{Cut, Turn},
-    run::Context,
+    run::{Context, name_of},
     write,
 };
 
@@ -39,6 +44,9 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// The net under the watches: a pass without a cause, at most this often.
 const RESYNC: Duration = Duration::from_mins(10);
+
+/// A right that is missing is asked for again after this time: no watch tells of rights.
+const RIGHTS_RETRY: Duration = Duration::from_secs(15);
 
 /// What is cloned into: a DataVolume, or the picture of a claim that is filled without one.
 #[derive(Clone, Copy)]
@@ -56,7 +64,20 @@ pub async fn reconcile(volume: Arc<DataVolume>, ctx: Arc<Context>) -> Result<Act
 
 /// Brings one claim, that is to be filled without a DataVolume, one step nearer to that.
 pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Context>) -> Result<Action, Error> {
-    let Some((namespace, name)) = populate::wanted(&claim) else { return Ok(Action::await_change()) };
+    let Some((namespace, name)) = populate::wanted(&claim) else {
+        ctx.clone_sources.note(&name_of(&*claim), Vec::new());
+        return Ok(Action::await_change());
+    };
+    let source = ObjectName { namespace: namespace.clone(), name: name.clone() };
+    if claim.namespace().as_ref() != Some(&namespace) {
+        // Whether it exists is told to those who may get it.
+        let act = Act::Follow(Reference::VolumeCloneSource, source.clone());
+        if let Some(waiting) = missing_right(&authorize::ask(&claim.metadata, act, &ctx).await) {
+            report::no_clone_source(&claim, waiting.reason(), waiting.message(), &ctx).await;
+            return Ok(Action::requeue(RIGHTS_RETRY));
+        }
+    }
+    ctx.clone_sources.note(&name_of(&*claim), vec![Key::CloneSource(source.clone())]);
     match ctx.caches.clone_sources.get(Some(&namespace), &name) {
         Lookup::Present(source) => {
             let picture = populate::picture(&claim, &source);
@@ -64,7 +85,8 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Context>) -> R
         }
         // Its event wakes us.
         Lookup::Absent => {
-            report::no_clone_source(&claim, &ObjectName { namespace, name }, &ctx).await;
+            let note = format!("The VolumeCloneSource {source} does not exist; the claim is filled when it appears");
+            report::no_clone_source(&claim, report::NO_CLONE_SOURCE, note, &ctx).await;
             Ok(Action::await_change())
         }
         Lookup::Unknown(_) => Ok(Action::requeue(Duration::from_secs(1))),
@@ -144,9 +166,11 @@ fn gather(seen: &mut Observed, plan: &mut Plan, ctx: &Context) -> Option<(Cut, M
 fn next(plan: &Plan, stale: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if stale => Duration::from_secs(1),
-        _ if matches!(plan.waiting, Some(Waiting::Refused { .. } | Waiting::NotAuthorized(_))) => {
-            Duration::from_secs(15)
+        // What was made beside the source goes step by step.
+        _ if matches!(plan.waiting, Some(Waiting::NotAuthorized(_))) && !plan.actions.is_empty() => {
+            Duration::from_secs(1)
         }
+        _ if matches!(plan.waiting, Some(Waiting::Refused { .. } | Waiting::NotAuthorized(_))) => RIGHTS_RETRY,
         Some(at) => Duration::try_from(at.duration_since(now)).unwrap_or_default() + Duration::from_millis(10),
         None if plan.waiting.is_none() && plan.actions.is_empty() => return Action::await_change(),
         None => RESYNC,

@@ -2,11 +2,7 @@
 
 use common::{
     api::{DataVolume, DataVolumeStatus, Phase},
-    clone::{
-        Action, Observed, Plan, Waiting, populate,
-        request::{MadeFor, ObjectName},
-        status::status,
-    },
+    clone::{Action, Observed, Plan, Waiting, populate, request::MadeFor, status::status},
 };
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
@@ -29,7 +25,7 @@ use crate::{
 const NOTE_BYTES: usize = 1024;
 
 /// The reason of the event about a claim whose VolumeCloneSource isn't there.
-const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
+pub const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
 
 /// Writes the status and events that follow from the pass. True when the object is newer than the one that was looked at, whose event will
 /// start the next pass.
@@ -146,10 +142,8 @@ fn event(type_: EventType, reason: &str, mut note: String) -> Event {
 }
 
 /// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.
-pub async fn no_clone_source(claim: &PersistentVolumeClaim, name: &ObjectName, ctx: &Context) {
-    let note = format!("The VolumeCloneSource {name} does not exist; the claim is filled when it appears");
-    let published =
-        ctx.recorder.publish(&event(EventType::Warning, NO_CLONE_SOURCE, note), &claim.object_ref(&())).await;
+pub async fn no_clone_source(claim: &PersistentVolumeClaim, reason: &str, note: String, ctx: &Context) {
+    let published = ctx.recorder.publish(&event(EventType::Warning, reason, note), &claim.object_ref(&())).await;
     if let Err(error) = published {
         warn!(error = %config::Chain(&error), "an event could not be published");
     }

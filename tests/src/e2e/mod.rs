@@ -40,6 +40,7 @@ mod snapshots;
 mod source;
 mod strategy;
 pub mod surprises;
+mod tenants;
 mod transfer;
 mod trouble;
 
@@ -81,8 +82,10 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         deletion::together(),
         report::together(),
         strategy::together(),
+        tenants::together(),
         transfer::together(),
         strategy::alone(),
+        tenants::alone(),
         namespaces::alone(),
         populator::alone(),
         transfer::alone(),
