@@ -14,6 +14,7 @@ pub mod metrics;
 mod object;
 pub mod policies;
 pub mod review;
+pub mod rights;
 mod run;
 pub mod server;
 mod settings;

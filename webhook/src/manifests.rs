@@ -286,22 +286,23 @@ fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
 }
 
 /// New claims that are to be filled from a VolumeCloneSource, but for those that the controller makes for DataVolumes; and changes of
-/// what such a claim says about who asked for it.
+/// what such a claim says about who asked for it, and for what.
 fn populated_only() -> Vec<MatchCondition> {
     let reference = format!(
         "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
         api::GROUP,
         transfer::VOLUME_CLONE_SOURCE,
     );
-    let stamp = meta::REQUESTER;
-    let stamped = format!(
+    let keys = [meta::REQUESTER, meta::DATA_SOURCE_NAMESPACE, transfer::object::TRANSFER].map(|key| format!("'{key}'"));
+    let changed = format!(
         "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
-         object.metadata.?annotations[?'{stamp}'] != oldObject.metadata.?annotations[?'{stamp}']",
-        manifest::user(meta::CONTROLLER)
+         [{}].exists(key, object.metadata.?annotations[?key] != oldObject.metadata.?annotations[?key])",
+        manifest::user(meta::CONTROLLER),
+        keys.join(", ")
     );
     vec![
         MatchCondition { name: "populated-only".to_owned(), expression: reference },
-        MatchCondition { name: "stamps-only".to_owned(), expression: stamped },
+        MatchCondition { name: "changes-only".to_owned(), expression: changed },
     ]
 }
 

@@ -12,7 +12,8 @@ use crate::{
     meta,
 };
 
-/// That the clone will wait for the pods that may write to its source, if it will.
+/// That the clone will wait for the pods that may write to its source, if it will. Names of pods are for those who may read them: within the
+/// clone's namespace the requester may, of another one only the number is told.
 pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Option<String> {
     let pods = in_the_way(request, strategy, users);
     let otherwise = if strategy == CloneStrategy::Snapshot {
@@ -20,8 +21,13 @@ pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Opt
     } else {
         String::new()
     };
-    (!pods.is_empty())
-        .then(|| format!("smartclone: the clone waits until {} no longer uses the source{otherwise}", named(&pods)))
+    let until = match (request.crosses(), pods.len()) {
+        (_, 0) => return None,
+        (false, _) => format!("{} no longer uses", named(&pods)),
+        (true, 1) => "1 pod no longer uses".to_owned(),
+        (true, count) => format!("{count} pods no longer use"),
+    };
+    Some(format!("smartclone: the clone waits until {until} the source{otherwise}"))
 }
 
 /// One line each: what will be done, why not something cheaper, what is waited for.
@@ -91,4 +97,46 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::clone::{fixtures::volume, request::Parsed};
+
+    fn user(pod: &str, writes: bool) -> User {
+        User { pod: pod.into(), scheduled: true, started: None, writes }
+    }
+
+    #[rstest]
+    #[case::nobody(&[], None, None)]
+    #[case::a_reader(&[user("a", false)], None, None)]
+    #[case::one(&[user("a", true)], Some("pod \"a\" no longer uses"), Some("1 pod no longer uses"))]
+    #[case::two(
+        &[user("a", true), user("b", true), user("c", false)],
+        Some("pod \"a\", pod \"b\" no longer uses"),
+        Some("2 pods no longer use")
+    )]
+    fn pods_have_names_within_their_namespace_only(
+        #[case] users: &[User],
+        #[case] near: Option<&str>,
+        #[case] far: Option<&str>,
+    ) {
+        let Parsed::Clone(mut request) = Request::parse_new(&volume(|_| {})) else { panic!("no clone") };
+        for (namespace, expected) in [(request.target.namespace.clone(), near), ("elsewhere".to_owned(), far)] {
+            request.source.object.namespace = namespace;
+            for strategy in [CloneStrategy::Snapshot, CloneStrategy::Copy] {
+                let told = in_use(&request, strategy, users);
+                let expected = expected.map(|until| format!("the clone waits until {until} the source"));
+                let as_expected = match (&told, &expected) {
+                    (Some(told), Some(expected)) => told.contains(expected.as_str()),
+                    (told, expected) => told.is_none() && expected.is_none(),
+                };
+                assert!(as_expected, "{told:?} instead of {expected:?}");
+                assert!(!request.crosses() || !told.unwrap_or_default().contains('"'), "a name");
+            }
+        }
+    }
 }

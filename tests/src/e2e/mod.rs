@@ -31,6 +31,7 @@ mod hostile;
 mod locks;
 mod namespaces;
 mod populator;
+mod privacy;
 mod process;
 mod replan;
 mod report;
@@ -65,6 +66,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
     let all = [
         snapshot::together(),
         namespaces::together(),
+        privacy::together(),
         snapshots::together(),
         datasources::together(),
         populator::together(),
