@@ -80,10 +80,8 @@ impl Rally {
         gathering.cutting = Some(now);
         let mut members = Members::new();
         members.insert(uid.to_owned(), gathering.waiting.get(uid).cloned().unwrap_or_else(|| unnamed(uid)));
-        let mut room = BTreeMap::new();
-        for (other, name) in &gathering.waiting {
-            let admitted = *room.entry(name.namespace.as_str()).or_insert_with(|| has_room(&name.namespace));
-            if members.len() < MEMBERS && admitted {
+        for (other, name) in in_turn(&gathering.waiting, has_room) {
+            if members.len() < MEMBERS {
                 members.insert(other.clone(), name.clone());
             }
         }
@@ -109,6 +107,19 @@ impl Rally {
             gathering.waiting.remove(uid);
         }
     }
+}
+
+/// Those whose namespaces have room, one of each namespace after the other: many clones of one namespace leave nobody else behind.
+fn in_turn(waiting: &Members, has_room: impl Fn(&str) -> bool) -> impl Iterator<Item = (&String, &ObjectName)> {
+    let mut by_namespace: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for (uid, name) in waiting {
+        by_namespace.entry(&name.namespace).or_default().push((uid, name));
+    }
+    by_namespace.retain(|namespace, _| has_room(namespace));
+    let ranked = by_namespace.into_values().flat_map(|of_one| of_one.into_iter().enumerate());
+    let mut ranked: Vec<_> = ranked.collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, member)| member)
 }
 
 fn unnamed(uid: &str) -> ObjectName {
@@ -177,5 +188,21 @@ mod tests {
             panic!("still waits")
         };
         assert_eq!(members.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    /// A snapshot has so many members at most; a namespace with more clones than that leaves room for others.
+    #[test]
+    fn everybody_who_waits_is_in_the_next_snapshot_however_many_others_wait() {
+        let (rally, now) = (Rally::default(), Instant::now());
+        let cut = || ("source".to_owned(), None);
+        let of = |namespace: &str, name: &str| ObjectName { namespace: namespace.into(), name: name.into() };
+        let enter = |uid: &str, namespace, room| rally.enter(cut(), (uid, of(namespace, uid)), |_| room, now);
+        for number in 0..=MEMBERS {
+            enter(&format!("a{number:04}"), "many", false);
+        }
+        enter("z", "few", false);
+        let Turn::Now(members) = enter("a0000", "many", true) else { panic!("waits for nobody") };
+        assert_eq!(members.len(), MEMBERS);
+        assert!(members.contains_key("z"));
     }
 }

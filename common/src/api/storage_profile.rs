@@ -1,6 +1,6 @@
 //! What an admin says, and what is known, about one StorageClass.
 
-use k8s_openapi::apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -123,9 +123,9 @@ pub struct Refusal {
     #[serde(default)]
     #[schemars(with = "i32", extend("minimum" = 0))]
     pub namespaces: u32,
-    /// The size from which on it counts: what each of the namespaces asked for is at most so large.
+    /// The size, as a quantity, from which on it counts: what each of the namespaces asked for is at most so large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<Quantity>,
+    pub size: Option<String>,
     /// How often in a row.
     #[serde(default)]
     #[schemars(with = "i32", extend("minimum" = 0))]

@@ -236,12 +236,16 @@ pub fn is_shared(refusal: &Refusal) -> bool {
     usize::try_from(refusal.namespaces).is_ok_and(|namespaces| namespaces >= NAMESPACES)
 }
 
-/// The refusals of a StorageProfile after `evidence`. Equal to `refusals` when it is already known to be open.
+/// The refusals of a StorageProfile after `evidence`. Equal to `refusals` when it is already known to be open, for requests of that size.
 pub fn refused(refusals: &[Refusal], evidence: &ClassEvidence, now: Timestamp) -> Vec<Refusal> {
     let key = &evidence.key;
     let known = refusals.iter().find(|known| is_about(known, key));
     if known.is_some_and(|known| open(known, now)) {
-        return refusals.to_vec();
+        let mut next = refusals.to_vec();
+        for known in next.iter_mut().filter(|known| is_about(known, key) && evidence.size < least_size(known)) {
+            known.size = Some(evidence.size.to_string());
+        }
+        return next;
     }
     let count = known.filter(|known| is_shared(known)).map_or(0, |known| known.count).saturating_add(1);
     let mut next: Vec<_> = refusals.iter().filter(|known| !is_about(known, key)).cloned().collect();
@@ -254,7 +258,7 @@ pub fn refused(refusals: &[Refusal], evidence: &ClassEvidence, now: Timestamp) -
         driver: Some(key.driver.clone()),
         reason: Some(evidence.code.to_owned()),
         namespaces: u32::try_from(evidence.namespaces).unwrap_or(u32::MAX),
-        size: Some(evidence.size.into()),
+        size: Some(evidence.size.to_string()),
         count,
         last: Some(Time(now)),
         until: Some(Time(after(now, count))),
@@ -271,7 +275,7 @@ pub fn succeeded(refusals: &[Refusal], key: &RefusalKey, size: Bytes) -> Option<
 
 /// Smaller requests are not affected.
 pub fn least_size(refusal: &Refusal) -> Bytes {
-    refusal.size.as_ref().and_then(|size| Bytes::of(size).ok()).unwrap_or_default()
+    refusal.size.as_ref().and_then(|size| Bytes::parse(size).ok()).unwrap_or_default()
 }
 
 /// Whether a StorageProfile's refusal is about clones with this key; the class is the StorageProfile's.
@@ -400,6 +404,9 @@ mod tests {
         let once = after_three(&[], 0);
         assert!(is_open(&once, 4) && !is_open(&once, 5));
         assert_eq!(after_three(&once, 1), once, "nothing to write");
+        let smaller = ClassEvidence { key: key(), code: "x", namespaces: 3, size: Bytes(1) };
+        let wider = refused(&once, &smaller, at(1));
+        assert_eq!((least_size(&wider[0]), &wider[0].until), (Bytes(1), &once[0].until));
         let twice = after_three(&once, 5);
         assert!(is_open(&twice, 14) && !is_open(&twice, 15));
         assert_eq!(twice.len(), 1);

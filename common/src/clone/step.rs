@@ -290,7 +290,12 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place
             let phase = Phase::CloneFromSnapshotSourceInProgress;
             create(seen, request, &chosen, place, &DataSource::Snapshot(&name), phase)
         }
-        Err(error) => Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())),
+        Err(error) => {
+            let since = snapshot.created.unwrap_or(seen.now);
+            let words = "the size that a restore of the snapshot needs is not possible";
+            attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
+                .unwrap_or_else(|| Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())))
+        }
     }
 }
 
@@ -746,7 +751,7 @@ mod tests {
         assert_eq!(plan.actions.first().map(Action::verb), Some("pin"));
         let chosen = plan.chosen.unwrap();
         assert_eq!((chosen.strategy, chosen.fallback.unwrap().code), (CloneStrategy::Copy, "DriverRefused"));
-        assert_eq!(plan.refused.unwrap().code, "FailedPrecondition");
+        assert_eq!(plan.refused.unwrap().met.code, "FailedPrecondition");
     }
 
     /// A source that isn't there is waited for, by its name.
