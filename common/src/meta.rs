@@ -96,8 +96,12 @@ pub const OWNERSHIP_KEY: &str = "smartclone.dev/ownership-key";
 pub const PROOF: &str = "smartclone.dev/proof";
 /// When a claim was touched to make Kubernetes look at it again. On the claim.
 pub const NUDGED: &str = "smartclone.dev/nudged";
-/// How long one strategy may take before the next one is tried, such as `10m`. On the DataVolume.
+/// How long one strategy may take before the next one is tried, such as `10m`; at least `10s`, at most what [`MAX_DEADLINE`] allows. On
+/// the DataVolume, and on a StorageClass for all clones into it.
 pub const DEADLINE: &str = "smartclone.dev/deadline";
+/// The longest [`DEADLINE`] that counts on a DataVolume, such as `2h`; a longer one is cut to it. Left out: `1h`, or the StorageClass's own
+/// deadline where that is longer. On the CDIConfig `config`, which only admins may change.
+pub const MAX_DEADLINE: &str = "smartclone.dev/max-deadline";
 
 // What an admin says about classes.
 

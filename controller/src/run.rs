@@ -49,7 +49,7 @@ use tracing::{info, warn};
 
 use crate::{
     Args, Error, cdi_config,
-    clone::{self, authorize::Answers, haste::Haste},
+    clone::{self, authorize::Answers, haste::Haste, learn::Refusals},
     created::CreatedObjects,
     data_source,
     index::{Index, Key},
@@ -100,6 +100,7 @@ pub struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) progress: ProgressBook,
     pub(crate) haste: Haste,
+    pub(crate) refusals: Refusals,
     pub(crate) mover_settings: MoverSettings,
     attempts: Attempts,
 }
@@ -138,6 +139,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics,
         progress,
         haste: Haste::default(),
+        refusals: Refusals::default(),
         mover_settings: MoverSettings { image: args.cloner_image },
         attempts: Attempts::default(),
     });

@@ -1,9 +1,15 @@
 //! The decision in words that fit on a line of a terminal.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
 use crate::{
     api::CloneStrategy,
+    cdi_config,
     clone::{
         ChosenBy, Decision, Facts, Undecided,
+        attempt::time_limit,
         plan::User,
         request::{Request, SourceKind},
         step::in_the_way,
@@ -30,9 +36,25 @@ pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Opt
     Some(format!("smartclone: the clone waits until {until} the source{otherwise}"))
 }
 
+/// The requester's deadline is longer than the admin allows, and is cut.
+fn shortened(request: &Request, facts: &Facts) -> Option<String> {
+    let (asked, counts) = (request.deadline?, time_limit(request, facts));
+    (counts < asked).then(|| {
+        let whole = |time: Duration| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+        format!(
+            "smartclone: {} {:#} is longer than allowed, {:#} counts; admins allow more with {} on CDIConfig {:?}",
+            meta::DEADLINE,
+            whole(asked),
+            whole(counts),
+            meta::MAX_DEADLINE,
+            cdi_config::NAME,
+        )
+    })
+}
+
 /// One line each: what will be done, why not something cheaper, what is waited for.
 pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::from_iter(shortened(request, facts));
     match decision {
         Decision::Rejected(_) => {}
         Decision::Undecided(Undecided::SourceMissing) => lines.push(format!(

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use super::{
     action::{Action, Kind},
-    attempt::{attempt, deadline, failed},
+    attempt::{Attempt, attempt, deadline, failed, reported},
     objects,
     plan::{Claim, Mover, MoverState, Observed, Plan, User},
     request::{Request, SourceKind},
-    rules::complaint::redact,
     step::{blocked_source, decided, recorded, writers},
     wait::{InUse, Waiting},
 };
@@ -113,11 +112,10 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         Err(waiting) => return Plan::wait(seen, phase, waiting),
     };
     let unbound = |claim: &Claim| {
-        let complaint = claim.complaint.as_deref();
-        attempt(seen, request, &chosen, CloneStrategy::Copy, claim.created, complaint).unwrap_or_else(|| {
-            let driver_says = complaint.map(redact);
+        attempt(seen, request, &chosen, &Attempt::to_fill(seen, claim, CloneStrategy::Copy)).unwrap_or_else(|| {
             let look_again_at = deadline(seen, request, claim.created);
-            Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says }) }
+            let waiting = Waiting::ClaimNotBound { driver_says: reported(seen, claim) };
+            Plan { look_again_at, ..Plan::wait(seen, phase, waiting) }
         })
     };
     let restored = match (request.source.kind, &seen.restored) {

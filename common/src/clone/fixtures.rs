@@ -102,6 +102,7 @@ pub fn facts() -> Facts {
         cluster_override: Absent,
         profile: Absent,
         overhead: Overhead::DEFAULT,
+        max_deadline: crate::profile::MAX_DEADLINE.unsigned_abs(),
     }
 }
 

@@ -3,7 +3,7 @@
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 
 pub mod action;
-mod attempt;
+pub(crate) mod attempt;
 pub mod breaker;
 pub mod check;
 mod copy;

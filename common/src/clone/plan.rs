@@ -10,6 +10,7 @@ use k8s_openapi::{
 
 use super::{
     action::{Action, Exact},
+    breaker::MetRefusal,
     decide::{Chosen, ChosenBy, History, PastRefusal},
     facts::Facts,
     group::Group,
@@ -503,21 +504,15 @@ impl Mover {
     }
 }
 
-/// A strategy that the driver has refused.
+/// A strategy that didn't work out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// What was refused, for this clone.
     pub past: PastRefusal,
-    /// The word for it: the gRPC code, or what a known text means.
-    pub code: &'static str,
     /// When it was begun.
     pub since: Option<Timestamp>,
-    /// The driver.
-    pub driver: String,
-    /// The StorageClass of the source.
-    pub source_class: String,
-    /// The StorageClass of the clone, whose profile remembers it.
-    pub class: String,
+    /// What it says about other clones.
+    pub met: MetRefusal,
 }
 
 /// What a pass concludes.
@@ -622,6 +617,23 @@ impl Observed {
                 && claim.is_filled()
                 && owner.is_some_and(|owner| owner.uid == claim.exact.uid)
         })
+    }
+
+    /// Something was made by the strategy that was decided: a claim with content to come, a snapshot, a pod.
+    pub fn is_begun(&self) -> bool {
+        let held_back = |claim: &Claim| claim.content == Content::HeldBack && claim.phase == "Pending";
+        let claim = match &self.claim {
+            Lookup::Present(claim) => !held_back(claim),
+            Lookup::Absent => false,
+            Lookup::Unknown(_) => true,
+        };
+        let snapshot = match &self.group {
+            Lookup::Present(group) => group.of(&self.volume.uid).is_some(),
+            Lookup::Absent => false,
+            Lookup::Unknown(_) => true,
+        };
+        let beside = [self.temporary == Lookup::Absent, self.restored == Lookup::Absent, self.mover == Lookup::Absent];
+        claim || snapshot || beside.contains(&false)
     }
 }
 

@@ -4,15 +4,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     action::{Action, Kind},
-    attempt::{attempt, deadline, failed},
+    attempt::{Attempt, attempt, deadline, failed, reported},
     copy,
     decide::{Chosen, Decision, Route, Undecided, decide},
+    group::{Group, Shared},
     note::pin_for,
     objects::{self, DataSource},
     plan::{Authorization, Claim, Content, Observed, Plan, User},
     request::{Consistency, MadeFor, ObjectName, Parsed, Request, SourceKind},
     rules::complaint,
-    wait::{InUse, Waiting},
+    wait::{InUse, REFUSED, Waiting},
 };
 use crate::{
     api::{CloneStrategy, Phase},
@@ -314,21 +315,20 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place
         Lookup::Unknown(why) => return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
     };
     let Some(snapshot) = group.of(&seen.volume.uid) else {
-        let Some(members) = &group.turn else {
-            let waiting = Waiting::SnapshotTurn;
-            return Plan { wants_snapshot: true, look_again_at: group.again_at, ..Plan::wait(seen, phase, waiting) };
-        };
+        let Some(members) = &group.turn else { return for_a_turn(seen, request, chosen, group) };
         let snapshot = objects::snapshot(&seen.volume, request, chosen.snapshot_class.as_deref(), members);
         return Plan::act(seen, phase, Action::CreateSnapshot(Box::new(snapshot)))
             .with_waiting(Waiting::SnapshotNotReady { driver_says: None });
     };
     // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
     if !snapshot.ready {
-        let error = snapshot.error.as_deref();
-        return attempt(seen, request, chosen, chosen.strategy, snapshot.created, error).unwrap_or_else(|| {
-            let waiting = Waiting::SnapshotNotReady { driver_says: error.map(complaint::redact) };
+        return attempt(seen, request, chosen, &Attempt::to_snapshot(snapshot)).unwrap_or_else(|| {
+            let waiting = Waiting::SnapshotNotReady { driver_says: snapshot.error.as_deref().map(complaint::redact) };
             Plan { look_again_at: deadline(seen, request, snapshot.created), ..Plan::wait(seen, phase, waiting) }
         });
+    }
+    if let Some(plan) = refused_too_long(seen, request, chosen, snapshot) {
+        return plan;
     }
     let name = snapshot.exact.name.clone();
     match chosen.sizes_for(snapshot.restore_size) {
@@ -338,14 +338,43 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place
             let phase = Phase::CloneFromSnapshotSourceInProgress;
             create(seen, request, &chosen, place, &DataSource::Snapshot(&name), phase)
         }
-        Err(error) => Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())),
+        Err(error) => {
+            let since = snapshot.created.unwrap_or(seen.now);
+            let words = "the size that a restore of the snapshot needs is not possible";
+            attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
+                .unwrap_or_else(|| Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())))
+        }
     }
+}
+
+/// Others are at the source's snapshots. For how long they are, depends on them: so a turn has a deadline, like everything else that one
+/// strategy needs.
+fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen, group: &Group) -> Plan {
+    let since = waiting_since(seen, &Waiting::SnapshotTurn);
+    let turn = Attempt::to_go_on(chosen.strategy, since, "other clones of the source have all its temporary snapshots");
+    attempt(seen, request, chosen, &turn).unwrap_or_else(|| {
+        let look_again_at = [group.again_at, deadline(seen, request, Some(since))].into_iter().flatten().min();
+        let wait = Plan::wait(seen, Phase::SnapshotForSmartCloneInProgress, Waiting::SnapshotTurn);
+        Plan { wants_snapshot: true, look_again_at, ..wait }
+    })
+}
+
+/// The API server refuses the claim that is to be restored (a quota, a policy), which is for people to cure. As long as the clone waits
+/// for them it keeps a snapshot, of which a source has few: so that has the attempt's deadline, too.
+fn refused_too_long(seen: &Observed, request: &Request, chosen: &Chosen, snapshot: &Shared) -> Option<Plan> {
+    let waiting = seen.volume.status.clone.as_ref()?.waiting_for.as_ref()?;
+    if !waiting.reason.as_deref().is_some_and(|reason| REFUSED.contains(&reason)) {
+        return None;
+    }
+    let since = waiting.since.as_ref()?.0.max(snapshot.created?);
+    let words = "the API server did not admit the claim that was to be restored from the snapshot";
+    attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
 }
 
 /// What an unbound claim waits for.
 fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
-    let complaint = claim.and_then(|c| c.complaint.as_deref()).filter(|text| !complaint::is_conflict(text));
-    let complaint = complaint.map(complaint::redact);
+    let conflict = |claim: &&Claim| claim.complaint.as_deref().is_some_and(complaint::is_conflict);
+    let complaint = claim.filter(|claim| !conflict(claim)).and_then(|claim| reported(seen, claim));
     if chosen.waits_for_consumer && claim.is_none_or(|c| c.selected_node.is_none()) && !used(seen) {
         Waiting::FirstConsumer
     } else {
@@ -441,15 +470,14 @@ fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
         _ => Phase::CloneFromSnapshotSourceInProgress,
     };
     let Ok(chosen) = decided(seen, request) else {
-        let driver_says = claim.complaint.as_deref().map(complaint::redact);
-        return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says });
+        return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: reported(seen, claim) });
     };
     // The strategy in force may be another one by now; it isn't that which the driver is at.
     let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
     let waiting = provisioning(seen, &chosen, Some(claim));
     let mut plan = if waiting == Waiting::FirstConsumer {
         Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
-    } else if let Some(plan) = attempt(seen, request, &chosen, strategy, claim.created, claim.complaint.as_deref()) {
+    } else if let Some(plan) = attempt(seen, request, &chosen, &Attempt::to_fill(seen, claim, strategy)) {
         plan
     } else if let Some(plan) = nudged(seen, claim, phase, &waiting) {
         plan
@@ -937,7 +965,7 @@ mod tests {
         assert_eq!(plan.actions.first().map(Action::verb), Some("pin"));
         let chosen = plan.chosen.unwrap();
         assert_eq!((chosen.strategy, chosen.fallback.unwrap().code), (CloneStrategy::Copy, "DriverRefused"));
-        assert_eq!(plan.refused.unwrap().code, "FailedPrecondition");
+        assert_eq!(plan.refused.unwrap().met.code, "FailedPrecondition");
     }
 
     /// A source that isn't there is waited for, by its name.

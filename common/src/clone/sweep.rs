@@ -21,11 +21,19 @@ pub struct Member {
     pub claim: Option<Claim>,
     /// Its temporary claim.
     pub temporary: Option<Claim>,
+    /// The reason with which it waits, as its status says.
+    pub waits_for: Option<String>,
 }
+
+/// A clone that waits with one of these reasons waits for people, and asks for no snapshot while it does: it needs none now, and gets
+/// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
+const STOPPED: [&str; 3] = ["CloneNotAuthorized", "CloneValidationFailed", "WaitForFirstConsumer"];
 
 /// Whether `member` still needs the snapshot of this name.
 pub fn need(member: &Member, snapshot: &str) -> Need {
+    let stopped = member.waits_for.as_deref().is_some_and(|reason| STOPPED.contains(&reason));
     let over = member.deleting
+        || stopped
         || matches!(member.phase, Phase::Succeeded | Phase::Failed)
         || member.history.pinned.is_some_and(|strategy| strategy != CloneStrategy::Snapshot);
     let restored = [&member.claim, &member.temporary]
@@ -38,4 +46,49 @@ pub fn need(member: &Member, snapshot: &str) -> Need {
         .flatten()
         .any(|claim| matches!(&claim.content, Content::Snapshot(name) if name != snapshot));
     if over || restored || elsewhere { Need::Over } else { Need::Needed }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::clone::Waiting;
+
+    fn member(change: impl FnOnce(&mut Member)) -> Member {
+        let mut member = Member {
+            deleting: false,
+            phase: Phase::SnapshotForSmartCloneInProgress,
+            history: History { pinned: Some(CloneStrategy::Snapshot), ..History::default() },
+            claim: None,
+            temporary: None,
+            waits_for: Some("SnapshotNotReady".to_owned()),
+        };
+        change(&mut member);
+        member
+    }
+
+    #[rstest]
+    #[case::waits_for_the_driver(|_: &mut Member| {}, Need::Needed)]
+    #[case::quota(|m: &mut Member| m.waits_for = Some("ErrExceededQuota".into()), Need::Needed)]
+    #[case::deleted_with_a_finalizer(|m: &mut Member| m.deleting = true, Need::Over)]
+    #[case::right_taken_away(|m: &mut Member| m.waits_for = Some("CloneNotAuthorized".into()), Need::Over)]
+    #[case::no_consumer(|m: &mut Member| m.waits_for = Some("WaitForFirstConsumer".into()), Need::Over)]
+    #[case::impossible_now(|m: &mut Member| m.waits_for = Some("CloneValidationFailed".into()), Need::Over)]
+    #[case::another_way(|m: &mut Member| m.history.pinned = Some(CloneStrategy::Copy), Need::Over)]
+    #[case::failed(|m: &mut Member| m.phase = Phase::Failed, Need::Over)]
+    fn needs(#[case] change: fn(&mut Member), #[case] expected: Need) {
+        assert_eq!(need(&member(change), "tmp-snapshot-x"), expected);
+    }
+
+    /// The words are those of the reasons.
+    #[test]
+    fn every_stop_is_a_reason() {
+        let reasons = [
+            Waiting::NotAuthorized(String::new()).reason(),
+            Waiting::Invalid(vec![]).reason(),
+            Waiting::FirstConsumer.reason(),
+        ];
+        assert_eq!(reasons, STOPPED);
+    }
 }

@@ -99,6 +99,9 @@ pub enum Waiting {
     AnotherController(String),
 }
 
+/// The reasons of [`Waiting::Refused`].
+pub(super) const REFUSED: [&str; 2] = ["ErrExceededQuota", "ErrRefused"];
+
 impl Waiting {
     /// One word, stable: condition reason, event reason, metric label. CDI's where CDI has one.
     pub fn reason(&self) -> &'static str {
@@ -126,8 +129,7 @@ impl Waiting {
             Self::MoverFailed { .. } => "CloneMoverFailed",
             Self::Foreign { .. } => "ErrResourceExists",
             Self::BeingDeleted { .. } => "ErrResourceMarkedForDeletion",
-            Self::Refused { quota: true, .. } => "ErrExceededQuota",
-            Self::Refused { quota: false, .. } => "ErrRefused",
+            Self::Refused { quota, .. } => REFUSED[usize::from(!quota)],
             Self::AnotherController(_) => "AnotherController",
         }
     }

@@ -3,7 +3,7 @@
 pub mod authorize;
 pub mod haste;
 mod holders;
-mod learn;
+pub mod learn;
 pub mod observe;
 mod report;
 
@@ -103,6 +103,7 @@ async fn limited(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
 async fn pass(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
     let now = Timestamp::now();
     let mut seen = observe::everything(subject.volume, subject.kind, ctx, now).await; // reads; no opinions
+    learn::recall(&mut seen, ctx); // what the driver refused to its namespace
     let Some(mut plan) = step(&seen) else { return Ok(Action::await_change()) }; // opinions; no reads, no clock
     let turn = if plan.wants_snapshot {
         gather(&mut seen, &mut plan, ctx)
@@ -145,7 +146,8 @@ fn gather(seen: &mut Observed, plan: &mut Plan, ctx: &Context) -> Option<(Cut, M
     let cut = (chosen.source_uid.clone(), chosen.snapshot_class.clone());
     let name = ObjectName { namespace: seen.volume.namespace.clone(), name: seen.volume.name.clone() };
     let Lookup::Present(group) = &mut seen.group else { return None };
-    match ctx.rally.enter(cut.clone(), &seen.volume.uid, name, group.snapshots.len(), Instant::now()) {
+    let has_room = |namespace: &str| group.has_room(namespace, seen.now, |uid, name| waits(uid, name, ctx));
+    match ctx.rally.enter(cut.clone(), (&seen.volume.uid, name), has_room, Instant::now()) {
         Turn::Later(rest) => {
             group.again_at = seen.now.checked_add(rest).ok();
             plan.look_again_at = [plan.look_again_at, group.again_at].into_iter().flatten().min();
@@ -159,6 +161,17 @@ fn gather(seen: &mut Observed, plan: &mut Plan, ctx: &Context) -> Option<(Cut, M
             Some((cut, members))
         }
     }
+}
+
+/// Whether a member of a snapshot is there and not done.
+fn waits(uid: &str, name: &ObjectName, ctx: &Context) -> bool {
+    let volume = ctx.caches.data_volumes.get(Some(&name.namespace), &name.name);
+    let Some(volume) = volume.present().filter(|volume| volume.uid().as_deref() == Some(uid)) else {
+        let claim = ctx.caches.claims.get(Some(&name.namespace), &name.name);
+        return claim.present().is_some_and(|claim| claim.uid().as_deref() == Some(uid));
+    };
+    let phase = volume.status.as_ref().map(|status| status.phase).unwrap_or_default();
+    volume.metadata.deletion_timestamp.is_none() && !matches!(phase, Phase::Succeeded | Phase::Failed)
 }
 
 /// When to look again although nothing is heard: at a deadline, soon after a write that met a newer object (its event is on the way), after a

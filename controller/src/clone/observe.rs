@@ -14,6 +14,7 @@ use common::{
         ownership::{self, Created, Owner, Ownership},
         plan::{Authorization, Claim, Mover, Observed, Target, User, owner_of_target, users_of},
         request::{MadeFor, ObjectName, Parsed, Request, SourceKind, SourceName},
+        rules::event,
         step::missing_right,
     },
     data_source::{self, Resolution},
@@ -325,8 +326,10 @@ fn complaint(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<String> {
     if claim.status.as_ref().is_some_and(is_bound) {
         return None;
     }
+    // Its own words only: whoever may write Events may write anything into them.
+    let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
+    let class = ctx.caches.classes.get(None, class);
+    let provisioner = class.present().map(|class| class.provisioner.as_str()).unwrap_or_default();
     let events = ctx.caches.events.known_objects();
-    let about = events.iter().filter(|e| e.involved_object.uid == claim.metadata.uid);
-    let newest = about.max_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0).or(e.event_time.as_ref().map(|t| t.0)));
-    newest.and_then(|e| e.message.clone())
+    event::newest_warning(events.iter().map(AsRef::as_ref), claim, provisioner)
 }

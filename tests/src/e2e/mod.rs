@@ -36,6 +36,7 @@ mod process;
 mod replan;
 mod report;
 mod runner;
+mod shared_state;
 mod snapshot;
 mod snapshots;
 mod source;
@@ -78,6 +79,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         group::together(),
         locks::together(),
         hostile::together(),
+        shared_state::together(),
         admission::together(),
         source::together(),
         trouble::together(),

@@ -20,7 +20,7 @@ use crate::{
         Action, Exact, Kind,
         check::violations,
         fixtures::{facts, gi, now, observed, volume},
-        group::{Group, LIVING, Members, Shared, read_members, superfluous},
+        group::{Group, MAX_LIVE_SNAPSHOTS, Members, Shared, read_members, superfluous},
         ownership::Owner,
         plan::{self, Authorization, Content, Mover, MoverState, Observed, Target},
         request::ObjectName,
@@ -542,7 +542,7 @@ impl Controller {
 
     /// For whom a clone may ask that needs a snapshot: for itself alone, or for others, too, who came to need one before.
     pub fn turns(objects: &Objects, clone: usize, once: impl Fn(usize) -> bool) -> Vec<u8> {
-        if objects.snapshots.iter().flatten().count() >= LIVING {
+        if objects.snapshots.iter().flatten().count() >= MAX_LIVE_SNAPSHOTS {
             return Vec::new();
         }
         let others = (0..CLONES).filter(|other| *other != clone && once(*other)).map(bit).sum::<u8>();
@@ -583,6 +583,7 @@ impl Controller {
             history: volume.history,
             claim: self.claim(&about, target(clone)).filter(filled),
             temporary: self.claim(&about, temporary(clone)),
+            waits_for: volume.status.clone.and_then(|clone| clone.waiting_for?.reason),
         };
         let needed = need(&member, name) != crate::clone::group::Need::Over;
         self.needs.borrow_mut().insert(key, needed);
