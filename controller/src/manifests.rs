@@ -77,6 +77,8 @@ fn program() -> Program<'static> {
         env: Vec::new(),
         ports: Vec::new(),
         requests: ("50m", "64Mi"),
+        // Generous: its caches grow with the cluster.
+        memory_limit: "1Gi",
         critical: false,
     }
 }
