@@ -184,6 +184,8 @@ pub struct Program<'a> {
     pub ports: Vec<ContainerPort>,
     /// CPU and memory that are set aside for it.
     pub requests: (&'a str, &'a str),
+    /// Memory that it never has more of: it is killed first.
+    pub memory_limit: &'a str,
     /// Nothing of its kind works without it: it goes before other pods when a node is full.
     pub critical: bool,
 }
@@ -191,8 +193,13 @@ pub struct Program<'a> {
 impl Program<'_> {
     /// Its Deployment, in the namespace of the project and with no rights on its node.
     pub fn deployment(self) -> Deployment {
-        let Self { component, replicas, strategy, args, env, settings, mut ports, requests: (cpu, memory), critical } =
+        let Self { component, replicas, strategy, args, env, settings, mut ports, requests, memory_limit, critical } =
             self;
+        let (cpu, memory) = requests;
+        let quantities = |of: &[(&str, &str)]| {
+            let quantities = of.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())));
+            Some(quantities.collect::<BTreeMap<_, _>>())
+        };
         ports.push(ContainerPort {
             name: Some(ADMIN_PORT.to_owned()),
             container_port: 8080,
@@ -212,9 +219,9 @@ impl Program<'_> {
             liveness_probe: Some(probe("/live", 10, 3)),
             readiness_probe: Some(probe("/ready", 2, 2)),
             resources: Some(ResourceRequirements {
-                requests: Some(
-                    [("cpu", cpu), ("memory", memory)].map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into(),
-                ),
+                requests: quantities(&[("cpu", cpu), ("memory", memory)]),
+                // None for the processor: who is slow fails others.
+                limits: quantities(&[("memory", memory_limit)]),
                 ..ResourceRequirements::default()
             }),
             security_context: Some(SecurityContext {

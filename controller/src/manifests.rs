@@ -91,6 +91,8 @@ fn program() -> Program<'static> {
         settings: vec![("CLONER_IMAGE", manifest::CLONER_CONFIG, manifest::CLONER_IMAGE_KEY)],
         ports: Vec::new(),
         requests: ("50m", "64Mi"),
+        // Generous: its caches grow with the cluster.
+        memory_limit: "1Gi",
         critical: false,
     }
 }

@@ -23,6 +23,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tower::ServiceExt;
 
 use crate::{
+    body::Bodies,
     cluster::Cluster,
     manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
@@ -164,6 +165,15 @@ impl World {
 
     /// The webhook with all caches full but those of these kinds.
     pub async fn webhook_missing(self, kinds: &[&str]) -> Webhook {
+        self.start(kinds, Bodies::default()).await
+    }
+
+    /// The webhook with full caches and these limits of bodies.
+    pub async fn webhook_with(self, bodies: Bodies) -> Webhook {
+        self.start(&[], bodies).await
+    }
+
+    async fn start(self, kinds: &[&str], bodies: Bodies) -> Webhook {
         let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
         let readiness = Readiness::new(Shutdown::new(&args));
         let world = Arc::new(Mutex::new(self.0));
@@ -172,7 +182,7 @@ impl World {
         let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let admission = Arc::new(Admission { cluster, controller: CONTROLLER.into(), metrics });
+        let admission = Arc::new(Admission { cluster, controller: CONTROLLER.into(), metrics, bodies });
         let router = router(Arc::clone(&admission));
         let kept = kept.into_iter().map(|(_, watch)| watch).collect();
         let filled = async {
@@ -210,7 +220,7 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
 pub struct Webhook {
     pub admission: Arc<Admission>,
     router: Router,
-    registry: Registry,
+    pub registry: Registry,
     world: Arc<Mutex<Objects>>,
     asked: Arc<Mutex<Vec<String>>>,
     _kept: JoinSet<()>,
@@ -247,6 +257,11 @@ impl Judged {
 }
 
 impl Webhook {
+    /// What its port serves.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     /// The world as it is from now on, of which no watch tells.
     pub fn unseen(&self, change: impl FnOnce(World) -> World) {
         let mut world = self.world.lock().unwrap();
