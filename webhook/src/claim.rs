@@ -30,7 +30,8 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     }
     Ok(match Requester::of(&review.user_info).write() {
         Ok(stamp) => {
-            let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp))]);
+            let key = config::random::secret().ok();
+            let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp)), (meta::OWNERSHIP_KEY, key)]);
             Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
         }
         Err(error) => forbidden(annotation_path(meta::REQUESTER), error.to_string()),

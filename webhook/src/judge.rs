@@ -57,6 +57,8 @@ async fn mutate_at(review: &Request, cluster: &Cluster, look: Look) -> Result<Sa
         Creation::Clone(mut clone) => {
             let plain = clone.is_plain();
             clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
+            // Without one the controller writes it, with a write more.
+            clone.annotations.insert(meta::OWNERSHIP_KEY, config::random::secret().ok());
             let patch = annotated(&clone.volume.metadata, &clone.annotations);
             Said { answer: Answer::Allowed { patch, warnings: clone.warnings }, plain }
         }

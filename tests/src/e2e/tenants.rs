@@ -128,10 +128,11 @@ async fn nobody_but_the_controller_makes_or_uses_temporary_objects(t: &Space) ->
     let label = "/metadata/labels";
     let plain = || pod("lurk", disk.name(), true);
     let scratch = json!([{"name": format!("pvc-{}", clone.uid()), "ephemeral": {"volumeClaimTemplate": {"spec": claim("")["spec"]}}}]);
+    let idle = json!([{"name": "tools", "image": Image::Tools.reference()}]);
     for (what, object) in [
         ("a pod with the claim", pod("lurk", &temporary, true)),
         ("a pod with a claim to be restored", pod("lurk", &names::temporary_source(clone.uid()), true)),
-        ("a pod whose ephemeral volume has the name", with(pod("tmp", "x", true), "/spec/volumes", scratch)?),
+        ("a pod whose ephemeral volume has the name", with(with(pod("tmp", "x", true), "/spec/volumes", scratch)?, "/spec/containers", idle)?),
         ("a pod with our label", with(plain(), label, json!({(meta::OWNED_BY_UID): clone.uid()}))?),
         ("a pod with a mover's name", pod(&names::mover(UID), disk.name(), true)),
         ("a pod with our proof", with(plain(), "/metadata/annotations", json!({(meta::PROOF): "x"}))?),
