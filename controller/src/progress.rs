@@ -10,6 +10,7 @@ use std::{
 use common::{
     api::DataVolume,
     clone::{Observed, plan::MoverState},
+    field::NameRule,
     mover::Progress,
 };
 use config::shutdown::Shutdown;
@@ -166,6 +167,10 @@ async fn listen(
     news: &mpsc::Sender<ObjectRef<DataVolume>>,
     client: Client,
 ) -> Result<(), kube::Error> {
+    // kube puts names into the path as they are.
+    if !NameRule::Label.permits(&followed.namespace) || !NameRule::Subdomain.permits(&followed.pod) {
+        return Ok(());
+    }
     let pods: Api<Pod> = Api::namespaced(client, &followed.namespace);
     // From the newest line on: what was before is past.
     let params = LogParams { follow: true, tail_lines: Some(1), ..LogParams::default() };

@@ -14,8 +14,9 @@ use common::{
     meta,
     requester::{self, Requester},
 };
+use config::api::Objects;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview};
-use kube::{Api, api::PostParams};
+use kube::api::PostParams;
 
 use crate::run::Context;
 
@@ -92,9 +93,12 @@ pub async fn ask(
 }
 
 async fn may(requester: &Requester, attributes: ResourceAttributes, ctx: &Context) -> Result<bool, kube::Error> {
-    let api: Api<SubjectAccessReview> = Api::all(ctx.client.clone());
-    let answered = api.create(&PostParams::default(), &requester.may(attributes)).await?;
-    Ok(answered.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
+    let api = Objects::<SubjectAccessReview>::all(ctx.client.clone());
+    let answered = api.create(&PostParams::default(), &requester.may(attributes)).await?.0;
+    Ok(answered
+        .ok()
+        .and_then(|answered| answered.status)
+        .is_some_and(|status| status.allowed && status.denied != Some(true)))
 }
 
 #[cfg(test)]

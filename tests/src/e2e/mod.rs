@@ -30,6 +30,7 @@ mod group;
 mod hostile;
 mod locks;
 mod namespaces;
+mod odd_objects;
 mod populator;
 mod process;
 mod replan;
@@ -75,6 +76,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         group::together(),
         locks::together(),
         hostile::together(),
+        odd_objects::together(),
         admission::together(),
         source::together(),
         trouble::together(),
@@ -88,6 +90,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         transfer::alone(),
         locks::alone(),
         hostile::alone(),
+        odd_objects::alone(),
         process::alone(),
     ];
     all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()
