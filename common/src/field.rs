@@ -52,7 +52,8 @@ impl NameRule {
         }
     }
 
-    fn permits(self, text: &str) -> bool {
+    /// A text that Kubernetes accepts as such a name, and which therefore is one segment of a request's path.
+    pub fn permits(self, text: &str) -> bool {
         let inner = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
         let label =
             |part: &str| !part.is_empty() && part.chars().all(inner) && !part.starts_with('-') && !part.ends_with('-');

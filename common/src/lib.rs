@@ -16,6 +16,8 @@ pub mod condition;
 #[cfg(feature = "k8s")]
 pub mod data_source;
 #[cfg(feature = "k8s")]
+pub mod decode;
+#[cfg(feature = "k8s")]
 pub mod field;
 pub mod lookup;
 #[cfg(feature = "k8s")]

@@ -32,6 +32,7 @@
 //! ```
 
 pub mod admin;
+pub mod api;
 pub mod args;
 pub mod cache;
 pub mod client;

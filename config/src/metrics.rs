@@ -1,5 +1,7 @@
 //! Metrics that every process has.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -11,6 +13,34 @@ use prometheus_client::{
 pub fn register_build(registry: &mut Registry, program: &'static str) {
     let labels = vec![("program", program), ("version", env!("CARGO_PKG_VERSION"))];
     registry.register("build", "The program that runs, and its version", Info::new(labels));
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: String,
+}
+
+/// Of the process, as the log is: objects are decoded in every corner of it.
+static UNREADABLE_OBJECTS: LazyLock<Family<KindLabels, Counter>> = LazyLock::new(Family::default);
+
+/// Registers `unreadable_objects_total`.
+pub fn register_unreadable_objects(registry: &mut Registry) {
+    registry.register(
+        "unreadable_objects",
+        "Objects that the API server sent and that could not be decoded, by kind",
+        UNREADABLE_OBJECTS.clone(),
+    );
+}
+
+/// One more object of this kind could not be decoded.
+pub(crate) fn count_unreadable(kind: &str) {
+    UNREADABLE_OBJECTS.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
+}
+
+/// How many objects of this kind could not be decoded.
+#[cfg(test)]
+pub(crate) fn unreadable(kind: &str) -> u64 {
+    UNREADABLE_OBJECTS.get_or_create(&KindLabels { kind: kind.to_owned() }).get()
 }
 
 /// How the certificates of a server are doing. Cheap to clone.

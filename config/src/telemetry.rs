@@ -7,9 +7,11 @@ use std::{
 };
 
 use clap::ValueEnum;
+use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
-    filter::ParseError,
+    filter::{ParseError, filter_fn},
+    fmt::MakeWriter,
     layer::SubscriberExt,
     reload,
     util::{SubscriberInitExt, TryInitError},
@@ -67,16 +69,34 @@ impl LogHandle {
     }
 }
 
+/// The module of kube that logs answers of the API server, whole lists with every pod's environment among them, where they can't be decoded.
+const LOGS_BODIES: &str = "kube_client::client";
+
 /// Sends the events of the whole process (and the records of crates that use `log`) to standard error.
 pub fn install(args: &LogArgs) -> Result<LogHandle, TryInitError> {
+    let (lines, handle) = lines(args, io::stderr, io::stderr().is_terminal());
+    lines.try_init()?;
+    Ok(LogHandle(handle))
+}
+
+/// All that passes the filter goes to `writer`.
+fn lines<W>(
+    args: &LogArgs,
+    writer: W,
+    colours: bool,
+) -> (impl Subscriber + Send + Sync, reload::Handle<EnvFilter, Registry>)
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let (filter, handle) = reload::Layer::new(args.log_level.to_env_filter());
-    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    // A layer of its own: no directive of the other one comes past it.
+    let bodies = filter_fn(|metadata| metadata.target() != LOGS_BODIES);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match args.log_format {
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Text => lines.with_ansi(colours).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
-    Ok(LogHandle(handle))
+    (tracing_subscriber::registry().with(filter).with(bodies).with(lines), handle)
 }
 
 /// A handle whose filter belongs to nobody else, for tests of what takes one.
@@ -84,4 +104,84 @@ pub fn install(args: &LogArgs) -> Result<LogHandle, TryInitError> {
 pub(crate) fn detached() -> (impl Layer<Registry>, LogHandle) {
     let (filter, handle) = reload::Layer::new(EnvFilter::new("info"));
     (filter, LogHandle(handle))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::{Api, Client, api::ListParams, client::Body};
+    use tracing::subscriber::set_default;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// A list whose items are none, of which kube complains.
+    async fn list_of_nothing_readable() {
+        let body = r#"{"metadata": {}, "items": {"password": "hunter2"}}"#;
+        let answer = move |_: Request<Body>| async move {
+            Ok::<_, Infallible>(Response::new(Body::from(body.as_bytes().to_vec())))
+        };
+        let pods: Api<Pod> = Api::all(Client::new(tower::service_fn(answer), "default"));
+        pods.list(&ListParams::default()).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn kube_logs_bodies_unless_it_is_kept_from_it() {
+        let written = Written::default();
+        let (filter, writer) = (EnvFilter::new("info"), written.clone());
+        let all = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let guard = set_default(tracing_subscriber::registry().with(filter).with(all));
+        list_of_nothing_readable().await;
+        drop(guard);
+        assert!(written.text().contains("hunter2") && written.text().contains(LOGS_BODIES), "{}", written.text());
+    }
+
+    #[tokio::test]
+    async fn no_filter_brings_bodies_into_the_log() {
+        let filters = [
+            "trace",
+            "kube_client::client=trace",
+            "trace,kube_client=trace,kube_client::client=trace",
+            "kube_client::client[HTTP]=trace,warn",
+            "[{message}]=trace",
+        ];
+        for filter in filters {
+            let written = Written::default();
+            let writer = written.clone();
+            let args = LogArgs { log_level: filter.parse().unwrap(), log_format: LogFormat::Json };
+            let (lines, handle) = lines(&args, move || writer.clone(), false);
+            let guard = set_default(lines);
+            list_of_nothing_readable().await;
+            LogHandle(handle).set(&"trace,kube_client::client=trace".parse().unwrap()).unwrap();
+            list_of_nothing_readable().await;
+            tracing::warn!(target: "kube_client::config", "another module");
+            drop(guard);
+            assert!(!written.text().contains("hunter2"), "{filter}: {}", written.text());
+            assert!(written.text().contains("another module"), "{filter}");
+        }
+    }
 }

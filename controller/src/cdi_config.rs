@@ -7,8 +7,7 @@ use common::{
     cdi_config::{Config, NAME, in_force},
     lookup::Lookup,
 };
-use config::shutdown::Shutdown;
-use kube::Api;
+use config::{api::Objects, shutdown::Shutdown};
 use tracing::{info, warn};
 
 use crate::{
@@ -43,7 +42,7 @@ async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
         return Ok(SOON);
     };
     let cdis = ctx.caches.cdis.known_objects();
-    let api: Api<CdiConfig> = Api::all(ctx.client.clone());
+    let api = Objects::<CdiConfig>::all(ctx.client.clone());
     let params = post_params();
     match ctx.caches.configs.get(None, NAME) {
         _ if !ours => {}

@@ -9,11 +9,11 @@ use common::{
     data_source::{Resolution, State, claim_state, observable, resolve_source, snapshot_state, status},
     lookup::Lookup,
 };
-use config::{cache::Cache, shutdown::Shutdown};
+use config::{api::Objects, cache::Cache, shutdown::Shutdown};
 use futures::{Stream, StreamExt, channel::mpsc, future::ready};
 use jiff::Timestamp;
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     runtime::{
         Controller,
         controller::{self, Action},
@@ -129,7 +129,7 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
     if source.metadata.deletion_timestamp.is_none() && source.status.clone().unwrap_or_default() != next {
         let mut updated = DataSource { status: Some(next), ..(*source).clone() };
         updated.metadata.managed_fields = None;
-        let api: Api<DataSource> = Api::namespaced(ctx.client.clone(), &name.namespace);
+        let api = Objects::<DataSource>::namespaced(ctx.client.clone(), &name.namespace);
         match api.replace_status(&name.name, &post_params(), &updated).await {
             Ok(_) => {}
             // Newer than what was looked at, or gone: its event is on the way.

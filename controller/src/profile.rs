@@ -9,10 +9,10 @@ use common::{
     meta,
     profile::status,
 };
-use config::shutdown::Shutdown;
+use config::{api::Objects, shutdown::Shutdown};
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
-use kube::{Api, Resource, ResourceExt, api::ObjectMeta};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
@@ -103,7 +103,7 @@ async fn one(
     now: Timestamp,
     ctx: &Context,
 ) -> Result<(), kube::Error> {
-    let api = Api::all(ctx.client.clone());
+    let api = Objects::all(ctx.client.clone());
     let Some(profile) = profile else {
         // Its event rings for the status. One that exists is one not seen yet.
         return match api.create(&post_params(), &of(class)).await {
@@ -149,7 +149,7 @@ pub async fn record(
     class: &str,
     change: impl Fn(&[Refusal]) -> Option<Vec<Refusal>>,
 ) -> Result<(), kube::Error> {
-    let api: Api<StorageProfile> = Api::all(ctx.client.clone());
+    let api = Objects::<StorageProfile>::all(ctx.client.clone());
     let mut known = ctx.caches.profiles.get(None, class).present().map(|profile| (**profile).clone());
     for attempt in 1.. {
         let profile = match known.take() {
@@ -174,7 +174,7 @@ pub async fn record(
 }
 
 /// Writes the status of exactly this version.
-async fn replace_status(api: &Api<StorageProfile>, mut profile: StorageProfile) -> Result<(), kube::Error> {
+async fn replace_status(api: &Objects<StorageProfile>, mut profile: StorageProfile) -> Result<(), kube::Error> {
     profile.metadata.managed_fields = None;
     api.replace_status(&profile.name_any(), &post_params(), &profile).await.map(|_| ())
 }

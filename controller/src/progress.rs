@@ -10,6 +10,7 @@ use std::{
 use common::{
     api::DataVolume,
     clone::{Observed, plan::MoverState},
+    field::NameRule,
     mover::Progress,
 };
 use config::shutdown::Shutdown;
@@ -100,7 +101,7 @@ impl ProgressBook {
             volume: ObjectRef::new(&volume.name).within(&volume.namespace),
             uid: volume.uid.clone(),
             pod_uid: mover.exact.uid.clone(),
-            namespace: volume.namespace.clone(),
+            namespace: mover.exact.namespace.clone(),
             pod: mover.exact.name.clone(),
         };
         // A full queue is no loss: the mover's next event brings us here again.
@@ -166,6 +167,10 @@ async fn listen(
     news: &mpsc::Sender<ObjectRef<DataVolume>>,
     client: Client,
 ) -> Result<(), kube::Error> {
+    // kube puts names into the path as they are.
+    if !NameRule::Label.permits(&followed.namespace) || !NameRule::Subdomain.permits(&followed.pod) {
+        return Ok(());
+    }
     let pods: Api<Pod> = Api::namespaced(client, &followed.namespace);
     // From the newest line on: what was before is past.
     let params = LogParams { follow: true, tail_lines: Some(1), ..LogParams::default() };

@@ -22,6 +22,7 @@ use common::{
 };
 use config::{
     admin::{Admin, Readiness},
+    api::Objects,
     cache::Cache,
     client::Purpose,
     shutdown::Shutdown,
@@ -33,7 +34,7 @@ use k8s_openapi::api::{
     storage::v1::{StorageClass, VolumeAttachment},
 };
 use kube::{
-    Api, Client, Resource, ResourceExt,
+    Client, Resource, ResourceExt,
     api::ObjectMeta,
     runtime::{
         Controller,
@@ -112,6 +113,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let readiness = Readiness::new(shutdown.clone());
     let mut registry = Registry::with_prefix("smartclone");
     config::metrics::register_build(&mut registry, "controller");
+    config::metrics::register_unreadable_objects(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let open_refusals = OpenRefusals::register(&mut registry);
     let admin = Admin::bind(&args.admin, readiness.clone(), Arc::new(registry), log)?;
@@ -219,7 +221,7 @@ async fn controller<K, F>(
 
 /// Admins are told to patch the object `cdi`; see that there is one.
 async fn settings_object(client: Client, shutdown: Shutdown) -> Result<(), kube::Error> {
-    let api: Api<Cdi> = Api::all(client);
+    let api = Objects::<Cdi>::all(client);
     let object = Cdi {
         metadata: ObjectMeta { name: Some("cdi".to_owned()), ..ObjectMeta::default() },
         spec: CdiSpec::default(),
@@ -320,8 +322,8 @@ impl Waker {
             self.wake(&ObjectName { namespace, name: owner.name.clone() });
         }
         let elsewhere = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
-        if let Some((namespace, name)) = elsewhere.and_then(|owner| owner.split_once('/')) {
-            self.wake(&ObjectName { namespace: namespace.to_owned(), name: name.to_owned() });
+        if let Some(owner) = elsewhere.and_then(|owner| owner.parse().ok()) {
+            self.wake(&owner);
         }
         if meta.labels.as_ref().is_some_and(|labels| labels.contains_key(meta::OWNED_BY_UID)) {
             self.bells.sweep.notify_one();
@@ -475,7 +477,7 @@ fn watch(
     let all = watcher::Config::default;
     macro_rules! cache {
         ($plural:literal, $config:expr, $strip:ident) => {
-            Cache::watch(Api::all(client.clone()), $config, readiness.register($plural), $strip)
+            Cache::watch(client.clone(), $config, readiness.register($plural), $strip)
         };
     }
     let (data_volumes, volumes) = cache!("datavolumes", all(), strip);
@@ -624,3 +626,6 @@ fn strip_pod(pod: &mut Pod) {
         ..Default::default()
     };
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,25 +1,30 @@
 //! Removes what nobody needs any more: shared snapshots that all their members have been restored from, and temporary objects whose owner
 //! is gone. What is right is said by `common::clone::sweep`; an owner counts as gone only when the API server itself says so.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     api::{DataVolume, snapshot::VolumeSnapshot},
     clone::{
         group::{Need, Shared, superfluous},
-        ownership::Owner,
+        ownership,
         plan::{Claim, Content, Target, exact, kept},
         populate,
         request::ObjectName,
-        sweep::{Member, need},
+        sweep::{Member, Owner, need, needs_its_own, owner_of, retry_after},
     },
     lookup::Lookup,
-    meta, names,
+    names,
 };
-use config::shutdown::Shutdown;
+use config::{api::Objects, shutdown::Shutdown};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::PersistentVolumeClaim};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::{
@@ -32,54 +37,152 @@ use crate::{
 /// Things happen in flocks; one look serves them all.
 const FLOCK: Duration = Duration::from_millis(100);
 
+/// Objects that could not be removed: by UID, how often in a row, and when to try again. An error belongs to one object; the others are
+/// removed all the same.
+#[derive(Default)]
+struct Failures(HashMap<String, (u32, Instant)>);
+
+impl Failures {
+    fn is_due(&self, uid: &str, now: Instant) -> bool {
+        self.0.get(uid).is_none_or(|(_, at)| *at <= now)
+    }
+
+    /// Returns the time until the next attempt.
+    fn note(&mut self, uid: &str, now: Instant) -> Duration {
+        let (failures, at) = self.0.entry(uid.to_owned()).or_insert((0, now));
+        *failures = failures.saturating_add(1);
+        let after = retry_after(*failures);
+        *at = now + after;
+        after
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+
+    /// The time until the first one is due; those that nobody has tried for long are gone.
+    fn next(&mut self, now: Instant) -> Option<Duration> {
+        self.0.retain(|_, (_, at)| now.saturating_duration_since(*at) < RESYNC);
+        self.0.values().map(|(_, at)| at.saturating_duration_since(now)).min()
+    }
+}
+
+/// One look at everything.
+struct Sweep<'a> {
+    ctx: &'a Context,
+    failures: &'a mut Failures,
+    /// The API server doesn't answer: what is left waits for the next sweep.
+    cut_off: bool,
+}
+
 /// Sweeps whenever the bell was rung.
 pub async fn run(ctx: Arc<Context>, bell: Bell, shutdown: Shutdown) {
+    let failures = Arc::<Mutex<Failures>>::default();
     level::whenever(bell, shutdown, || {
-        let ctx = Arc::clone(&ctx);
+        let (ctx, failures) = (Arc::clone(&ctx), Arc::clone(&failures));
         async move {
             tokio::time::sleep(FLOCK).await;
-            if matches!(level::ours(&ctx), Lookup::Present(true)) { all(&ctx).await } else { SOON }
+            if !matches!(level::ours(&ctx), Lookup::Present(true)) {
+                return SOON;
+            }
+            let failures = &mut *failures.lock().await;
+            let mut sweep = Sweep { ctx: &ctx, failures, cut_off: false };
+            sweep.snapshots().await;
+            sweep.orphans(&ctx.caches.claims.known_objects()).await;
+            sweep.orphans(&ctx.caches.pods.known_objects()).await;
+            // Not in a flock: what fails takes its time.
+            failures.next(Instant::now()).map_or(RESYNC, |next| next.max(FLOCK))
         }
     })
     .await;
 }
 
-async fn all(ctx: &Context) -> Duration {
-    let snapshots = snapshots(ctx).await;
-    let claims = orphans(ctx, &ctx.caches.claims.known_objects()).await;
-    let pods = orphans(ctx, &ctx.caches.pods.known_objects()).await;
-    match [snapshots, claims, pods].into_iter().collect::<Result<Vec<_>, _>>() {
-        Ok(_) => RESYNC,
-        Err(error) => {
-            warn!(error = %config::Chain(&error), "what is superfluous could not be removed");
-            SOON
+impl Sweep<'_> {
+    /// Whether to look at this object in this sweep.
+    fn is_due(&self, meta: &ObjectMeta) -> bool {
+        !self.cut_off && self.failures.is_due(meta.uid.as_deref().unwrap_or_default(), Instant::now())
+    }
+
+    /// Notes what became of one object.
+    fn done(&mut self, kind: &str, meta: &ObjectMeta, result: Result<bool, kube::Error>) {
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let (namespace, name) = (&meta.namespace, &meta.name);
+        match result {
+            Ok(removed) => {
+                self.failures.forget(uid);
+                if removed {
+                    info!(kind, namespace, name, "deleted what nobody needs any more");
+                }
+            }
+            Err(error) => {
+                let retry_in = self.failures.note(uid, Instant::now());
+                self.cut_off = !matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_));
+                warn!(
+                    kind, namespace, name, error = %config::Chain(&error), ?retry_in,
+                    "what nobody needs any more could not be deleted"
+                );
+            }
+        }
+    }
+
+    async fn snapshots(&mut self) {
+        for snapshot in self.ctx.caches.snapshots.known_objects() {
+            let shared = Shared::of(&snapshot);
+            if !shared.ours || shared.deleting || !self.is_due(&snapshot.metadata) || restoring(&shared, self.ctx) {
+                continue;
+            }
+            let result = remove_snapshot(&shared, self.ctx).await;
+            self.done("VolumeSnapshot", &snapshot.metadata, result);
+        }
+    }
+
+    /// Temporary objects whose owner is gone.
+    async fn orphans<K>(&mut self, all: &[Arc<K>])
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        for object in all {
+            let meta = object.meta();
+            let Some(owner) = owner_of(meta) else { continue };
+            if known(&owner, self.ctx) || !self.is_due(meta) {
+                continue;
+            }
+            let result = remove_orphan::<K>(meta, &owner, self.ctx).await;
+            self.done(&K::kind(&()), meta, result);
         }
     }
 }
 
-async fn snapshots(ctx: &Context) -> Result<(), kube::Error> {
-    for snapshot in ctx.caches.snapshots.known_objects() {
-        if !snapshot.labels().contains_key(meta::OWNED_BY_UID) {
-            continue;
-        }
-        let shared = Shared::of(&snapshot);
-        if !shared.ours || shared.deleting || restoring(&shared, ctx) {
-            continue;
-        }
-        let mut needs = Vec::new();
-        for (uid, name) in &shared.members {
-            let state = member(uid, name, &shared, ctx).await?;
-            needs.push(state);
-            if state != Need::Over {
-                break;
-            }
-        }
-        if superfluous(needs) {
-            write::delete::<VolumeSnapshot>(&shared.exact, ctx).await?;
-            info!(namespace = shared.exact.namespace, name = shared.exact.name, "deleted a snapshot that nobody needs");
+/// Removes a snapshot if that is right; true when it did.
+async fn remove_snapshot(shared: &Shared, ctx: &Context) -> Result<bool, kube::Error> {
+    let mut needs = Vec::new();
+    for (uid, name) in &shared.members {
+        let state = member(uid, name, shared, ctx).await?;
+        needs.push(state);
+        if state != Need::Over {
+            break;
         }
     }
-    Ok(())
+    let superfluous = superfluous(needs);
+    if superfluous {
+        write::delete::<VolumeSnapshot>(&shared.exact, ctx).await?;
+    }
+    Ok(superfluous)
+}
+
+/// Removes a temporary object unless its owner exists; true when it did.
+async fn remove_orphan<K>(meta: &ObjectMeta, owner: &Owner, ctx: &Context) -> Result<bool, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    if exists(owner, ctx).await? {
+        return Ok(false);
+    }
+    match kept(meta) {
+        Some(rest) if meta.deletion_timestamp.is_some() => write::release(&exact(meta), &rest, ctx).await?,
+        Some(_) | None => write::delete::<K>(&exact(meta), ctx).await?,
+    }
+    Ok(true)
 }
 
 /// A claim is being restored from it. Deleting it now would leave finalizers behind (external-provisioner#1449).
@@ -109,12 +212,21 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
             }
         }
         // Gone, or newer than the caches.
-        _ => return Ok(if exists(uid, name, ctx).await? { Need::Needed } else { Need::Over }),
+        _ => {
+            let owner = Owner { uid: uid.to_owned(), name: name.clone() };
+            return Ok(if exists(&owner, ctx).await? { Need::Needed } else { Need::Over });
+        }
     };
     let temporary = ctx.caches.claims.get(Some(&shared.exact.namespace), &names::temporary_claim(uid));
     let read = |claim: &Lookup<Arc<PersistentVolumeClaim>>| {
         claim.present().map(|claim| {
-            Claim::of(claim, Owner::Ours, uid, observe::volume_of(claim, ctx).present().map(AsRef::as_ref), None)
+            Claim::of(
+                claim,
+                ownership::Owner::Ours,
+                uid,
+                observe::volume_of(claim, ctx).present().map(AsRef::as_ref),
+                None,
+            )
         })
     };
     // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
@@ -130,49 +242,41 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
     Ok(need(&member, &shared.exact.name))
 }
 
-/// Temporary objects whose owner is gone.
-async fn orphans<K>(ctx: &Context, all: &[Arc<K>]) -> Result<(), kube::Error>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
-{
-    for object in all {
-        let meta = object.meta();
-        let labelled = meta.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID));
-        let owner = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
-        let kept = kept(meta);
-        let (Some(uid), Some(owner)) = (labelled, owner) else { continue };
-        if meta.deletion_timestamp.is_some() && kept.is_none() {
-            continue;
-        }
-        let Some((namespace, name)) = owner.split_once('/') else { continue };
-        let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
-        // Its name holds the same UID, or it isn't ours.
-        if !object.name_any().ends_with(uid.as_str()) || known(uid, &name, ctx) || exists(uid, &name, ctx).await? {
-            continue;
-        }
-        if let (Some(rest), true) = (kept, meta.deletion_timestamp.is_some()) {
-            write::release(&exact(meta), &rest, ctx).await?;
-        } else {
-            write::delete::<K>(&exact(meta), ctx).await?;
-        }
-        info!(kind = %K::kind(&()), namespace = meta.namespace, name = meta.name, "deleted what has lost its owner");
-    }
-    Ok(())
+fn known(owner: &Owner, ctx: &Context) -> bool {
+    let (namespace, name) = (Some(owner.name.namespace.as_str()), owner.name.name.as_str());
+    let volume = ctx.caches.data_volumes.get(namespace, name);
+    let claim = ctx.caches.claims.get(namespace, name);
+    volume.present().is_some_and(|volume| needs_its_own(&volume.metadata, &owner.uid))
+        || claim.present().is_some_and(|claim| needs_its_own(&claim.metadata, &owner.uid))
 }
 
-fn known(uid: &str, name: &ObjectName, ctx: &Context) -> bool {
-    let volume = ctx.caches.data_volumes.get(Some(&name.namespace), &name.name);
-    let claim = ctx.caches.claims.get(Some(&name.namespace), &name.name);
-    volume.present().is_some_and(|v| v.uid().as_deref() == Some(uid))
-        || claim.present().is_some_and(|c| c.uid().as_deref() == Some(uid))
-}
-
-/// Asks the API server, as the caches may be behind.
-async fn exists(uid: &str, name: &ObjectName, ctx: &Context) -> Result<bool, kube::Error> {
-    let volumes: Api<DataVolume> = Api::namespaced(ctx.client.clone(), &name.namespace);
-    if volumes.get_opt(&name.name).await?.is_some_and(|volume| volume.uid().as_deref() == Some(uid)) {
+/// Asks the API server, as the caches may be behind. Its metadata says enough, whatever else is in it.
+async fn exists(owner: &Owner, ctx: &Context) -> Result<bool, kube::Error> {
+    let ObjectName { namespace, name } = &owner.name;
+    let there = |found: Option<ObjectMeta>| found.is_some_and(|meta| needs_its_own(&meta, &owner.uid));
+    let volumes = Objects::<DataVolume>::namespaced(ctx.client.clone(), namespace);
+    if there(volumes.metadata(name).await?) {
         return Ok(true);
     }
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &name.namespace);
-    Ok(claims.get_opt(&name.name).await?.is_some_and(|claim| claim.uid().as_deref() == Some(uid)))
+    let claims = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), namespace);
+    Ok(there(claims.metadata(name).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_fails_is_tried_ever_more_rarely_and_no_other_waits_for_it() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        assert_eq!(failures.note("bad", start), Duration::from_secs(1));
+        assert!(!failures.is_due("bad", start) && failures.is_due("good", start));
+        assert_eq!(failures.next(start), Some(Duration::from_secs(1)));
+        let later = start + Duration::from_secs(1);
+        assert!(failures.is_due("bad", later));
+        assert_eq!(failures.note("bad", later), Duration::from_secs(2));
+        failures.forget("bad");
+        assert_eq!(failures.note("bad", later), Duration::from_secs(1));
+        assert_eq!(failures.next(later + 2 * RESYNC), None, "gone meanwhile");
+    }
 }

@@ -13,12 +13,13 @@ use common::{
     },
     meta, transfer,
 };
+use config::api::Objects;
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -94,11 +95,11 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
             let (name, client, patch) = (volume.name_any(), ctx.client.clone(), Patch::Merge(patch));
             done.resource_version = match subject.kind {
                 MadeFor::DataVolume => {
-                    let api: Api<DataVolume> = Api::namespaced(client, &namespace);
+                    let api = Objects::<DataVolume>::namespaced(client, &namespace);
                     api.patch(&name, &params(), &patch).await?.resource_version()
                 }
                 MadeFor::Claim => {
-                    let api: Api<PersistentVolumeClaim> = Api::namespaced(client, &namespace);
+                    let api = Objects::<PersistentVolumeClaim>::namespaced(client, &namespace);
                     api.patch(&name, &params(), &patch).await?.resource_version()
                 }
             };
@@ -123,8 +124,12 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
             create::<Pod>(&target.uid, pod, ours, ctx, done).await?;
         }
         Action::Adopt(claim) => {
-            let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &claim.namespace);
-            let owners = api.get(&claim.name).await?.metadata.owner_references.unwrap_or_default();
+            let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &claim.namespace);
+            let Some(there) = api.metadata(&claim.name).await? else {
+                done.stale = true;
+                return Ok(());
+            };
+            let owners = there.owner_references.unwrap_or_default();
             let owners = objects::owners_with(&Target::of(volume), &owners);
             patch_claim(claim, json!({ "metadata": { "ownerReferences": owners } }), ctx).await?;
         }
@@ -139,7 +144,7 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
         Action::Release { claim, rest } => release(claim, rest, ctx).await?,
         Action::Nudge { claim, at } => patch_claim(claim, transfer::nudge(claim, *at), ctx).await?,
         Action::HandOver { volume, to, at, .. } => {
-            let api: Api<PersistentVolume> = Api::all(ctx.client.clone());
+            let api = Objects::<PersistentVolume>::all(ctx.client.clone());
             api.patch(&volume.name, &params(), &Patch::Merge(transfer::hand_over(volume, to, *at))).await?;
         }
         Action::Delete { kind: Kind::VolumeSnapshot, what } => delete::<VolumeSnapshot>(what, ctx).await?,
@@ -190,7 +195,7 @@ where
         + Serialize
         + DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
+    let api = Objects::<K>::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     match api.create(&post_params(), object).await {
         Ok(created) => {
             ctx.created.record(uid, created.name_any(), created.uid().unwrap_or_default());
@@ -221,13 +226,13 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
 async fn patch_claim(claim: &Exact, mut patch: serde_json::Value, ctx: &Context) -> Result<(), kube::Error> {
     patch["metadata"]["uid"] = json!(claim.uid);
     patch["metadata"]["resourceVersion"] = json!(claim.resource_version);
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &claim.namespace);
+    let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &claim.namespace);
     api.patch(&claim.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
 /// Takes our finalizer off exactly this claim, if it is as it was seen; one that is gone already is no error.
 pub async fn release(claim: &Exact, rest: &[String], ctx: &Context) -> Result<(), kube::Error> {
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &claim.namespace);
+    let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &claim.namespace);
     match api.patch(&claim.name, &params(), &Patch::Merge(transfer::release(claim, rest))).await {
         Ok(_) => Ok(()),
         Err(error) if answered(&error, &[404]) => Ok(()),
@@ -240,12 +245,12 @@ pub async fn delete<K>(what: &Exact, ctx: &Context) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
-    let api: Api<K> = Api::namespaced(ctx.client.clone(), &what.namespace);
+    let api = Objects::<K>::namespaced(ctx.client.clone(), &what.namespace);
     // The identity is what makes it ours; its version changes with every sidecar that touches it.
     let preconditions = Preconditions { uid: Some(what.uid.clone()), resource_version: None };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     match api.delete(&what.name, &params).await {
-        Ok(_) => Ok(()),
+        Ok(()) => Ok(()),
         Err(error) if answered(&error, &[404, 409]) => Ok(()),
         Err(error) => Err(error),
     }

@@ -23,7 +23,8 @@ use common::{
 };
 use config::{
     admin::Readiness,
-    cache::{Cache, ask, ask_all, glance, is_name},
+    api::Objects,
+    cache::{Cache, ask, ask_all, glance},
 };
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use k8s_openapi::api::{
@@ -32,8 +33,8 @@ use k8s_openapi::api::{
     storage::v1::StorageClass,
 };
 use kube::{
-    Api, Client, Resource,
-    api::{ListParams, PostParams},
+    Client, Resource,
+    api::PostParams,
     core::{ClusterResourceScope, NamespaceResourceScope},
     runtime::watcher,
 };
@@ -242,11 +243,8 @@ impl Cluster {
     /// The pods that use a claim, as far as they can be told at once: it is only to warn of them.
     pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
         let ask = async || {
-            if !is_name(&claim.namespace) {
-                return Err(());
-            }
-            let api: Api<Pod> = self.namespaced(claim);
-            let pods = timeout(FOR_A_WARNING, api.list(&ListParams::default().limit(PODS))).await;
+            let api: Objects<Pod> = self.namespaced(claim);
+            let pods = timeout(FOR_A_WARNING, api.list_first(PODS)).await;
             pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items, is_named_mover)).ok_or(())
         };
         self.seen.users.seen(Look::Glance, claim, ask).await.unwrap_or_default()
@@ -263,7 +261,7 @@ impl Cluster {
     }
 
     async fn resolve(&self, name: &ObjectName, look: Look) -> Resolution {
-        let api: Api<DataSource> = self.namespaced(name);
+        let api: Objects<DataSource> = self.namespaced(name);
         let first = self.get(&api, &name.name, look).await;
         let other = first.present().and_then(|first| first.spec.source.data_source.as_ref());
         let second = match other {
@@ -295,12 +293,13 @@ impl Cluster {
 
     async fn review(&self, asker: Asker<'_>, right: &Right) -> Lookup<Authorization> {
         let answer = timeout(PATIENCE, async {
-            let api: Api<SubjectAccessReview> = self.all();
+            let api: Objects<SubjectAccessReview> = self.all();
             for all_of in right.questions() {
                 let mut allowed = true;
                 for question in all_of {
-                    let review = api.create(&PostParams::default(), &asker.requester.may(question)).await?;
-                    allowed = review.status.is_some_and(|status| status.allowed && status.denied != Some(true));
+                    let review = api.create(&PostParams::default(), &asker.requester.may(question)).await?.0;
+                    let status = review.ok().and_then(|review| review.status);
+                    allowed = status.is_some_and(|status| status.allowed && status.denied != Some(true));
                     if !allowed {
                         break;
                     }
@@ -352,9 +351,9 @@ impl Cluster {
         }
     }
 
-    async fn get<K: Resource + Clone + Debug + DeserializeOwned>(
+    async fn get<K: Resource<DynamicType = ()> + DeserializeOwned>(
         &self,
-        api: &Api<K>,
+        api: &Objects<K>,
         name: &str,
         look: Look,
     ) -> Lookup<K> {
@@ -364,12 +363,15 @@ impl Cluster {
         }
     }
 
-    fn namespaced<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(&self, name: &ObjectName) -> Api<K> {
-        Api::namespaced(self.client.clone(), &name.namespace)
+    fn namespaced<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>>(
+        &self,
+        name: &ObjectName,
+    ) -> Objects<K> {
+        Objects::namespaced(self.client.clone(), &name.namespace)
     }
 
-    fn all<K: Resource<DynamicType = (), Scope = ClusterResourceScope>>(&self) -> Api<K> {
-        Api::all(self.client.clone())
+    fn all<K: Resource<DynamicType = (), Scope = ClusterResourceScope>>(&self) -> Objects<K> {
+        Objects::all(self.client.clone())
     }
 }
 
@@ -397,8 +399,7 @@ fn watch<K>(client: &Client, readiness: &Readiness, plural: &'static str) -> (Ca
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
-    let api = Api::all(client.clone());
     let strip = |object: &mut K| object.meta_mut().managed_fields = None;
-    let (cache, stream) = Cache::watch(api, watcher::Config::default(), readiness.register(plural), strip);
+    let (cache, stream) = Cache::watch(client.clone(), watcher::Config::default(), readiness.register(plural), strip);
     (cache, (plural, stream.for_each(|_| std::future::ready(())).boxed()))
 }

@@ -115,6 +115,14 @@ impl World {
         self.object(path, list)
     }
 
+    /// The list with these before the others.
+    pub fn with_items(mut self, path: &'static str, items: &[Value]) -> Self {
+        if let Some(Value::Array(all)) = self.0.get_mut(path).and_then(|list| list.as_mut()?.get_mut("items")) {
+            all.splice(0..0, items.iter().cloned());
+        }
+        self
+    }
+
     pub fn object(mut self, path: &'static str, object: Value) -> Self {
         self.0.insert(path, Some(object));
         self

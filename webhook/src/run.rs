@@ -6,7 +6,7 @@ use anyhow::Context;
 use config::{
     admin::{Admin, Readiness},
     client::{self, Purpose},
-    metrics::{CertificateMetrics, register_build},
+    metrics::{CertificateMetrics, register_build, register_unreadable_objects},
     shutdown::Shutdown,
     supervisor::Supervisor,
     telemetry,
@@ -32,6 +32,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let readiness = Readiness::new(shutdown.clone());
     let mut registry = Registry::with_prefix("smartclone");
     register_build(&mut registry, "webhook");
+    register_unreadable_objects(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let certificate_metrics = CertificateMetrics::register(&mut registry);
 

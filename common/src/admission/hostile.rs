@@ -17,13 +17,14 @@ use crate::{
         status::status,
         step,
     },
+    decode::decode,
     meta,
     requester::Requester,
 };
 
 const CASES: u64 = 1_000_000;
 
-const WORDS: [&str; 22] = [
+const WORDS: [&str; 25] = [
     "",
     " ",
     "0",
@@ -46,9 +47,12 @@ const WORDS: [&str; 22] = [
     "copy",
     "Never",
     "-9h",
+    "9999-12-31T23:59:59Z",
+    "0000-01-01T00:00:00+14:00",
+    "2026-12-31T23:59:60Z",
 ];
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 19] = [
     "spec",
     "pvc",
     "storage",
@@ -60,6 +64,9 @@ const KEYS: [&str; 16] = [
     "volumeMode",
     "accessModes",
     "contentType",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "managedFields",
     meta::CLONE_TYPE,
     meta::PLAN,
     meta::FALLBACK,
@@ -71,7 +78,7 @@ const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doubling
 
 /// Everything that a webhook or the controller asks of an object that somebody else has written.
 fn judged(object: Value, before: &DataVolume) -> bool {
-    let Ok(volume) = serde_json::from_value::<DataVolume>(object) else { return false };
+    let Ok(volume) = decode::<DataVolume>(&object.to_string()) else { return false };
     let users = [User { pod: "pod".into(), scheduled: true, started: None, writes: true }];
     let facts = facts();
     let name = ObjectName { namespace: "here".into(), name: "disk".into() };

@@ -77,12 +77,7 @@ pub fn write_members(members: &Members) -> String {
 /// The members in the annotation; nothing, if it isn't ours.
 pub fn read_members(text: &str) -> Option<Members> {
     let all: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
-    all.into_iter()
-        .map(|(uid, name)| {
-            let (namespace, name) = name.split_once('/')?;
-            Some((uid, ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }))
-        })
-        .collect()
+    all.into_iter().map(|(uid, name)| Some((uid, name.parse().ok()?))).collect()
 }
 
 /// What is known of the snapshots of a source, and whether it is this clone's turn to ask for the next one.
@@ -190,7 +185,7 @@ mod tests {
     proptest! {
         /// What is written is read again; what isn't ours is no list.
         #[test]
-        fn members_survive_writing_and_reading(members in proptest::collection::btree_map("[0-9a-f-]{1,36}", ("[a-z]{1,9}", "[a-z.-]{1,9}"), 0..5), noise in ".*") {
+        fn members_survive_writing_and_reading(members in proptest::collection::btree_map("[0-9a-f-]{1,36}", ("[a-z]{1,9}", "[a-z]{1,4}(-[a-z]|\\.[a-z]){0,3}"), 0..5), noise in ".*") {
             let members: Members =
                 members.into_iter().map(|(uid, (namespace, name))| (uid, ObjectName { namespace, name })).collect();
             prop_assert_eq!(read_members(&write_members(&members)), Some(members));

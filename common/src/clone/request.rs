@@ -76,6 +76,19 @@ impl fmt::Display for ObjectName {
     }
 }
 
+impl FromStr for ObjectName {
+    type Err = ();
+
+    /// Reads `namespace/name`, as annotations hold it. What no object can be called is none: it would be another request's path.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (namespace, name) = text.split_once('/').ok_or(())?;
+        if !NameRule::Label.permits(namespace) || !NameRule::Subdomain.permits(name) {
+            return Err(());
+        }
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
 /// What is cloned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SourceKind {

@@ -1,12 +1,57 @@
 //! What nobody needs any more. Temporary objects in another namespace than their DataVolume can't be owned by it, and a snapshot that
 //! several share can't be deleted by one of them: both are swept, whenever something happens that may have made them superfluous.
 
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use super::{
     decide::History,
     group::Need,
-    plan::{Claim, Content},
+    plan::{Claim, Content, kept},
+    request::ObjectName,
 };
-use crate::api::{CloneStrategy, Phase};
+use crate::{
+    api::{CloneStrategy, Phase},
+    meta, names,
+};
+
+/// After the first failure to remove an object; each further one doubles the time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest time between two attempts to remove an object.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+/// The DataVolume or claim for which a temporary object was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Its identity.
+    pub uid: String,
+    /// Its name, which an object can have.
+    pub name: ObjectName,
+}
+
+/// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already and not kept by our finalizer. Nothing
+/// else is ever swept.
+pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
+    let uid = temporary.labels.as_ref()?.get(meta::OWNED_BY_UID)?;
+    let name = meta::annotation(temporary, meta::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
+    let forms = [names::temporary_claim, names::temporary_source, names::mover, names::consumer];
+    let named = forms.iter().any(|form| temporary.name.as_ref() == Some(&form(uid)));
+    let stays = temporary.deletion_timestamp.is_none() || kept(temporary).is_some();
+    (named && stays && !uid.is_empty()).then(|| Owner { uid: uid.clone(), name })
+}
+
+/// Whether `object`, which has the owner's name, is the owner and needs what was made for it. One that is being deleted needs nothing
+/// any more, however long somebody's finalizer keeps it.
+pub fn needs_its_own(object: &ObjectMeta, uid: &str) -> bool {
+    object.uid.as_deref() == Some(uid) && object.deletion_timestamp.is_none()
+}
+
+/// The time until the next attempt to remove an object, after so many that failed in a row.
+pub fn retry_after(failures: u32) -> Duration {
+    RETRY_AFTER.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_AFTER)
+}
 
 /// A clone as a sweep sees it.
 #[derive(Debug, Clone)]
@@ -51,9 +96,72 @@ pub fn need(member: &Member, snapshot: &str) -> Need {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
+    use serde_json::json;
 
     use super::*;
     use crate::clone::Waiting;
+
+    fn temporary(name: &str, uid: &str, owner: &str) -> ObjectMeta {
+        serde_json::from_value(json!({
+            "name": name, "namespace": "gold",
+            "labels": {meta::OWNED_BY_UID: uid}, "annotations": {meta::OWNED_BY_DATA_VOLUME: owner},
+        }))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::claim("tmp-pvc-1", "1", "ns/clone", true)]
+    #[case::restored("tmp-source-pvc-1", "1", "ns/clone", true)]
+    #[case::mover("clone-mover-1", "1", "ns/clone", true)]
+    #[case::consumer("prep-1", "1", "ns/clone", true)]
+    #[case::dotted("tmp-pvc-1", "1", "ns/a.b-c", true)]
+    #[case::another_s_uid("tmp-pvc-2", "1", "ns/clone", false)]
+    #[case::user_s_name("payroll-1", "1", "ns/clone", false)]
+    #[case::end_of_a_uid("tmp-pvc-21", "1", "ns/clone", false)]
+    #[case::no_uid("payroll", "", "ns/clone", false)]
+    #[case::no_uid_at_all("tmp-pvc-", "", "ns/clone", false)]
+    #[case::no_name("tmp-pvc-1", "1", "ns/", false)]
+    #[case::no_namespace("tmp-pvc-1", "1", "/clone", false)]
+    #[case::no_owner("tmp-pvc-1", "1", "", false)]
+    #[case::one_part("tmp-pvc-1", "1", "clone", false)]
+    #[case::three_parts("tmp-pvc-1", "1", "ns/clone/status", false)]
+    #[case::parents("tmp-pvc-1", "1", "ns/../../secrets/x", false)]
+    #[case::parent("tmp-pvc-1", "1", "ns/..", false)]
+    #[case::encoded("tmp-pvc-1", "1", "ns/%2e%2e%2fx", false)]
+    #[case::query("tmp-pvc-1", "1", "ns/log?x=1", false)]
+    #[case::namespace_with_a_dot("tmp-pvc-1", "1", "n.s/clone", false)]
+    #[case::upper_case("tmp-pvc-1", "1", "ns/Clone", false)]
+    #[case::control("tmp-pvc-1", "1", "ns/a\0", false)]
+    fn only_what_is_named_as_ours_has_an_owner(
+        #[case] name: &str,
+        #[case] uid: &str,
+        #[case] owner: &str,
+        #[case] ours: bool,
+    ) {
+        let mut object = temporary(name, uid, owner);
+        assert_eq!(owner_of(&object).map(|owner| owner.name.to_string()), ours.then(|| owner.to_owned()));
+        object.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
+        assert_eq!(owner_of(&object), None);
+        // What our finalizer keeps has to be released.
+        object.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
+        assert_eq!(owner_of(&object).is_some(), ours);
+    }
+
+    #[rstest]
+    #[case::there(json!({"uid": "1"}), true)]
+    #[case::another(json!({"uid": "2"}), false)]
+    #[case::without(json!({}), false)]
+    #[case::deleted(json!({"uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z"}), false)]
+    #[case::held(json!({"uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["tenant.example/stay"]}), false)]
+    fn deleted_is_gone(#[case] owner: serde_json::Value, #[case] needs: bool) {
+        assert_eq!(needs_its_own(&serde_json::from_value(owner).unwrap(), "1"), needs);
+    }
+
+    #[test]
+    fn attempts_come_ever_more_rarely() {
+        assert_eq!([1, 2, 3, 4].map(|failures| retry_after(failures).as_secs()), [1, 2, 4, 8]);
+        assert_eq!([20, 33, u32::MAX].map(retry_after), [MAX_RETRY_AFTER; 3]);
+    }
 
     fn member(change: impl FnOnce(&mut Member)) -> Member {
         let mut member = Member {

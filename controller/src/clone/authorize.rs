@@ -16,11 +16,12 @@ use common::{
     meta,
     requester::{self, Reference, Requester},
 };
+use config::api::Objects;
 use k8s_openapi::{
     api::authorization::v1::{ResourceAttributes, SubjectAccessReview},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Api, api::PostParams};
+use kube::api::PostParams;
 
 use crate::run::Context;
 
@@ -115,9 +116,12 @@ pub async fn ask(object: &ObjectMeta, act: Act, ctx: &Context) -> Lookup<Authori
 }
 
 async fn may(requester: &Requester, attributes: ResourceAttributes, ctx: &Context) -> Result<bool, kube::Error> {
-    let api: Api<SubjectAccessReview> = Api::all(ctx.client.clone());
-    let answered = api.create(&PostParams::default(), &requester.may(attributes)).await?;
-    Ok(answered.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
+    let api = Objects::<SubjectAccessReview>::all(ctx.client.clone());
+    let answered = api.create(&PostParams::default(), &requester.may(attributes)).await?.0;
+    Ok(answered
+        .ok()
+        .and_then(|answered| answered.status)
+        .is_some_and(|status| status.allowed && status.denied != Some(true)))
 }
 
 #[cfg(test)]

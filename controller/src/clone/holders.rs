@@ -7,8 +7,8 @@ use common::{
     },
     lookup::Lookup,
 };
+use config::api::Objects;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, api::ListParams};
 
 use crate::run::Context;
 
@@ -24,9 +24,13 @@ pub async fn look(seen: &Observed, ctx: &Context) -> Lookup<Vec<String>> {
         .filter(|pod| pod.trusted)
         .map(|pod| pod.exact.uid.clone())
         .collect();
-    let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &claim.exact.namespace);
-    let pods = match api.list(&ListParams::default()).await {
-        Ok(pods) => pods.items,
+    let api = Objects::<Pod>::namespaced(ctx.client.clone(), &claim.exact.namespace);
+    let pods = match api.list().await {
+        Ok(pods) if pods.unreadable.is_empty() => pods.items,
+        Ok(pods) => {
+            let count = pods.unreadable.len();
+            return Lookup::Unknown(format!("{count} pods beside the temporary claim can't be read"));
+        }
         Err(error) => return Lookup::Unknown(config::Chain(&error).to_string()),
     };
     let volume = ctx.caches.volumes.get(None, &volume.exact.name);

@@ -4,10 +4,11 @@ use common::{
     api::{DataVolume, DataVolumeStatus, Phase},
     clone::{Action, Observed, Plan, Waiting, populate, request::MadeFor, status::status},
 };
+use config::api::Objects;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{Patch, PostParams},
     runtime::events::{Event, EventType},
 };
@@ -72,7 +73,7 @@ async fn on_volume(
     updated.metadata.resource_version = resource_version;
     updated.metadata.managed_fields = None;
     updated.status = Some(status);
-    let api: Api<DataVolume> = Api::namespaced(ctx.client.clone(), &volume.namespace().unwrap_or_default());
+    let api = Objects::<DataVolume>::namespaced(ctx.client.clone(), &volume.namespace().unwrap_or_default());
     api.replace_status(&volume.name_any(), &PostParams::default(), &updated).await.map(|_| ())
 }
 
@@ -86,7 +87,8 @@ async fn on_claim(
     let patch = json!({ "metadata": {
         "uid": picture.uid(), "resourceVersion": resource_version, "annotations": populate::annotations(status),
     }});
-    let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &picture.namespace().unwrap_or_default());
+    let api =
+        Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &picture.namespace().unwrap_or_default());
     api.patch(&picture.name_any(), &params(), &Patch::Merge(patch)).await.map(|_| ())
 }
 

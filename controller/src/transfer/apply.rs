@@ -1,7 +1,5 @@
 //! The writes of an ObjectTransfer, each with its precondition.
 
-use std::fmt::Debug;
-
 use common::{
     api::{DataVolume, ObjectTransfer},
     clone::Exact,
@@ -10,12 +8,13 @@ use common::{
         object::{self, Action, FINALIZER, Why},
     },
 };
+use config::api::Objects;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
 };
 use kube::{
-    Api, Resource, ResourceExt,
+    Resource, ResourceExt,
     api::{DeleteParams, Patch, Preconditions},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -67,28 +66,28 @@ pub async fn one(transfer: &ObjectTransfer, action: Option<&Action>, ctx: &Conte
 
 async fn write(transfer: &ObjectTransfer, action: &Action, ctx: &Context) -> Result<Option<String>, kube::Error> {
     let client = || ctx.client.clone();
-    let claims = |namespace: &str| Api::<PersistentVolumeClaim>::namespaced(client(), namespace);
+    let claims = |namespace: &str| Objects::<PersistentVolumeClaim>::namespaced(client(), namespace);
     match action {
-        Action::Guard => return finalizers(transfer, true, ctx).await.map(Some),
-        Action::Release => return finalizers(transfer, false, ctx).await.map(Some),
+        Action::Guard => return finalizers(transfer, true, ctx).await,
+        Action::Release => return finalizers(transfer, false, ctx).await,
         Action::CreateClaim(claim) => create(&claims(&claim.namespace().unwrap_or_default()), &**claim).await?,
         Action::HandOver { volume, to, policy, at } => {
             let patch = object::hand_over(volume, to, policy.as_deref(), *at);
-            change::<PersistentVolume>(&Api::all(client()), &volume.name, patch).await?;
+            change::<PersistentVolume>(&Objects::all(client()), &volume.name, patch).await?;
         }
         Action::RestorePolicy { volume, policy } => {
             let patch = object::restore_policy(volume, policy);
-            change::<PersistentVolume>(&Api::all(client()), &volume.name, patch).await?;
+            change::<PersistentVolume>(&Objects::all(client()), &volume.name, patch).await?;
         }
         Action::Nudge { target, at } => {
             change(&claims(&target.namespace), &target.name, transfer::nudge(target, *at)).await?;
         }
         Action::CreateDataVolume(volume) => {
-            let api = Api::<DataVolume>::namespaced(client(), &volume.namespace().unwrap_or_default());
+            let api = Objects::<DataVolume>::namespaced(client(), &volume.namespace().unwrap_or_default());
             create(&api, &**volume).await?;
         }
         Action::DeleteDataVolume(what) => {
-            delete(&Api::<DataVolume>::namespaced(client(), &what.namespace), what).await?;
+            delete(&Objects::<DataVolume>::namespaced(client(), &what.namespace), what).await?;
         }
         Action::DeleteClaim(what) => delete(&claims(&what.namespace), what).await?,
     }
@@ -96,39 +95,39 @@ async fn write(transfer: &ObjectTransfer, action: &Action, ctx: &Context) -> Res
 }
 
 /// With or without our own, as long as nobody else has changed it.
-async fn finalizers(transfer: &ObjectTransfer, guarded: bool, ctx: &Context) -> Result<String, kube::Error> {
+async fn finalizers(transfer: &ObjectTransfer, guarded: bool, ctx: &Context) -> Result<Option<String>, kube::Error> {
     let others = transfer.finalizers().iter().filter(|f| *f != FINALIZER).map(String::as_str);
     let all: Vec<_> = others.chain(guarded.then_some(FINALIZER)).collect();
     let patch = json!({ "metadata": {
         "uid": transfer.uid(), "resourceVersion": transfer.resource_version(), "finalizers": all,
     } });
-    let api: Api<ObjectTransfer> = Api::all(ctx.client.clone());
+    let api = Objects::<ObjectTransfer>::all(ctx.client.clone());
     let patched = api.patch(&transfer.name_any(), &params(), &Patch::Merge(patch)).await?;
-    Ok(patched.resource_version().unwrap_or_default())
+    Ok(patched.resource_version())
 }
 
-async fn change<K: Clone + Debug + DeserializeOwned>(
-    api: &Api<K>,
+async fn change<K: Resource<DynamicType = ()> + DeserializeOwned>(
+    api: &Objects<K>,
     name: &str,
     patch: Value,
 ) -> Result<(), kube::Error> {
     api.patch(name, &params(), &Patch::Merge(patch)).await.map(drop)
 }
 
-async fn create<K>(api: &Api<K>, object: &K) -> Result<(), kube::Error>
+async fn create<K>(api: &Objects<K>, object: &K) -> Result<(), kube::Error>
 where
-    K: Clone + Debug + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
     api.create(&post_params(), object).await.map(drop)
 }
 
 /// Exactly this object, as it was looked at.
-async fn delete<K>(api: &Api<K>, what: &Exact) -> Result<(), kube::Error>
+async fn delete<K>(api: &Objects<K>, what: &Exact) -> Result<(), kube::Error>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
 {
     let preconditions =
         Preconditions { uid: Some(what.uid.clone()), resource_version: Some(what.resource_version.clone()) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    api.delete(&what.name, &params).await.map(drop)
+    api.delete(&what.name, &params).await
 }

@@ -11,11 +11,11 @@ use common::{
     api::ObjectTransfer,
     transfer::object::{self, Action as Write, Observed, Phase, Plan, Subject},
 };
-use config::{admin::Readiness, cache::Cache, shutdown::Shutdown};
+use config::{admin::Readiness, api::Objects, cache::Cache, shutdown::Shutdown};
 use futures::{StreamExt, future::ready, stream::BoxStream};
 use jiff::Timestamp;
 use kube::{
-    Api, Client, Resource,
+    Client, Resource,
     runtime::{
         Controller,
         controller::{self, Action},
@@ -64,11 +64,19 @@ pub struct Watched {
     wakes: wake::Wakes,
 }
 
+#[cfg(test)]
+impl Watched {
+    /// Has to be polled for the watch to go on.
+    pub fn touched(self) -> impl futures::Stream<Item = ()> + Send {
+        self.own.map(drop)
+    }
+}
+
 /// Watches the ObjectTransfers. The bell is for those who watch the other kinds.
 pub fn watch(client: &Client, readiness: &Readiness) -> (Watched, Bell) {
     let ready = readiness.register("objecttransfers");
     let strip = |transfer: &mut ObjectTransfer| transfer.meta_mut().managed_fields = None;
-    let (cache, stream) = Cache::watch(Api::all(client.clone()), watcher::Config::default(), ready, strip);
+    let (cache, stream) = Cache::watch(client.clone(), watcher::Config::default(), ready, strip);
     let (bell, wakes) = Bell::new(cache.clone());
     (Watched { cache, own: stream.boxed(), wakes }, bell)
 }
@@ -157,7 +165,7 @@ async fn report(
     }
     updated.metadata.managed_fields = None;
     updated.status = Some(next);
-    let api: Api<ObjectTransfer> = Api::all(ctx.client.clone());
+    let api = Objects::<ObjectTransfer>::all(ctx.client.clone());
     match api.replace_status(&seen.transfer.name, &post_params(), &updated).await {
         Ok(_) => {}
         Err(error) if answered(&error, &[404, 409]) => return Ok(true),

@@ -8,10 +8,13 @@ use common::{
     lookup::Lookup,
     transfer::object::{Observed, Subject, parse, users_of},
 };
-use config::cache::{Cache, ask};
+use config::{
+    api::Objects,
+    cache::{Cache, ask},
+};
 use jiff::Timestamp;
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
-use kube::{Api, Resource, ResourceExt, api::ListParams};
+use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
 use crate::run::Context;
@@ -51,7 +54,7 @@ pub async fn everything(transfer: &ObjectTransfer, from: From, ctx: &Context, si
                 }
                 volume => volume,
             },
-            From::ApiServer => ask(&Api::all(ctx.client.clone()), &name).await,
+            From::ApiServer => ask(&Objects::all(ctx.client.clone()), &name).await,
         },
     };
     let cdis = caches.cdis.all();
@@ -83,7 +86,7 @@ where
     let Some(ObjectName { namespace, name }) = name else { return Lookup::Absent };
     match from {
         From::Caches => cache.get(Some(namespace), name).map(|object| (*object).clone()),
-        From::ApiServer => ask(&Api::namespaced(ctx.client.clone(), namespace), name).await,
+        From::ApiServer => ask(&Objects::namespaced(ctx.client.clone(), namespace), name).await,
     }
 }
 
@@ -91,6 +94,9 @@ async fn users(source: Option<&ObjectName>, from: From, ctx: &Context) -> Lookup
     let Some(ObjectName { namespace, name }) = source else { return Lookup::Present(Vec::new()) };
     match from {
         From::Caches => match ctx.caches.pods.all() {
+            Lookup::Present(_) if ctx.caches.pods.unreadable_in(namespace).is_some() => {
+                Lookup::Unknown(format!("a pod in namespace {namespace} can't be read"))
+            }
             Lookup::Present(all) => {
                 let here =
                     all.iter().map(|pod| -> &Pod { pod }).filter(|pod| pod.namespace().as_ref() == Some(namespace));
@@ -100,9 +106,11 @@ async fn users(source: Option<&ObjectName>, from: From, ctx: &Context) -> Lookup
             Lookup::Unknown(why) => Lookup::Unknown(why),
         },
         From::ApiServer => {
-            let api: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
-            match api.list(&ListParams::default()).await {
-                Ok(pods) => Lookup::Present(users_of(name, &pods.items)),
+            let api = Objects::<Pod>::namespaced(ctx.client.clone(), namespace);
+            match api.list().await {
+                Ok(pods) if pods.unreadable.is_empty() => Lookup::Present(users_of(name, &pods.items)),
+                // It may be the one that uses the claim.
+                Ok(_) => Lookup::Unknown(format!("a pod in namespace {namespace} can't be read")),
                 Err(error) => Lookup::Unknown(config::Chain(&error).to_string()),
             }
         }

@@ -2,6 +2,48 @@
 
 use serde_json::{Map, Value, json};
 
+/// Times that the API server takes, or writes itself when it brings them to UTC, and some that it doesn't take.
+pub const TIMES: [&str; 16] = [
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59-14:00",
+    "9999-12-30T22:00:01Z",
+    "10000-01-01T09:59:59Z",
+    "0000-01-01T00:00:00Z",
+    "0000-01-01T00:00:00+14:00",
+    "-0001-12-31T14:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "2026-12-31T23:59:60Z",
+    "2026-12-31T23:59:61Z",
+    "2026-02-29T24:00:00Z",
+    "2026-01-01t00:00:00.123456789123z",
+    "2026-01-01T00:00:00+23:59",
+    "2026-01-01T00:00:00",
+    "2026-01-01",
+    "now",
+];
+
+/// Managed fields as whoever replaces an object may write them, or as nobody can.
+pub fn managed_fields(dice: &mut Dice) -> Value {
+    let one = |dice: &mut Dice| {
+        let time = match dice.roll(8) {
+            0 => json!(dice.roll(1000)),
+            1 => json!({}),
+            _ => json!(dice.pick(&TIMES)),
+        };
+        let depth = dice.roll(200);
+        json!({
+            "manager": "x", "operation": "Update", "apiVersion": "v1", "time": time, "fieldsType": "FieldsV1",
+            "fieldsV1": (0..depth).fold(json!({}), |inner, _| json!({"f:spec": inner})),
+        })
+    };
+    match dice.roll(8) {
+        0 => Value::Null,
+        1 => json!("none"),
+        2 => one(dice),
+        _ => (0..dice.roll(4)).map(|_| one(dice)).collect(),
+    }
+}
+
 /// Numbers without a pattern, the same whenever they begin with the same one.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -43,7 +85,7 @@ pub struct Vocabulary {
 impl Vocabulary {
     /// Any value.
     pub fn value(&self, dice: &mut Dice) -> Value {
-        match dice.roll(12) {
+        match dice.roll(14) {
             0 => Value::Null,
             1 => json!(dice.roll(2) == 0),
             2 => json!(u64::MAX),
@@ -53,6 +95,8 @@ impl Vocabulary {
             6 => json!("x".repeat(1 << dice.roll(self.doublings))),
             7 => (0..dice.roll(100)).fold(json!("deep"), |inner, _| json!([inner])),
             8 => (0..dice.roll(self.fields)).map(|n| (format!("key-{n}"), json!(n))).collect::<Map<_, _>>().into(),
+            9 => json!(dice.pick(&TIMES)),
+            10 => managed_fields(dice),
             _ => json!(dice.pick(self.words)),
         }
     }

@@ -30,6 +30,7 @@ mod group;
 mod hostile;
 mod locks;
 mod namespaces;
+mod odd_objects;
 mod populator;
 mod privacy;
 mod process;
@@ -80,6 +81,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         locks::together(),
         hostile::together(),
         shared_state::together(),
+        odd_objects::together(),
         admission::together(),
         source::together(),
         trouble::together(),
@@ -95,6 +97,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         transfer::alone(),
         locks::alone(),
         hostile::alone(),
+        odd_objects::alone(),
         process::alone(),
     ];
     all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()

@@ -19,7 +19,7 @@ const WORKERS: usize = 2;
 /// The longest reply but for its patch and what it has to repeat.
 const REPLY: usize = 64 << 10;
 
-const WORDS: [&str; 30] = [
+const WORDS: [&str; 34] = [
     "",
     " ",
     "0",
@@ -50,9 +50,13 @@ const WORDS: [&str; 30] = [
     "UPDATE",
     "DELETE",
     CONTROLLER,
+    "9999-12-31T23:59:59Z",
+    "0000-01-01T00:00:00+14:00",
+    "10000-01-01T00:00:00Z",
+    "2026-12-31T23:59:60Z",
 ];
 
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 27] = [
     "spec",
     "pvc",
     "storage",
@@ -68,6 +72,9 @@ const KEYS: [&str; 24] = [
     "dataSourceRef",
     "metadata",
     "deletionTimestamp",
+    "creationTimestamp",
+    "managedFields",
+    "time",
     "ownerReferences",
     "annotations",
     "subResource",

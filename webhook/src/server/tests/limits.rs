@@ -21,9 +21,12 @@ fn labels(count: usize) -> Value {
     let labels: serde_json::Map<_, _> = (0..count).map(|n| (format!("label-{n}"), json!("x"))).collect();
     json!({"metadata": {"labels": labels}})
 }
-/// The one place in a DataVolume that takes whatever is put there.
+/// The one place in a DataVolume that takes whatever is put there, and that nobody reads.
 fn nested(depth: usize) -> Value {
     json!({"metadata": {"managedFields": [{"fieldsV1": (0..depth).fold(json!({}), |inner, _| json!({"f:spec": inner}))}]}})
+}
+fn managed_at(time: &str) -> Value {
+    json!({"metadata": {"managedFields": [{"manager": "x", "operation": "Update", "time": time}]}})
 }
 fn of_size(size: &str) -> Value {
     json!({"spec": {"pvc": {"resources": {"requests": {"storage": size}}}}})
@@ -49,8 +52,18 @@ const KIB: usize = 1 << 10;
 #[case::annotations(OBJECT, annotation("pad", many(256 * KIB)), 200)]
 #[case::labels(OBJECT, labels(10_000), 200)]
 #[case::nested(OBJECT, nested(120), 200)]
-#[case::nested_deeper_than_can_be_read(OBJECT, nested(130), 422)]
-#[case::nested_without_end(OBJECT, nested(1_000), 422)]
+#[case::nested_deeper_than_can_be_read(OBJECT, nested(130), 200)]
+#[case::nested_without_end(OBJECT, nested(1_000), 200)]
+#[case::nested_where_somebody_looks(OBJECT, json!({"spec": {"pvc": nested(1_000)["metadata"]["managedFields"]}}), 422)]
+#[case::time_of_a_manager(OBJECT, managed_at("9999-12-31T23:59:59Z"), 200)]
+#[case::no_time_of_a_manager(OBJECT, managed_at("tomorrow"), 200)]
+#[case::no_managers(OBJECT, json!({"metadata": {"managedFields": "x"}}), 200)]
+#[case::last_year(OBJECT, json!({"metadata": {"creationTimestamp": "9999-12-31T23:59:59Z"}}), 200)]
+#[case::year_10000(OBJECT, json!({"metadata": {"creationTimestamp": "10000-01-01T00:00:00Z"}}), 200)]
+#[case::first_year(OBJECT, json!({"metadata": {"creationTimestamp": "0000-01-01T00:00:00+14:00"}}), 200)]
+#[case::leap_second(OBJECT, json!({"metadata": {"creationTimestamp": "2026-12-31T23:59:60Z"}}), 200)]
+#[case::no_time(OBJECT, json!({"metadata": {"creationTimestamp": "tomorrow"}}), 422)]
+#[case::times_of_a_status(OBJECT, json!({"status": {"conditions": [{"type": "A", "status": "B", "lastTransitionTime": "9999-12-31T23:59:59-12:00"}]}}), 200)]
 #[case::nested_where_nobody_looks(OBJECT, json!({"spec": {"unknown": nested(1_000)}}), 200)]
 #[case::large(OBJECT, annotation("pad", many(3 * MIB)), 200)]
 #[case::huge_size(OBJECT, of_size("1e99"), 422)]
@@ -110,4 +123,30 @@ fn orderly(reply: &Value) {
         Value::Object(map) => map.values().for_each(orderly),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
+}
+
+/// The settings are read by watches, and all of them once more for a no; the pods for a warning.
+#[tokio::test]
+async fn odd_objects_beside_those_that_are_looked_at_change_nothing() {
+    let odd = |name: &str| json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": 1, "provisioner": 1, "driver": 1});
+    let later = |name: &str| {
+        let fields = json!([{"manager": "x", "operation": "Update", "time": "9999-12-31T23:59:59Z"}]);
+        json!({
+            "metadata": {"name": name, "resourceVersion": "1", "managedFields": fields, "creationTimestamp": "10000-01-01T00:00:00Z"},
+            "spec": {}, "provisioner": "p", "driver": "p", "deletionPolicy": "Delete",
+        })
+    };
+    let pod = json!({
+        "metadata": {"name": "writer", "namespace": "ns"}, "status": {"phase": "Running"},
+        "spec": {"containers": [{"name": "c"}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "source"}}]},
+    });
+    let mut world = World::new().list("/api/v1/namespaces/ns/pods", &[odd("odd"), pod]);
+    for path in [CLASSES, SNAPSHOT_CLASSES, PROFILES, CDIS, CONFIGS] {
+        world = world.with_items(path, &[odd("odd"), later("later")]);
+    }
+    let webhook = world.webhook().await;
+    let judged = webhook.mutate(&clone(as_is)).await;
+    assert!(judged.allowed && judged.warnings.iter().any(|line| line.contains("writer")), "{judged:?}");
+    let denied = webhook.mutate(&clone(smaller)).await;
+    assert_eq!(denied.fields(), [SIZE]);
 }

@@ -1,0 +1,208 @@
+//! Lenient decoding of Kubernetes objects: an object that can't be read is a value of its own, so that it never fails the list or the
+//! watch that it is part of.
+//!
+//! The API server accepts more than the types here hold. Its times reach from the year 0 to 9999, and an offset carries them beyond both
+//! ends; jiff's last timestamp is 9999-12-30T22:00:00Z. Any user writes such times, in `metadata.managedFields` of anything that he may
+//! update, or in an Event. Therefore managed fields, which nobody here reads, are dropped before decoding, and times out of range are
+//! clamped.
+
+mod time;
+
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
+use serde_path_to_error::{Path, Segment};
+use thiserror::Error;
+
+/// How many times of one object are clamped. Each costs one more attempt to decode the object; no kind that is read here has more fields
+/// for times that a user may write.
+const MAX_CLAMPED_TIMES: usize = 16;
+
+/// How many characters of a text from an object an error quotes.
+const MAX_QUOTED: usize = 160;
+
+/// The decoder's reason not to read an object.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{}", shortened(&format!("{path}: {message}")))]
+pub struct DecodeError {
+    /// The field that doesn't fit the type, such as `spec.pvc.accessModes`; `.` for the whole object.
+    pub path: String,
+    /// The value of the field as JSON, whole. Empty where it isn't known.
+    pub value: String,
+    /// The reason, which may quote the value.
+    pub message: String,
+}
+
+/// Decodes one object without its managed fields. A time that can't be represented is replaced by the nearest one that can.
+pub fn decode<K: DeserializeOwned>(json: &str) -> Result<K, DecodeError> {
+    let json = without_managed_fields(json);
+    serde_json::from_str(&json).or_else(|_| decode_clamped(&json))
+}
+
+/// An object of a list, of a watch or of an answer, or what could be told about one that can't be read. It is itself a resource, for
+/// kube's watches.
+#[derive(Debug, Clone)]
+pub struct Decoded<K>(pub Result<K, Unreadable>);
+
+/// An object that exists and can't be read.
+#[derive(Clone, Error)]
+#[error("{error}")]
+pub struct Unreadable {
+    /// Its metadata; of metadata that can't be read either, only name, namespace, UID and resource version.
+    pub metadata: Box<ObjectMeta>,
+    /// The reason, on one line and fit for a log: it quotes no more than [`MAX_QUOTED`] characters of the object.
+    pub error: String,
+}
+
+impl fmt::Debug for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ObjectMeta { namespace, name, resource_version, .. } = &*self.metadata;
+        let mut fields = f.debug_struct("Unreadable");
+        fields.field("namespace", namespace).field("name", name).field("resource_version", resource_version);
+        fields.field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<K: DeserializeOwned> Decoded<K> {
+    /// Decodes one object; see [`decode`].
+    pub fn from_json(json: &str) -> Self {
+        Self(
+            decode(json)
+                .map_err(|error| Unreadable { metadata: Box::new(metadata_of(json)), error: error.to_string() }),
+        )
+    }
+}
+
+impl<'de, K: DeserializeOwned> Deserialize<'de> for Decoded<K> {
+    /// Only from JSON text, as kube reads it: the text is what a second attempt needs.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|json| Self::from_json(json.get()))
+    }
+}
+
+impl<K: Resource> Resource for Decoded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(dt)
+    }
+
+    fn group(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::group(dt)
+    }
+
+    fn version(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::version(dt)
+    }
+
+    fn plural(dt: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|unreadable| &*unreadable.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|unreadable| &mut *unreadable.metadata, K::meta_mut)
+    }
+}
+
+/// The same text with `null` as its `metadata.managedFields`. They are often half of an object; here they are skipped, not parsed.
+fn without_managed_fields(json: &str) -> Cow<'_, str> {
+    #[derive(Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow)]
+        metadata: Metadata<'a>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata<'a> {
+        #[serde(borrow)]
+        managed_fields: Option<&'a RawValue>,
+    }
+    let found = serde_json::from_str::<Object<'_>>(json).ok().and_then(|object| object.metadata.managed_fields);
+    let parts = found.map(RawValue::get).and_then(|fields| {
+        // Borrowed, so it is a part of the text.
+        let start = fields.as_ptr().addr().checked_sub(json.as_ptr().addr())?;
+        Some((json.get(..start)?, json.get(start + fields.len()..)?))
+    });
+    parts.map_or(Cow::Borrowed(json), |(before, after)| Cow::Owned([before, "null", after].concat()))
+}
+
+/// Decodes with all times clamped for which that is needed, and tells which field is wrong. Takes several times as long.
+fn decode_clamped<K: DeserializeOwned>(json: &str) -> Result<K, DecodeError> {
+    // Text that isn't JSON, or is nested too deep for a value, is read once more for the path.
+    let Ok(mut object) = serde_json::from_str::<Value>(json) else {
+        return serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
+            .map_err(|error| decode_error(&error, None));
+    };
+    let mut left = MAX_CLAMPED_TIMES;
+    loop {
+        let error = match serde_path_to_error::deserialize(&object) {
+            Ok(read) => return Ok(read),
+            Err(error) => error,
+        };
+        let field = at_path(&mut object, error.path());
+        let clamped = field.as_ref().and_then(|field| time::clamped(field.as_str()?)).filter(|_| left > 0);
+        match (field, clamped) {
+            (Some(field), Some(time)) => *field = Value::String(time.to_string()),
+            (field, _) => return Err(decode_error(&error, field.as_deref())),
+        }
+        left -= 1;
+    }
+}
+
+fn at_path<'a>(object: &'a mut Value, path: &Path) -> Option<&'a mut Value> {
+    path.iter().try_fold(object, |value, segment| match segment {
+        Segment::Seq { index } => value.get_mut(index),
+        Segment::Map { key } => value.get_mut(key),
+        Segment::Enum { .. } | Segment::Unknown => None,
+    })
+}
+
+fn decode_error(error: &serde_path_to_error::Error<serde_json::Error>, value: Option<&Value>) -> DecodeError {
+    DecodeError {
+        path: error.path().to_string(),
+        value: value.map(Value::to_string).unwrap_or_default(),
+        message: error.inner().to_string(),
+    }
+}
+
+/// The metadata of an object that can't be read as a whole.
+fn metadata_of(json: &str) -> ObjectMeta {
+    #[derive(Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let json = without_managed_fields(json);
+    let Ok(Object { metadata }) = serde_json::from_str(&json) else { return ObjectMeta::default() };
+    decode_clamped(metadata.get()).unwrap_or_else(|_| {
+        let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(metadata.get()).unwrap_or_default();
+        let text = |key: &str| fields.get(key).and_then(|text| serde_json::from_str(text.get()).ok());
+        ObjectMeta {
+            name: text("name"),
+            namespace: text("namespace"),
+            uid: text("uid"),
+            resource_version: text("resourceVersion"),
+            ..ObjectMeta::default()
+        }
+    })
+}
+
+/// The beginning of `text` on one line, without what a terminal takes for a command.
+fn shortened(text: &str) -> String {
+    let mut line: String = text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_QUOTED).is_some() {
+        line.push('…');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests;
