@@ -112,9 +112,12 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
         Action::CreateClaim(claim) => {
             let target = target(volume, ctx);
             let own = claim.name_any() == target.name && claim.namespace().as_ref() == Some(&target.namespace);
-            let ours = |there: &PersistentVolumeClaim| match own {
-                true => owner_of_target(there.meta(), &target.uid) == Owner::Ours,
-                false => is_ours(&target, Kind::PersistentVolumeClaim, there.meta()),
+            let ours = |there: &PersistentVolumeClaim| {
+                if own {
+                    owner_of_target(there.meta(), &target.uid) == Owner::Ours
+                } else {
+                    is_ours(&target, Kind::PersistentVolumeClaim, there.meta())
+                }
             };
             create::<PersistentVolumeClaim>(&target.uid, claim, ours, ctx, done).await?;
         }

@@ -100,16 +100,16 @@ mod tests {
         .unwrap()
     }
 
-    fn right() -> Option<String> {
-        Some(proof("k", Kind::PersistentVolumeClaim, "gold", NAME))
+    fn right() -> String {
+        proof("k", Kind::PersistentVolumeClaim, "gold", NAME)
     }
 
     /// Label and proof of an object, and whose it is when nothing is on record, when its UID is, and when another one is.
     #[rstest]
-    #[case::ours(Some("dv"), right(), [Ours, Ours, Replaced])]
+    #[case::ours(Some("dv"), Some(right()), [Ours, Ours, Replaced])]
     #[case::with_a_label_alone(Some("dv"), None, [Foreign, Ours, Foreign])]
-    #[case::of_another_clone(Some("other"), right(), [Foreign, Ours, Foreign])]
-    #[case::without_a_label(None, right(), [Foreign, Ours, Foreign])]
+    #[case::of_another_clone(Some("other"), Some(right()), [Foreign, Ours, Foreign])]
+    #[case::without_a_label(None, Some(right()), [Foreign, Ours, Foreign])]
     #[case::with_another_key(Some("dv"), Some(proof("l", Kind::PersistentVolumeClaim, "gold", NAME)), [Foreign, Ours, Foreign])]
     #[case::of_another_kind(Some("dv"), Some(proof("k", Kind::Pod, "gold", NAME)), [Foreign, Ours, Foreign])]
     #[case::of_another_namespace(Some("dv"), Some(proof("k", Kind::PersistentVolumeClaim, "lead", NAME)), [Foreign, Ours, Foreign])]

@@ -65,7 +65,8 @@ async fn whatever_is_told_is_another_revision() {
         vec![watched("ADDED", class("second", 2))],
         vec![watched("DELETED", class("first", 2))],
     ]);
-    let (cache, stream) = watch(client, &readiness());
+    let ready = readiness();
+    let (cache, stream) = watch(client, &ready);
     let mut stream = std::pin::pin!(stream);
     let mut seen = vec![(cache.revision(), None)];
     // The first list is told of before it is complete.
@@ -133,7 +134,8 @@ async fn a_list_knows_what_has_become_readable() {
         list(&[odd_class("still", 1), class("cured", 2)]),
         neighbour(),
     ]);
-    let (cache, stream) = watch(client, &readiness());
+    let ready = readiness();
+    let (cache, stream) = watch(client, &ready);
     let mut stream = std::pin::pin!(stream);
     let states = |cache: &Cache<_>| ["still", "cured", "deleted"].map(|name| state(cache, name));
     while stream.next().await.unwrap().name_any() != "neighbour" {}

@@ -82,7 +82,8 @@ impl PathSegments {
 
     /// A line for each segment.
     pub(super) fn to_text(&self) -> String {
-        self.0.iter().map(|(Segment(segment), created)| format!("{segment} {created}\n")).collect()
+        let lines = self.0.iter().map(|(Segment(segment), created)| format!("{segment} {created}"));
+        lines.chain([String::new()]).collect::<Vec<_>>().join("\n")
     }
 
     /// The segments of both.

@@ -60,7 +60,7 @@ async fn writes_event(t: &Space, user: &str, claim: (&str, &str)) -> Result<()> 
 /// The UID of a clone's claim, which is made and has no volume yet.
 async fn pending_claim(t: &Space, clone: &CloneHandle) -> Result<String> {
     let api = t.api::<PersistentVolumeClaim>();
-    wait::object(&api, clone.name(), "the clone's claim", |claim| match claim.and_then(ResourceExt::uid) {
+    wait::object(&api, clone.name(), "the clone's claim", |claim| match claim.and_then(kube::ResourceExt::uid) {
         Some(uid) => Look::Break(uid),
         None => Look::Continue("there is none".to_owned()),
     })
@@ -73,7 +73,7 @@ async fn is_a_usual_clone(clone: &CloneHandle, disk: &Disk) -> Result<()> {
     for version in clone.versions() {
         let strategy = version.annotations().get(meta::CLONE_TYPE).cloned();
         ensure!(strategy.as_deref() == Some(CloneStrategy::Snapshot.as_str()), "{strategy:?}");
-        let text = serde_json::to_string(&version)?;
+        let text = serde_json::to_string(&*version)?;
         ensure!(!text.contains(WORDS) && !text.contains("DriverRefused"), "{text}");
     }
     ensure!(clone.warnings.iter().all(|line| !line.contains("refused")), "{:?}", clone.warnings);

@@ -67,12 +67,6 @@ impl Connections {
         let caller = Caller { number, is_proven: Arc::default(), connections: self.clone() };
         Some((caller, closed))
     }
-
-    #[cfg(test)]
-    pub(super) fn count(&self) -> usize {
-        let open = self.open();
-        open.unproven.len() + open.proven.len()
-    }
 }
 
 impl Accept<TcpStream, Router> for Connections {

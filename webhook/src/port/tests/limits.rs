@@ -93,7 +93,7 @@ async fn review_on(stream: &mut TlsStream<TcpStream>, segment: &str) -> u16 {
 /// The status of an answer, if it has come as a whole.
 fn status(answer: &str) -> Option<u16> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
+    let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
     (body.len() == length).then(|| head.split(' ').nth(1).unwrap().parse().unwrap())
 }
 
