@@ -17,8 +17,8 @@ fn api_server(answers: impl IntoIterator<Item = Vec<Value>>) -> Client {
         let answer = answers.lock().unwrap().pop_front();
         async move {
             let Some(answer) = answer else { pending().await };
-            let lines: String = answer.iter().map(|line| format!("{line}\n")).collect();
-            Ok::<_, Infallible>(Response::new(Body::from(lines.into_bytes())))
+            let lines: Vec<_> = answer.iter().map(ToString::to_string).chain([String::new()]).collect();
+            Ok::<_, Infallible>(Response::new(Body::from(lines.join("\n").into_bytes())))
         }
     });
     Client::new(service, "default")
@@ -50,8 +50,8 @@ fn list(items: &[Value]) -> Vec<Value> {
     })]
 }
 
-fn watched(kind: &str, object: Value) -> Value {
-    json!({"type": kind, "object": object})
+fn watched(kind: &str, object: impl Into<Value>) -> Value {
+    json!({"type": kind, "object": object.into()})
 }
 
 fn watch(client: Client, readiness: &Readiness) -> (Cache<StorageClass>, impl Stream<Item = StorageClass> + Send) {
