@@ -139,7 +139,8 @@ fn give_up(seen: &Observed, request: &Request, failed_attempt: Refused) -> Plan 
     let history = History { refused, ..History::default() };
     let copying = past.strategy == CloneStrategy::Copy;
     let plan = match decide(request, &history, &seen.facts) {
-        Decision::Chosen(next) if !copying && request.fallback_allowed => {
+        // After a copy that was made only because of what others met, what was wanted first.
+        Decision::Chosen(next) if next.strategy != past.strategy && request.fallback_allowed => {
             let pin = pin_for(seen, request, &next, &history.refused);
             Plan { chosen: Some(next), ..Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin)) }
         }
@@ -207,6 +208,32 @@ mod tests {
             ready,
             restore_size: Some(gi(1)),
             error: None,
+        }
+    }
+
+    /// A claim without a volume, about which there is a warning.
+    fn claim((name, namespace): (&str, &str), content: Content, complaint: &str) -> Claim {
+        let text = |text: &str| text.to_owned();
+        Claim {
+            exact: Exact { namespace: text(namespace), name: text(name), uid: text(name), resource_version: text("1") },
+            ours: true,
+            trusted: true,
+            kept: None,
+            deleted_at: None,
+            controlled: true,
+            populated: false,
+            deleting: false,
+            created: Some(now()),
+            phase: text("Pending"),
+            content,
+            selected_node: None,
+            handed_over: false,
+            request: gi(1),
+            capacity: None,
+            file_system_grows_at_mount: false,
+            copied: None,
+            complaint: Some(text(complaint)),
+            nudged_at: None,
         }
     }
 
@@ -292,36 +319,10 @@ mod tests {
                 annotated(meta::CLONE_TYPE, "csi-clone")(object);
                 object["metadata"]["namespace"] = json!(namespace);
             });
-            let claim = |name: &str, namespace: &str, content: Content| Claim {
-                exact: Exact {
-                    namespace: namespace.into(),
-                    name: name.into(),
-                    uid: name.into(),
-                    resource_version: "1".into(),
-                },
-                ours: true,
-                trusted: true,
-                kept: None,
-                deleted_at: None,
-                controlled: true,
-                populated: false,
-                deleting: false,
-                created: Some(now()),
-                phase: "Pending".into(),
-                content,
-                selected_node: None,
-                handed_over: false,
-                request: gi(1),
-                capacity: None,
-                file_system_grows_at_mount: false,
-                copied: None,
-                complaint: Some(text.to_owned()),
-                nudged_at: None,
-            };
             let seen = Observed {
                 authorized: Lookup::Present(Authorization::Allowed),
-                claim: Lookup::Present(claim("clone", namespace, Content::HeldBack)),
-                temporary: Lookup::Present(claim("tmp-pvc-dv", "here", Content::Claim("disk".into()))),
+                claim: Lookup::Present(claim(("clone", namespace), Content::HeldBack, text)),
+                temporary: Lookup::Present(claim(("tmp-pvc-dv", "here"), Content::Claim("disk".into()), text)),
                 ..observed(&made, facts())
             };
             let plan = step(&seen).unwrap();
@@ -329,6 +330,42 @@ mod tests {
             assert_eq!(format!("{plan:?}").contains("555"), told, "{plan:?}");
             let met = plan.refused.unwrap().met;
             assert_eq!((met.code, met.read_in == ErrorSource::Event), ("InvalidArgument", told));
+        }
+    }
+
+    /// A copy that is made only because of what others met is not the end when it doesn't work: what was wanted first is tried.
+    #[test]
+    fn what_others_met_is_never_the_end() {
+        let text = "rpc error: code = InvalidArgument desc = no";
+        let made = volume(|object| {
+            annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+            annotated(meta::CLONE_TYPE, "copy")(object);
+        });
+        for remembered in [true, false] {
+            let refusal = crate::api::Refusal {
+                strategy: Some(CloneStrategy::Snapshot),
+                source_class: Some("cow".into()),
+                driver: Some("driver".into()),
+                namespaces: 3,
+                ..crate::api::Refusal::default()
+            };
+            let refused = remembered.then_some(refusal).into_iter().collect();
+            let mut facts = facts();
+            facts.profile = Lookup::Present(Profile { refused, ..Profile::default() });
+            let past = r#"{"chosenBy": "Default", "sourceUid": "source", "refused": [{"strategy": "snapshot", "message": "no"}]}"#;
+            let mut volume = made.clone();
+            if !remembered {
+                let annotations = volume.metadata.annotations.get_or_insert_default();
+                annotations.insert(meta::PLAN.to_owned(), past.to_owned());
+            }
+            let seen = Observed {
+                claim: Lookup::Present(claim(("clone", "here"), Content::HeldBack, text)),
+                temporary: Lookup::Present(claim(("tmp-pvc-dv", "here"), Content::Blank, text)),
+                ..observed(&volume, facts)
+            };
+            let plan = step(&seen).unwrap();
+            let next = plan.chosen.filter(|_| plan.failure.is_none()).map(|chosen| chosen.strategy);
+            assert_eq!(next, remembered.then_some(CloneStrategy::Snapshot));
         }
     }
 }
