@@ -17,10 +17,10 @@ use common::{
     clone::{
         Action as Write, Observed, Plan, Waiting, check,
         group::Members,
+        plan::Authorization,
         populate,
         request::{MadeFor, ObjectName},
         step,
-        step::missing_right,
     },
     lookup::Lookup,
     requester::Reference,
@@ -55,11 +55,16 @@ pub struct Subject<'a> {
     pub volume: &'a DataVolume,
     /// Which of the two.
     pub kind: MadeFor,
+    /// Whether the requester may follow the reference by which the source is named.
+    pub reference: &'a Lookup<Authorization>,
 }
+
+/// No reference into another namespace, or one that the requester may follow.
+const ALLOWED: Lookup<Authorization> = Lookup::Present(Authorization::Allowed);
 
 /// Brings one DataVolume one step nearer to what its annotation promises.
 pub async fn reconcile(volume: Arc<DataVolume>, ctx: Arc<Context>) -> Result<Action, Error> {
-    limited(Subject { volume: &volume, kind: MadeFor::DataVolume }, &ctx).await
+    limited(Subject { volume: &volume, kind: MadeFor::DataVolume, reference: &ALLOWED }, &ctx).await
 }
 
 /// Brings one claim, that is to be filled without a DataVolume, one step nearer to that.
@@ -70,23 +75,24 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Context>) -> R
     };
     let source = ObjectName { namespace: namespace.clone(), name: name.clone() };
     if claim.namespace().as_ref() != Some(&namespace) {
-        // Whether it exists is told to those who may get it.
         let act = Act::Follow(Reference::VolumeCloneSource, source.clone());
-        if let Some(waiting) = missing_right(&authorize::ask(&claim.metadata, act, &ctx).await) {
-            report::no_clone_source(&claim, waiting.reason(), waiting.message(), &ctx).await;
-            return Ok(Action::requeue(RIGHTS_RETRY));
+        let reference = authorize::ask(&claim.metadata, act, &ctx).await;
+        if reference != ALLOWED {
+            // What it names, and whether it exists, is told to those who may get it: this is the same for one that isn't there.
+            let picture = populate::picture(&claim, &populate::unread(&source));
+            return limited(Subject { volume: &picture, kind: MadeFor::Claim, reference: &reference }, &ctx).await;
         }
     }
     ctx.clone_sources.note(&name_of(&*claim), vec![Key::CloneSource(source.clone())]);
     match ctx.caches.clone_sources.get(Some(&namespace), &name) {
         Lookup::Present(source) => {
             let picture = populate::picture(&claim, &source);
-            limited(Subject { volume: &picture, kind: MadeFor::Claim }, &ctx).await
+            limited(Subject { volume: &picture, kind: MadeFor::Claim, reference: &ALLOWED }, &ctx).await
         }
         // Its event wakes us.
         Lookup::Absent => {
             let note = format!("The VolumeCloneSource {source} does not exist; the claim is filled when it appears");
-            report::no_clone_source(&claim, report::NO_CLONE_SOURCE, note, &ctx).await;
+            report::no_clone_source(&claim, note, &ctx).await;
             Ok(Action::await_change())
         }
         Lookup::Unknown(_) => Ok(Action::requeue(Duration::from_secs(1))),
@@ -102,7 +108,7 @@ async fn limited(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
 
 async fn pass(subject: Subject<'_>, ctx: &Context) -> Result<Action, Error> {
     let now = Timestamp::now();
-    let mut seen = observe::everything(subject.volume, subject.kind, ctx, now).await; // reads; no opinions
+    let mut seen = observe::everything(subject, ctx, now).await; // reads; no opinions
     learn::recall(&mut seen, ctx); // what the driver refused to its namespace
     let Some(mut plan) = step(&seen) else { return Ok(Action::await_change()) }; // opinions; no reads, no clock
     let turn = if plan.wants_snapshot {

@@ -31,13 +31,15 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
+    Subject,
     authorize::{self, Act, Stage},
     holders,
 };
 use crate::{index::Key, run::Context};
 
-/// All that a pass over `volume` looks at. `kind` says whether it is a DataVolume or the picture of a claim.
-pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: Timestamp) -> Observed {
+/// All that a pass over `subject` looks at.
+pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> Observed {
+    let Subject { volume, kind, reference } = subject;
     let mut target = Target::of(volume);
     target.kind = kind;
     ctx.created.complete(&target.uid, &mut target.created);
@@ -53,6 +55,7 @@ pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: 
     let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
     // Before anything in another namespace is looked at.
     let authorized = match request.filter(|request| request.crosses() && !over(&target)) {
+        Some(_) if *reference != Lookup::Present(Authorization::Allowed) => reference.clone(),
         Some(request) => {
             // An answer is good for a while; one about what is begun now has to be of now.
             let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));

@@ -26,7 +26,7 @@ use crate::{
 const NOTE_BYTES: usize = 1024;
 
 /// The reason of the event about a claim whose VolumeCloneSource isn't there.
-pub const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
+const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
 
 /// Writes the status and events that follow from the pass. True when the object is newer than the one that was looked at, whose event will
 /// start the next pass.
@@ -144,8 +144,9 @@ fn event(type_: EventType, reason: &str, mut note: String) -> Event {
 }
 
 /// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.
-pub async fn no_clone_source(claim: &PersistentVolumeClaim, reason: &str, note: String, ctx: &Context) {
-    let published = ctx.recorder.publish(&event(EventType::Warning, reason, note), &claim.object_ref(&())).await;
+pub async fn no_clone_source(claim: &PersistentVolumeClaim, note: String, ctx: &Context) {
+    let published =
+        ctx.recorder.publish(&event(EventType::Warning, NO_CLONE_SOURCE, note), &claim.object_ref(&())).await;
     if let Err(error) = published {
         warn!(error = %config::Chain(&error), "an event could not be published");
     }
