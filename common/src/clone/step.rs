@@ -561,7 +561,7 @@ fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
 /// when nobody else has the volume.
 fn close_and_hand_over(seen: &Observed, request: &Request, temporary: &Claim) -> Plan {
     let phase = Phase::RebindInProgress;
-    if let Some(plan) = still_writing(seen) {
+    if let Some(plan) = still_at_work(seen) {
         return plan;
     }
     if !temporary.deleting {
@@ -583,20 +583,22 @@ fn close_and_hand_over(seen: &Observed, request: &Request, temporary: &Claim) ->
     }
 }
 
-/// A mover that was started by a pass that did not know yet that the copy is complete, or of which another container still runs: it could
-/// write to a volume that is somebody else's.
-fn still_writing(seen: &Observed) -> Option<Plan> {
-    let mover = match &seen.mover {
-        Lookup::Absent => return None,
-        Lookup::Unknown(why) => return Some(Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone()))),
-        // One of somebody else is among the holders.
-        Lookup::Present(mover) if !mover.ours || mover.over => return None,
-        Lookup::Present(mover) => mover,
-    };
-    let waiting = Waiting::BeingDeleted { kind: "Pod", name: mover.exact.name.clone() };
-    let delete = Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
-    let wait = Plan::wait(seen, recorded(seen), waiting);
-    Some(if mover.deleting { wait } else { wait.and(delete) })
+/// A pod of ours that has not ended: a mover that was started by a pass that did not know yet that the copy is complete, or of which another
+/// container runs, could write to a volume that is somebody else's; one that is to be started can't be any more once the claim is closed.
+fn still_at_work(seen: &Observed) -> Option<Plan> {
+    [&seen.mover, &seen.consumer].into_iter().find_map(|pod| {
+        let pod = match pod {
+            Lookup::Absent => return None,
+            Lookup::Unknown(why) => return Some(Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone()))),
+            // One of somebody else is among the holders.
+            Lookup::Present(pod) if !pod.ours || pod.over => return None,
+            Lookup::Present(pod) => pod,
+        };
+        let waiting = Waiting::BeingDeleted { kind: "Pod", name: pod.exact.name.clone() };
+        let delete = Action::Delete { kind: Kind::Pod, what: pod.exact.clone() };
+        let wait = Plan::wait(seen, recorded(seen), waiting);
+        Some(if pod.deleting { wait } else { wait.and(delete) })
+    })
 }
 
 /// The volume that is on its way names `claim`.
@@ -828,6 +830,11 @@ mod tests {
     #[case::somebody_has_it(Observed { holders: held(), ..copied(true) }, None, "CloneVolumeInUse")]
     #[case::nobody_could_look(Observed { holders: Lookup::Unknown("x".into()), ..copied(true) }, None, "CouldNotTell")]
     #[case::another_container_of_the_mover_runs(with_mover(copied(false), |mover| mover.over = false), Some("delete_pod"), "ErrResourceMarkedForDeletion")]
+    #[case::the_consumer_has_not_started(
+        Observed { consumer: with_mover(copied(false), |pod| pod.over = false).mover, ..copied(false) },
+        Some("delete_pod"),
+        "ErrResourceMarkedForDeletion"
+    )]
     #[case::without_the_right(Observed { authorized: denied(), ..copied(true) }, Some("delete_pod"), "CloneNotAuthorized")]
     #[case::without_the_right_and_mover(Observed { authorized: denied(), mover: Lookup::Absent, ..copied(true) }, Some("release_claim"), "CloneNotAuthorized")]
     #[case::without_the_right_from_the_start(Observed { authorized: denied(), mover: Lookup::Absent, ..copied(false) }, Some("delete_claim"), "CloneNotAuthorized")]

@@ -74,9 +74,14 @@ pub struct Member {
 /// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
 const STOPPED: [&str; 3] = ["CloneNotAuthorized", "CloneValidationFailed", "WaitForFirstConsumer"];
 
+/// A clone that waits with this reason needs no snapshot.
+pub fn is_stop(reason: &str) -> bool {
+    STOPPED.contains(&reason)
+}
+
 /// Whether `member` still needs the snapshot of this name.
 pub fn need(member: &Member, snapshot: &str) -> Need {
-    let stopped = member.waits_for.as_deref().is_some_and(|reason| STOPPED.contains(&reason));
+    let stopped = member.waits_for.as_deref().is_some_and(is_stop);
     let over = member.deleting
         || stopped
         || matches!(member.phase, Phase::Succeeded | Phase::Failed)
