@@ -3,6 +3,7 @@
 
 use common::meta::{CHECK_STATIC_VOLUME, DATA_SOURCE_NAMESPACE};
 use hostile::Dice;
+use k8s_openapi::ByteString;
 use tokio::time::Instant;
 
 use super::{
@@ -251,6 +252,23 @@ fn ways() -> Vec<Way> {
     ]
 }
 
+/// The reply without what is random in every one: the key that admission writes on what may be cloned.
+fn settled(body: &str) -> String {
+    let mut reply: Value = serde_json::from_str(body).unwrap();
+    let response = reply["response"].as_object_mut().unwrap();
+    if let Some(patch) = response.remove("patch") {
+        let ByteString(patch) = serde_json::from_value(patch).unwrap();
+        let mut operations: Vec<Value> = serde_json::from_slice(&patch).unwrap();
+        operations.retain(|operation| !operation["path"].as_str().is_some_and(|path| path.ends_with("ownership-key")));
+        if operations.is_empty() {
+            response.remove("patchType");
+        } else {
+            response.insert("patch".to_owned(), json!(operations));
+        }
+    }
+    reply.to_string()
+}
+
 /// The replies, each with what the API server was asked for it.
 async fn replies(webhook: &Webhook, way: &Way) -> Vec<(String, Vec<String>)> {
     let mut replies = Vec::new();
@@ -264,7 +282,7 @@ async fn replies(webhook: &Webhook, way: &Way) -> Vec<(String, Vec<String>)> {
         // What is asked for at once has no order.
         let mut asked = webhook.asked();
         asked.sort();
-        replies.push((body, asked));
+        replies.push((settled(&body), asked));
     }
     replies
 }
