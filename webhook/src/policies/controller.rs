@@ -15,9 +15,10 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
     let label = meta::OWNED_BY_UID;
     let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
     let label_of = |object: &str| format!("({} ? {object}.metadata.labels['{label}'] : '')", has_label(object));
-    let created = meta::CREATED_FOR_DATA_VOLUME;
+    let (created, moved) = (meta::CREATED_FOR_DATA_VOLUME, transfer::object::TRANSFER);
     let given_up = format!(
-        "has(oldObject.metadata.annotations) && '{created}' in oldObject.metadata.annotations && oldObject.status.phase == 'Pending'"
+        "has(oldObject.metadata.annotations) && oldObject.status.phase == 'Pending' && \
+         ('{created}' in oldObject.metadata.annotations || '{moved}' in oldObject.metadata.annotations)"
     );
     let finalizers = |object: &str| {
         let all = format!("{object}.metadata.finalizers");
