@@ -237,7 +237,7 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
         history: target.history,
         claim: read(&claim).filter(filled),
         temporary: read(&temporary),
-        waits_for: target.status.clone.and_then(|clone| clone.waiting_for?.reason),
+        waits_for: common::clone::sweep::waits_for(&target.status, shared.created),
     };
     Ok(need(&member, &shared.exact.name))
 }

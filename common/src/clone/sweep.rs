@@ -66,7 +66,7 @@ pub struct Member {
     pub claim: Option<Claim>,
     /// Its temporary claim.
     pub temporary: Option<Claim>,
-    /// The reason with which it waits, as its status says.
+    /// See [`waits_for`].
     pub waits_for: Option<String>,
 }
 
@@ -74,14 +74,17 @@ pub struct Member {
 /// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
 const STOPPED: [&str; 3] = ["CloneNotAuthorized", "CloneValidationFailed", "WaitForFirstConsumer"];
 
-/// A clone that waits with this reason needs no snapshot.
-pub fn is_stop(reason: &str) -> bool {
-    STOPPED.contains(&reason)
+/// The reason with which a clone waits, if it has waited since after the snapshot was `created`. Statuses on the usual way are written late
+/// or never, so an older reason may be one that is over: the snapshot was asked for since then. Times of creation are whole seconds.
+pub fn waits_for(status: &crate::api::DataVolumeStatus, created: Option<jiff::Timestamp>) -> Option<String> {
+    let waiting = status.clone.as_ref()?.waiting_for.as_ref()?;
+    let later = waiting.since.as_ref()?.0.as_second() > created?.as_second();
+    waiting.reason.clone().filter(|_| later)
 }
 
 /// Whether `member` still needs the snapshot of this name.
 pub fn need(member: &Member, snapshot: &str) -> Need {
-    let stopped = member.waits_for.as_deref().is_some_and(is_stop);
+    let stopped = member.waits_for.as_deref().is_some_and(|reason| STOPPED.contains(&reason));
     let over = member.deleting
         || stopped
         || matches!(member.phase, Phase::Succeeded | Phase::Failed)
@@ -203,5 +206,16 @@ mod tests {
             Waiting::FirstConsumer.reason(),
         ];
         assert_eq!(reasons, STOPPED);
+    }
+
+    /// A clone that waited for its consumer, or a right, goes on: its status says so later, and its new snapshot is needed meanwhile.
+    #[rstest]
+    #[case::waited_before("2026-01-01T00:00:00Z", None)]
+    #[case::in_the_same_second("2026-01-01T00:00:10.9Z", None)]
+    #[case::waits_since_then("2026-01-01T00:00:11Z", Some("CloneNotAuthorized"))]
+    fn only_what_came_after_the_snapshot_counts(#[case] since: &str, #[case] expected: Option<&str>) {
+        let waiting = serde_json::json!({"reason": "CloneNotAuthorized", "since": since});
+        let status = serde_json::from_value(serde_json::json!({"clone": {"waitingFor": waiting}})).unwrap();
+        assert_eq!(waits_for(&status, "2026-01-01T00:00:10Z".parse().ok()).as_deref(), expected);
     }
 }

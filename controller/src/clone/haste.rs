@@ -10,7 +10,7 @@ use std::{
 
 use common::{
     api::Phase,
-    clone::{Action, Observed, Plan, sweep},
+    clone::{Action, Observed, Plan},
 };
 
 /// A state that goes its usual way is reported when it has lasted this long.
@@ -86,11 +86,6 @@ impl Haste {
 
 /// A state on the usual way, from which nothing has to be remembered and of which nobody has to know.
 fn passing(seen: &Observed, plan: &Plan) -> bool {
-    // As long as its status says that it waits for people, its snapshot counts as one that nobody needs.
-    let waited = seen.volume.status.clone.as_ref().and_then(|clone| clone.waiting_for.as_ref()?.reason.as_deref());
-    if waited.is_some_and(sweep::is_stop) {
-        return false;
-    }
     let on_the_way = matches!(
         plan.phase,
         Phase::CloneScheduled

@@ -583,7 +583,7 @@ impl Controller {
             history: volume.history,
             claim: self.claim(&about, target(clone)).filter(filled),
             temporary: self.claim(&about, temporary(clone)),
-            waits_for: volume.status.clone.and_then(|clone| clone.waiting_for?.reason),
+            waits_for: crate::clone::sweep::waits_for(&volume.status, Some(ago(1))),
         };
         let needed = need(&member, name) != crate::clone::group::Need::Over;
         self.needs.borrow_mut().insert(key, needed);
