@@ -55,6 +55,11 @@ impl Act {
         }
     }
 
+    /// A reference is followed once for each clone, so nothing is gained by an answer of a moment ago.
+    fn may_be_remembered(&self) -> bool {
+        matches!(self, Self::Clone(..))
+    }
+
     fn denial(&self, requester: &Requester) -> String {
         match self {
             Self::Clone(source, _) => requester::denial(requester, source),
@@ -94,7 +99,7 @@ pub async fn ask(object: &ObjectMeta, act: Act, ctx: &Context) -> Lookup<Authori
     };
     let question = Question { stamp: stamp.to_owned(), act };
     let now = Instant::now();
-    if let Some(answer) = ctx.answers.get(&question, now) {
+    if let Some(answer) = ctx.answers.get(&question, now).filter(|_| question.act.may_be_remembered()) {
         return Lookup::Present(answer);
     }
     for rights in question.act.rights() {

@@ -282,7 +282,9 @@ async fn a_clone_source_that_is_closed_later_is_not_followed(t: &Space) -> Resul
     let message = claim.waits_for("CloneNotAuthorized").await?;
     ensure!(message.contains("user \"alice\" may not read VolumeCloneSource"), "{message}");
     gold.nothing_left_but(&[&disk]).await?;
-    t.nothing_left_but(&[&claim]).await
+    let spec = t.api::<PersistentVolumeClaim>().get(claim.name()).await?.spec;
+    ensure!(spec.as_ref().is_some_and(|spec| spec.volume_name.is_none()), "it has a volume: {spec:?}");
+    Ok(())
 }
 
 async fn pods_of_another_namespace_have_no_names(t: &Space) -> Result<()> {
