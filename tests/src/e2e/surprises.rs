@@ -75,7 +75,7 @@ pub const ALL: [Surprise; 16] = [
     },
     Surprise {
         what: "there are no snapshots on this storage",
-        tests: &["replan::a_refused_snapshot_becomes_a_copy_and_others_need_not_find_out"],
+        tests: &["replan::a_refused_snapshot_becomes_a_copy_and_similar_clones_need_not_find_out"],
     },
     Surprise {
         what: "deleting a snapshot while it is restored leaves finalizers and volumes behind",
