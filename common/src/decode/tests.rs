@@ -69,7 +69,7 @@ fn read_spoilt<K: Resource<DynamicType = ()> + DeserializeOwned + Debug>(fields:
         }
         if let Err(unreadable) = read.0 {
             let length = unreadable.error.chars().count();
-            assert!(length <= 10 * MAX_QUOTED && !unreadable.error.contains('\n'), "{number}: {unreadable:?}");
+            assert!(length <= 11 * MAX_QUOTED && !unreadable.error.contains('\n'), "{number}: {unreadable:?}");
         }
     }
     assert!(readable > CASES / 4, "of {CASES} of {} only {readable} were read", K::kind(&()));

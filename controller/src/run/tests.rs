@@ -73,7 +73,7 @@ fn items(plural: &str) -> Vec<Value> {
             VOCABULARY.spoil(&mut odd, &mut dice);
         }
         if !odd["metadata"].is_object() {
-            odd["metadata"] = json!({});
+            odd = json!({"metadata": {}});
         }
         odd["metadata"]["name"] = json!(format!("spoilt-{number}"));
         odd["metadata"]["resourceVersion"] = json!("1");
