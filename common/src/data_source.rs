@@ -2,6 +2,8 @@
 //!
 //! A DataSource names a claim, a VolumeSnapshot, or one more DataSource of its own namespace, which then has to name a claim or a
 //! snapshot itself (CDI's limit: chains can't grow, and no circle can come about).
+//!
+//! A status is written with the controller's rights and read with others. So it says nothing about objects of another namespace.
 
 use jiff::Timestamp;
 
@@ -13,6 +15,9 @@ use crate::{
     condition::{self, Observation},
     lookup::Lookup,
 };
+
+/// Reason of the condition Ready of a DataSource whose source is in another namespace.
+pub const NOT_LOOKED_AT: &str = "NotLookedAt";
 
 /// Why a DataSource stands for nothing; the words are CDI's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,37 +154,62 @@ pub fn snapshot_state(ready: &Lookup<bool>) -> Lookup<State> {
     ready.as_ref().map(|ready| if *ready { State::Ready } else { State::SnapshotNotReady })
 }
 
-/// The next status. Equal to the old one when nothing is new, and when nobody can say what is.
+/// What has to be looked at for the status of the DataSource `name`: the source, unless it is in another namespace. Whoever writes a
+/// DataSource may name any object of any namespace in it, and has no right to learn anything about it.
+pub fn observable<'a>(name: &ObjectName, resolution: &'a Resolution) -> Option<&'a SourceName> {
+    match resolution {
+        Resolution::Found(source) => Some(source).filter(|source| source.object.namespace == name.namespace),
+        Resolution::Not(_) | Resolution::Unknown(_) => None,
+    }
+}
+
+/// The next status of the DataSource `name`. Equal to the old one when nothing is new, and when nobody can say what is. `state` is that of
+/// what is [`observable`]; of a source in another namespace it changes nothing.
 pub fn status(
+    name: &ObjectName,
     old: Option<&DataSourceStatus>,
     resolution: &Resolution,
     state: &Lookup<State>,
     now: Timestamp,
 ) -> DataSourceStatus {
-    let unchanged = || old.cloned().unwrap_or_default();
-    let (source, ready, reason, message) = match (resolution, state) {
-        (Resolution::Unknown(_), _) | (Resolution::Found(_), Lookup::Unknown(_)) => return unchanged(),
-        (Resolution::Not(why), _) => (DataSourceSource::default(), false, why.reason(), why.message()),
-        (Resolution::Found(source), state) => {
-            let name = &source.object;
-            let (ready, reason, message) = match state {
-                Lookup::Present(State::Ready) => (true, "Ready", format!("{source} can be cloned")),
-                Lookup::Present(State::SnapshotNotReady) => {
-                    (false, "SnapshotNotReady", format!("{source} is still being taken"))
-                }
-                Lookup::Present(State::Filling(phase)) => {
-                    // A condition needs a reason, and nothing written yet means that it hasn't begun.
-                    let phase = if phase.is_unset() { Phase::Pending } else { *phase };
-                    (false, phase.as_str(), format!("DataVolume {name} is in phase {phase}"))
-                }
-                Lookup::Absent | Lookup::Unknown(_) => (false, "NotFound", format!("{source} doesn't exist")),
-            };
-            (written(source), ready, reason, message)
-        }
+    let (source, (ready, reason, message)) = match (resolution, observable(name, resolution), state) {
+        (Resolution::Unknown(_), ..) | (_, Some(_), Lookup::Unknown(_)) => return old.cloned().unwrap_or_default(),
+        (Resolution::Not(why), ..) => (DataSourceSource::default(), (Some(false), why.reason(), why.message())),
+        (_, Some(source), state) => (written(source), described(source, state)),
+        (Resolution::Found(source), None, _) => (written(source), not_looked_at(source)),
     };
-    let seen = Observation { kind: condition::types::READY, status: Some(ready), reason, message };
+    let seen = Observation { kind: condition::types::READY, status: ready, reason, message };
     let conditions: &[Condition] = old.map(|o| o.conditions.as_slice()).unwrap_or_default();
     DataSourceStatus { source, conditions: condition::merge(conditions, &[seen], now) }
+}
+
+/// Status, reason and message of the condition Ready.
+type Ready = (Option<bool>, &'static str, String);
+
+/// The condition of a DataSource whose source is in this state.
+fn described(source: &SourceName, state: &Lookup<State>) -> Ready {
+    let (ready, reason, message) = match state {
+        Lookup::Present(State::Ready) => (true, "Ready", format!("{source} can be cloned")),
+        Lookup::Present(State::SnapshotNotReady) => {
+            (false, "SnapshotNotReady", format!("{source} is still being taken"))
+        }
+        Lookup::Present(State::Filling(phase)) => {
+            // A condition needs a reason, and nothing written yet means that it hasn't begun.
+            let phase = if phase.is_unset() { Phase::Pending } else { *phase };
+            (false, phase.as_str(), format!("DataVolume {} is in phase {phase}", source.object))
+        }
+        Lookup::Absent | Lookup::Unknown(_) => (false, "NotFound", format!("{source} doesn't exist")),
+    };
+    (Some(ready), reason, message)
+}
+
+/// The condition of a DataSource whose source is in another namespace, whether it exists there or not.
+fn not_looked_at(source: &SourceName) -> Ready {
+    let message = format!(
+        "{source} is in another namespace than the DataSource, and smartclone does not look into another namespace for a status; a \
+         DataVolume that names the DataSource is answered by the rights of its requester"
+    );
+    (None, NOT_LOOKED_AT, message)
 }
 
 fn written(source: &SourceName) -> DataSourceSource {
@@ -270,10 +300,11 @@ mod tests {
     fn says(#[case] claim: Lookup<()>, #[case] filled_by: Lookup<Phase>, #[case] reason: Option<&str>) {
         let resolution = Resolution::Found(gold_claim("disk"));
         let state = claim_state(&claim, &filled_by);
-        let next = status(None, &resolution, &state, Timestamp::UNIX_EPOCH);
+        let golden = name("gold", "golden");
+        let next = status(&golden, None, &resolution, &state, Timestamp::UNIX_EPOCH);
         assert_eq!(next.conditions.first().and_then(|c| c.reason.as_deref()), reason);
 
-        let again = status(Some(&next), &resolution, &state, Timestamp::MAX);
+        let again = status(&golden, Some(&next), &resolution, &state, Timestamp::MAX);
         assert_eq!(again, next, "a second look writes nothing");
     }
 
@@ -281,10 +312,41 @@ mod tests {
     fn a_snapshot_is_ready_when_the_driver_says_so() {
         let resolution = Resolution::Found(gold_snapshot("snap"));
         let reasons = [Lookup::Present(false), Lookup::Present(true)].map(|ready| {
-            let next = status(None, &resolution, &snapshot_state(&ready), Timestamp::UNIX_EPOCH);
+            let golden = name("gold", "golden");
+            let next = status(&golden, None, &resolution, &snapshot_state(&ready), Timestamp::UNIX_EPOCH);
             assert_eq!(next.source.snapshot.map(|s| s.name).as_deref(), Some("snap"));
             next.conditions.into_iter().filter_map(|c| c.reason).collect::<String>()
         });
         assert_eq!(reasons, ["SnapshotNotReady", "Ready"]);
+    }
+
+    /// Whatever is there, and whatever the status said before: the same bytes.
+    #[rstest]
+    #[case::claim(gold_claim("disk"))]
+    #[case::snapshot(gold_snapshot("snap"))]
+    fn says_nothing_about_another_namespace(#[case] source: SourceName) {
+        let (golden, mine) = (name("gold", "golden"), name("here", "mine"));
+        let resolution = Resolution::Found(source);
+        assert_eq!(observable(&mine, &resolution), None);
+        assert!(observable(&golden, &resolution).is_some());
+
+        let states = [
+            Lookup::Absent,
+            Lookup::Unknown("not yet".into()),
+            Lookup::Present(State::Ready),
+            Lookup::Present(State::SnapshotNotReady),
+            Lookup::Present(State::Filling(Phase::CloneInProgress)),
+            Lookup::Present(State::Filling(Phase::Unset)),
+        ];
+        let leaked = status(&golden, None, &resolution, &states[2], Timestamp::UNIX_EPOCH);
+        let next = status(&mine, None, &resolution, &states[0], Timestamp::UNIX_EPOCH);
+        let ready = next.conditions.first().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_deref()));
+        assert_eq!(ready, Some(("Ready", "Unknown", Some(NOT_LOOKED_AT))));
+        for state in &states {
+            let fresh = status(&mine, None, &resolution, state, Timestamp::UNIX_EPOCH);
+            assert_eq!(fresh, next, "{state:?}");
+            assert_eq!(status(&mine, Some(&next), &resolution, state, Timestamp::MAX), next, "{state:?}");
+            assert_eq!(status(&mine, Some(&leaked), &resolution, state, Timestamp::UNIX_EPOCH), next, "{state:?}");
+        }
     }
 }

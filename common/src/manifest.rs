@@ -6,9 +6,9 @@ use k8s_openapi::{
     api::{
         apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy},
         core::v1::{
-            Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-            PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext,
-            ServiceAccount, TopologySpreadConstraint,
+            Capabilities, ConfigMapKeySelector, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+            ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+            SeccompProfile, SecurityContext, ServiceAccount, TopologySpreadConstraint,
         },
         networking::v1::{NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPort, NetworkPolicySpec},
         rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
@@ -26,6 +26,10 @@ use crate::meta;
 
 /// The namespace of everything that has one.
 pub const NAMESPACE: &str = "smartclone";
+/// The ConfigMap that says which image data movers run, in `data.image`: read by the controller, and by the policy about its pods.
+pub const CLONER_CONFIG: &str = "smartclone-cloner";
+/// The key in [`CLONER_CONFIG`].
+pub const CLONER_IMAGE_KEY: &str = "image";
 /// The port of probes and metrics.
 const ADMIN_PORT: &str = "admin";
 /// A user that owns nothing on the host.
@@ -174,10 +178,14 @@ pub struct Program<'a> {
     pub args: Vec<String>,
     /// Variables of its environment, beside its own name and namespace.
     pub env: Vec<(&'a str, &'a str)>,
+    /// Variables of its environment whose values are in a ConfigMap: the variable, the ConfigMap, the key.
+    pub settings: Vec<(&'a str, &'a str, &'a str)>,
     /// Ports beside the one for probes and metrics.
     pub ports: Vec<ContainerPort>,
     /// CPU and memory that are set aside for it.
     pub requests: (&'a str, &'a str),
+    /// Memory that it never has more of: it is killed first.
+    pub memory_limit: &'a str,
     /// Nothing of its kind works without it: it goes before other pods when a node is full.
     pub critical: bool,
 }
@@ -185,7 +193,13 @@ pub struct Program<'a> {
 impl Program<'_> {
     /// Its Deployment, in the namespace of the project and with no rights on its node.
     pub fn deployment(self) -> Deployment {
-        let Self { component, replicas, strategy, args, env, mut ports, requests: (cpu, memory), critical } = self;
+        let Self { component, replicas, strategy, args, env, settings, mut ports, requests, memory_limit, critical } =
+            self;
+        let (cpu, memory) = requests;
+        let quantities = |of: &[(&str, &str)]| {
+            let quantities = of.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned())));
+            Some(quantities.collect::<BTreeMap<_, _>>())
+        };
         ports.push(ContainerPort {
             name: Some(ADMIN_PORT.to_owned()),
             container_port: 8080,
@@ -197,15 +211,17 @@ impl Program<'_> {
             image: Some(image(component)),
             image_pull_policy: Some("IfNotPresent".to_owned()),
             args: (!args.is_empty()).then_some(args),
-            env: Some(own.into_iter().chain(env.into_iter().map(variable)).collect()),
+            env: Some(
+                own.into_iter().chain(env.into_iter().map(variable)).chain(settings.into_iter().map(setting)).collect(),
+            ),
             ports: Some(ports),
             // A process that is unready may only wait for something; one that isn't live has to be started again.
             liveness_probe: Some(probe("/live", 10, 3)),
             readiness_probe: Some(probe("/ready", 2, 2)),
             resources: Some(ResourceRequirements {
-                requests: Some(
-                    [("cpu", cpu), ("memory", memory)].map(|(k, v)| (k.to_owned(), Quantity(v.to_owned()))).into(),
-                ),
+                requests: quantities(&[("cpu", cpu), ("memory", memory)]),
+                // None for the processor: who is slow fails others.
+                limits: quantities(&[("memory", memory_limit)]),
                 ..ResourceRequirements::default()
             }),
             security_context: Some(SecurityContext {
@@ -291,6 +307,21 @@ fn spread(component: &str) -> TopologySpreadConstraint {
 
 fn variable((name, value): (&str, &str)) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value.to_owned()), ..EnvVar::default() }
+}
+
+fn setting((variable, config, key): (&str, &str, &str)) -> EnvVar {
+    EnvVar {
+        name: variable.to_owned(),
+        value_from: Some(EnvVarSource {
+            config_map_key_ref: Some(ConfigMapKeySelector {
+                name: config.to_owned(),
+                key: key.to_owned(),
+                ..ConfigMapKeySelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    }
 }
 
 fn own_field(variable: &str, path: &str) -> EnvVar {

@@ -89,10 +89,19 @@ pub const SOURCE_UID: &str = "smartclone.dev/source-uid";
 pub const STATUS: &str = "smartclone.dev/status";
 /// `Keep`: the pod that copies files runs as root, to keep their owners; without it, under Pod Security `restricted`. On the DataVolume.
 pub const FILE_OWNERS: &str = "smartclone.dev/file-owners";
+/// A secret of the clone, random, from which [`PROOF`] is made. Written at admission (by the controller where that was missed) and never
+/// changed. On the DataVolume, or on the claim that is filled without one; never on an object beside the source.
+pub const OWNERSHIP_KEY: &str = "smartclone.dev/ownership-key";
+/// Proves that the controller created a temporary object: `common::clone::ownership`. On temporary objects.
+pub const PROOF: &str = "smartclone.dev/proof";
 /// When a claim was touched to make Kubernetes look at it again. On the claim.
 pub const NUDGED: &str = "smartclone.dev/nudged";
-/// How long one strategy may take before the next one is tried, such as `10m`. On the DataVolume.
+/// How long one strategy may take before the next one is tried, such as `10m`; at least `10s`, at most what [`MAX_DEADLINE`] allows. On
+/// the DataVolume, and on a StorageClass for all clones into it.
 pub const DEADLINE: &str = "smartclone.dev/deadline";
+/// The longest [`DEADLINE`] that counts on a DataVolume, such as `2h`; a longer one is cut to it. Left out: `1h`, or the StorageClass's own
+/// deadline where that is longer. On the CDIConfig `config`, which only admins may change.
+pub const MAX_DEADLINE: &str = "smartclone.dev/max-deadline";
 
 // What an admin says about classes.
 
@@ -140,7 +149,21 @@ pub const FILLING_UP_ALERT: &str = "alerts.k8s.io/KubePersistentVolumeFillingUp"
 
 /// Holds a DataVolume while something of it, in its own or another namespace, has to be removed (CDI's name).
 pub const FINALIZER: &str = "cdi.kubevirt.io/dataVolumeFinalizer";
+/// Keeps the temporary claim, which is deleted before its volume is handed over so that no pod can start with it, until the clone's claim has
+/// the volume. On temporary claims.
+pub const HAND_OVER_FINALIZER: &str = "smartclone.dev/hand-over";
 /// Under whose name the controller applies fields, and reports events.
 pub const CONTROLLER_MANAGER: &str = "smartclone-controller";
 /// Under whose name the webhook writes its configurations and its Secret.
 pub const WEBHOOK_MANAGER: &str = "smartclone-webhook";
+
+/// The prefix of every key of ours that CDI doesn't have.
+pub const PREFIX: &str = "smartclone.dev/";
+
+/// Annotations, beside the label [`OWNED_BY_UID`], by which temporary objects are recognized and trusted. Only the controller writes them.
+pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, COPIED];
+
+/// Whether `key` is one that never reaches a claim from a DataVolume's labels or annotations.
+pub fn is_reserved(key: &str) -> bool {
+    key.starts_with(PREFIX) || key == OWNED_BY_UID || EVIDENCE.contains(&key)
+}

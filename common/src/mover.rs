@@ -15,6 +15,8 @@ pub const TARGET_DIR: &str = "/volumes/target";
 pub const SOURCE_DEVICE: &str = "/dev/smartclone-source";
 /// The device of a target with volume mode `Block`.
 pub const TARGET_DEVICE: &str = "/dev/smartclone-target";
+/// The name of the mover's container in its pod.
+pub const CONTAINER: &str = "mover";
 /// The file whose content kubelet shows as the container's termination message (Kubernetes' default path).
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Kubernetes cuts a termination message at this many bytes.

@@ -30,3 +30,24 @@ pub fn volume_clone_source(uid: &str) -> String {
 pub fn consumer(uid: &str) -> String {
     format!("prep-{uid}")
 }
+
+/// The names above, for the UID of an object, as a regular expression: of any temporary object, of temporary claims, of our pods.
+pub mod pattern {
+    /// An object's UID.
+    const UID: &str = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}";
+
+    /// Any temporary object.
+    pub fn any() -> String {
+        format!("^(tmp-pvc|tmp-source-pvc|tmp-snapshot|clone-mover|prep)-{UID}$")
+    }
+
+    /// Temporary claims.
+    pub fn claim() -> String {
+        format!("^tmp-(source-)?pvc-{UID}$")
+    }
+
+    /// Our pods.
+    pub fn pod() -> String {
+        format!("^(clone-mover|prep)-{UID}$")
+    }
+}

@@ -298,6 +298,23 @@ mod tests {
     }
 
     #[rstest]
+    #[case::data_source(Reference::DataSource, "datasources")]
+    #[case::clone_source(Reference::VolumeCloneSource, "volumeclonesources")]
+    fn a_reference_takes_the_right_to_get_that_very_object(#[case] kind: Reference, #[case] resource: &str) {
+        let name = ObjectName { namespace: "gold".into(), name: "image".into() };
+        let right = reference_right(kind, &name);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let asked = [&right.verb, &right.group, &right.resource, &right.namespace, &right.name].map(text);
+        assert_eq!(asked, ["get", "cdi.kubevirt.io", resource, "gold", "image"]);
+        assert_eq!((right.subresource, right.field_selector, right.label_selector), (None, None, None));
+
+        let denial = reference_denial(&requester("alice"), kind, &name);
+        let cure = format!("takes the verb get on {resource} of the group cdi.kubevirt.io in namespace \"gold\"");
+        assert!(denial.contains("user \"alice\" may not read ") && denial.contains(&cure), "{denial}");
+        assert_eq!((denial.lines().count(), denial.matches("gold/image").count()), (1, 1), "{denial}");
+    }
+
+    #[rstest]
     #[case::user("alice", "clone-disk-alice", "--user=alice")]
     #[case::service_account("system:serviceaccount:ci:robot", "clone-disk-ci-robot", "--serviceaccount=ci:robot")]
     #[case::mail("Alice@example.com", "clone-disk-alice-example-com", "--user=Alice@example.com")]

@@ -242,18 +242,19 @@ mod tests {
     async fn ask_everything(client: &Client, namespace: &str, name: &str) {
         let maps = Objects::<ConfigMap>::namespaced(client.clone(), namespace);
         let classes = Objects::<StorageClass>::all(client.clone());
-        let patch = Patch::Merge(json!({}));
+        let (patch, map) = (Patch::Merge(json!({})), ConfigMap::default());
+        let (post, change, delete) = (PostParams::default(), PatchParams::default(), DeleteParams::default());
         let _ = tokio::join!(
             maps.get_opt(name),
             maps.get_cached_opt(name),
             maps.metadata(name),
             maps.list(),
-            maps.create(&PostParams::default(), &ConfigMap::default()),
-            maps.patch(name, &PatchParams::default(), &patch),
-            maps.replace_status(name, &PostParams::default(), &ConfigMap::default()),
-            maps.delete(name, &DeleteParams::default()),
+            maps.create(&post, &map),
+            maps.patch(name, &change, &patch),
+            maps.replace_status(name, &post, &map),
+            maps.delete(name, &delete),
             classes.get_opt(name),
-            classes.patch(name, &PatchParams::default(), &patch),
+            classes.patch(name, &change, &patch),
         );
     }
 

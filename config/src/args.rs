@@ -99,6 +99,7 @@ mod tests {
     #[case::bad_address(&["test", "--admin-address", "somewhere"])]
     #[case::certificate_without_key(&["test", "--tls-cert-file", "tls.crt"])]
     #[case::key_without_certificate(&["test", "--tls-key-file", "tls.key"])]
+    #[case::segments_without_certificate(&["test", "--path-segment-file", "segments"])]
     #[case::client_without_authority(&["test", "--client-name", "kube-apiserver"])]
     #[case::client_without_name(&["test", "--client-ca-file", "ca.crt", "--client-name", "kube-apiserver,"])]
     fn nonsense_is_refused(#[case] args: &[&str]) {

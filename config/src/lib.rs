@@ -39,6 +39,7 @@ pub mod client;
 mod error;
 mod listen;
 pub mod metrics;
+pub mod random;
 mod run;
 pub mod shutdown;
 pub mod supervisor;

@@ -1,11 +1,12 @@
-//! The status of DataSources: what each stands for, and whether that can be cloned.
+//! The status of DataSources: what each stands for, and whether that can be cloned. Of a source in another namespace nothing is read, and
+//! nothing that happens to it starts a pass.
 
 use std::{sync::Arc, time::Duration};
 
 use common::{
     api::{DataSource, Phase},
     clone::request::{ObjectName, SourceKind, SourceName},
-    data_source::{Resolution, State, claim_state, resolve_source, snapshot_state, status},
+    data_source::{Resolution, State, claim_state, observable, resolve_source, snapshot_state, status},
     lookup::Lookup,
 };
 use config::{api::Objects, cache::Cache, shutdown::Shutdown};
@@ -45,22 +46,16 @@ impl Wakes {
         (Self { sources, wake }, woken)
     }
 
-    /// A claim, a VolumeSnapshot or a DataVolume was touched: whoever stands for one of its name.
+    /// A claim, a VolumeSnapshot or a DataVolume was touched: whoever of its namespace stands for one of its name.
     pub fn content<K: Resource>(&self, object: &K) {
         let sources = self.sources.known_objects();
-        self.wake(sources.iter().filter(|source| {
-            let found = resolve_source(&name_of(&***source), &source.spec.source, find(&self.sources));
-            matches!(found, Resolution::Found(found) if is(&found.object, object))
-        }));
+        self.wake(sources.iter().filter(|source| depends_on(source, object, find(&self.sources))));
     }
 
-    /// A DataSource was touched: whoever names it.
+    /// A DataSource was touched: whoever of its namespace names it.
     pub fn reference(&self, touched: &DataSource) {
         let sources = self.sources.known_objects();
-        self.wake(sources.iter().filter(|source| {
-            let other = source.spec.source.data_source.as_ref();
-            other.is_some_and(|other| Some(&other.name) == touched.metadata.name.as_ref())
-        }));
+        self.wake(sources.iter().filter(|source| names(source, touched)));
     }
 
     fn wake<'a>(&self, sources: impl Iterator<Item = &'a Arc<DataSource>>) {
@@ -69,6 +64,23 @@ impl Wakes {
             let _ = self.wake.unbounded_send(ObjectRef::from_obj(&**source));
         }
     }
+}
+
+/// Whether the status of `source` depends on `object`, which is of a kind that it may stand for.
+fn depends_on<K: Resource>(source: &DataSource, object: &K, find: impl Fn(&str, &str) -> Lookup<DataSource>) -> bool {
+    if source.metadata.namespace != object.meta().namespace {
+        return false;
+    }
+    let name = name_of(source);
+    let resolution = resolve_source(&name, &source.spec.source, find);
+    observable(&name, &resolution).is_some_and(|found| is(&found.object, object))
+}
+
+/// Whether `source` names `other`.
+fn names(source: &DataSource, other: &DataSource) -> bool {
+    let named = source.spec.source.data_source.as_ref();
+    source.metadata.namespace == other.metadata.namespace
+        && named.is_some_and(|named| Some(&named.name) == other.metadata.name.as_ref())
 }
 
 fn is<K: Resource>(name: &ObjectName, object: &K) -> bool {
@@ -112,11 +124,8 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
         Lookup::Unknown(_) => return Ok(Action::requeue(SOON)),
     }
     let resolution = resolve_source(&name, &source.spec.source, find(&ctx.caches.data_sources));
-    let state = match &resolution {
-        Resolution::Found(found) => state(found, &ctx),
-        Resolution::Not(_) | Resolution::Unknown(_) => Lookup::Absent,
-    };
-    let next = status(source.status.as_ref(), &resolution, &state, Timestamp::now());
+    let state = observable(&name, &resolution).map_or(Lookup::Absent, |found| state(found, &ctx));
+    let next = status(&name, source.status.as_ref(), &resolution, &state, Timestamp::now());
     if source.metadata.deletion_timestamp.is_none() && source.status.clone().unwrap_or_default() != next {
         let mut updated = DataSource { status: Some(next), ..(*source).clone() };
         updated.metadata.managed_fields = None;
@@ -154,5 +163,44 @@ fn state(source: &SourceName, ctx: &Context) -> Lookup<State> {
             let ready = |s: &common::api::snapshot::VolumeSnapshot| s.status.as_ref().and_then(|s| s.ready_to_use);
             snapshot_state(&snapshot.map(|snapshot| ready(&snapshot).unwrap_or_default()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+    use serde_json::json;
+
+    use super::*;
+
+    fn data_source(namespace: &str, name: &str, kind: &str, of: [&str; 2]) -> DataSource {
+        let source = json!({(kind): {"namespace": of[0], "name": of[1]}});
+        serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}, "spec": {"source": source}}))
+            .unwrap()
+    }
+
+    fn claim(namespace: &str, name: &str) -> PersistentVolumeClaim {
+        serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
+    }
+
+    /// A tenant's DataSource is woken by what is in the tenant's namespace, and by nothing else.
+    #[test]
+    fn nobody_is_woken_by_another_namespace() {
+        let own = data_source("mine", "own", "pvc", ["mine", "disk"]);
+        let foreign = data_source("mine", "foreign", "pvc", ["gold", "disk"]);
+        let find = |namespace: &str, name: &str| match (namespace, name) {
+            ("mine", "own") => Lookup::Present(own.clone()),
+            ("mine", "foreign") => Lookup::Present(foreign.clone()),
+            _ => Lookup::Absent,
+        };
+        let to_own = data_source("mine", "to-own", "dataSource", ["mine", "own"]);
+        let to_foreign = data_source("mine", "to-foreign", "dataSource", ["mine", "foreign"]);
+        for (source, by_own) in [(&own, true), (&to_own, true), (&foreign, false), (&to_foreign, false)] {
+            assert_eq!(depends_on(source, &claim("mine", "disk"), find), by_own, "{source:?}");
+            assert!(!depends_on(source, &claim("gold", "disk"), find), "{source:?}");
+            assert!(!depends_on(source, &claim("mine", "other"), find), "{source:?}");
+        }
+        assert!(names(&to_own, &own) && !names(&to_own, &foreign));
+        assert!(!names(&to_own, &data_source("gold", "own", "pvc", ["gold", "disk"])));
     }
 }

@@ -14,6 +14,10 @@ pub enum Key {
     Source(SourceName),
     /// The DataSource that it names.
     DataSource(ObjectName),
+    /// The VolumeCloneSource that a claim names.
+    CloneSource(ObjectName),
+    /// What nodes report of the volumes that they use.
+    Nodes,
 }
 
 #[derive(Default)]

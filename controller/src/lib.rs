@@ -4,6 +4,7 @@
 
 mod cdi_config;
 pub mod clone;
+mod created;
 mod data_source;
 mod error;
 mod index;

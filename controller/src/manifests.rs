@@ -5,13 +5,14 @@ use common::{
     manifest::{self, Manifest, Program, READ, WATCH, right},
     meta::{CLONER, CONTROLLER},
 };
-use k8s_openapi::api::{apps::v1::DeploymentStrategy, rbac::v1::PolicyRule};
+use k8s_openapi::api::{apps::v1::DeploymentStrategy, core::v1::ConfigMap, rbac::v1::PolicyRule};
 
 /// Every file.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
         manifest::account(CONTROLLER, rights(), Vec::new())?,
         Manifest::new("controller/deployment.yaml", "The controller: one of it. Two would be safe, but no faster.")
+            .with(&image_of_movers())?
             .with(&program().deployment())?
             .with(&manifest::network_policy(CONTROLLER, &[]))?,
     ])
@@ -62,9 +63,21 @@ fn rights() -> Vec<PolicyRule> {
         // What the storage can do, and the driver behind a snapshot.
         right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], WATCH),
         right("storage.k8s.io", &["storageclasses"], &[], WATCH),
+        // Who still has a volume that is about to be handed over.
+        right("storage.k8s.io", &["volumeattachments"], &[], WATCH),
+        right("", &["nodes"], &[], WATCH),
         // Whether a requester may read a source in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
     ]
+}
+
+/// One place for what the controller starts and what the API server lets it start.
+fn image_of_movers() -> ConfigMap {
+    ConfigMap {
+        metadata: manifest::namespaced_meta(CONTROLLER, manifest::CLONER_CONFIG),
+        data: Some([(manifest::CLONER_IMAGE_KEY.to_owned(), manifest::image(CLONER))].into()),
+        ..ConfigMap::default()
+    }
 }
 
 fn program() -> Program<'static> {
@@ -73,10 +86,13 @@ fn program() -> Program<'static> {
         replicas: 1,
         // The old one is gone before the new one starts: two of them would only repeat each other's work.
         strategy: DeploymentStrategy { type_: Some("Recreate".to_owned()), ..DeploymentStrategy::default() },
-        args: vec![format!("--cloner-image={}", manifest::image(CLONER))],
+        args: Vec::new(),
         env: Vec::new(),
+        settings: vec![("CLONER_IMAGE", manifest::CLONER_CONFIG, manifest::CLONER_IMAGE_KEY)],
         ports: Vec::new(),
         requests: ("50m", "64Mi"),
+        // Generous: its caches grow with the cluster.
+        memory_limit: "1Gi",
         critical: false,
     }
 }

@@ -101,7 +101,7 @@ impl ProgressBook {
             volume: ObjectRef::new(&volume.name).within(&volume.namespace),
             uid: volume.uid.clone(),
             pod_uid: mover.exact.uid.clone(),
-            namespace: volume.namespace.clone(),
+            namespace: mover.exact.namespace.clone(),
             pod: mover.exact.name.clone(),
         };
         // A full queue is no loss: the mover's next event brings us here again.

@@ -4,13 +4,13 @@
 //! forgets here is gathered again by the next passes.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use common::clone::{
-    group::{LIVING, MEMBERS, Members},
+    group::{MEMBERS, Members},
     request::ObjectName,
 };
 
@@ -48,8 +48,15 @@ struct Gathering {
 pub struct Rally(Mutex<HashMap<Cut, Gathering>>);
 
 impl Rally {
-    /// The clone `uid` needs a snapshot, and `living` ones of ours exist.
-    pub fn enter(&self, cut: Cut, uid: &str, name: ObjectName, living: usize, now: Instant) -> Turn {
+    /// The clone `uid` needs a snapshot; `has_room` says for which namespaces one more may be asked for now. Clones of a namespace that has
+    /// no room join no snapshot of others either, or they would fill all places by and by.
+    pub fn enter(
+        &self,
+        cut: Cut,
+        (uid, name): (&str, ObjectName),
+        has_room: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> Turn {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, g| !g.waiting.is_empty() || g.last.is_some_and(|last| now.duration_since(last) < SHOWS + SHOWS));
         let gathering = all.entry(cut).or_default();
@@ -57,11 +64,12 @@ impl Rally {
         if gathering.served.iter().any(|(_, members)| members.contains(uid)) {
             return Turn::Later(SHOWS);
         }
+        let room_here = has_room(&name.namespace);
         gathering.waiting.insert(uid.to_owned(), name);
         if gathering.cutting.is_some_and(|since| now.duration_since(since) < SHOWS) {
             return Turn::Later(SHOWS);
         }
-        if living >= LIVING {
+        if !room_here {
             return Turn::Later(SHOWS);
         }
         // An idle source is cut at once.
@@ -72,7 +80,7 @@ impl Rally {
         gathering.cutting = Some(now);
         let mut members = Members::new();
         members.insert(uid.to_owned(), gathering.waiting.get(uid).cloned().unwrap_or_else(|| unnamed(uid)));
-        for (other, name) in &gathering.waiting {
+        for (other, name) in in_turn(&gathering.waiting, has_room) {
             if members.len() < MEMBERS {
                 members.insert(other.clone(), name.clone());
             }
@@ -101,6 +109,19 @@ impl Rally {
     }
 }
 
+/// Those whose namespaces have room, one of each namespace after the other: many clones of one namespace leave nobody else behind.
+fn in_turn(waiting: &Members, has_room: impl Fn(&str) -> bool) -> impl Iterator<Item = (&String, &ObjectName)> {
+    let mut by_namespace: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for (uid, name) in waiting {
+        by_namespace.entry(&name.namespace).or_default().push((uid, name));
+    }
+    by_namespace.retain(|namespace, _| has_room(namespace));
+    let ranked = by_namespace.into_values().flat_map(|of_one| of_one.into_iter().enumerate());
+    let mut ranked: Vec<_> = ranked.collect();
+    ranked.sort_by_key(|(rank, _)| *rank);
+    ranked.into_iter().map(|(_, member)| member)
+}
+
 fn unnamed(uid: &str) -> ObjectName {
     ObjectName { namespace: String::new(), name: uid.to_owned() }
 }
@@ -117,31 +138,71 @@ mod tests {
     fn the_first_goes_at_once_and_those_who_gather_go_together() {
         let (rally, start) = (Rally::default(), Instant::now());
         let cut = || ("source".to_owned(), None);
-        let enter = |uid: &str, living, at| rally.enter(cut(), uid, name(uid), living, at);
-        let Turn::Now(first) = enter("b", 0, start) else { panic!("the first waits") };
+        let enter = |uid: &str, room, at| rally.enter(cut(), (uid, name(uid)), |_| room, at);
+        let Turn::Now(first) = enter("b", true, start) else { panic!("the first waits") };
         assert_eq!(first.keys().collect::<Vec<_>>(), ["b"]);
         // Two come while it is asked for, and one while it is cut.
-        assert_eq!(enter("c", 0, start), Turn::Later(SHOWS));
+        assert_eq!(enter("c", true, start), Turn::Later(SHOWS));
         rally.leave(&cut(), Some(&first), start);
-        assert_eq!(enter("a", 1, start), Turn::Later(GATHER));
+        assert_eq!(enter("a", true, start), Turn::Later(GATHER));
         // The cache is behind: whoever is served doesn't ask again.
-        assert_eq!(enter("b", 0, start + GATHER), Turn::Later(SHOWS));
-        let Turn::Now(second) = enter("c", 1, start + GATHER) else { panic!("still waits") };
+        assert_eq!(enter("b", true, start + GATHER), Turn::Later(SHOWS));
+        let Turn::Now(second) = enter("c", true, start + GATHER) else { panic!("still waits") };
         assert_eq!(second.keys().collect::<Vec<_>>(), ["a", "c"]);
         rally.leave(&cut(), Some(&second), start + GATHER);
         // Two are enough.
-        assert_eq!(enter("d", LIVING, start + 2 * SHOWS), Turn::Later(SHOWS));
-        assert!(matches!(enter("d", LIVING - 1, start + 2 * SHOWS), Turn::Now(_)));
+        assert_eq!(enter("d", false, start + 2 * SHOWS), Turn::Later(SHOWS));
+        assert!(matches!(enter("d", true, start + 2 * SHOWS), Turn::Now(_)));
     }
 
     #[test]
     fn a_turn_that_came_to_nothing_is_the_next_ones() {
         let (rally, now) = (Rally::default(), Instant::now());
         let cut = || ("source".to_owned(), Some("class".to_owned()));
-        assert!(matches!(rally.enter(cut(), "a", name("a"), 0, now), Turn::Now(_)));
+        assert!(matches!(rally.enter(cut(), ("a", name("a")), |_| true, now), Turn::Now(_)));
         rally.leave(&cut(), None, now);
         rally.forget("a");
-        let Turn::Now(members) = rally.enter(cut(), "b", name("b"), 0, now) else { panic!("waits for nobody") };
+        let Turn::Now(members) = rally.enter(cut(), ("b", name("b")), |_| true, now) else {
+            panic!("waits for nobody")
+        };
         assert_eq!(members.len(), 1);
+    }
+
+    /// What a namespace can't finish is its own: it neither keeps others from a snapshot nor comes into theirs.
+    #[test]
+    fn one_namespace_s_stuck_snapshots_keep_nobody_else_waiting() {
+        let (rally, now) = (Rally::default(), Instant::now());
+        let cut = || ("source".to_owned(), None);
+        let of = |namespace: &str, name: &str| ObjectName { namespace: namespace.into(), name: name.into() };
+        let has_room = |namespace: &str| namespace != "stuck";
+        for uid in ["a", "b", "c"] {
+            assert_eq!(rally.enter(cut(), (uid, of("stuck", uid)), has_room, now), Turn::Later(SHOWS));
+        }
+        let Turn::Now(members) = rally.enter(cut(), ("x", of("other", "x")), has_room, now) else {
+            panic!("waits for strangers")
+        };
+        assert_eq!(members.keys().collect::<Vec<_>>(), ["x"]);
+        rally.leave(&cut(), Some(&members), now);
+        // When there is room again, they go together.
+        let Turn::Now(members) = rally.enter(cut(), ("b", of("stuck", "b")), |_| true, now + GATHER) else {
+            panic!("still waits")
+        };
+        assert_eq!(members.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    /// A snapshot has so many members at most; a namespace with more clones than that leaves room for others.
+    #[test]
+    fn everybody_who_waits_is_in_the_next_snapshot_however_many_others_wait() {
+        let (rally, now) = (Rally::default(), Instant::now());
+        let cut = || ("source".to_owned(), None);
+        let of = |namespace: &str, name: &str| ObjectName { namespace: namespace.into(), name: name.into() };
+        let enter = |uid: &str, namespace, room| rally.enter(cut(), (uid, of(namespace, uid)), |_| room, now);
+        for number in 0..=MEMBERS {
+            enter(&format!("a{number:04}"), "many", false);
+        }
+        enter("z", "few", false);
+        let Turn::Now(members) = enter("a0000", "many", true) else { panic!("waits for nobody") };
+        assert_eq!(members.len(), MEMBERS);
+        assert!(members.contains_key("z"));
     }
 }

@@ -12,7 +12,7 @@ use common::{
         snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
     },
     clone::{
-        group::Shared,
+        group,
         plan::MoverSettings,
         populate,
         request::{ObjectName, SourceKind, SourceName},
@@ -30,8 +30,8 @@ use config::{
 };
 use futures::{Stream, StreamExt, channel::mpsc, future::ready, stream};
 use k8s_openapi::api::{
-    core::v1::{Event, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota},
-    storage::v1::StorageClass,
+    core::v1::{Event, Node, NodeStatus, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota},
+    storage::v1::{StorageClass, VolumeAttachment},
 };
 use kube::{
     Client, Resource, ResourceExt,
@@ -50,7 +50,8 @@ use tracing::{info, warn};
 
 use crate::{
     Args, Error, cdi_config,
-    clone::{self, authorize::Answers, haste::Haste},
+    clone::{self, authorize::Answers, haste::Haste, learn::Refusals},
+    created::CreatedObjects,
     data_source,
     index::{Index, Key},
     level::Bell,
@@ -81,6 +82,8 @@ pub struct Caches {
     pub(crate) data_sources: Cache<DataSource>,
     pub(crate) clone_sources: Cache<VolumeCloneSource>,
     pub(crate) events: Cache<Event>,
+    pub(crate) attachments: Cache<VolumeAttachment>,
+    pub(crate) nodes: Cache<Node>,
 }
 
 /// What passes share.
@@ -88,6 +91,9 @@ pub struct Context {
     pub(crate) client: Client,
     pub(crate) caches: Caches,
     pub(crate) index: Arc<Index>,
+    /// Claims that are filled without a DataVolume, by the VolumeCloneSource that they name.
+    pub(crate) clone_sources: Arc<Index>,
+    pub(crate) created: Arc<CreatedObjects>,
     pub(crate) users: Arc<Users>,
     pub(crate) rally: Rally,
     pub(crate) answers: Answers,
@@ -95,6 +101,7 @@ pub struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) progress: ProgressBook,
     pub(crate) haste: Haste,
+    pub(crate) refusals: Refusals,
     pub(crate) mover_settings: MoverSettings,
     attempts: Attempts,
 }
@@ -113,9 +120,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = config::client::connect("controller", Purpose::Control).await?;
 
     let (progress, follower, progressed) = ProgressBook::new();
-    let (bells, index, users) = (Bells::default(), Arc::<Index>::default(), Arc::<Users>::default());
+    let bells = Bells::default();
+    let shared = Shared::default();
     let (transfers, told) = transfer::watch(&client, &readiness);
-    let (caches, streams, woken) = watch(&client, &readiness, &bells, &index, &users, told);
+    let (caches, streams, woken) = watch(&client, &readiness, &bells, &shared, told);
+    let Shared { index, clone_sources, users, created } = shared;
     let context = Arc::new(Context {
         recorder: Recorder::new(
             client.clone(),
@@ -124,12 +133,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client: client.clone(),
         caches: caches.clone(),
         index,
+        clone_sources,
+        created,
         users,
         rally: Rally::default(),
         answers: Answers::default(),
         metrics,
         progress,
         haste: Haste::default(),
+        refusals: Refusals::default(),
         mover_settings: MoverSettings { image: args.cloner_image },
         attempts: Attempts::default(),
     });
@@ -256,12 +268,20 @@ struct Streams {
     others: stream::BoxStream<'static, ()>,
 }
 
+/// What watches keep and passes read, beside the caches.
+#[derive(Clone, Default)]
+struct Shared {
+    index: Arc<Index>,
+    clone_sources: Arc<Index>,
+    users: Arc<Users>,
+    created: Arc<CreatedObjects>,
+}
+
 /// Who is to be looked at again because of something else.
 #[derive(Clone)]
 struct Waker {
     ctx: Caches,
-    index: Arc<Index>,
-    users: Arc<Users>,
+    shared: Shared,
     bells: Bells,
     transfers: transfer::Bell,
     sources: data_source::Wakes,
@@ -281,14 +301,14 @@ impl Waker {
     }
 
     fn wake_all(&self) {
-        for (name, _) in self.index.all() {
+        for (name, _) in self.shared.index.all() {
             self.wake(&name);
         }
     }
 
     /// Whoever clones from it, or wants to.
     fn source(&self, kind: SourceKind, object: ObjectName) {
-        for clone in self.index.of(&Key::Source(SourceName { kind, object })) {
+        for clone in self.shared.index.of(&Key::Source(SourceName { kind, object })) {
             self.wake(&clone);
         }
     }
@@ -312,6 +332,10 @@ impl Waker {
 
     fn data_volume(&self, volume: &DataVolume) {
         self.transfers.data_volume(volume);
+        let there = self.ctx.data_volumes.get(volume.namespace().as_deref(), &volume.name_any());
+        if there.present().and_then(|there| there.uid()) != volume.uid() {
+            self.shared.created.forget(&volume.uid().unwrap_or_default());
+        }
         // Its claim may be somebody's source, which isn't complete before it is.
         self.source(SourceKind::Claim, name_of(volume));
         self.sources.content(volume);
@@ -345,10 +369,15 @@ impl Waker {
 
     fn pod(&self, pod: &Pod) {
         self.transfers.pod(pod);
-        self.users
+        self.shared
+            .users
             .note(pod, Instant::now(), |name| self.ctx.pods.get(Some(&name.namespace), &name.name).present().is_some());
         self.owner(pod);
         for claim in users::claims(pod) {
+            // A temporary claim is handed over when nobody uses it any more.
+            if let Lookup::Present(claim) = self.ctx.claims.get(Some(&claim.namespace), &claim.name) {
+                self.owner(&*claim);
+            }
             self.wake(&claim);
             self.source(SourceKind::Claim, claim);
         }
@@ -360,7 +389,7 @@ impl Waker {
         if !snapshot.labels().contains_key(meta::OWNED_BY_UID) {
             return;
         }
-        for member in Shared::of(snapshot).members.values() {
+        for member in group::Shared::of(snapshot).members.values() {
             self.wake(member);
         }
         // One that is gone makes room for the next.
@@ -383,7 +412,7 @@ impl Waker {
         self.sources.reference(source);
         let touched = name_of(source);
         // One that names it may be what a clone names.
-        for (clone, keys) in self.index.all() {
+        for (clone, keys) in self.shared.index.all() {
             if keys.iter().any(|key| matches!(key, Key::DataSource(name) if name.namespace == touched.namespace)) {
                 self.wake(&clone);
             }
@@ -391,11 +420,22 @@ impl Waker {
     }
 
     fn clone_source(&self, source: &VolumeCloneSource) {
-        let named = (source.namespace().unwrap_or_default(), source.name_any());
-        for claim in self.ctx.claims.known_objects() {
-            if populate::wanted(&claim).as_ref() == Some(&named) {
-                self.wake(&name_of(&*claim));
-            }
+        let named = name_of(source);
+        for claim in self.shared.clone_sources.of(&Key::CloneSource(named)) {
+            self.wake(&claim);
+        }
+    }
+
+    fn attachment(&self, attachment: &VolumeAttachment) {
+        let volume = attachment.spec.source.persistent_volume_name.as_deref();
+        if let Some(Lookup::Present(volume)) = volume.map(|name| self.ctx.volumes.get(None, name)) {
+            self.volume(&volume);
+        }
+    }
+
+    fn node(&self) {
+        for clone in self.shared.index.of(&Key::Nodes) {
+            self.wake(&clone);
         }
     }
 
@@ -411,7 +451,7 @@ impl Waker {
     /// What was refused for a quota may be allowed now.
     fn quota(&self, quota: &ResourceQuota) {
         let namespace = quota.namespace().unwrap_or_default();
-        for (clone, keys) in self.index.all() {
+        for (clone, keys) in self.shared.index.all() {
             let reads = |key: &Key| matches!(key, Key::Source(source) if source.object.namespace == namespace);
             if clone.namespace == namespace || keys.iter().any(reads) {
                 self.wake(&clone);
@@ -431,8 +471,7 @@ fn watch(
     client: &Client,
     readiness: &Readiness,
     bells: &Bells,
-    index: &Arc<Index>,
-    users: &Arc<Users>,
+    shared: &Shared,
     transfers: transfer::Bell,
 ) -> (Caches, Streams, Woken) {
     let all = watcher::Config::default;
@@ -457,6 +496,8 @@ fn watch(
     let complaints = all().fields("involvedObject.kind=PersistentVolumeClaim,type=Warning");
     let (events, event_stream) = cache!("events", complaints, strip);
     let (_, quota_stream) = cache!("resourcequotas", all(), strip_quota);
+    let (attachments, attachment_stream) = cache!("volumeattachments", all(), strip);
+    let (nodes, node_stream) = cache!("nodes", all(), strip_node);
 
     let caches = Caches {
         data_volumes,
@@ -473,13 +514,14 @@ fn watch(
         data_sources: data_sources.clone(),
         clone_sources,
         events,
+        attachments,
+        nodes,
     };
     let (source_wakes, woken_sources) = data_source::Wakes::new(data_sources);
     let ((volume_wakes, woken_volumes), (claim_wakes, woken_claims)) = (mpsc::unbounded(), mpsc::unbounded());
     let waker = Waker {
         ctx: caches.clone(),
-        index: Arc::clone(index),
-        users: Arc::clone(users),
+        shared: shared.clone(),
         bells: bells.clone(),
         transfers,
         sources: source_wakes,
@@ -494,6 +536,8 @@ fn watch(
         each(&waker, clone_source_stream, Waker::clone_source),
         each(&waker, event_stream, Waker::event),
         each(&waker, quota_stream, Waker::quota),
+        each(&waker, attachment_stream, Waker::attachment),
+        each(&waker, node_stream, |waker, _: &Node| waker.node()),
         each(&waker, class_stream, |waker, _: &StorageClass| {
             waker.bells.profiles.notify_one();
             waker.bells.config.notify_one();
@@ -550,11 +594,19 @@ fn strip_quota(quota: &mut ResourceQuota) {
     (quota.spec, quota.status) = (None, None);
 }
 
+/// Of a node only which volumes it uses.
+fn strip_node(node: &mut Node) {
+    strip(node);
+    (node.metadata.annotations, node.metadata.labels, node.spec) = (None, None, None);
+    let volumes_in_use = node.status.take().and_then(|status| status.volumes_in_use);
+    node.status = Some(NodeStatus { volumes_in_use, ..NodeStatus::default() });
+}
+
 /// Of a pod only what tells whether it uses a claim, whether it may write, and how it does.
 fn strip_pod(pod: &mut Pod) {
     strip(pod);
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| key == meta::OWNED_BY_DATA_VOLUME || key == meta::FILLS);
+        annotations.retain(|key, _| [meta::OWNED_BY_DATA_VOLUME, meta::FILLS, meta::PROOF].contains(&key.as_str()));
     }
     let Some(spec) = &mut pod.spec else { return };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {

@@ -11,7 +11,8 @@ use common::{
     api::{DataVolume, snapshot::VolumeSnapshot},
     clone::{
         group::{Need, Shared, superfluous},
-        plan::{Claim, Content, Target, exact},
+        ownership,
+        plan::{Claim, Content, Target, exact, kept},
         populate,
         request::ObjectName,
         sweep::{Member, Owner, need, needs_its_own, owner_of, retry_after},
@@ -177,7 +178,10 @@ where
     if exists(owner, ctx).await? {
         return Ok(false);
     }
-    write::delete::<K>(&exact(meta), ctx).await?;
+    match kept(meta) {
+        Some(rest) if meta.deletion_timestamp.is_some() => write::release(&exact(meta), &rest, ctx).await?,
+        Some(_) | None => write::delete::<K>(&exact(meta), ctx).await?,
+    }
     Ok(true)
 }
 
@@ -215,9 +219,15 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
     };
     let temporary = ctx.caches.claims.get(Some(&shared.exact.namespace), &names::temporary_claim(uid));
     let read = |claim: &Lookup<Arc<PersistentVolumeClaim>>| {
-        claim
-            .present()
-            .map(|claim| Claim::of(claim, uid, observe::volume_of(claim, ctx).present().map(AsRef::as_ref), None))
+        claim.present().map(|claim| {
+            Claim::of(
+                claim,
+                ownership::Owner::Ours,
+                uid,
+                observe::volume_of(claim, ctx).present().map(AsRef::as_ref),
+                None,
+            )
+        })
     };
     // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
     let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
@@ -227,6 +237,7 @@ async fn member(uid: &str, name: &ObjectName, shared: &Shared, ctx: &Context) ->
         history: target.history,
         claim: read(&claim).filter(filled),
         temporary: read(&temporary),
+        waits_for: common::clone::sweep::waits_for(&target.status, shared.created),
     };
     Ok(need(&member, &shared.exact.name))
 }

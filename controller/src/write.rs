@@ -5,7 +5,12 @@ use std::fmt::Debug;
 
 use common::{
     api::{DataVolume, snapshot::VolumeSnapshot},
-    clone::{Action, Exact, Kind, Waiting, group::Shared, objects, plan::Target, request::MadeFor},
+    clone::{
+        Action, Exact, Kind, Waiting, objects,
+        ownership::{Owner, Ownership},
+        plan::{Target, owner_of_target},
+        request::MadeFor,
+    },
     meta, transfer,
 };
 use config::api::Objects;
@@ -21,7 +26,11 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::info;
 
-use crate::{Error, clone::Subject, run::Context};
+use crate::{
+    Error,
+    clone::{Subject, observe::snapshot_owner},
+    run::Context,
+};
 
 /// What became of a pass's writes.
 #[derive(Debug, Default)]
@@ -96,14 +105,27 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
             };
         }
         Action::CreateSnapshot(snapshot) => {
-            let member =
-                |there: &VolumeSnapshot| Shared::of(there).members.contains_key(&volume.uid().unwrap_or_default());
-            create::<VolumeSnapshot>(snapshot, member, ctx, done).await?;
+            let target = target(volume, ctx);
+            let ours = |there: &VolumeSnapshot| snapshot_owner(there, &target.created, ctx) == Owner::Ours;
+            create::<VolumeSnapshot>(&target.uid, snapshot, ours, ctx, done).await?;
         }
         Action::CreateClaim(claim) => {
-            create::<PersistentVolumeClaim>(claim, |there| made_for(there.meta(), volume), ctx, done).await?;
+            let target = target(volume, ctx);
+            let own = claim.name_any() == target.name && claim.namespace().as_ref() == Some(&target.namespace);
+            let ours = |there: &PersistentVolumeClaim| {
+                if own {
+                    owner_of_target(there.meta(), &target.uid) == Owner::Ours
+                } else {
+                    is_ours(&target, Kind::PersistentVolumeClaim, there.meta())
+                }
+            };
+            create::<PersistentVolumeClaim>(&target.uid, claim, ours, ctx, done).await?;
         }
-        Action::CreatePod(pod) => create::<Pod>(pod, |there| made_for(there.meta(), volume), ctx, done).await?,
+        Action::CreatePod(pod) => {
+            let target = target(volume, ctx);
+            let ours = |there: &Pod| is_ours(&target, Kind::Pod, there.meta());
+            create::<Pod>(&target.uid, pod, ours, ctx, done).await?;
+        }
         Action::Adopt(claim) => {
             let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &claim.namespace);
             let Some(there) = api.metadata(&claim.name).await? else {
@@ -122,6 +144,7 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
             let annotations = json!({ meta::COPIED: digest });
             patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), ctx).await?;
         }
+        Action::Release { claim, rest } => release(claim, rest, ctx).await?,
         Action::Nudge { claim, at } => patch_claim(claim, transfer::nudge(claim, *at), ctx).await?,
         Action::HandOver { volume, to, at, .. } => {
             let api = Objects::<PersistentVolume>::all(ctx.client.clone());
@@ -136,11 +159,17 @@ async fn one(subject: Subject<'_>, action: &Action, ctx: &Context, done: &mut Do
     Ok(())
 }
 
-/// Whether an earlier pass has made it for `volume`.
-fn made_for(meta: &ObjectMeta, volume: &DataVolume) -> bool {
-    let uid = volume.uid();
-    let owned = meta.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == uid.as_ref());
-    owned || meta.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID)) == uid.as_ref() && uid.is_some()
+/// The clone with all that is known of what was created for it.
+fn target(volume: &DataVolume, ctx: &Context) -> Target {
+    let mut target = Target::of(volume);
+    ctx.created.complete(&target.uid, &mut target.created);
+    target
+}
+
+/// An earlier pass has made it for `target`.
+fn is_ours(target: &Target, kind: Kind, meta: &ObjectMeta) -> bool {
+    let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
+    owners.of(kind, meta) == Owner::Ours
 }
 
 /// For patches.
@@ -153,9 +182,15 @@ pub fn post_params() -> PostParams {
     PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
 }
 
-/// Creates `object`, whose name holds an identity or is the DataVolume's own. One that exists is the result of an earlier pass if it is
-/// `ours`; anybody else's is left alone.
-async fn create<K>(object: &K, ours: impl Fn(&K) -> bool, ctx: &Context, done: &mut Done) -> Result<(), kube::Error>
+/// Creates `object` for the clone `uid`. Its name holds an identity or is the DataVolume's own; one that exists is the result of an earlier
+/// pass if it is `ours`, and anybody else's is left alone. The UID that the API server answers is what makes it ours from then on.
+async fn create<K>(
+    uid: &str,
+    object: &K,
+    ours: impl Fn(&K) -> bool,
+    ctx: &Context,
+    done: &mut Done,
+) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -165,11 +200,14 @@ where
 {
     let api = Objects::<K>::namespaced(ctx.client.clone(), &object.namespace().unwrap_or_default());
     match api.create(&post_params(), object).await {
-        Ok(_) => Ok(()),
+        Ok(created) => {
+            ctx.created.record(uid, created.name_any(), created.uid().unwrap_or_default());
+            Ok(())
+        }
         Err(error) if conflict(&error) => {
             let name = object.name_any();
             match api.get_opt(&name).await? {
-                Some(there) if ours(&there) => {}
+                Some(there) if ours(&there) => ctx.created.record(uid, name, there.uid().unwrap_or_default()),
                 Some(_) => done.refused = Some(Waiting::Foreign { kind: kind_of::<K>(), name }),
                 // Gone since: the next pass creates it.
                 None => done.stale = true,
@@ -193,6 +231,16 @@ async fn patch_claim(claim: &Exact, mut patch: serde_json::Value, ctx: &Context)
     patch["metadata"]["resourceVersion"] = json!(claim.resource_version);
     let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &claim.namespace);
     api.patch(&claim.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
+}
+
+/// Takes our finalizer off exactly this claim, if it is as it was seen; one that is gone already is no error.
+pub async fn release(claim: &Exact, rest: &[String], ctx: &Context) -> Result<(), kube::Error> {
+    let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.client.clone(), &claim.namespace);
+    match api.patch(&claim.name, &params(), &Patch::Merge(transfer::release(claim, rest))).await {
+        Ok(_) => Ok(()),
+        Err(error) if answered(&error, &[404]) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Deletes exactly this object; one that is gone already, or replaced by another of the same name, is no error.

@@ -1,12 +1,12 @@
-//! The answers about claims that name a VolumeCloneSource: who asks for them is stamped on them, and may they clone that.
+//! The answers about claims that name a VolumeCloneSource: who asks for them is stamped on them, and may they read and clone that.
 
 use common::{
     admission::{claim, stamp},
-    clone::{plan::Authorization, request::annotation_path},
+    clone::request::annotation_path,
     field::FieldError,
     lookup::Lookup,
     meta,
-    requester::Requester,
+    requester::{Reference, Requester},
 };
 use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -16,6 +16,7 @@ use crate::{
     memory::Look,
     object::{annotated, read},
     review::{Answer, Operation, Request},
+    rights::{Asker, Refusal, Right},
 };
 
 /// Writes on a new claim who asks for it. `controller` is the user that makes claims for DataVolumes, which say it themselves.
@@ -29,14 +30,15 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     }
     Ok(match Requester::of(&review.user_info).write() {
         Ok(stamp) => {
-            let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp))]);
+            let key = config::random::secret().ok();
+            let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp)), (meta::OWNERSHIP_KEY, key)]);
             Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
         }
         Err(error) => forbidden(annotation_path(meta::REQUESTER), error.to_string()),
     })
 }
 
-/// Checks who asks for a claim, whether they may, and that nobody says otherwise later.
+/// Checks who asks for a claim and whether they may, and that neither who asks nor what for is changed later.
 pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Undecidable> {
     let claim = match ours(review, cluster, controller)? {
         Ok(claim) => claim,
@@ -46,10 +48,12 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
         Operation::Create => validate_creation(&claim, review, cluster).await,
         Operation::Update => Ok(match read::<PersistentVolumeClaim>(&review.old_object, review) {
             Err(error) => Answer::Invalid(vec![error]),
-            Ok(old) => match stamp::changed(&old.metadata, &claim.metadata) {
-                Some(error) if claim::clone_source(&claim).is_some() => Answer::Forbidden(vec![error]),
-                Some(_) | None => Answer::untouched(),
-            },
+            Ok(old) => {
+                let stamp = stamp::changed(&old.metadata, &claim.metadata);
+                let stamp = stamp.filter(|_| claim::clone_source(&claim).is_some());
+                let errors: Vec<_> = stamp.into_iter().chain(claim::changed(&old, &claim)).collect();
+                if errors.is_empty() { Answer::untouched() } else { Answer::Forbidden(errors) }
+            }
         }),
         Operation::Delete | Operation::Connect => Ok(Answer::untouched()),
     }
@@ -82,6 +86,13 @@ async fn validate_creation(
     if name.namespace == review.namespace {
         return Ok(Answer::untouched());
     }
+    let stamp = meta::annotation(&claim.metadata, meta::REQUESTER).unwrap_or_default();
+    let asker = Asker { requester: &requester, stamp };
+    // Whether there is such a VolumeCloneSource, and what it names, is for those who may read it.
+    let right = Right::Follow(Reference::VolumeCloneSource, name.clone());
+    if let Err(refusal) = asker.has(&right, &field(), cluster, Look::Closely).await {
+        return refused(refusal);
+    }
     let source = match cluster.clone_source(&name).await {
         Lookup::Present(found) => claim::source(claim, &found),
         Lookup::Absent => Err("it does not exist yet".to_owned()),
@@ -89,20 +100,25 @@ async fn validate_creation(
     };
     let source = match source {
         Ok(source) => source,
-        // Whether they may is asked by the controller, once it is known what it is about.
+        // Whether they may clone it is asked by the controller, once it is known what it is about.
         Err(why) => {
             let line = format!("smartclone: VolumeCloneSource {name}: {why}; the claim waits for it");
             return Ok(Answer::Allowed { patch: Patch::default(), warnings: vec![line] });
         }
     };
-    let stamp = meta::annotation(&claim.metadata, meta::REQUESTER).unwrap_or_default();
-    match cluster.authorization(&requester, stamp, &source, Look::Closely).await {
-        Lookup::Present(Authorization::Allowed) => Ok(Answer::untouched()),
-        Lookup::Present(Authorization::Denied(why)) => Ok(forbidden(annotation_path(meta::DATA_SOURCE_NAMESPACE), why)),
-        Lookup::Unknown(why) => {
-            Err(Undecidable(format!("whether the user may clone the source could not be told: {why}")))
-        }
-        Lookup::Absent => Err(Undecidable("nobody says whether the user may clone the source".to_owned())),
+    let may = asker.has(&Right::Clone(source), &field(), cluster, Look::Closely).await;
+    may.map_or_else(refused, |()| Ok(Answer::untouched()))
+}
+
+/// The field that says where the VolumeCloneSource is.
+fn field() -> String {
+    annotation_path(meta::DATA_SOURCE_NAMESPACE)
+}
+
+fn refused(refusal: Refusal) -> Result<Answer, Undecidable> {
+    match refusal {
+        Refusal::Forbidden(error) => Ok(Answer::Forbidden(vec![error])),
+        Refusal::Unknown(why) => Err(why),
     }
 }
 

@@ -15,12 +15,11 @@ use common::{
     clone::{
         Settings,
         facts::{Source, driver_of},
-        plan::{Authorization, User, users_of},
+        plan::{Authorization, User, is_named_mover, users_of},
         request::{ObjectName, SourceKind, SourceName},
     },
     data_source::{Resolution, resolve_named},
     lookup::Lookup,
-    requester::{Requester, denial, questions},
 };
 use config::{
     admin::Readiness,
@@ -43,12 +42,17 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::memory::{Look, Memory};
+use crate::{
+    memory::{Look, Memory},
+    rights::{Asker, Right},
+};
 
 /// For one step of a look at the cluster.
 const PATIENCE: Duration = Duration::from_millis(1700);
 
-/// For a whole look: a DataSource and then what it stands for; or, beside that, a list of the settings after one that had begun before.
+/// For a look of two steps: a DataSource and then what it stands for; the right to a source and then the source; or a list of the settings
+/// after one that had begun before. A DataSource of another namespace takes four: where the API server is slow in all of them, nothing is
+/// decided.
 pub const TWO_STEPS: Duration = PATIENCE.saturating_mul(2);
 
 /// Nobody waits long for a warning.
@@ -101,8 +105,8 @@ struct Seen {
     users: Memory<ObjectName, Vec<User>>,
     /// Claims that don't exist.
     free: Memory<ObjectName, ()>,
-    /// Stamps of those who may clone a source.
-    allowed: Memory<(String, SourceName), ()>,
+    /// Stamps of those who have a right.
+    allowed: Memory<(String, Right), ()>,
 }
 
 /// Keeps a cache up to date, for ever.
@@ -241,7 +245,7 @@ impl Cluster {
         let ask = async || {
             let api: Objects<Pod> = self.namespaced(claim);
             let pods = timeout(FOR_A_WARNING, api.list_first(PODS)).await;
-            pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items)).ok_or(())
+            pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items, is_named_mover)).ok_or(())
         };
         self.seen.users.seen(Look::Glance, claim, ask).await.unwrap_or_default()
     }
@@ -273,34 +277,29 @@ impl Cluster {
         self.object(name).await
     }
 
-    /// Whether the requester, whose stamp this is, may clone the source.
-    pub async fn authorization(
-        &self,
-        requester: &Requester,
-        stamp: &str,
-        source: &SourceName,
-        look: Look,
-    ) -> Lookup<Authorization> {
-        let ask = async || match self.review(requester, source).await {
+    /// Whether the requester has this right.
+    pub async fn authorization(&self, asker: Asker<'_>, right: &Right, look: Look) -> Lookup<Authorization> {
+        let ask = async || match self.review(asker, right).await {
             Lookup::Present(Authorization::Allowed) => Ok(()),
             other => Err(other),
         };
-        let answer = if stamp.len() > MEMORABLE {
+        let answer = if asker.stamp.len() > MEMORABLE {
             Box::pin(ask()).await
         } else {
-            self.seen.allowed.seen(look, &(stamp.to_owned(), source.clone()), ask).await
+            self.seen.allowed.seen(look, &(asker.stamp.to_owned(), right.clone()), ask).await
         };
         answer.map_or_else(|other| other, |()| Lookup::Present(Authorization::Allowed))
     }
 
-    async fn review(&self, requester: &Requester, source: &SourceName) -> Lookup<Authorization> {
+    async fn review(&self, asker: Asker<'_>, right: &Right) -> Lookup<Authorization> {
         let answer = timeout(PATIENCE, async {
             let api: Objects<SubjectAccessReview> = self.all();
-            for all_of in questions(source) {
+            for all_of in right.questions() {
                 let mut allowed = true;
                 for question in all_of {
-                    let review = api.create(&PostParams::default(), &requester.may(question)).await?.0;
-                    allowed = review.ok().and_then(|review| review.status).is_some_and(|status| status.allowed);
+                    let review = api.create(&PostParams::default(), &asker.requester.may(question)).await?.0;
+                    let status = review.ok().and_then(|review| review.status);
+                    allowed = status.is_some_and(|status| status.allowed && status.denied != Some(true));
                     if !allowed {
                         break;
                     }
@@ -309,7 +308,7 @@ impl Cluster {
                     return Ok(Authorization::Allowed);
                 }
             }
-            Ok(Authorization::Denied(denial(requester, source)))
+            Ok(Authorization::Denied(right.denial(asker.requester)))
         });
         match answer.await {
             Ok(Ok(authorization)) => Lookup::Present(authorization),

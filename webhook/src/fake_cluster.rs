@@ -23,6 +23,7 @@ use tokio::{task::JoinSet, time::timeout};
 use tower::ServiceExt;
 
 use crate::{
+    body::Bodies,
     cluster::Cluster,
     manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
@@ -42,10 +43,14 @@ pub const SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/ns/volum
 pub const CONTENT: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content";
 pub const GOLD_CLAIM: &str = "/api/v1/namespaces/gold/persistentvolumeclaims/source";
 pub const GOLD_SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/snap";
+/// The right to look at a DataSource.
+pub const GET_DATA_SOURCES: &str = "get datasources";
+/// The right to look at a VolumeCloneSource.
+pub const GET_CLONE_SOURCES: &str = "get volumeclonesources";
 pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-controller";
 
-/// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create;
-/// or whether everybody may do everything.
+/// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create, or
+/// `verb resource` for another verb; or whether everybody may do everything.
 #[derive(Clone)]
 pub struct World(Objects);
 
@@ -100,7 +105,7 @@ impl World {
             .list(CONFIGS, &[])
     }
 
-    /// Everybody may create `resources`, and nothing else.
+    /// Everybody may create `resources` (or do with them what stands before them), and nothing else.
     pub fn allowing(self, resources: &[&str]) -> Self {
         self.object(REVIEWS, json!(resources))
     }
@@ -133,10 +138,11 @@ impl World {
         self
     }
 
-    fn client(world: &Arc<Mutex<Objects>>) -> Client {
-        let world = Arc::clone(world);
+    fn client(world: &Arc<Mutex<Objects>>, asked: &Arc<Mutex<Vec<String>>>) -> Client {
+        let (world, asked) = (Arc::clone(world), Arc::clone(asked));
         let service = tower::service_fn(move |request: Request<client::Body>| {
             let world = world.lock().unwrap().clone();
+            asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
             async move {
                 let uri = request.uri().clone();
                 if uri.query().is_some_and(|query| query.contains("watch=true")) {
@@ -167,14 +173,24 @@ impl World {
 
     /// The webhook with all caches full but those of these kinds.
     pub async fn webhook_missing(self, kinds: &[&str]) -> Webhook {
+        self.start(kinds, Bodies::default()).await
+    }
+
+    /// The webhook with full caches and these limits of bodies.
+    pub async fn webhook_with(self, bodies: Bodies) -> Webhook {
+        self.start(&[], bodies).await
+    }
+
+    async fn start(self, kinds: &[&str], bodies: Bodies) -> Webhook {
         let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
         let readiness = Readiness::new(Shutdown::new(&args));
         let world = Arc::new(Mutex::new(self.0));
-        let client = Self::client(&world);
+        let asked = Arc::default();
+        let client = Self::client(&world, &asked);
         let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
-        let admission = Arc::new(Admission { cluster, controller: CONTROLLER.into(), metrics });
+        let admission = Arc::new(Admission { cluster, controller: CONTROLLER.into(), metrics, bodies });
         let router = router(Arc::clone(&admission));
         let kept = kept.into_iter().map(|(_, watch)| watch).collect();
         let filled = async {
@@ -183,7 +199,7 @@ impl World {
             }
         };
         timeout(Duration::from_secs(10), filled).await.expect("the caches did not fill");
-        Webhook { admission, router, registry, world, _kept: kept }
+        Webhook { admission, router, registry, world, asked, _kept: kept }
     }
 }
 
@@ -199,7 +215,12 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
     let what = &review["spec"]["resourceAttributes"];
     let resource = [&what["resource"], &what["subresource"]].map(|part| part.as_str().unwrap_or_default());
     let resource = resource.join("/");
-    let allowed = allowed.as_array().unwrap().iter().any(|allowed| *allowed == resource.trim_end_matches('/'));
+    let resource = resource.trim_end_matches('/');
+    let right = match what["verb"].as_str() {
+        Some("create") => resource.to_owned(),
+        verb => format!("{} {resource}", verb.unwrap_or_default()),
+    };
+    let allowed = allowed.as_array().unwrap().iter().any(|allowed| *allowed == right);
     review["status"] = json!({"allowed": allowed});
     review
 }
@@ -207,8 +228,9 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
 pub struct Webhook {
     pub admission: Arc<Admission>,
     router: Router,
-    registry: Registry,
+    pub registry: Registry,
     world: Arc<Mutex<Objects>>,
+    asked: Arc<Mutex<Vec<String>>>,
     _kept: JoinSet<()>,
 }
 
@@ -243,10 +265,20 @@ impl Judged {
 }
 
 impl Webhook {
+    /// What its port serves.
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     /// The world as it is from now on, of which no watch tells.
     pub fn unseen(&self, change: impl FnOnce(World) -> World) {
         let mut world = self.world.lock().unwrap();
         *world = change(World(world.clone())).0;
+    }
+
+    /// What the API server was asked since the last time, method and URI of each.
+    pub fn asked(&self) -> Vec<String> {
+        std::mem::take(&mut self.asked.lock().unwrap())
     }
 
     pub async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, String) {

@@ -8,14 +8,14 @@ use common::{
     clone::{
         Facts, Request as Wanted,
         facts::Source,
-        plan::{Authorization, User},
+        plan::User,
         request::{ObjectName, Parsed, SourceKind, annotation_path},
     },
     data_source::Resolution,
     field::FieldError,
     lookup::Lookup,
     meta,
-    requester::Requester,
+    requester::{Reference, Requester},
 };
 use futures::FutureExt;
 use jiff::Timestamp;
@@ -29,6 +29,7 @@ use crate::{
     memory::Look,
     object::{annotated, is_ending, read},
     review::{Answer, Operation, Request},
+    rights::{Asker, Refusal, Right},
 };
 
 /// For a look at what is remembered.
@@ -56,6 +57,8 @@ async fn mutate_at(review: &Request, cluster: &Cluster, look: Look) -> Result<Sa
         Creation::Clone(mut clone) => {
             let plain = clone.is_plain();
             clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
+            // Without one the controller writes it, with a write more.
+            clone.annotations.insert(meta::OWNERSHIP_KEY, config::random::secret().ok());
             let patch = annotated(&clone.volume.metadata, &clone.annotations);
             Said { answer: Answer::Allowed { patch, warnings: clone.warnings }, plain }
         }
@@ -187,8 +190,9 @@ impl NewClone {
     }
 }
 
-/// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too: an
-/// answer of the first one would already tell something about it. Only one `warns` of the pods that use the source.
+/// Both webhooks look at a new DataVolume with the same eyes. Whether the requester may read the source is asked by both, too, and before
+/// anything about it is looked at: an answer of the first one would already tell something about it. Only one `warns` of the pods that
+/// use the source.
 async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) -> Result<Creation, Undecidable> {
     let read = match read::<DataVolume>(&review.object, review).map(|volume| (Wanted::parse_new(&volume), volume)) {
         Ok((Parsed::NotAClone, _)) => return Ok(Creation::NotOurs),
@@ -203,11 +207,11 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
     let looks = async {
         match (&read, &stamp) {
             (Ok((volume, wanted, reference)), Ok(stamp)) if !wanted.pre_populated => {
-                let whom = Whom { requester: &requester, stamp, warns };
+                let whom = Whom { asker: Asker { requester: &requester, stamp }, warns };
                 let see = async {
                     match reference {
                         Some(name) => follow(name, volume, whom, cluster, look).await,
-                        None => Seen::Source(None, see(wanted, whom, cluster, look).await),
+                        None => see(wanted, whom, cluster, look).await.map(|view| Seen::Source(None, view)),
                     }
                 };
                 Some(tokio::join!(cluster.namesake(&wanted.target, look), see))
@@ -244,21 +248,13 @@ async fn creation(review: &Request, cluster: &Cluster, look: Look, warns: bool) 
             _ if namesake.present().is_some_and(|c| admission::namesake(&volume, c) == Namesake::TakenOver) => {
                 filled(&wanted)
             }
-            Seen::Nothing(why) => (admission::not_followed(&wanted, &why), None),
-            Seen::Unclear(why) => (admission::not_followed(&wanted, &why), Some(why)),
-            Seen::Wrong(errors) => (Verdict::Denied(errors), None),
-            Seen::Source(followed, View { source, users, authorization }) => {
+            Err(Refusal::Forbidden(error)) => return Ok(Creation::Forbidden(error)),
+            Err(Refusal::Unknown(why)) => return Err(why),
+            Ok(Seen::Nothing(why)) => (admission::not_followed(&wanted, &why), None),
+            Ok(Seen::Unclear(why)) => (admission::not_followed(&wanted, &why), Some(why)),
+            Ok(Seen::Wrong(errors)) => (Verdict::Denied(errors), None),
+            Ok(Seen::Source(followed, View { source, users })) => {
                 let wanted = followed.unwrap_or(wanted);
-                match authorization {
-                    Lookup::Present(Authorization::Allowed) | Lookup::Absent => {}
-                    Lookup::Present(Authorization::Denied(why)) => {
-                        return Ok(Creation::Forbidden(FieldError::forbidden(admission::namespace_path(&wanted), why)));
-                    }
-                    Lookup::Unknown(why) => {
-                        let why = format!("whether the user may clone the source could not be told: {why}");
-                        return Err(Undecidable(why));
-                    }
-                }
                 let facts = settings.facts(&wanted, *source, Timestamp::now());
                 (warned(admission::judge(&wanted, &facts), &wanted, &users), doubt(&facts))
             }
@@ -296,7 +292,7 @@ fn warned(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
     verdict
 }
 
-/// What can be seen of the source.
+/// What can be seen of the source, by those who may.
 enum Seen {
     /// The DataSource stands for nothing, and why.
     Nothing(String),
@@ -314,48 +310,53 @@ struct View {
     source: Box<Lookup<Source>>,
     /// Who uses it.
     users: Vec<User>,
-    /// Whether the requester may clone it; absent for one in the clone's own namespace.
-    authorization: Lookup<Authorization>,
 }
 
 /// Who asks, and whether they are to be warned of pods.
 #[derive(Clone, Copy)]
 struct Whom<'a> {
-    requester: &'a Requester,
-    stamp: &'a str,
+    asker: Asker<'a>,
     warns: bool,
 }
 
-/// Sees what the DataSource of this name stands for.
-async fn follow(name: &ObjectName, volume: &DataVolume, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Seen {
-    match cluster.data_source(name, look).await {
+/// Sees what the DataSource of this name stands for. One of another namespace is followed for those who may read it there, and then to the
+/// end: its status, which they may read as well, says where a chain of DataSources leads.
+async fn follow(
+    name: &ObjectName,
+    volume: &DataVolume,
+    whom: Whom<'_>,
+    cluster: &Cluster,
+    look: Look,
+) -> Result<Seen, Refusal> {
+    if volume.metadata.namespace.as_ref() != Some(&name.namespace) {
+        let right = Right::Follow(Reference::DataSource, name.clone());
+        whom.asker.has(&right, "spec.sourceRef", cluster, look).await?;
+    }
+    Ok(match cluster.data_source(name, look).await {
         Resolution::Not(why) => Seen::Nothing(why.message()),
         Resolution::Unknown(why) => Seen::Unclear(format!("DataSource {name} could not be read: {why}")),
         Resolution::Found(source) => match Wanted::resolved(volume, source) {
             Ok(wanted) => {
-                let view = see(&wanted, whom, cluster, look).await;
+                let view = see(&wanted, whom, cluster, look).await?;
                 Seen::Source(Some(wanted), view)
             }
             Err(errors) => Seen::Wrong(errors),
         },
-    }
+    })
 }
 
-async fn see(wanted: &Wanted, whom: Whom<'_>, cluster: &Cluster, look: Look) -> View {
-    let authorization = async {
-        if wanted.crosses() {
-            cluster.authorization(whom.requester, whom.stamp, &wanted.source, look).await
-        } else {
-            Lookup::Absent
-        }
-    };
-    // Names of pods are for those who may see them: in the clone's own namespace the requester may.
+/// Sees the source. One in another namespace is looked at for those who may clone it; a right that was asked for a moment ago takes no time.
+async fn see(wanted: &Wanted, whom: Whom<'_>, cluster: &Cluster, look: Look) -> Result<View, Refusal> {
+    if wanted.crosses() {
+        let right = Right::Clone(wanted.source.clone());
+        whom.asker.has(&right, admission::namespace_path(wanted), cluster, look).await?;
+    }
     let users = async {
-        let shown = whom.warns && !wanted.crosses() && wanted.source.kind == SourceKind::Claim;
+        let shown = whom.warns && wanted.source.kind == SourceKind::Claim;
         if shown { cluster.users(&wanted.source.object).await } else { Vec::new() }
     };
-    let (source, users, authorization) = tokio::join!(cluster.source(&wanted.source, look), users, authorization);
-    View { source: Box::new(source), users, authorization }
+    let (source, users) = tokio::join!(cluster.source(&wanted.source, look), users);
+    Ok(View { source: Box::new(source), users })
 }
 
 /// Why the source may look different the next time.

@@ -3,6 +3,7 @@
 //! The mutating webhook writes the decision on a new DataVolume; the validating one looks again and refuses what doesn't fit, then and
 //! at every change. What is decided is in `common`; here are the facts and the answers.
 
+pub mod body;
 pub mod claim;
 pub mod cluster;
 #[cfg(test)]
@@ -13,7 +14,9 @@ pub mod memory;
 pub mod metrics;
 mod object;
 pub mod policies;
+mod port;
 pub mod review;
+pub mod rights;
 mod run;
 pub mod server;
 mod settings;

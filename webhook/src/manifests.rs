@@ -37,7 +37,7 @@ pub const VALIDATING_CLAIMS: &str = "validate.persistentvolumeclaims.smartclone.
 /// A variable of its environment: how many free blocks of one size a thread keeps for the next review. A review has dozens of texts of one
 /// size, and what is beyond the C library's own seven is put together and cut up again each time. Another C library ignores it.
 pub const ALLOCATION: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=64");
-/// Where the API server asks for annotations.
+/// Where the API server asks for annotations, like the other routes after a secret segment of the path.
 pub const MUTATE_PATH: &str = "/mutate-datavolume";
 /// Where the API server asks for a verdict.
 pub const VALIDATE_PATH: &str = "/validate-datavolume";
@@ -49,9 +49,18 @@ pub const VALIDATE_CLAIM_PATH: &str = "/validate-claim";
 pub const VALIDATING_TRANSFERS: &str = "validate.objecttransfers.smartclone.dev";
 /// Where the API server asks for a verdict about an ObjectTransfer.
 pub const TRANSFER_PATH: &str = "/validate-objecttransfer";
+/// The route of each webhook. The configurations have no path: the webhook writes it with its secret segment, and an admin who
+/// applies the manifests again doesn't take it away.
+pub const ROUTES: config::tls::Routes = &[
+    (MUTATING, MUTATE_PATH),
+    (VALIDATING, VALIDATE_PATH),
+    (MUTATING_CLAIMS, MUTATE_CLAIM_PATH),
+    (VALIDATING_CLAIMS, VALIDATE_CLAIM_PATH),
+    (VALIDATING_TRANSFERS, TRANSFER_PATH),
+];
 /// The Service in [`NAMESPACE`] that the API server calls.
 pub const SERVICE: &str = "smartclone-webhook";
-/// The Secret in [`NAMESPACE`] with the certificate authority that all replicas share.
+/// The Secret in [`NAMESPACE`] with the certificate authority and the path segments that all replicas share.
 pub const CA_SECRET: &str = "smartclone-webhook-ca";
 
 /// The Service's port.
@@ -78,7 +87,7 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
         .with(&manifest::network_policy(WEBHOOK, &["https"]))?,
         Manifest::new(
             "webhook/configurations.yaml",
-            "What the API server asks the webhook about. The caBundle is missing on purpose: the webhook writes it.",
+            "What the API server asks the webhook about. caBundle and path are missing on purpose: the webhook writes them.",
         )
         .with(&mutating())?
         .with(&validating())?,
@@ -104,7 +113,7 @@ fn cluster_rights() -> Vec<PolicyRule> {
         right(snapshot::GROUP, &["volumesnapshotclasses"], &[], WATCH),
         // What the admin wants.
         right(api::GROUP, &["cdis", "cdiconfigs", "storageprofiles"], &[], WATCH),
-        // The caBundle of its own configurations, and of no others.
+        // caBundle and paths of its own configurations, and of no others.
         right(
             "admissionregistration.k8s.io",
             &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
@@ -116,9 +125,9 @@ fn cluster_rights() -> Vec<PolicyRule> {
 
 fn own_rights() -> Vec<PolicyRule> {
     vec![
-        // The authority that replicas share: the first one creates it (a right that can't be narrowed by name), …
+        // Authority and path segments that replicas share: the first one creates them (a right that can't be narrowed by name), …
         right("", &["secrets"], &[], &["create"]),
-        // … the others read it, and whoever finds it aged replaces it.
+        // … the others read them, and whoever finds them aged replaces them.
         right("", &["secrets"], &[CA_SECRET], &["get", "list", "watch", "update"]),
     ]
 }
@@ -137,12 +146,15 @@ fn program() -> Program<'static> {
         },
         args: Vec::new(),
         env: vec![ALLOCATION],
+        settings: Vec::new(),
         ports: vec![ContainerPort {
             name: Some("https".to_owned()),
             container_port: POD_PORT,
             ..ContainerPort::default()
         }],
         requests: ("20m", "32Mi"),
+        // Ten times what it needs under load. Its port holds no more than a quarter of it, see the limits in `port`.
+        memory_limit: "256Mi",
         critical: true,
     }
 }
@@ -179,9 +191,9 @@ fn disruption_budget() -> PodDisruptionBudget {
 }
 
 fn mutating() -> MutatingWebhookConfiguration {
-    let webhook = |name: &str, path, rules, conditions| MutatingWebhook {
+    let webhook = |name: &str, rules, conditions| MutatingWebhook {
         name: name.to_owned(),
-        client_config: client(path),
+        client_config: client(),
         rules: Some(rules),
         match_conditions: Some(conditions),
         namespace_selector: Some(namespaces()),
@@ -197,16 +209,16 @@ fn mutating() -> MutatingWebhookConfiguration {
     MutatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, MUTATING),
         webhooks: Some(vec![
-            webhook(MUTATING, MUTATE_PATH, vec![data_volumes(&["CREATE"])], vec![clones_only()]),
-            webhook(MUTATING_CLAIMS, MUTATE_CLAIM_PATH, vec![claims("CREATE", &[])], populated_only()),
+            webhook(MUTATING, vec![data_volumes(&["CREATE"])], vec![clones_only()]),
+            webhook(MUTATING_CLAIMS, vec![claims("CREATE", &[])], populated_only()),
         ]),
     }
 }
 
 fn validating() -> ValidatingWebhookConfiguration {
-    let webhook = |name: &str, path, rules, conditions| ValidatingWebhook {
+    let webhook = |name: &str, rules, conditions| ValidatingWebhook {
         name: name.to_owned(),
-        client_config: client(path),
+        client_config: client(),
         rules: Some(rules),
         match_conditions: Some(conditions),
         namespace_selector: Some(namespaces()),
@@ -222,21 +234,11 @@ fn validating() -> ValidatingWebhookConfiguration {
     ValidatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, VALIDATING),
         webhooks: Some(vec![
-            webhook(
-                VALIDATING,
-                VALIDATE_PATH,
-                vec![data_volumes(&["CREATE", "UPDATE"])],
-                vec![clones_only(), changes_only()],
-            ),
-            webhook(VALIDATING_CLAIMS, VALIDATE_CLAIM_PATH, of_claims, populated_only()),
+            webhook(VALIDATING, vec![data_volumes(&["CREATE", "UPDATE"])], vec![clones_only(), changes_only()]),
+            webhook(VALIDATING_CLAIMS, of_claims, populated_only()),
             ValidatingWebhook {
                 namespace_selector: None,
-                ..webhook(
-                    VALIDATING_TRANSFERS,
-                    TRANSFER_PATH,
-                    vec![transfers(&["CREATE", "UPDATE"])],
-                    vec![new_specs_only()],
-                )
+                ..webhook(VALIDATING_TRANSFERS, vec![transfers(&["CREATE", "UPDATE"])], vec![new_specs_only()])
             },
         ]),
     }
@@ -250,12 +252,12 @@ const EQUIVALENT: &str = "Equivalent";
 /// So that `kubectl create --dry-run=server` shows the decision.
 const NO_SIDE_EFFECTS: &str = "None";
 
-fn client(path: &str) -> WebhookClientConfig {
+fn client() -> WebhookClientConfig {
     WebhookClientConfig {
         service: Some(ServiceReference {
             namespace: NAMESPACE.to_owned(),
             name: SERVICE.to_owned(),
-            path: Some(path.to_owned()),
+            path: None,
             port: Some(PORT),
         }),
         // An absent caBundle isn't touched by `kubectl apply`, so that what the webhook wrote stays.
@@ -285,22 +287,23 @@ fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
 }
 
 /// New claims that are to be filled from a VolumeCloneSource, but for those that the controller makes for DataVolumes; and changes of
-/// what such a claim says about who asked for it.
+/// what such a claim says about who asked for it, and for what.
 fn populated_only() -> Vec<MatchCondition> {
     let reference = format!(
         "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
         api::GROUP,
         transfer::VOLUME_CLONE_SOURCE,
     );
-    let stamp = meta::REQUESTER;
-    let stamped = format!(
+    let keys = [meta::REQUESTER, meta::DATA_SOURCE_NAMESPACE, transfer::object::TRANSFER].map(|key| format!("'{key}'"));
+    let changed = format!(
         "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
-         object.metadata.?annotations[?'{stamp}'] != oldObject.metadata.?annotations[?'{stamp}']",
-        manifest::user(meta::CONTROLLER)
+         [{}].exists(key, object.metadata.?annotations[?key] != oldObject.metadata.?annotations[?key])",
+        manifest::user(meta::CONTROLLER),
+        keys.join(", ")
     );
     vec![
         MatchCondition { name: "populated-only".to_owned(), expression: reference },
-        MatchCondition { name: "stamps-only".to_owned(), expression: stamped },
+        MatchCondition { name: "changes-only".to_owned(), expression: changed },
     ]
 }
 

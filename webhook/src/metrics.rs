@@ -19,6 +19,11 @@ struct ReviewLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
+}
+
 /// The webhook's metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -26,6 +31,7 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     reviews: Family<ReviewLabels, Histogram, fn() -> Histogram>,
     panics: Counter,
+    refused: Family<RefusalLabels, Counter>,
 }
 
 fn durations() -> Histogram {
@@ -35,13 +41,22 @@ fn durations() -> Histogram {
 impl Metrics {
     /// Metrics that `registry` shows.
     pub fn register(registry: &mut Registry) -> Self {
-        let inner = Inner { reviews: Family::new_with_constructor(durations), panics: Counter::default() };
+        let inner = Inner {
+            reviews: Family::new_with_constructor(durations),
+            panics: Counter::default(),
+            refused: Family::default(),
+        };
         registry.register(
             "admission_duration_seconds",
             "Admission reviews by path, operation and outcome",
             inner.reviews.clone(),
         );
         registry.register("admission_panics", "Reviews that ended in a mistake of ours", inner.panics.clone());
+        registry.register(
+            "admission_refused",
+            "Requests and connections that were refused before a review was read, by reason",
+            inner.refused.clone(),
+        );
         Self(Arc::new(inner))
     }
 
@@ -54,6 +69,10 @@ impl Metrics {
     ) {
         let labels = ReviewLabels { path, operation, outcome };
         self.0.reviews.get_or_create(&labels).observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn refused(&self, reason: &'static str) {
+        self.0.refused.get_or_create(&RefusalLabels { reason }).inc();
     }
 
     pub(crate) fn panicked(&self) {

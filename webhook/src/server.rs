@@ -5,7 +5,6 @@ use std::{any::Any, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Inst
 
 use axum::{
     Router,
-    body::Bytes,
     extract::{DefaultBodyLimit, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
@@ -16,6 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, debug, error, field::Empty, info, info_span, warn};
 
 use crate::{
+    body::{Bodies, MAX_BODY, ReviewBody},
     claim,
     cluster::{Cluster, Undecidable},
     judge,
@@ -25,9 +25,6 @@ use crate::{
     transfer,
 };
 
-/// Two objects of the 3 MiB that an API server takes, and what is around them.
-const BODY_LIMIT: usize = 7 << 20;
-
 /// What reviews share.
 pub struct Admission {
     /// Where facts come from.
@@ -36,6 +33,8 @@ pub struct Admission {
     pub controller: String,
     /// Where reviews are counted.
     pub metrics: Metrics,
+    /// What their bodies may take.
+    pub bodies: Bodies,
 }
 
 /// The whole webhook.
@@ -47,7 +46,7 @@ pub fn router(admission: Arc<Admission>) -> Router {
         .route(MUTATE_CLAIM_PATH, post(mutate_claim))
         .route(VALIDATE_CLAIM_PATH, post(validate_claim))
         .route(TRANSFER_PATH, post(validate_transfer))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(admission);
     panics_caught(routes, metrics)
 }
@@ -62,33 +61,33 @@ fn panics_caught(routes: Router, metrics: Metrics) -> Router {
     }))
 }
 
-async fn mutate(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
+async fn mutate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, MUTATE_PATH, &body, async |request: &Request| judge::mutate(request, &admission.cluster).await)
         .await
 }
 
-async fn validate(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
+async fn validate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, VALIDATE_PATH, &body, async |request: &Request| {
         judge::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
-async fn mutate_claim(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
+async fn mutate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, MUTATE_CLAIM_PATH, &body, async |request: &Request| {
         claim::mutate(request, &admission.cluster, &admission.controller)
     })
     .await
 }
 
-async fn validate_claim(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
+async fn validate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, VALIDATE_CLAIM_PATH, &body, async |request: &Request| {
         claim::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
-async fn validate_transfer(State(admission): State<Arc<Admission>>, body: Bytes) -> Response {
+async fn validate_transfer(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, TRANSFER_PATH, &body, async |request: &Request| {
         transfer::validate(request, &admission.cluster).await
     })

@@ -6,9 +6,11 @@ use crate::{
     api::VolumeCloneSource,
     clone::{
         populate,
-        request::{ObjectName, Parsed, Request, SourceName},
+        request::{ObjectName, Parsed, Request, SourceName, annotation_path},
     },
-    field,
+    field::{self, FieldError},
+    meta,
+    transfer::object::TRANSFER,
 };
 
 /// The VolumeCloneSource that `claim` is to be filled from, if it is that kind of claim. It may be in another namespace. Owners don't
@@ -25,5 +27,61 @@ pub fn source(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Resu
         Parsed::Clone(request) => Ok(request.source),
         Parsed::Wrong(errors) => Err(field::joined(&errors)),
         Parsed::Reference(..) | Parsed::NotAClone => Err("it names no source".to_owned()),
+    }
+}
+
+/// The mistake in changing `old` to `new`, if `new` is to be filled from another VolumeCloneSource than `old`, which the API server leaves to
+/// an annotation. The requester's rights are asked for at creation, so a claim means then what it means for ever.
+pub fn changed(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) -> Option<FieldError> {
+    let source = clone_source(new).filter(|source| clone_source(old).as_ref() != Some(source))?;
+    let kept = |key: &str| meta::annotation(&old.metadata, key) == meta::annotation(&new.metadata, key);
+    let key = if kept(TRANSFER) { meta::DATA_SOURCE_NAMESPACE } else { TRANSFER };
+    let cure = format!(
+        "which VolumeCloneSource fills a claim is said at its creation, and this change makes it {source}; delete the claim and create \
+         another one"
+    );
+    Some(FieldError::forbidden(annotation_path(key), cure))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const PATH: Option<&str> = Some("metadata.annotations[cdi.kubevirt.io/dataSourceNamespace]");
+
+    fn claim(kind: &str, annotations: &Value) -> PersistentVolumeClaim {
+        serde_json::from_value(json!({
+            "metadata": {"name": "c", "namespace": "n", "annotations": annotations},
+            "spec": {"dataSourceRef": {"apiGroup": "cdi.kubevirt.io", "kind": kind, "name": "s"}},
+        }))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::nothing(json!({}), json!({}), None)]
+    #[case::something_else(json!({}), json!({"a": "b"}), None)]
+    #[case::nothing_written(json!({}), json!({(meta::DATA_SOURCE_NAMESPACE): ""}), None)]
+    #[case::its_own_written(json!({}), json!({(meta::DATA_SOURCE_NAMESPACE): "n"}), None)]
+    #[case::added(json!({}), json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}), PATH)]
+    #[case::changed(json!({(meta::DATA_SOURCE_NAMESPACE): "a"}), json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}), PATH)]
+    #[case::removed(json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}), json!({}), PATH)]
+    #[case::not_to_be_filled_any_more(json!({}), json!({(TRANSFER): "t"}), None)]
+    #[case::changed_meanwhile(
+        json!({(TRANSFER): "t"}),
+        json!({(TRANSFER): "t", (meta::DATA_SOURCE_NAMESPACE): "gold"}),
+        None
+    )]
+    #[case::and_to_be_filled_again(
+        json!({(TRANSFER): "t", (meta::DATA_SOURCE_NAMESPACE): "gold"}),
+        json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}),
+        Some("metadata.annotations[smartclone.dev/transfer]")
+    )]
+    fn what_fills_a_claim_stays(#[case] old: Value, #[case] new: Value, #[case] field: Option<&str>) {
+        let error = |kind: &str| changed(&claim(kind, &old), &claim(kind, &new)).map(|error| error.field);
+        assert_eq!(error("VolumeCloneSource").as_deref(), field);
+        assert_eq!(error("VolumeImportSource"), None);
     }
 }

@@ -1,9 +1,15 @@
 //! The decision in words that fit on a line of a terminal.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
 use crate::{
     api::CloneStrategy,
+    cdi_config,
     clone::{
         ChosenBy, Decision, Facts, Undecided,
+        attempt::time_limit,
         plan::User,
         request::{Request, SourceKind},
         step::in_the_way,
@@ -12,7 +18,8 @@ use crate::{
     meta,
 };
 
-/// That the clone will wait for the pods that may write to its source, if it will.
+/// That the clone will wait for the pods that may write to its source, if it will. Names of pods are for those who may read them: within the
+/// clone's namespace the requester may, of another one only the number is told.
 pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Option<String> {
     let pods = in_the_way(request, strategy, users);
     let otherwise = if strategy == CloneStrategy::Snapshot {
@@ -20,13 +27,34 @@ pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Opt
     } else {
         String::new()
     };
-    (!pods.is_empty())
-        .then(|| format!("smartclone: the clone waits until {} no longer uses the source{otherwise}", named(&pods)))
+    let until = match (request.crosses(), pods.len()) {
+        (_, 0) => return None,
+        (false, _) => format!("{} no longer uses", named(&pods)),
+        (true, 1) => "1 pod no longer uses".to_owned(),
+        (true, count) => format!("{count} pods no longer use"),
+    };
+    Some(format!("smartclone: the clone waits until {until} the source{otherwise}"))
+}
+
+/// The requester's deadline is longer than the admin allows, and is cut.
+fn shortened(request: &Request, facts: &Facts) -> Option<String> {
+    let (asked, counts) = (request.deadline?, time_limit(request, facts));
+    (counts < asked).then(|| {
+        let whole = |time: Duration| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
+        format!(
+            "smartclone: {} {:#} is longer than allowed, {:#} counts; admins allow more with {} on CDIConfig {:?}",
+            meta::DEADLINE,
+            whole(asked),
+            whole(counts),
+            meta::MAX_DEADLINE,
+            cdi_config::NAME,
+        )
+    })
 }
 
 /// One line each: what will be done, why not something cheaper, what is waited for.
 pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines = Vec::from_iter(shortened(request, facts));
     match decision {
         Decision::Rejected(_) => {}
         Decision::Undecided(Undecided::SourceMissing) => lines.push(format!(
@@ -91,4 +119,46 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::clone::{fixtures::volume, request::Parsed};
+
+    fn user(pod: &str, writes: bool) -> User {
+        User { pod: pod.into(), scheduled: true, started: None, writes }
+    }
+
+    #[rstest]
+    #[case::nobody(&[], None, None)]
+    #[case::a_reader(&[user("a", false)], None, None)]
+    #[case::one(&[user("a", true)], Some("pod \"a\" no longer uses"), Some("1 pod no longer uses"))]
+    #[case::two(
+        &[user("a", true), user("b", true), user("c", false)],
+        Some("pod \"a\", pod \"b\" no longer uses"),
+        Some("2 pods no longer use")
+    )]
+    fn pods_have_names_within_their_namespace_only(
+        #[case] users: &[User],
+        #[case] near: Option<&str>,
+        #[case] far: Option<&str>,
+    ) {
+        let Parsed::Clone(mut request) = Request::parse_new(&volume(|_| {})) else { panic!("no clone") };
+        for (namespace, expected) in [(request.target.namespace.clone(), near), ("elsewhere".to_owned(), far)] {
+            request.source.object.namespace = namespace;
+            for strategy in [CloneStrategy::Snapshot, CloneStrategy::Copy] {
+                let told = in_use(&request, strategy, users);
+                let expected = expected.map(|until| format!("the clone waits until {until} the source"));
+                let as_expected = match (&told, &expected) {
+                    (Some(told), Some(expected)) => told.contains(expected.as_str()),
+                    (told, expected) => told.is_none() && expected.is_none(),
+                };
+                assert!(as_expected, "{told:?} instead of {expected:?}");
+                assert!(!request.crosses() || !told.unwrap_or_default().contains('"'), "a name");
+            }
+        }
+    }
 }

@@ -77,7 +77,7 @@ const KEYS: [&str; 19] = [
 const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 13, fields: 300 };
 
 /// Everything that a webhook or the controller asks of an object that somebody else has written.
-fn judged(object: Value, before: &DataVolume) -> bool {
+fn judged(object: &Value, before: &DataVolume) -> bool {
     let Ok(volume) = decode::<DataVolume>(&object.to_string()) else { return false };
     let users = [User { pod: "pod".into(), scheduled: true, started: None, writes: true }];
     let facts = facts();
@@ -117,7 +117,7 @@ fn whatever_is_written_is_judged() {
             for _ in 0..=dice.roll(4) {
                 VOCABULARY.spoil(&mut spoilt, &mut dice);
             }
-            understood += usize::from(judged(spoilt, &usual));
+            understood += usize::from(judged(&spoilt, &usual));
         }
         understood
     };

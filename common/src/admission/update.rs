@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// What only the controller may write.
-const DECIDED: [&str; 3] = [meta::CLONE_TYPE, meta::CLONE_FALLBACK_REASON, meta::PLAN];
+const DECIDED: [&str; 4] = [meta::CLONE_TYPE, meta::CLONE_FALLBACK_REASON, meta::PLAN, meta::OWNERSHIP_KEY];
 
 /// The mistakes in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account.
 /// Who asked for the clone, nobody changes.

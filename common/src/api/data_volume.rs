@@ -1,5 +1,7 @@
 //! A disk to be filled: the object that users create.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{
         PersistentVolumeClaimSpec, TypedLocalObjectReference, TypedObjectReference, VolumeResourceRequirements,
@@ -411,6 +413,9 @@ pub struct CloneStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub notes: Vec<String>,
+    /// UIDs of the temporary objects that were created for the clone, by name. Another object of such a name is not used.
+    #[serde(default, rename = "temporaryObjects", skip_serializing_if = "BTreeMap::is_empty")]
+    pub created: BTreeMap<String, String>,
 }
 
 /// What was decided about one strategy.

@@ -83,7 +83,7 @@ pub struct StorageProfileStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub capabilities: Vec<Capability>,
-    /// What the driver has refused for clones into this class: not asked for again before `until`. CDI has no word for it.
+    /// What the driver refused to several namespaces for clones into this class: not asked for again before `until`. CDI has no word for it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub refusals: Vec<Refusal>,
@@ -101,7 +101,8 @@ pub struct Capability {
     pub provenance: String,
 }
 
-/// A strategy that the driver has refused in a way that waiting doesn't cure.
+/// A strategy that the driver refused to several namespaces, in a way that waiting doesn't cure. Every tenant may read it, so it has
+/// neither the driver's words nor a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
@@ -115,20 +116,24 @@ pub struct Refusal {
     /// The driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// One word.
+    /// The gRPC code, or one word for a known text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The driver's words, without secrets.
+    /// The number of namespaces that met it with no success between.
+    #[serde(default)]
+    #[schemars(with = "i32", extend("minimum" = 0))]
+    pub namespaces: u32,
+    /// The size, as a quantity, from which on it counts: what each of the namespaces asked for is at most so large.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
+    pub size: Option<String>,
     /// How often in a row.
     #[serde(default)]
     #[schemars(with = "i32", extend("minimum" = 0))]
     pub count: u32,
-    /// When it was refused last.
+    /// The time of the last refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Time>,
-    /// From when on one clone at a time may try again.
+    /// The time from which on clones try again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
 }

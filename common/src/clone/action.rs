@@ -88,7 +88,14 @@ pub enum Action {
         /// When; written on it.
         at: Timestamp,
     },
-    /// Remove something that is ours.
+    /// Take our finalizer off a temporary claim that is being deleted, so that it goes.
+    Release {
+        /// The claim.
+        claim: Exact,
+        /// Its finalizers without ours.
+        rest: Vec<String>,
+    },
+    /// Remove something that is ours. A temporary claim is kept by our finalizer until it is released.
     Delete {
         /// The kind.
         kind: Kind,
@@ -110,6 +117,7 @@ impl Action {
             Self::CreatePod(_) => "create_pod",
             Self::HandOver { .. } => "hand_over",
             Self::Nudge { .. } => "nudge",
+            Self::Release { .. } => "release_claim",
             Self::Delete { kind: Kind::VolumeSnapshot, .. } => "delete_snapshot",
             Self::Delete { kind: Kind::PersistentVolumeClaim, .. } => "delete_claim",
             Self::Delete { kind: Kind::Pod, .. } => "delete_pod",
@@ -123,7 +131,7 @@ impl Action {
 
     /// It can't be undone; a pass does one such thing at most, since a crash may fall between two.
     pub fn irreversible(&self) -> bool {
-        matches!(self, Self::GrowClaim { .. } | Self::HandOver { .. } | Self::Delete { .. })
+        matches!(self, Self::GrowClaim { .. } | Self::HandOver { .. } | Self::Release { .. } | Self::Delete { .. })
     }
 }
 

@@ -1,150 +1,445 @@
-//! What a driver has refused isn't asked of it again for a while: five hundred clones need not each find out for themselves.
+//! Remembered refusals: what a driver refused lately, and for which other clones that counts.
 //!
-//! A refusal is remembered for one strategy, driver and class of the source, in the StorageProfile of the clone's class, where admins see
-//! it and both gates read it. While it is *open* the strategy counts as impossible. After that it is tried again; a second refusal in a row
-//! closes the way for twice as long, a success forgets the matter.
+//! A clone that meets a refusal spares similar clones the attempt. For whom it counts depends on what it hangs on
+//! ([`Scope`]) and on where it was read ([`ErrorSource`]), because one tenant can provoke a refusal, and write an Event, at will:
+//!
+//! * For its own namespace one refusal is enough ([`NamespaceRefusals`], in the controller's memory). It counts for requests that are at
+//!   least as large, and, where it hangs on the request, have the same modes.
+//! * For all namespaces ([`Refusal`], in the status of the class's StorageProfile) only after [`NAMESPACES`] namespaces met it with no
+//!   success between, only where it hangs on the StorageClass, and only as read in a status that no tenant writes. It counts for requests
+//!   that are at least as large as what each of those namespaces asked for. The StorageProfile, which every tenant may read, has a code,
+//!   numbers and times; never the driver's text, and no namespace.
+//!
+//! A remembered refusal only ever moves a strategy down; it rejects nothing (see [`decide`](super::decide)). `copy` is not remembered:
+//! there is nothing to move on to.
+//!
+//! Namespaces are not stored, neither as names nor as hashes: a hash of a name can be guessed, and a namespace's UID would need a right
+//! to read namespaces. So what one namespace met is forgotten when the controller restarts, and is found again by one attempt.
+
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::api::{CloneStrategy, Refusal};
+use super::{request::VolumeMode, rules::complaint::Scope};
+use crate::{
+    api::{CloneStrategy, Refusal},
+    quantity::Bytes,
+};
 
 /// How long the first refusal counts.
 pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
-/// The longest time for which a refusal counts.
+/// The longest time for which a refusal counts; and for which a namespace's refusal is evidence about the StorageClass.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(6);
-/// How many refusals one profile remembers.
+/// How many refusals one StorageProfile, and one namespace, remembers.
 pub const REMEMBERED: usize = 32;
+/// For how many namespaces refusals are remembered.
+pub const REMEMBERED_NAMESPACES: usize = 1024;
+/// How many namespaces have to meet a refusal before it counts for all.
+pub const NAMESPACES: usize = 3;
 
-/// Whether what was refused isn't tried now.
-pub fn open(refusal: &Refusal, now: Timestamp) -> bool {
-    refusal.until.as_ref().is_some_and(|until| now < until.0)
+/// What was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusalKey {
+    /// The strategy.
+    pub strategy: CloneStrategy,
+    /// The driver.
+    pub driver: String,
+    /// The StorageClass of the source; empty for a snapshot.
+    pub source_class: String,
+    /// The StorageClass of the clone.
+    pub class: String,
 }
 
-/// What is remembered after a terminal refusal. Equal to `refusals` when it is already known to be open: clones that were under way when
-/// the first one was refused find out the same, and it is one refusal.
-pub fn refused(
-    refusals: &[Refusal],
-    strategy: CloneStrategy,
-    driver: &str,
-    source_class: &str,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) -> Vec<Refusal> {
-    let known = refusals.iter().find(|known| about(known, strategy, driver, source_class));
-    if known.is_some_and(|known| open(known, now)) {
-        return refusals.to_vec();
+/// The part of a request that a refusal may hang on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeRequest {
+    /// The size at which the volume is created.
+    pub size: Bytes,
+    /// The volume mode.
+    pub mode: VolumeMode,
+    /// The access modes, in any order.
+    pub access_modes: Vec<String>,
+}
+
+impl VolumeRequest {
+    fn has_modes_of(&self, other: &Self) -> bool {
+        let sorted = |request: &Self| {
+            let mut modes = request.access_modes.clone();
+            modes.sort();
+            modes
+        };
+        self.mode == other.mode && sorted(self) == sorted(other)
     }
-    let count = known.map_or(0, |known| known.count).saturating_add(1);
-    let mut next: Vec<_> = refusals.iter().filter(|r| !about(r, strategy, driver, source_class)).cloned().collect();
+}
+
+/// Where a refusal was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorSource {
+    /// In a status that only the storage's components write.
+    Status,
+    /// In an Event of the clone's namespace, which its tenants may write.
+    Event,
+    /// In an Event of another namespace: evidence for this one clone and for no other.
+    ForeignEvent,
+}
+
+/// A refusal as one clone met it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetRefusal {
+    /// What was refused.
+    pub key: RefusalKey,
+    /// What was asked for.
+    pub request: VolumeRequest,
+    /// The word for it: the gRPC code, or what a known text means.
+    pub code: &'static str,
+    /// What it hangs on.
+    pub scope: Scope,
+    /// Where it was read.
+    pub read_in: ErrorSource,
+    /// The driver's words, without secrets.
+    pub message: String,
+}
+
+/// A refusal that counts for the clones of one namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceRefusal {
+    /// How it was met; the smallest request that was refused.
+    pub met: MetRefusal,
+    /// How often in a row.
+    pub count: u32,
+    /// When it was met last.
+    pub last: Timestamp,
+    /// Until when it counts.
+    pub until: Timestamp,
+    /// It is evidence about the StorageClass that has not been used yet.
+    is_evidence: bool,
+}
+
+impl NamespaceRefusal {
+    /// Whether it is about a clone with this `key` that asks for `request`.
+    pub fn is_about(&self, key: &RefusalKey, request: &VolumeRequest) -> bool {
+        let modes = self.met.scope == Scope::StorageClass || self.met.request.has_modes_of(request);
+        self.met.key == *key && modes && request.size >= self.met.request.size
+    }
+
+    fn is_same(&self, met: &MetRefusal) -> bool {
+        let modes = met.scope == Scope::StorageClass || self.met.request.has_modes_of(&met.request);
+        self.met.key == met.key && self.met.scope == met.scope && modes
+    }
+}
+
+/// What several namespaces together say about a StorageClass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassEvidence {
+    /// What was refused.
+    pub key: RefusalKey,
+    /// The word for it, as it was met last.
+    pub code: &'static str,
+    /// The number of namespaces.
+    pub namespaces: usize,
+    /// What each of them asked for is at most so large.
+    pub size: Bytes,
+}
+
+/// The refusals that each namespace met.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NamespaceRefusals(BTreeMap<String, Vec<NamespaceRefusal>>);
+
+impl NamespaceRefusals {
+    /// Remembers that a clone of `namespace` met a refusal. Returns what is known about the StorageClass if this makes it count for all;
+    /// the next time it takes as many namespaces again.
+    pub fn record(&mut self, namespace: &str, met: &MetRefusal, now: Timestamp) -> Option<ClassEvidence> {
+        let remembered = met.key.strategy != CloneStrategy::Copy && met.scope != Scope::Object;
+        if !remembered || met.read_in == ErrorSource::ForeignEvent {
+            return None;
+        }
+        self.forget_old(now);
+        let known = self.0.entry(namespace.to_owned()).or_default();
+        let old = known.iter().position(|old| old.is_same(met)).map(|at| known.remove(at));
+        let mut next =
+            NamespaceRefusal { met: met.clone(), count: 1, last: now, until: after(now, 1), is_evidence: false };
+        if let Some(old) = old {
+            // Clones that were under way when the first one was refused find out the same, and it is one refusal.
+            let again = old.until <= now;
+            next.count = if again { old.count.saturating_add(1) } else { old.count };
+            next.until = if again { after(now, next.count) } else { old.until };
+            next.is_evidence = old.is_evidence;
+            if old.met.request.size < met.request.size {
+                next.met.request = old.met.request;
+            }
+        }
+        next.is_evidence |= met.scope == Scope::StorageClass && met.read_in == ErrorSource::Status;
+        known.push(next);
+        known.drain(..known.len().saturating_sub(REMEMBERED));
+        self.evidence(&met.key, met.code)
+    }
+
+    /// Three namespaces that were refused at 1Gi, 2Gi and 4Gi say nothing about a clone of less than 4Gi: that one namespace of them asks
+    /// for far too much moves nobody else.
+    fn evidence(&mut self, key: &RefusalKey, code: &'static str) -> Option<ClassEvidence> {
+        let of_key = |refusal: &&mut NamespaceRefusal| refusal.is_evidence && refusal.met.key == *key;
+        let mut evidence: Vec<_> = self.0.values_mut().filter_map(|known| known.iter_mut().find(of_key)).collect();
+        if evidence.len() < NAMESPACES {
+            return None;
+        }
+        evidence.sort_by_key(|refusal| refusal.met.request.size);
+        evidence.truncate(NAMESPACES);
+        let size = evidence.last().map(|refusal| refusal.met.request.size).unwrap_or_default();
+        for refusal in evidence {
+            refusal.is_evidence = false;
+        }
+        Some(ClassEvidence { key: key.clone(), code, namespaces: NAMESPACES, size })
+    }
+
+    /// Forgets what a clone of `namespace` that succeeded at `size` disproves, and what others met is no evidence any more.
+    pub fn succeeded(&mut self, namespace: &str, key: &RefusalKey, size: Bytes) {
+        let disproved = |refusal: &NamespaceRefusal| refusal.met.key == *key && refusal.met.request.size <= size;
+        for (other, known) in &mut self.0 {
+            if other == namespace {
+                known.retain(|refusal| !disproved(refusal));
+            }
+            for refusal in known.iter_mut().filter(|refusal| refusal.met.key == *key) {
+                refusal.is_evidence = false;
+            }
+        }
+        self.0.retain(|_, known| !known.is_empty());
+    }
+
+    /// The refusals that count at `now` for clones of `namespace` into `class`.
+    pub fn in_force(&self, namespace: &str, class: &str, now: Timestamp) -> Vec<NamespaceRefusal> {
+        let known = self.0.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        known.iter().filter(|refusal| refusal.met.key.class == class && now < refusal.until).cloned().collect()
+    }
+
+    fn forget_old(&mut self, now: Timestamp) {
+        for known in self.0.values_mut() {
+            known.retain(|refusal| now < refusal.until.saturating_add(LONGEST).unwrap_or(Timestamp::MAX));
+        }
+        self.0.retain(|_, known| !known.is_empty());
+        while self.0.len() >= REMEMBERED_NAMESPACES {
+            let newest = |known: &[NamespaceRefusal]| known.iter().map(|refusal| refusal.last).max();
+            let oldest = self.0.iter().min_by_key(|(_, known)| newest(known)).map(|(namespace, _)| namespace.clone());
+            let Some(oldest) = oldest else { return };
+            self.0.remove(&oldest);
+        }
+    }
+}
+
+/// Whether a StorageProfile's refusal counts at `now`. One that does not say that several namespaces met it never does.
+pub fn open(refusal: &Refusal, now: Timestamp) -> bool {
+    is_shared(refusal) && refusal.until.as_ref().is_some_and(|until| now < until.0)
+}
+
+/// Whether enough namespaces met it to count for all.
+pub fn is_shared(refusal: &Refusal) -> bool {
+    usize::try_from(refusal.namespaces).is_ok_and(|namespaces| namespaces >= NAMESPACES)
+}
+
+/// The refusals of a StorageProfile after `evidence`. Equal to `refusals` when it is already known to be open, for requests of that size.
+pub fn refused(refusals: &[Refusal], evidence: &ClassEvidence, now: Timestamp) -> Vec<Refusal> {
+    let key = &evidence.key;
+    let known = refusals.iter().find(|known| is_about(known, key));
+    if known.is_some_and(|known| open(known, now)) {
+        let mut next = refusals.to_vec();
+        for known in next.iter_mut().filter(|known| is_about(known, key) && evidence.size < least_size(known)) {
+            known.size = Some(evidence.size.to_string());
+        }
+        return next;
+    }
+    let count = known.filter(|known| is_shared(known)).map_or(0, |known| known.count).saturating_add(1);
+    let mut next: Vec<_> = refusals.iter().filter(|known| !is_about(known, key)).cloned().collect();
     // Oldest first, so that what was refused longest ago is forgotten first.
     next.sort_by_key(|known| known.last.as_ref().map(|last| last.0));
     next.drain(..next.len().saturating_sub(REMEMBERED - 1));
     next.push(Refusal {
-        strategy: Some(strategy),
-        source_class: Some(source_class.to_owned()),
-        driver: Some(driver.to_owned()),
-        reason: Some(reason.to_owned()),
-        message: Some(message.to_owned()),
+        strategy: Some(key.strategy),
+        source_class: Some(key.source_class.clone()),
+        driver: Some(key.driver.clone()),
+        reason: Some(evidence.code.to_owned()),
+        namespaces: u32::try_from(evidence.namespaces).unwrap_or(u32::MAX),
+        size: Some(evidence.size.to_string()),
         count,
         last: Some(Time(now)),
-        until: Some(Time(now.saturating_add(pause(count)).unwrap_or(Timestamp::MAX))),
+        until: Some(Time(after(now, count))),
     });
     next
 }
 
-/// What is remembered after a success; nothing, if nothing was remembered about it.
-pub fn succeeded(
-    refusals: &[Refusal],
-    strategy: CloneStrategy,
-    driver: &str,
-    source_class: &str,
-) -> Option<Vec<Refusal>> {
-    let next: Vec<_> = refusals.iter().filter(|r| !about(r, strategy, driver, source_class)).cloned().collect();
+/// The refusals of a StorageProfile after a clone of this size succeeded; nothing, if it disproves none of them.
+pub fn succeeded(refusals: &[Refusal], key: &RefusalKey, size: Bytes) -> Option<Vec<Refusal>> {
+    let disproved = |refusal: &Refusal| is_about(refusal, key) && least_size(refusal) <= size;
+    let next: Vec<_> = refusals.iter().filter(|refusal| !disproved(refusal)).cloned().collect();
     (next.len() < refusals.len()).then_some(next)
 }
 
-/// Five minutes, doubled with every refusal in a row, six hours at most.
-fn pause(count: u32) -> SignedDuration {
-    let doublings = count.saturating_sub(1).min(16);
-    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+/// Smaller requests are not affected.
+pub fn least_size(refusal: &Refusal) -> Bytes {
+    refusal.size.as_ref().and_then(|size| Bytes::parse(size).ok()).unwrap_or_default()
 }
 
-/// Whether `refusal` is about this.
-pub fn about(refusal: &Refusal, strategy: CloneStrategy, driver: &str, source_class: &str) -> bool {
-    refusal.strategy == Some(strategy)
-        && refusal.driver.as_deref() == Some(driver)
-        && refusal.source_class.as_deref() == Some(source_class)
+/// Whether a StorageProfile's refusal is about clones with this key; the class is the StorageProfile's.
+pub fn is_about(refusal: &Refusal, key: &RefusalKey) -> bool {
+    refusal.strategy == Some(key.strategy)
+        && refusal.driver.as_deref() == Some(&key.driver)
+        && refusal.source_class.as_deref() == Some(&key.source_class)
+}
+
+/// The end of a refusal that was met `count` times in a row: five minutes, doubled each time, six hours at most.
+fn after(now: Timestamp, count: u32) -> Timestamp {
+    let doublings = count.saturating_sub(1).min(16);
+    let pause = FIRST.saturating_mul(1 << doublings).min(LONGEST);
+    now.saturating_add(pause).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use CloneStrategy::{CsiClone, Snapshot};
+    use CloneStrategy::{Copy, CsiClone, Snapshot};
     use proptest::prelude::*;
+    use rstest::rstest;
 
-    use super::*;
+    use super::{super::fixtures::gi, *};
 
     fn at(minutes: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH.saturating_add(SignedDuration::from_mins(minutes)).unwrap()
     }
 
-    fn after(refusals: &[Refusal], minute: i64) -> Vec<Refusal> {
-        refused(refusals, Snapshot, "driver", "slow", "OutOfRange", "no", at(minute))
+    fn key() -> RefusalKey {
+        RefusalKey { strategy: Snapshot, driver: "driver".into(), source_class: "slow".into(), class: "fast".into() }
     }
 
-    fn blocked<'a>(
-        refusals: &'a [Refusal],
-        strategy: CloneStrategy,
-        driver: &str,
-        source_class: &str,
-        now: Timestamp,
-    ) -> Option<&'a Refusal> {
-        refusals.iter().find(|known| about(known, strategy, driver, source_class) && open(known, now))
+    fn asks(size: Bytes) -> VolumeRequest {
+        VolumeRequest { size, mode: VolumeMode::Block, access_modes: vec!["ReadWriteOnce".into()] }
     }
 
-    fn is_blocked(refusals: &[Refusal], minute: i64) -> bool {
-        blocked(refusals, Snapshot, "driver", "slow", at(minute)).is_some()
+    fn met(scope: Scope, size: Bytes) -> MetRefusal {
+        MetRefusal {
+            key: key(),
+            request: asks(size),
+            code: "FailedPrecondition",
+            scope,
+            read_in: ErrorSource::Status,
+            message: "no".into(),
+        }
+    }
+
+    fn counts(known: &NamespaceRefusals, namespace: &str, request: &VolumeRequest, minute: i64) -> bool {
+        known.in_force(namespace, "fast", at(minute)).iter().any(|refusal| refusal.is_about(&key(), request))
+    }
+
+    /// One refusal in the namespace `a` of 2Gi: for which requests of the same namespace it counts; for no other namespace.
+    #[rstest]
+    #[case::like(Scope::Request, |_: &mut VolumeRequest| {}, true)]
+    #[case::larger(Scope::Request, |r: &mut VolumeRequest| r.size = gi(900), true)]
+    #[case::smaller(Scope::Request, |r: &mut VolumeRequest| r.size = gi(1), false)]
+    #[case::other_mode(Scope::Request, |r: &mut VolumeRequest| r.mode = VolumeMode::Filesystem, false)]
+    #[case::other_access(Scope::Request, |r: &mut VolumeRequest| r.access_modes = vec!["ReadWriteMany".into()], false)]
+    #[case::class_like(Scope::StorageClass, |_: &mut VolumeRequest| {}, true)]
+    #[case::class_other_mode(Scope::StorageClass, |r: &mut VolumeRequest| r.mode = VolumeMode::Filesystem, true)]
+    #[case::class_smaller(Scope::StorageClass, |r: &mut VolumeRequest| r.size = gi(1), false)]
+    #[case::about_one_object(Scope::Object, |_: &mut VolumeRequest| {}, false)]
+    fn counts_in_its_namespace(#[case] scope: Scope, #[case] change: fn(&mut VolumeRequest), #[case] expected: bool) {
+        let mut known = NamespaceRefusals::default();
+        assert_eq!(known.record("a", &met(scope, gi(2)), at(0)), None);
+        let mut request = asks(gi(2));
+        change(&mut request);
+        assert_eq!(counts(&known, "a", &request, 4), expected);
+        assert!(!counts(&known, "a", &request, 5), "five minutes are over");
+        assert!(!counts(&known, "b", &request, 4), "another namespace");
+    }
+
+    /// What is never remembered, or never evidence for others, however many namespaces met it.
+    #[rstest]
+    #[case::status_of_a_class(|_: &mut MetRefusal| {}, true, true)]
+    #[case::event(|m: &mut MetRefusal| m.read_in = ErrorSource::Event, true, false)]
+    #[case::event_of_another_namespace(|m: &mut MetRefusal| m.read_in = ErrorSource::ForeignEvent, false, false)]
+    #[case::request(|m: &mut MetRefusal| m.scope = Scope::Request, true, false)]
+    #[case::object(|m: &mut MetRefusal| m.scope = Scope::Object, false, false)]
+    #[case::copy(|m: &mut MetRefusal| m.key.strategy = Copy, false, false)]
+    fn for_whom(#[case] change: fn(&mut MetRefusal), #[case] own: bool, #[case] all: bool) {
+        let mut known = NamespaceRefusals::default();
+        let mut met = met(Scope::StorageClass, gi(1));
+        change(&mut met);
+        let shared = ["a", "b", "c", "d"].map(|namespace| known.record(namespace, &met, at(0)).is_some());
+        assert_eq!(known.in_force("a", "fast", at(1)).len(), usize::from(own));
+        assert_eq!(shared, [false, false, all, false]);
     }
 
     #[test]
-    fn opens_at_the_first_refusal_for_exactly_what_was_refused() {
-        let refusals = after(&[], 0);
-        assert!(is_blocked(&refusals, 4) && !is_blocked(&refusals, 5));
-        assert!(blocked(&refusals, CsiClone, "driver", "slow", at(1)).is_none());
-        assert!(blocked(&refusals, Snapshot, "other", "slow", at(1)).is_none());
-        assert!(blocked(&refusals, Snapshot, "driver", "fast", at(1)).is_none());
+    fn three_namespaces_with_no_success_between_speak_for_the_class() {
+        let refusal = met(Scope::StorageClass, gi(1));
+        let mut known = NamespaceRefusals::default();
+        for _ in 0..9 {
+            assert_eq!(known.record("a", &refusal, at(0)), None, "one namespace, however often");
+        }
+        assert_eq!(known.record("b", &refusal, at(0)), None);
+        known.succeeded("x", &key(), gi(1));
+        assert!(known.record("a", &refusal, at(1)).is_none() && known.record("c", &refusal, at(1)).is_none());
+        let evidence = known.record("d", &met(Scope::StorageClass, gi(4)), at(1)).unwrap();
+        assert_eq!((evidence.namespaces, evidence.size), (3, gi(4)));
+        // What is known so doesn't count again.
+        assert_eq!(known.record("e", &refusal, at(2)), None);
+    }
+
+    #[test]
+    fn one_that_asks_for_far_too_much_moves_only_its_like() {
+        let mut known = NamespaceRefusals::default();
+        known.record("a", &met(Scope::StorageClass, gi(1)), at(0));
+        known.record("b", &met(Scope::StorageClass, gi(1)), at(0));
+        let evidence = known.record("c", &met(Scope::StorageClass, gi(900 << 10)), at(0)).unwrap();
+        assert_eq!(evidence.size, gi(900 << 10));
+    }
+
+    fn after_three(refusals: &[Refusal], minute: i64) -> Vec<Refusal> {
+        let evidence = ClassEvidence { key: key(), code: "FailedPrecondition", namespaces: 3, size: gi(1) };
+        refused(refusals, &evidence, at(minute))
+    }
+
+    fn is_open(refusals: &[Refusal], minute: i64) -> bool {
+        refusals.iter().any(|known| is_about(known, &key()) && open(known, at(minute)))
     }
 
     #[test]
     fn a_second_refusal_in_a_row_counts_twice_as_long_and_a_success_forgets() {
-        let twice = after(&after(&[], 0), 5);
-        assert!(is_blocked(&twice, 14) && !is_blocked(&twice, 15));
+        let once = after_three(&[], 0);
+        assert!(is_open(&once, 4) && !is_open(&once, 5));
+        assert_eq!(after_three(&once, 1), once, "nothing to write");
+        let smaller = ClassEvidence { key: key(), code: "x", namespaces: 3, size: Bytes(1) };
+        let wider = refused(&once, &smaller, at(1));
+        assert_eq!((least_size(&wider[0]), &wider[0].until), (Bytes(1), &once[0].until));
+        let twice = after_three(&once, 5);
+        assert!(is_open(&twice, 14) && !is_open(&twice, 15));
         assert_eq!(twice.len(), 1);
-        assert_eq!(succeeded(&twice, Snapshot, "driver", "slow"), Some(vec![]));
-        assert_eq!(succeeded(&twice, CsiClone, "driver", "slow"), None);
+        assert_eq!(succeeded(&twice, &key(), gi(1)), Some(vec![]));
+        assert_eq!(succeeded(&twice, &key(), Bytes(1)), None, "a smaller one says nothing");
+        assert_eq!(succeeded(&twice, &RefusalKey { strategy: CsiClone, ..key() }, gi(1)), None);
     }
 
+    /// A refusal of an earlier version, which one clone was enough for.
     #[test]
-    fn what_is_found_out_twice_is_one_refusal() {
-        let once = after(&[], 0);
-        assert_eq!(after(&once, 1), once, "nothing to write");
+    fn one_that_a_single_namespace_met_counts_for_nobody() {
+        let mut old = after_three(&[], 0);
+        old[0].namespaces = 0;
+        assert!(!is_open(&old, 1));
+        assert_eq!(after_three(&old, 1)[0].count, 1);
     }
 
     proptest! {
-        /// However long it goes on: bounded in number and time, the newest is remembered, and each key is there once.
+        /// However long it goes on: bounded in number and time, in both memories.
         #[test]
-        fn bounded(events in prop::collection::vec((0u8..60, 1i64..500), 1..120)) {
-            let (mut refusals, mut minute) = (Vec::new(), 0);
-            for (class, passed) in events {
+        fn bounded(events in prop::collection::vec((0u8..60, 0usize..1500, 1i64..500), 1..120)) {
+            let (mut refusals, mut known, mut minute) = (Vec::new(), NamespaceRefusals::default(), 0);
+            for (class, namespace, passed) in events {
                 minute += passed;
-                let class = class.to_string();
-                refusals = refused(&refusals, Snapshot, "driver", &class, "no", "no", at(minute));
+                let key = RefusalKey { source_class: class.to_string(), ..key() };
+                known.record(&namespace.to_string(), &MetRefusal { key: key.clone(), ..met(Scope::Request, gi(1)) }, at(minute));
+                prop_assert!(known.0.len() <= REMEMBERED_NAMESPACES && known.0.values().all(|known| known.len() <= REMEMBERED));
+                let evidence = ClassEvidence { key: key.clone(), code: "no", namespaces: 3, size: gi(1) };
+                refusals = refused(&refusals, &evidence, at(minute));
                 prop_assert!(refusals.len() <= REMEMBERED);
-                let newest = blocked(&refusals, Snapshot, "driver", &class, at(minute));
-                prop_assert!(newest.is_some_and(|r| r.until.as_ref().unwrap().0 <= at(minute + 360)));
-                let same = refusals.iter().filter(|r| r.source_class.as_deref() == Some(&class)).count();
-                prop_assert_eq!(same, 1);
+                let of_key: Vec<_> = refusals.iter().filter(|r| is_about(r, &key)).collect();
+                prop_assert_eq!(of_key.len(), 1);
+                prop_assert!(open(of_key[0], at(minute)) && of_key[0].until.as_ref().unwrap().0 <= at(minute + 360));
             }
         }
     }

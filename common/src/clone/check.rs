@@ -43,6 +43,9 @@ pub enum Violation {
     /// A claim would be deleted whose volume nobody else has for sure.
     #[error("would delete {0:?}, and the data with it")]
     LosesData(String),
+    /// A volume would be handed over that somebody else may have.
+    #[error("would hand over the volume {0:?}, which somebody else may have")]
+    StillHeld(String),
     /// Something would be made that nobody removes with the DataVolume.
     #[error("would create {0:?} without an owner")]
     Unowned(String),
@@ -113,15 +116,25 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
             let there = seen.claim.present().is_some_and(|c| !c.controlled && c.exact == *claim);
             (!there).then(|| not_ours(claim))
         }
-        Action::GrowClaim { claim, .. } | Action::MarkCopied { claim, .. } | Action::Nudge { claim, .. } => {
+        Action::GrowClaim { claim, .. }
+        | Action::MarkCopied { claim, .. }
+        | Action::Nudge { claim, .. }
+        | Action::Release { claim, .. } => {
             if let Some(source) = is_source(claim) {
                 return Some(Violation::TouchesSource(source.clone()));
+            }
+            if matches!(action, Action::Release { .. }) && loses_data(seen, claim) {
+                return Some(Violation::LosesData(claim.name.clone()));
             }
             (!our_claim(claim)).then(|| not_ours(claim))
         }
         Action::HandOver { volume, from, to, .. } => {
             let temporary = seen.temporary.present().is_some_and(|c| c.ours && c.exact.uid == from.uid);
             let target = seen.claim.present().is_some_and(|c| c.ours && c.exact.uid == to.uid);
+            let held = !seen.is_closed() || seen.holders.present().is_none_or(|holders| !holders.is_empty());
+            if held {
+                return Some(Violation::StillHeld(volume.name.clone()));
+            }
             (!temporary || !target).then(|| not_ours(volume))
         }
         Action::Delete { kind, what } => {
@@ -137,7 +150,9 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
                     pods.iter().any(|pod| pod.present().is_some_and(|m| m.ours && m.exact == *what))
                 }
             };
-            if ours && *kind == Kind::PersistentVolumeClaim && loses_data(seen, what) {
+            // One that our finalizer keeps has its volume until it is released.
+            let kept = seen.temporary.present().is_some_and(|claim| claim.exact == *what && claim.kept.is_some());
+            if ours && *kind == Kind::PersistentVolumeClaim && !kept && loses_data(seen, what) {
                 return Some(Violation::LosesData(what.name.clone()));
             }
             (!ours).then(|| not_ours(what))

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use super::{
     action::{Action, Kind},
-    attempt::{attempt, deadline, failed},
+    attempt::{Attempt, attempt, deadline, failed, reported},
     objects,
     plan::{Claim, Mover, MoverState, Observed, Plan, User},
     request::{Request, SourceKind},
-    rules::complaint::redact,
     step::{blocked_source, decided, recorded, writers},
-    wait::Waiting,
+    wait::{InUse, Waiting},
 };
 use crate::{
     api::{CloneStrategy, Phase},
@@ -28,17 +27,20 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         Lookup::Present(mover) if !mover.ours => {
             return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "Pod", name });
         }
+        // Whatever it reports, it isn't the one that we started.
+        Lookup::Present(mover) if !mover.trusted && !mover.deleting => {
+            let delete = Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
+            return Plan::act(seen, Phase::CloneScheduled, delete)
+                .with_waiting(Waiting::BeingDeleted { kind: "Pod", name });
+        }
         Lookup::Present(mover) => mover,
     };
     // Nobody but the mover knows of what was restored to be copied from.
     let users = if request.source.kind == SourceKind::Snapshot { &[] } else { seen.source_users.as_slice() };
     let writers = writers(users, true);
+    let in_use = |pods| Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() });
     if mover.deleting {
-        let waiting = if writers.is_empty() {
-            Waiting::BeingDeleted { kind: "Pod", name }
-        } else {
-            Waiting::SourceInUse(writers)
-        };
+        let waiting = if writers.is_empty() { Waiting::BeingDeleted { kind: "Pod", name } } else { in_use(writers) };
         return Plan::wait(seen, Phase::CloneScheduled, waiting);
     }
     let delete = || Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
@@ -49,7 +51,7 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     }
     // Somebody may have written while we read: what was read is worth nothing.
     if !writers.is_empty() && wrote_during(users, mover) {
-        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(Waiting::SourceInUse(writers));
+        return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(in_use(writers));
     }
     match &mover.state {
         MoverState::Starting(pod_says) => {
@@ -110,18 +112,21 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         Err(waiting) => return Plan::wait(seen, phase, waiting),
     };
     let unbound = |claim: &Claim| {
-        let complaint = claim.complaint.as_deref();
-        attempt(seen, request, &chosen, CloneStrategy::Copy, claim.created, complaint).unwrap_or_else(|| {
-            let driver_says = complaint.map(redact);
+        attempt(seen, request, &chosen, &Attempt::to_fill(seen, claim, CloneStrategy::Copy)).unwrap_or_else(|| {
             let look_again_at = deadline(seen, request, claim.created);
-            Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says }) }
+            let waiting = Waiting::ClaimNotBound { driver_says: reported(seen, claim) };
+            Plan { look_again_at, ..Plan::wait(seen, phase, waiting) }
         })
     };
     let restored = match (request.source.kind, &seen.restored) {
         (SourceKind::Claim, _) => None,
-        (SourceKind::Snapshot, Lookup::Present(claim)) if claim.ours && !claim.deleting => Some(claim),
+        (SourceKind::Snapshot, Lookup::Present(claim)) if claim.trusted && !claim.deleting => Some(claim),
         (SourceKind::Snapshot, Lookup::Unknown(why)) => {
             return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone()));
+        }
+        (SourceKind::Snapshot, Lookup::Present(claim)) if !claim.ours => {
+            let name = claim.exact.name.clone();
+            return Plan::wait(seen, phase, Waiting::Foreign { kind: "PersistentVolumeClaim", name });
         }
         // It was removed by somebody; so must be what was to be filled from it, and all begins anew.
         (SourceKind::Snapshot, _) => {

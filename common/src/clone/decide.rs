@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 pub use super::ladder::Reason;
 use super::{
     facts::{Class, Facts, Source},
-    ladder::{Fate, Ladder, Rung},
-    request::{ContentType, Form, MadeFor, Request, VolumeMode, annotation_path},
+    ladder::{Candidate, Ladder, Rung},
+    request::{ContentType, Form, MadeFor, Request, SourceKind, VolumeMode, annotation_path},
     rules::{
         driver::RestoreRule,
         size::{SizeError, SizePlan, SourceSize, size},
@@ -269,10 +269,6 @@ pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
             "the driver does not say how large the snapshot is; give the size of the clone",
         )]);
     };
-    let (wanted, by) = match wanted(request, history, class, facts) {
-        Ok(wanted) => wanted,
-        Err(why) => return undecided("the wanted strategy", &why),
-    };
     let resize = Resize {
         request: asked,
         source: SourceSize { request: source.request.unwrap_or(capacity), capacity, restore_size: None },
@@ -280,23 +276,32 @@ pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
         expands: class.expands,
     };
     let ladder = Ladder { request, history, class, source, mode, resize, least: fits(capacity), facts };
-    let rungs = match ladder.rungs() {
-        Ok(rungs) => rungs,
+    let candidates = match ladder.candidates() {
+        Ok(candidates) => candidates,
         Err(why) => return undecided("the VolumeSnapshotClasses", &why),
     };
-    let (strategy, rung, fallback) = match choose(&ladder, &rungs, wanted, by) {
+    let (wanted, by) = match wanted(request, standing(history, source, &candidates), class, facts) {
+        Ok(wanted) => wanted,
+        Err(why) => return undecided("the wanted strategy", &why),
+    };
+    let (strategy, rung, fallback) = match choose(&ladder, &candidates, wanted, by) {
         Ok(chosen) => chosen,
         Err(decision) => return decision,
     };
-    let verdicts = rungs.iter().map(|(rung, fate)| Verdict {
-        strategy: *rung,
-        outcome: match fate {
-            Ok(_) if *rung == strategy => Outcome::Chosen,
-            Ok(_) => Outcome::NotWanted,
-            Err(reason) => Outcome::Impossible(reason.clone()),
+    let verdicts = candidates.iter().map(|candidate| Verdict {
+        strategy: candidate.strategy,
+        outcome: match (&candidate.fate, &candidate.remembered) {
+            (Ok(_), _) if candidate.strategy == strategy => Outcome::Chosen,
+            (Ok(_), None) => Outcome::NotWanted,
+            (Ok(_), Some(reason)) | (Err(reason), _) => Outcome::Impossible(reason.clone()),
         },
     });
-    let direct = strategy != CloneStrategy::Copy && !request.crosses() && request.made_for == MadeFor::DataVolume;
+    let waits_for_consumer = class.waits_for_consumer && !request.immediate;
+    // A claim that names its snapshot would keep that until a pod comes, and with it the place of another clone's.
+    let holds_a_snapshot =
+        waits_for_consumer && strategy == CloneStrategy::Snapshot && request.source.kind == SourceKind::Claim;
+    let filled_by_driver = strategy != CloneStrategy::Copy && !holds_a_snapshot;
+    let direct = filled_by_driver && !request.crosses() && request.made_for == MadeFor::DataVolume;
     Decision::Chosen(Box::new(Chosen {
         strategy,
         route: if direct { Route::Direct } else { Route::Transfer },
@@ -314,7 +319,7 @@ pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
         sizes: rung.sizes,
         source_size: capacity,
         snapshot_class: rung.snapshot_class.clone(),
-        waits_for_consumer: class.waits_for_consumer && !request.immediate,
+        waits_for_consumer,
         binds_late: class.waits_for_consumer,
         resize: if strategy == CloneStrategy::Copy { Resize { rule: RestoreRule::Larger, ..resize } } else { resize },
     }))
@@ -341,37 +346,48 @@ fn too_small(
 }
 
 /// The strategy that is wanted; or a copy, and why; else what is wrong with the wish.
+///
+/// What is remembered about other clones only makes a copy of what would have been cheaper. Where no copy is possible or allowed, or the
+/// driver is remembered to have refused that, too, the wanted strategy is tried as if nothing were remembered.
 fn choose<'a>(
     ladder: &Ladder<'_>,
-    rungs: &'a [(CloneStrategy, Fate)],
+    candidates: &'a [Candidate],
     wanted: CloneStrategy,
     by: ChosenBy,
 ) -> Result<(CloneStrategy, &'a Rung, Option<Reason>), Decision> {
-    let of = |strategy: CloneStrategy| rungs.iter().find(|(rung, _)| *rung == strategy).map(|(_, fate)| fate);
+    let of = |strategy: CloneStrategy| candidates.iter().find(|candidate| candidate.strategy == strategy);
     let wrong = |field: String, value: &str, detail: String| {
         Err(Decision::Rejected(vec![FieldError::invalid(field, value, detail)]))
     };
-    match (of(wanted), of(CloneStrategy::Copy)) {
-        (Some(Ok(rung)), _) => Ok((wanted, rung, None)),
+    let (Some(asked), Some(copy)) = (of(wanted), of(CloneStrategy::Copy)) else {
+        return Err(undecided("the wanted strategy", "it is not on the ladder"));
+    };
+    match (&asked.fate, &copy.fate) {
+        (Ok(rung), Ok(other)) => match &asked.remembered {
+            Some(reason) if ladder.request.fallback_allowed && copy.remembered.is_none() => {
+                Ok((CloneStrategy::Copy, other, Some(reason.clone())))
+            }
+            _ => Ok((wanted, rung, None)),
+        },
+        (Ok(rung), Err(_)) => Ok((wanted, rung, None)),
         // What the driver refused while it was at it is nobody's slip: the next rung will do, if one is allowed.
-        (Some(Err(reason)), _) if by == ChosenBy::Requester && !reason.came_from_the_driver() => {
+        (Err(reason), _) if by == ChosenBy::Requester && !reason.came_from_the_driver() => {
             let detail = format!("{reason}; or leave the annotation out and let smartclone choose");
             wrong(annotation_path(meta::CLONE_TYPE), wanted.as_str(), detail)
         }
-        (Some(Err(reason)), Some(Ok(copy))) if ladder.request.fallback_allowed => {
+        (Err(reason), Ok(copy)) if ladder.request.fallback_allowed => {
             Ok((CloneStrategy::Copy, copy, Some(reason.clone())))
         }
-        (Some(Err(reason)), Some(Ok(_))) => {
+        (Err(reason), Ok(_)) => {
             let detail = format!("\"{wanted}\" can't be had, and no fallback is allowed: {reason}");
             wrong(annotation_path(meta::FALLBACK), "Never", detail)
         }
-        (_, Some(Err(reason))) => {
+        (Err(_), Err(reason)) => {
             let field = format!("{}.{}", ladder.request.form.path(), reason.field());
             let value =
                 if reason.field() == "volumeMode" { ladder.mode.to_string() } else { ladder.class.name.clone() };
             wrong(field, &value, reason.to_string())
         }
-        _ => Err(undecided("the wanted strategy", "it is not on the ladder")),
     }
 }
 
@@ -401,7 +417,7 @@ fn property_sets(facts: &Facts) -> &[ClaimPropertySet] {
 }
 
 /// The access modes of the clone: those that are asked for, else the StorageProfile's best for its volume mode, else the source's.
-fn access_modes(request: &Request, source: &Source, mode: VolumeMode, facts: &Facts) -> Vec<String> {
+pub(super) fn access_modes(request: &Request, source: &Source, mode: VolumeMode, facts: &Facts) -> Vec<String> {
     if !request.access_modes.is_empty() {
         return request.access_modes.clone();
     }
@@ -446,14 +462,22 @@ fn no_class(request: &Request) -> FieldError {
     }
 }
 
+/// The decision that was made before, unless nothing is begun and the clone's namespace has met since then that the driver refuses it. Then
+/// it is decided again from the wish on, so that the wish stays on record.
+fn standing(history: &History, source: &Source, candidates: &[Candidate]) -> Option<CloneStrategy> {
+    let refused =
+        |strategy: CloneStrategy| candidates.iter().any(|it| it.strategy == strategy && it.remembered.is_some());
+    history.pinned_for(&source.uid).filter(|strategy| *strategy == CloneStrategy::Copy || !refused(*strategy))
+}
+
 /// The first wish that somebody has.
 fn wanted(
     request: &Request,
-    history: &History,
+    pinned: Option<CloneStrategy>,
     class: &Class,
     facts: &Facts,
 ) -> Result<(CloneStrategy, ChosenBy), String> {
-    if let Some(strategy) = facts.source.present().and_then(|source| history.pinned_for(&source.uid)) {
+    if let Some(strategy) = pinned {
         return Ok((strategy, ChosenBy::Pinned));
     }
     if let Some(strategy) = request.wish {
@@ -485,17 +509,22 @@ fn wanted(
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::{Value, json};
 
     use super::{
         super::{
+            breaker::{ErrorSource, MetRefusal, NamespaceRefusal, NamespaceRefusals, RefusalKey, VolumeRequest},
             facts::{Profile, SnapshotClass},
             fixtures::{annotated, class, facts, gi, request, sized, volume},
+            rules::complaint::Scope,
         },
         *,
     };
     use crate::{
+        api::Refusal,
         lookup::Lookup::{Absent, Present, Unknown},
         quantity::Bytes,
     };
@@ -682,5 +711,131 @@ mod tests {
         assert_eq!(chosen.sizes, SizePlan { create_at: gi(1), finally: gi(2) });
         assert_eq!(chosen.sizes_for(Some(Bytes(128 << 20))), Ok(chosen.sizes));
         assert_eq!(chosen.sizes_for(Some(gi(3))), Ok(SizePlan::exactly(gi(3))));
+    }
+
+    const EVERY: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
+
+    /// Refusals of the source's class, by everybody, that count for any size.
+    fn refused_for_all(strategies: &[CloneStrategy]) -> Vec<Refusal> {
+        let refusal = |strategy: &CloneStrategy| Refusal {
+            strategy: Some(*strategy),
+            source_class: Some("cow".into()),
+            driver: Some("driver".into()),
+            reason: Some("FailedPrecondition".into()),
+            namespaces: 3,
+            ..Refusal::default()
+        };
+        strategies.iter().map(refusal).collect()
+    }
+
+    fn refused_here(strategies: &[CloneStrategy], size: Bytes) -> Vec<NamespaceRefusal> {
+        let mut known = NamespaceRefusals::default();
+        for strategy in strategies {
+            let key = RefusalKey {
+                strategy: *strategy,
+                driver: "driver".into(),
+                source_class: "cow".into(),
+                class: "cow".into(),
+            };
+            let request =
+                VolumeRequest { size, mode: VolumeMode::Filesystem, access_modes: vec!["ReadWriteOnce".into()] };
+            let met = MetRefusal {
+                key,
+                request,
+                code: "OutOfRange",
+                scope: Scope::Request,
+                read_in: ErrorSource::Event,
+                message: "call +1-555".into(),
+            };
+            known.record("here", &met, Timestamp::UNIX_EPOCH);
+        }
+        known.in_force("here", "cow", Timestamp::UNIX_EPOCH)
+    }
+
+    fn remembering(refused: Vec<Refusal>, refused_here: Vec<NamespaceRefusal>) -> Facts {
+        Facts { profile: Present(Profile { refused, refused_here, ..Profile::default() }), ..facts() }
+    }
+
+    /// Where the wanted strategy is remembered as refused; all of it with `fallback` and by a wish of the requester's own.
+    #[rstest]
+    #[case::a_copy_is_left(as_is, &[CloneStrategy::Snapshot], CloneStrategy::Copy)]
+    #[case::wished(wishes_snapshot, &[CloneStrategy::Snapshot], CloneStrategy::Copy)]
+    #[case::no_fallback(never_falls_back, &[CloneStrategy::Snapshot], CloneStrategy::Snapshot)]
+    #[case::all_of_them(as_is, &EVERY, CloneStrategy::Snapshot)]
+    #[case::all_of_them_wished(wishes_snapshot, &EVERY, CloneStrategy::Snapshot)]
+    #[case::another_one(as_is, &[CloneStrategy::CsiClone], CloneStrategy::Snapshot)]
+    fn what_others_met_moves_a_strategy_down(
+        #[case] wish: Wish,
+        #[case] refused: &[CloneStrategy],
+        #[case] expected: CloneStrategy,
+    ) {
+        match decide(&request(&volume(wish)), &History::default(), &remembering(refused_for_all(refused), vec![])) {
+            Decision::Chosen(chosen) => {
+                assert_eq!(chosen.strategy, expected);
+                assert_eq!(chosen.fallback.is_some(), expected == CloneStrategy::Copy);
+            }
+            other => panic!("not chosen: {other:?}"),
+        }
+    }
+
+    /// A decision stands, whatever other namespaces meet; what the own one has met replaces it before the clone is begun.
+    #[test]
+    fn a_decision_is_replaced_by_what_the_own_namespace_met_only() {
+        let wanted = request(&volume(as_is));
+        let pinned = CloneStrategy::Snapshot;
+        let history = History { pinned: Some(pinned), decided_for: Some("source".into()), ..History::default() };
+        let strategy = |facts: &Facts| match decide(&wanted, &history, facts) {
+            Decision::Chosen(chosen) => (chosen.strategy, chosen.by, chosen.fallback.map(|reason| reason.to_string())),
+            other => panic!("not chosen: {other:?}"),
+        };
+        let others = remembering(refused_for_all(&[pinned]), vec![]);
+        assert_eq!(strategy(&others), (pinned, ChosenBy::Pinned, None));
+        let larger = remembering(vec![], refused_here(&[pinned], gi(900 << 10)));
+        assert_eq!(strategy(&larger), (pinned, ChosenBy::Pinned, None));
+        let (next, by, why) = strategy(&remembering(vec![], refused_here(&[pinned], gi(1))));
+        assert_eq!((next, by), (CloneStrategy::Copy, ChosenBy::Default));
+        assert!(why.unwrap().contains("call +1-555"), "its own namespace may read it");
+    }
+
+    /// Strangers' refusals are told by code and time.
+    #[test]
+    fn what_others_met_is_told_without_their_words() {
+        let known = remembering(refused_for_all(&[CloneStrategy::Snapshot]), vec![]);
+        match decide(&request(&volume(as_is)), &History::default(), &known) {
+            Decision::Chosen(chosen) => {
+                let reason = chosen.fallback.unwrap();
+                assert_eq!(reason.code, "DriverRefused");
+                assert!(reason.message.contains("several namespaces (FailedPrecondition)"), "{reason}");
+            }
+            other => panic!("not chosen: {other:?}"),
+        }
+    }
+
+    proptest! {
+        /// Whatever is remembered, by whomever and for whatever size: nothing is rejected that isn't rejected without it.
+        #[test]
+        fn a_memory_never_rejects(
+            shared in prop::collection::vec(prop::sample::select(EVERY.to_vec()), 0..4),
+            own in prop::collection::vec(prop::sample::select(EVERY.to_vec()), 0..4),
+            size in 0u64..4,
+            wish in prop::option::of(prop::sample::select(vec!["snapshot", "csi-clone", "copy"])),
+            never in any::<bool>(),
+            pinned in prop::option::of(prop::sample::select(EVERY.to_vec())),
+            past in prop::option::of(prop::sample::select(EVERY.to_vec())),
+            world in 0usize..5,
+        ) {
+            let wanted = request(&volume(|object| {
+                if let Some(wish) = wish { annotated(meta::CLONE_TYPE, wish)(object); }
+                if never { never_falls_back(object); }
+            }));
+            let refused = past.map(|strategy| PastRefusal { strategy, too_slow: false, message: "no".into() });
+            let history =
+                History { pinned, decided_for: Some("source".into()), refused: refused.into_iter().collect() };
+            let change: World = [usual, no_snapshot_class, other_pool, exact_driver_no_expansion, unbound][world];
+            let decide_with = |mut facts: Facts| { change(&mut facts); decide(&wanted, &history, &facts) };
+            let without = decide_with(remembering(vec![], vec![]));
+            let with = decide_with(remembering(refused_for_all(&shared), refused_here(&own, gi(size))));
+            prop_assert_eq!(matches!(with, Decision::Rejected(_)), matches!(without, Decision::Rejected(_)));
+        }
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    breaker,
+    breaker::{self, NamespaceRefusal},
     request::{SourceKind, VolumeMode},
     rules::driver::{self, RestoreRule},
 };
@@ -21,7 +21,7 @@ use crate::{
     cdi_config::Overhead,
     lookup::Lookup,
     meta,
-    profile::{Provenance, Record},
+    profile::{self, Provenance, Record},
     quantity::Bytes,
 };
 
@@ -43,6 +43,8 @@ pub struct Facts {
     pub profile: Lookup<Profile>,
     /// What a file system on the clone's class needs for itself.
     pub overhead: Overhead,
+    /// The longest deadline that a requester may ask for.
+    pub max_deadline: Duration,
 }
 
 impl Facts {
@@ -59,6 +61,7 @@ impl Facts {
             cluster_override: unread(),
             profile: unread(),
             overhead: Overhead::DEFAULT,
+            max_deadline: profile::MAX_DEADLINE.unsigned_abs(),
         }
     }
 }
@@ -234,8 +237,10 @@ pub struct Profile {
     pub minimum: Option<Bytes>,
     /// How long the driver may take for one strategy.
     pub deadline: Option<Duration>,
-    /// What the driver has refused, not to be asked for again now.
+    /// What the driver refused to several namespaces, not to be asked for again now.
     pub refused: Vec<Refusal>,
+    /// What it refused to the clone's own namespace. Only the controller remembers that, and it counts only before the clone is begun.
+    pub refused_here: Vec<NamespaceRefusal>,
 }
 
 impl Profile {
@@ -251,12 +256,8 @@ impl Profile {
             minimum: record.minimum_size.map(|known| known.value),
             deadline: Duration::try_from(record.deadline.value).ok(),
             refused: refusals.into_iter().flatten().filter(|refusal| breaker::open(refusal, now)).cloned().collect(),
+            refused_here: Vec::new(),
         }
-    }
-
-    /// The driver's refusal to make a clone in this way from a source of this class, if it stands.
-    pub fn refusal(&self, strategy: CloneStrategy, driver: &str, source_class: &str) -> Option<&Refusal> {
-        self.refused.iter().find(|refusal| breaker::about(refusal, strategy, driver, source_class))
     }
 }
 

@@ -102,6 +102,7 @@ pub fn facts() -> Facts {
         cluster_override: Absent,
         profile: Absent,
         overhead: Overhead::DEFAULT,
+        max_deadline: crate::profile::MAX_DEADLINE.unsigned_abs(),
     }
 }
 
@@ -127,5 +128,7 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         progress: None,
         another_controller: None,
         mover_settings: MoverSettings { image: "cloner".into() },
+        holders: Present(Vec::new()),
+        fresh_key: Some("fresh".into()),
     }
 }

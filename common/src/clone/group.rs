@@ -5,13 +5,22 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{action::Exact, plan::exact, request::ObjectName};
 use crate::{api::snapshot::VolumeSnapshot, meta, quantity::Bytes};
 
-/// At most this many of our snapshots of one source live at a time. Some drivers allow three, and the user may have one of his own.
-pub const LIVING: usize = 2;
+/// At most this many of our snapshots of one source live at a time, as one namespace sees it (see [`Group::has_room`]). Some drivers allow
+/// three, and the user may have one of his own.
+pub const MAX_LIVE_SNAPSHOTS: usize = 2;
+
+/// At most this many live, whosoever they are. It takes four namespaces with two stuck snapshots each to reach it; then the deadlines of
+/// their attempts make room, and whoever waits longer than his own deadline for a turn gets a copy. A driver that allows fewer answers
+/// `ResourceExhausted` or the like, which is waited for until the attempt's deadline.
+pub const MAX_LIVE_SNAPSHOTS_OF_ALL: usize = 8;
+
+/// A snapshot that lives for longer than this is slow or stuck, and is a matter of the namespaces whose clones wait for it.
+pub const SLOW_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// At most this many clones share a snapshot: they are listed in an annotation, and all annotations together have 256 KiB.
 pub const MEMBERS: usize = 500;
@@ -90,6 +99,20 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Whether a clone in `namespace` may ask for one more snapshot of the source at `now`; `waits` says whether a member still waits.
+    ///
+    /// All share the limit as long as snapshots come and go. One that stays counts only for the namespaces whose clones still wait for it,
+    /// so that nobody is kept from cloning by what others can't finish.
+    pub fn has_room(&self, namespace: &str, now: Timestamp, waits: impl Fn(&str, &ObjectName) -> bool) -> bool {
+        let stays = |shared: &Shared| shared.created.is_some_and(|created| now.duration_since(created) >= SLOW_AFTER);
+        let of_namespace =
+            |shared: &Shared| shared.members.iter().any(|(uid, name)| name.namespace == namespace && waits(uid, name));
+        let counted = self.snapshots.iter().filter(|shared| !stays(shared) || of_namespace(shared)).count();
+        counted < MAX_LIVE_SNAPSHOTS && self.snapshots.len() < MAX_LIVE_SNAPSHOTS_OF_ALL
+    }
+}
+
 /// Whether a clone needs its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
@@ -109,8 +132,55 @@ pub fn superfluous(needs: impl IntoIterator<Item = Need>) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rstest::rstest;
 
-    use super::*;
+    use super::{super::fixtures::now, *};
+
+    fn shared(number: usize, seconds: i64, namespace: &str) -> Shared {
+        let uid = number.to_string();
+        let exact =
+            Exact { namespace: "gold".into(), name: uid.clone(), uid: uid.clone(), resource_version: "1".into() };
+        let name = ObjectName { namespace: namespace.into(), name: uid.clone() };
+        Shared {
+            exact,
+            ours: true,
+            deleting: false,
+            created: Some(now() - SignedDuration::from_secs(seconds)),
+            members: [(uid, name)].into(),
+            ready: false,
+            restore_size: None,
+            error: None,
+        }
+    }
+
+    fn group(all: &[(i64, &str)]) -> Group {
+        let snapshots = all.iter().enumerate().map(|(number, (age, whose))| shared(number, *age, whose));
+        Group { snapshots: snapshots.collect(), ..Group::default() }
+    }
+
+    /// Snapshots by age in seconds and the namespace of their only member, which still waits; for a clone in `mine`.
+    #[rstest]
+    #[case::none(&[], true)]
+    #[case::one(&[(1, "other")], true)]
+    #[case::two_that_come_and_go(&[(1, "other"), (29, "mine")], false)]
+    #[case::two_stuck_of_another(&[(30, "other"), (3000, "other")], true)]
+    #[case::two_stuck_of_mine(&[(30, "mine"), (3000, "mine")], false)]
+    #[case::stuck_and_coming(&[(30, "other"), (3000, "other"), (1, "other"), (1, "third")], false)]
+    #[case::stuck_and_mine(&[(30, "other"), (3000, "other"), (40, "mine")], true)]
+    #[case::too_many_of_anybody(&[(99, "a"), (99, "a"), (99, "b"), (99, "b"), (99, "c"), (99, "c"), (99, "d"), (99, "d")], false)]
+    fn room(#[case] living: &[(i64, &str)], #[case] expected: bool) {
+        assert_eq!(group(living).has_room("mine", now(), |_, _| true), expected);
+    }
+
+    #[test]
+    fn a_member_that_is_done_holds_nothing_against_its_namespace() {
+        let mut living = group(&[(99, "mine"), (99, "mine")]);
+        for snapshot in &mut living.snapshots {
+            snapshot.members.insert("x".into(), ObjectName { namespace: "other".into(), name: "x".into() });
+        }
+        assert!(living.has_room("mine", now(), |uid, _| uid == "x"));
+        assert!(!living.has_room("other", now(), |uid, _| uid == "x"));
+    }
 
     proptest! {
         /// What is written is read again; what isn't ours is no list.

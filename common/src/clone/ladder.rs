@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use super::{
-    decide::{History, Resize},
+    breaker::{self, RefusalKey, VolumeRequest},
+    decide::{History, Resize, access_modes},
     facts::{Class, Facts, Source},
     request::{ContentType, Request, SourceKind, VolumeMode},
     rules::{
@@ -12,7 +15,12 @@ use super::{
         snapshot_class,
     },
 };
-use crate::{api::CloneStrategy, lookup::Lookup, meta, quantity::Bytes};
+use crate::{
+    api::{CloneStrategy, Refusal},
+    lookup::Lookup,
+    meta,
+    quantity::Bytes,
+};
 
 /// The ladder, the cheapest rung first.
 const RUNGS: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
@@ -70,13 +78,28 @@ pub(super) struct Ladder<'a> {
     pub(super) facts: &'a Facts,
 }
 
+/// One strategy, and what is known about it.
+pub(super) struct Candidate {
+    pub(super) strategy: CloneStrategy,
+    /// Whether it is possible.
+    pub(super) fate: Fate,
+    /// It is possible, and the driver refused it lately for a similar clone. Another strategy is taken if there is one that this can't be
+    /// said of; if there is none it is tried.
+    pub(super) remembered: Option<Reason>,
+}
+
 /// The fate of a rung: what it would be done with, or why it can't be had.
 pub(super) type Fate = Result<Rung, Reason>;
 
 impl Ladder<'_> {
-    /// All rungs, the cheapest first; the error is that nobody can tell.
-    pub(super) fn rungs(&self) -> Result<Vec<(CloneStrategy, Fate)>, String> {
-        RUNGS.into_iter().map(|strategy| Ok((strategy, self.rung(strategy)?))).collect()
+    /// All strategies, the cheapest first; the error is that something could not be read.
+    pub(super) fn candidates(&self) -> Result<Vec<Candidate>, String> {
+        let candidate = |strategy| {
+            let fate = self.rung(strategy)?;
+            let remembered = fate.as_ref().ok().and_then(|rung| self.remembered(strategy, rung));
+            Ok(Candidate { strategy, fate, remembered })
+        };
+        RUNGS.into_iter().map(candidate).collect()
     }
 
     /// Whether a rung can be had; the outer error is that nobody can tell.
@@ -101,35 +124,66 @@ impl Ladder<'_> {
         })
     }
 
-    /// What the driver has refused to do, for this request or lately for another one like it.
+    /// The driver refused it, or was too slow, for this clone.
     fn refused(&self, strategy: CloneStrategy) -> Option<Reason> {
-        if let Some(past) = self.history.refused.iter().find(|past| past.strategy == strategy) {
-            let (code, what) = if past.too_slow {
-                (DRIVER_TOO_SLOW, "the driver was not done in time")
-            } else {
-                (DRIVER_REFUSED, "the driver refused")
-            };
+        let past = self.history.refused.iter().find(|past| past.strategy == strategy)?;
+        let (code, what) = if past.too_slow {
+            (DRIVER_TOO_SLOW, "it was not done in time")
+        } else {
+            (DRIVER_REFUSED, "the driver refused")
+        };
+        Some(Reason {
+            code,
+            message: format!("{what}: {}", past.message),
+            cure: "the driver's log may tell why".to_owned(),
+        })
+    }
+
+    /// The driver refused it lately for a similar clone. That is a hint, and rejects nothing: see [`Candidate::remembered`].
+    fn remembered(&self, strategy: CloneStrategy, rung: &Rung) -> Option<Reason> {
+        let profile = self.facts.profile.present()?;
+        let key = RefusalKey {
+            strategy,
+            driver: self.source.driver.present()?.clone(),
+            source_class: self.source.class.clone(),
+            class: self.class.name.clone(),
+        };
+        let request = VolumeRequest {
+            size: rung.sizes.create_at,
+            mode: self.mode,
+            access_modes: access_modes(self.request, self.source, self.mode, self.facts),
+        };
+        if let Some(here) = profile.refused_here.iter().find(|refusal| refusal.is_about(&key, &request)) {
+            let (count, met) = (here.count, &here.met);
             return Some(Reason {
-                code,
-                message: format!("{what}: {}", past.message),
-                cure: "its log may tell why".to_owned(),
+                code: DRIVER_REFUSED,
+                message: format!(
+                    "the driver refused a similar clone in this namespace {count} times ({}): {}",
+                    met.code, met.message
+                ),
+                cure: format!("it is asked again after {:.0}; the driver's log may tell why", here.until),
             });
         }
-        // What is decided already isn't affected by what others meet with.
+        // A decision that was made stands, whatever others meet.
         if self.history.pinned_for(&self.source.uid).is_some() {
             return None;
         }
-        let driver = self.source.driver.present()?;
-        let refusal = self.facts.profile.present()?.refusal(strategy, driver, &self.source.class)?;
-        let until = refusal.until.as_ref().map(|until| format!("{:.0}", until.0)).unwrap_or_default();
+        let applies =
+            |refusal: &&Refusal| breaker::is_about(refusal, &key) && breaker::least_size(refusal) <= request.size;
+        let refusal = profile.refused.iter().find(applies)?;
+        let at = |time: &Option<Time>| time.as_ref().map(|time| format!("{:.0}", time.0)).unwrap_or_default();
         Some(Reason {
             code: DRIVER_REFUSED,
             message: format!(
-                "the driver has refused the like {} times: {}",
-                refusal.count,
-                refusal.message.as_deref().unwrap_or_default()
+                "the driver refused similar clones in several namespaces ({}), last at {}",
+                refusal.reason.as_deref().unwrap_or_default(),
+                at(&refusal.last)
             ),
-            cure: format!("it is asked again after {until}; kubectl describe storageprofile {}", self.class.name),
+            cure: format!(
+                "it is asked again after {}; kubectl describe storageprofile {}",
+                at(&refusal.until),
+                self.class.name
+            ),
         })
     }
 

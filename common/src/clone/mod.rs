@@ -3,7 +3,7 @@
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 
 pub mod action;
-mod attempt;
+pub(crate) mod attempt;
 pub mod breaker;
 pub mod check;
 mod copy;
@@ -12,11 +12,13 @@ pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod group;
+pub mod holders;
 mod ladder;
 #[cfg(test)]
 mod model;
 pub mod note;
 pub mod objects;
+pub mod ownership;
 pub mod plan;
 pub mod populate;
 pub mod request;

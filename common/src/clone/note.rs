@@ -2,6 +2,7 @@
 
 use super::{
     decide::{Chosen, ChosenBy, PastRefusal},
+    plan::Observed,
     request::{Request, SourceName},
 };
 use crate::{
@@ -42,6 +43,15 @@ impl PlanNote {
     pub fn read(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
+}
+
+/// The annotations that say what was decided, and a new ownership key for a clone that has none.
+pub(super) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
+    let mut annotations = pin(request, chosen, refused);
+    if seen.volume.key.is_none() {
+        annotations.insert(meta::OWNERSHIP_KEY, seen.fresh_key.clone());
+    }
+    annotations
 }
 
 /// The annotations that say what was decided.

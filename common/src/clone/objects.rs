@@ -15,9 +15,10 @@ use k8s_openapi::{
 };
 
 use super::{
-    action::Exact,
+    action::{Exact, Kind},
     decide::Chosen,
     group::{Members, write_members},
+    ownership::{self, proof},
     plan::{Claim, MoverSettings, Target},
     request::{ContentType, MadeFor, Request, VolumeMode},
 };
@@ -66,9 +67,11 @@ pub fn owners_with(volume: &Target, others: &[OwnerReference]) -> Vec<OwnerRefer
     others.iter().filter(|other| other.uid != volume.uid).cloned().chain([owner(volume)]).collect()
 }
 
-/// Name, labels and owner of a temporary object beside the source. In another namespace an owner can't be named; there the label, and the
-/// UID in the name, say for whom it was made, and what has lost its owner is swept by us.
-fn temporary_object(volume: &Target, namespace: &str, name: String) -> ObjectMeta {
+/// Name, labels, proof and owner of a temporary object beside the source. In another namespace an owner can't be named; there the label, and
+/// the UID in the name, say for whom it was made, and what has lost its owner is removed by us.
+fn temporary_object(volume: &Target, kind: Kind, namespace: &str, name: String) -> ObjectMeta {
+    let mut annotations = proof_of(volume, kind, namespace, &name);
+    annotations.insert(meta::OWNED_BY_DATA_VOLUME.to_owned(), format!("{}/{}", volume.namespace, volume.name));
     ObjectMeta {
         name: Some(name),
         namespace: Some(namespace.to_owned()),
@@ -77,13 +80,17 @@ fn temporary_object(volume: &Target, namespace: &str, name: String) -> ObjectMet
             (meta::OWNED_BY_UID.to_owned(), volume.uid.clone()),
             (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
         ])),
-        annotations: Some(BTreeMap::from([(
-            meta::OWNED_BY_DATA_VOLUME.to_owned(),
-            format!("{}/{}", volume.namespace, volume.name),
-        )])),
+        annotations: Some(annotations),
         owner_references: (namespace == volume.namespace).then(|| vec![owner(volume)]),
         ..ObjectMeta::default()
     }
+}
+
+/// The annotation by which the controller knows, even after a restart, what it has created. Empty for a clone without a key, for which
+/// nothing is created.
+fn proof_of(volume: &Target, kind: Kind, namespace: &str, name: &str) -> BTreeMap<String, String> {
+    let proof = volume.key.as_ref().map(|key| (meta::PROOF.to_owned(), proof(key, kind, namespace, name)));
+    proof.into_iter().collect()
 }
 
 /// The temporary snapshot of the request's source, for `members`. Named after the first of them, so that two passes that ask for the
@@ -100,16 +107,23 @@ pub fn snapshot(volume: &Target, request: &Request, class: Option<&str>, members
         block_owner_deletion: None,
         ..owner(volume)
     });
+    let name = names::snapshot(leader);
+    let mut annotations = proof_of(volume, Kind::VolumeSnapshot, &source.namespace, &name);
+    for proof in annotations.values_mut() {
+        // Several share it, and each has to know whose key it is that proves it.
+        *proof = ownership::with_creator(&volume.uid, proof);
+    }
+    annotations.insert(meta::MEMBERS.to_owned(), write_members(members));
     VolumeSnapshot {
         metadata: ObjectMeta {
-            name: Some(names::snapshot(leader)),
+            name: Some(name),
             namespace: Some(source.namespace.clone()),
             labels: Some(BTreeMap::from([
                 (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
                 (meta::OWNED_BY_UID.to_owned(), leader.clone()),
                 (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
             ])),
-            annotations: Some(BTreeMap::from([(meta::MEMBERS.to_owned(), write_members(members))])),
+            annotations: Some(annotations),
             owner_references: (beside && volume.kind == MadeFor::DataVolume).then(|| owners.collect()),
             ..ObjectMeta::default()
         },
@@ -125,26 +139,25 @@ pub fn snapshot(volume: &Target, request: &Request, class: Option<&str>, members
 }
 
 /// Annotations that are no business of the claim's.
-const NOT_FOR_CLAIMS: [&str; 7] = [
+const NOT_FOR_CLAIMS: [&str; 4] = [
     "kubectl.kubernetes.io/last-applied-configuration",
-    meta::REQUESTER,
-    meta::PLAN,
     meta::PRE_POPULATED,
     meta::CHECK_STATIC_VOLUME,
-    meta::STATUS,
     meta::POPULATED_FOR,
 ];
 
-/// The clone's claim, beside the DataVolume, with whose labels and annotations it is found.
+/// The clone's claim, beside the DataVolume, with whose labels and annotations it is found. What a user writes there never becomes a key
+/// by which objects are recognized as ours.
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
     let mut labels = volume.labels.clone();
+    labels.retain(|key, _| !meta::is_reserved(key));
     labels.insert(meta::APP_LABEL.to_owned(), meta::APP.to_owned());
     if chosen.mode == VolumeMode::Filesystem {
         // A file system that holds one image is meant to be full.
         labels.insert(meta::FILLING_UP_ALERT.to_owned(), "disabled".to_owned());
     }
     let mut annotations = volume.annotations.clone();
-    annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()));
+    annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()) && !meta::is_reserved(key));
     annotations.insert(meta::CLONE_TYPE.to_owned(), chosen.strategy.to_string());
     annotations.insert(meta::CREATED_FOR_DATA_VOLUME.to_owned(), volume.uid.clone());
     annotations.insert(
@@ -172,7 +185,10 @@ pub fn temporary(
     from: &DataSource<'_>,
     node: Option<String>,
 ) -> PersistentVolumeClaim {
-    let mut metadata = temporary_object(volume, &request.source.object.namespace, names::temporary_claim(&volume.uid));
+    let (namespace, name) = (&request.source.object.namespace, names::temporary_claim(&volume.uid));
+    let mut metadata = temporary_object(volume, Kind::PersistentVolumeClaim, namespace, name);
+    // Its volume outlives its deletion until it is handed over.
+    metadata.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
     if let Some(node) = node {
         // Where the scheduler wants the clone, its volume has to be made.
         metadata.annotations.get_or_insert_default().insert(meta::SELECTED_NODE.to_owned(), node);
@@ -183,7 +199,8 @@ pub fn temporary(
 /// The claim that is restored from the source snapshot to be copied from.
 pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> PersistentVolumeClaim {
     let source = &request.source.object;
-    let metadata = temporary_object(volume, &source.namespace, names::temporary_source(&volume.uid));
+    let name = names::temporary_source(&volume.uid);
+    let metadata = temporary_object(volume, Kind::PersistentVolumeClaim, &source.namespace, name);
     let class = chosen.restore_class.as_deref().unwrap_or(&chosen.class);
     let modes = vec!["ReadWriteOnce".to_owned()];
     let from = DataSource::Snapshot(&source.name);
@@ -253,7 +270,7 @@ pub fn mover(
         VolumeMode::Block => (None, Some(device(name, path(mode, source)))),
     };
     let ((a, c), (b, d)) = (use_of("source", from, true), use_of("target", to, false));
-    let mut metadata = temporary_object(volume, &target.exact.namespace, names::mover(&volume.uid));
+    let mut metadata = temporary_object(volume, Kind::Pod, &target.exact.namespace, names::mover(&volume.uid));
     metadata.annotations.get_or_insert_default().insert(meta::FILLS.to_owned(), target.exact.uid.clone());
     let mut pod = pod(
         metadata,
@@ -281,7 +298,7 @@ pub fn consumer(volume: &Target, claim: &Exact, mode: VolumeMode, settings: &Mov
         VolumeMode::Filesystem => (vec![mount("target", mover::TARGET_DIR, false)], Vec::new()),
         VolumeMode::Block => (Vec::new(), vec![device("target", mover::TARGET_DEVICE)]),
     };
-    let metadata = temporary_object(volume, &claim.namespace, names::consumer(&volume.uid));
+    let metadata = temporary_object(volume, Kind::Pod, &claim.namespace, names::consumer(&volume.uid));
     let mut pod = pod(metadata, volume, vec!["--version".to_owned()], mounts, devices, false, settings);
     if let Some(spec) = &mut pod.spec {
         // Nothing may change in what the driver fills.
@@ -319,7 +336,10 @@ fn pod(
     };
     if let Some(labels) = &mut metadata.labels {
         labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
+        // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
+        labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
     }
+    metadata.annotations.get_or_insert_default().insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
     Pod {
         metadata,
         spec: Some(PodSpec {
@@ -342,7 +362,7 @@ fn pod(
                 ..PodSecurityContext::default()
             }),
             containers: vec![Container {
-                name: "mover".to_owned(),
+                name: mover::CONTAINER.to_owned(),
                 image: Some(settings.image.clone()),
                 image_pull_policy: Some("IfNotPresent".to_owned()),
                 args: Some(arguments),
@@ -402,4 +422,50 @@ fn volume_of(name: &str, claim: &str, read_only: bool) -> Volume {
 
 fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
     of.iter().map(|(name, text)| ((*name).to_owned(), Quantity((*text).to_owned()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clone::{
+        Decision, History, decide,
+        fixtures::{facts, request, volume},
+        ownership::{Owner, Ownership},
+    };
+
+    fn chosen(request: &Request) -> Box<Chosen> {
+        match decide(request, &History::default(), &facts()) {
+            Decision::Chosen(chosen) => chosen,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whatever a user writes on a DataVolume, its claim has nothing by which objects are recognized as ours; and what is made beside the
+    /// source proves whose it is without saying the key.
+    #[test]
+    fn a_user_s_labels_and_annotations_mark_nothing() {
+        let written = volume(|object| {
+            for key in meta::EVIDENCE.into_iter().chain([meta::OWNED_BY_UID, meta::OWNERSHIP_KEY, meta::NUDGED]) {
+                object["metadata"]["annotations"][key] = "mine".into();
+                object["metadata"]["labels"][key] = "mine".into();
+            }
+            object["metadata"]["annotations"]["example.com/note"] = "kept".into();
+        });
+        let (target, request) = (Target::of(&written), request(&written));
+        let chosen = chosen(&request);
+        let claim = claim(&target, &chosen, chosen.sizes.create_at, &DataSource::Later);
+        let labels = claim.metadata.labels.unwrap_or_default();
+        let annotations = claim.metadata.annotations.unwrap_or_default();
+        assert_eq!(annotations.get("example.com/note").map(String::as_str), Some("kept"));
+        assert!(
+            labels.keys().chain(annotations.keys()).all(|key| !meta::is_reserved(key)),
+            "{labels:?} {annotations:?}"
+        );
+
+        let mut beside = temporary(&target, &request, &chosen, chosen.sizes.create_at, &DataSource::Blank, None);
+        assert!(!serde_json::to_string(&beside).unwrap().contains("mine"), "{beside:?}");
+        beside.metadata.uid = Some("1".to_owned());
+        let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
+        assert_eq!(owners.of(Kind::PersistentVolumeClaim, &beside.metadata), Owner::Ours);
+    }
 }

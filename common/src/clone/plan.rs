@@ -10,10 +10,13 @@ use k8s_openapi::{
 
 use super::{
     action::{Action, Exact},
+    breaker::MetRefusal,
     decide::{Chosen, ChosenBy, History, PastRefusal},
     facts::Facts,
     group::Group,
+    holders,
     note::PlanNote,
+    ownership::{Created, Owner},
     request::{MadeFor, Parsed, Request, SourceName},
     wait::Waiting,
 };
@@ -21,7 +24,8 @@ use crate::{
     api::{self, CloneStrategy, DataVolume, DataVolumeStatus, Phase},
     lookup::Lookup,
     meta,
-    mover::{Outcome, Progress},
+    mover::{self, Outcome, Progress},
+    names,
     quantity::Bytes,
     transfer::{self, Transfer},
 };
@@ -36,7 +40,7 @@ pub struct Observed {
     /// What it asks for.
     pub parsed: Parsed,
     /// Why its DataSource can't be followed, if it can't.
-    pub unresolved: Option<String>,
+    pub unresolved: Option<Waiting>,
     /// What the decision needs.
     pub facts: Facts,
     /// Whether the requester may read the source; asked only where the clone crosses namespaces.
@@ -55,6 +59,9 @@ pub struct Observed {
     pub restored: Lookup<Claim>,
     /// The hand-over of the temporary claim's volume.
     pub transfer: Transfer,
+    /// Who has the temporary claim's volume, in words; asked of the API server when the volume is about to be handed over
+    /// ([`is_closed`](Observed::is_closed)), and unknown before.
+    pub holders: Lookup<Vec<String>>,
     /// The snapshots of the source.
     pub group: Lookup<Group>,
     /// Our data mover.
@@ -67,6 +74,8 @@ pub struct Observed {
     pub another_controller: Option<String>,
     /// How movers are made.
     pub mover_settings: MoverSettings,
+    /// A random ownership key, for a clone that has none yet; nothing, if the system gave none.
+    pub fresh_key: Option<String>,
 }
 
 /// The API server's answer about the requester.
@@ -118,6 +127,10 @@ pub struct Target {
     pub priority_class: Option<String>,
     /// Its status as it stands.
     pub status: DataVolumeStatus,
+    /// Its ownership key ([`meta::OWNERSHIP_KEY`]).
+    pub key: Option<String>,
+    /// UIDs of the temporary objects that were created for it: those on record in its status, and those that this process has been answered.
+    pub created: Created,
 }
 
 impl Target {
@@ -145,6 +158,13 @@ impl Target {
             fallback_code: note.and_then(|note| note.reason),
             priority_class: volume.spec.priority_class_name.clone(),
             content_type: volume.spec.content_type.clone(),
+            key: annotation(meta::OWNERSHIP_KEY).filter(|key| !key.is_empty()).map(str::to_owned),
+            created: volume
+                .status
+                .as_ref()
+                .and_then(|s| s.clone.as_ref())
+                .map(|c| c.created.clone())
+                .unwrap_or_default(),
             status: volume.status.clone().unwrap_or_default(),
         }
     }
@@ -175,18 +195,22 @@ pub struct User {
     pub writes: bool,
 }
 
-/// The pods that use `claim` and aren't movers of ours. A pod that has ended uses nothing.
-pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>) -> Vec<User> {
-    let mut users: Vec<_> = pods.into_iter().filter_map(|pod| user(claim, pod)).collect();
+/// The pods that use `claim` and aren't movers of ours, which `is_ours` tells. A pod that has ended uses nothing.
+pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>, is_ours: impl Fn(&Pod) -> bool) -> Vec<User> {
+    let mut users: Vec<_> = pods.into_iter().filter(|pod| !is_ours(pod)).filter_map(|pod| user(claim, pod)).collect();
     users.sort_by(|a, b| a.pod.cmp(&b.pod));
     users
 }
 
+/// A pod has label and name of a data mover. That proves nothing, and is good enough where only a warning depends on it.
+pub fn is_named_mover(pod: &Pod) -> bool {
+    let owner = pod.metadata.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID));
+    owner.is_some_and(|uid| pod.metadata.name.as_deref() == Some(&names::mover(uid)))
+}
+
 fn user(claim: &str, pod: &Pod) -> Option<User> {
     let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref());
-    let ended = status.and_then(|s| s.phase.as_deref()).is_some_and(|p| matches!(p, "Succeeded" | "Failed"));
-    let ours = pod.metadata.labels.as_ref().is_some_and(|l| l.contains_key(meta::OWNED_BY_UID));
-    if ended || ours {
+    if holders::has_ended(pod) {
         return None;
     }
     let volumes = spec.volumes.as_deref().unwrap_or_default();
@@ -231,16 +255,11 @@ pub fn exact(meta: &ObjectMeta) -> Exact {
     }
 }
 
-/// Whether the DataVolume of this UID controls it; a name alone proves nothing.
-fn controlled_by(meta: &ObjectMeta, uid: &str) -> bool {
-    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
-}
-
-/// Temporary objects may live in another namespace, where they can't have an owner: their label says for whom they were made, and their
-/// name holds the same UID.
-fn made_for(meta: &ObjectMeta, uid: &str) -> bool {
-    let labelled = meta.labels.as_ref().and_then(|l| l.get(meta::OWNED_BY_UID)).is_some_and(|owner| owner == uid);
-    labelled && meta.name.as_ref().is_some_and(|name| name.ends_with(uid))
+/// Whose the claim of the clone's name is: ours if the DataVolume of this UID controls it, or if it is itself what is to be filled. A name alone
+/// proves nothing.
+pub fn owner_of_target(meta: &ObjectMeta, uid: &str) -> Owner {
+    let controlled = meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == uid);
+    if controlled || meta.uid.as_deref() == Some(uid) { Owner::Ours } else { Owner::Foreign }
 }
 
 /// Where the content of a claim comes from. It can't be changed once the claim exists, so it tells which strategy the claim was made for.
@@ -285,6 +304,12 @@ pub struct Claim {
     pub exact: Exact,
     /// It belongs to the DataVolume, or was made for it.
     pub ours: bool,
+    /// It is ours, and the very one that we created: what it says and holds counts.
+    pub trusted: bool,
+    /// The finalizers beside our own, if ours ([`meta::HAND_OVER_FINALIZER`]) keeps it.
+    pub kept: Option<Vec<String>>,
+    /// Since when it is being deleted.
+    pub deleted_at: Option<Timestamp>,
     /// Somebody controls it.
     pub controlled: bool,
     /// Somebody says that it is filled for the DataVolume of its name, or may be taken over by it (backup and restore).
@@ -316,9 +341,20 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Reads a claim as the DataVolume `uid` sees it. `volume` is the claim's, as far as it is known.
+    /// It is bound, and its content is complete.
+    pub fn is_filled(&self) -> bool {
+        let complete = match self.content {
+            Content::Blank => self.copied.is_some(),
+            Content::Snapshot(_) | Content::Claim(_) => true,
+            Content::HeldBack => false,
+        };
+        complete && self.phase == "Bound"
+    }
+
+    /// Reads a claim, whose `owner` is known, as the DataVolume `uid` sees it. `volume` is the claim's, as far as it is known.
     pub fn of(
         claim: &PersistentVolumeClaim,
+        owner: Owner,
         uid: &str,
         volume: Option<&PersistentVolume>,
         complaint: Option<String>,
@@ -339,9 +375,10 @@ impl Claim {
         let storage = |q| Bytes::of(q).ok();
         Self {
             exact: exact(&claim.metadata),
-            ours: controlled_by(&claim.metadata, uid)
-                || made_for(&claim.metadata, uid)
-                || claim.metadata.uid.as_deref() == Some(uid),
+            ours: owner != Owner::Foreign,
+            trusted: owner == Owner::Ours,
+            kept: kept(&claim.metadata),
+            deleted_at: claim.metadata.deletion_timestamp.as_ref().map(|t| t.0),
             controlled,
             populated: !made_by_us && (for_its_name || annotation(meta::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
             created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
@@ -362,6 +399,13 @@ impl Claim {
     }
 }
 
+/// The finalizers beside [`meta::HAND_OVER_FINALIZER`]; nothing, where that one is missing.
+pub fn kept(meta: &ObjectMeta) -> Option<Vec<String>> {
+    let all = meta.finalizers.as_deref().unwrap_or_default();
+    let rest: Vec<_> = all.iter().filter(|name| *name != meta::HAND_OVER_FINALIZER).cloned().collect();
+    (rest.len() < all.len()).then_some(rest)
+}
+
 /// Our data mover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mover {
@@ -369,6 +413,10 @@ pub struct Mover {
     pub exact: Exact,
     /// It belongs to the DataVolume.
     pub ours: bool,
+    /// It is ours, and the very one that we created: what it reports counts.
+    pub trusted: bool,
+    /// All of its containers have ended for good.
+    pub over: bool,
     /// It is being deleted.
     pub deleting: bool,
     /// The UID of the claim that it fills.
@@ -394,12 +442,13 @@ pub enum MoverState {
 }
 
 impl Mover {
-    /// Reads a pod as the DataVolume `uid` sees it; `now` stands in for an end whose time is missing.
-    pub fn of(pod: &Pod, uid: &str, now: Timestamp) -> Self {
+    /// Reads a pod, whose `owner` is known; `now` stands in for an end whose time is missing. Only the mover's own container counts,
+    /// whatever others the pod has.
+    pub fn of(pod: &Pod, owner: Owner, now: Timestamp) -> Self {
+        let over = holders::has_ended(pod);
         let status = pod.status.clone().unwrap_or_default();
-        let container = status.container_statuses.iter().flatten().next();
+        let container = status.container_statuses.iter().flatten().find(|c| c.name == mover::CONTAINER);
         let ended = container.and_then(|c| c.state.as_ref()).and_then(|s| s.terminated.as_ref());
-        let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
         let state = match (ended, over) {
             (Some(ended), _) => {
                 let said = ended.message.as_deref().unwrap_or_default();
@@ -445,7 +494,9 @@ impl Mover {
         };
         Self {
             exact: exact(&pod.metadata),
-            ours: made_for(&pod.metadata, uid),
+            ours: owner != Owner::Foreign,
+            trusted: owner == Owner::Ours,
+            over,
             deleting: pod.metadata.deletion_timestamp.is_some(),
             fills: meta::annotation(&pod.metadata, meta::FILLS).map(str::to_owned),
             state,
@@ -453,21 +504,15 @@ impl Mover {
     }
 }
 
-/// A strategy that the driver has refused.
+/// A strategy that didn't work out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// What was refused, for this clone.
     pub past: PastRefusal,
-    /// The word for it: the gRPC code, or what a known text means.
-    pub code: &'static str,
     /// When it was begun.
     pub since: Option<Timestamp>,
-    /// The driver.
-    pub driver: String,
-    /// The StorageClass of the source.
-    pub source_class: String,
-    /// The StorageClass of the clone, whose profile remembers it.
-    pub class: String,
+    /// What it says about other clones.
+    pub met: MetRefusal,
 }
 
 /// What a pass concludes.
@@ -560,5 +605,96 @@ impl Observed {
             Parsed::Clone(request) => Some(request),
             Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
         }
+    }
+
+    /// The temporary claim is filled and closed to new pods, and its volume is still its own: it is time to look who has the volume.
+    pub fn is_closed(&self) -> bool {
+        let owner = self.transfer.volume.present().and_then(|volume| volume.claim_ref.as_ref());
+        self.temporary.present().is_some_and(|claim| {
+            claim.trusted
+                && claim.deleting
+                && claim.kept.is_some()
+                && claim.is_filled()
+                && owner.is_some_and(|owner| owner.uid == claim.exact.uid)
+        })
+    }
+
+    /// Something was made by the strategy that was decided: a claim with content to come, a snapshot, a pod.
+    pub fn is_begun(&self) -> bool {
+        let held_back = |claim: &Claim| claim.content == Content::HeldBack && claim.phase == "Pending";
+        let claim = match &self.claim {
+            Lookup::Present(claim) => !held_back(claim),
+            Lookup::Absent => false,
+            Lookup::Unknown(_) => true,
+        };
+        let snapshot = match &self.group {
+            Lookup::Present(group) => group.of(&self.volume.uid).is_some(),
+            Lookup::Absent => false,
+            Lookup::Unknown(_) => true,
+        };
+        let beside = [self.temporary == Lookup::Absent, self.restored == Lookup::Absent, self.mover == Lookup::Absent];
+        claim || snapshot || beside.contains(&false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const COPIED: &str = r#"{"outcome":"copied","total":1,"written":1,"digest":"d"}"#;
+
+    fn ended(name: &str, message: &str) -> Value {
+        json!({
+            "name": name, "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "message": message, "finishedAt": "2026-01-01T00:00:00Z"}},
+        })
+    }
+
+    fn running(name: &str) -> Value {
+        json!({"name": name, "image": "i", "imageID": "i", "ready": true, "restartCount": 0, "state": {"running": {}}})
+    }
+
+    fn mover(phase: &str, containers: &[Value]) -> Mover {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "m", "namespace": "n", "uid": "u"},
+            "status": {"phase": phase, "containerStatuses": containers},
+        }))
+        .unwrap();
+        Mover::of(&pod, Owner::Ours, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Only the mover's own container reports, in whatever order others stand beside it; only the end of all of them is the pod's end.
+    #[rstest]
+    #[case::alone("Succeeded", &[ended("mover", COPIED)], true, true)]
+    #[case::before_another("Running", &[ended("mover", COPIED), running("proxy")], true, false)]
+    #[case::after_another("Running", &[running("proxy"), ended("mover", COPIED)], true, false)]
+    #[case::forged_before_it("Running", &[ended("a", COPIED), running("mover")], false, false)]
+    #[case::forged_without_it("Running", &[ended("a", COPIED)], false, false)]
+    fn only_the_mover_s_container_reports(
+        #[case] phase: &str,
+        #[case] containers: &[Value],
+        #[case] copied: bool,
+        #[case] over: bool,
+    ) {
+        let mover = mover(phase, containers);
+        let reported = matches!(mover.state, MoverState::Ended { outcome: Outcome::Copied { .. }, .. });
+        assert_eq!((reported, mover.over), (copied, over), "{mover:?}");
+    }
+
+    /// A label hides no writer; only who asks knows which pods are his own.
+    #[test]
+    fn a_label_hides_no_writer() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "w", "namespace": "n", "labels": {(meta::OWNED_BY_UID): "dv"}},
+            "spec": {"nodeName": "a", "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+                     "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "disk"}}]},
+        }))
+        .unwrap();
+        let users = users_of("disk", [&pod], |_| false);
+        assert!(users.iter().any(|user| user.writes), "{users:?}");
+        assert_eq!(users_of("disk", [&pod], |_| true), vec![]);
     }
 }

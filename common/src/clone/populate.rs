@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
 use serde_json::json;
 
 use crate::{
     api::{
         self, DataVolume, DataVolumeSource, DataVolumeSourcePvc, DataVolumeSourceSnapshot, DataVolumeSpec,
-        DataVolumeStatus, Phase, VolumeCloneSource,
+        DataVolumeStatus, Phase, VolumeCloneSource, VolumeCloneSourceSpec,
     },
+    clone::request::ObjectName,
     condition::types,
     meta, transfer,
 };
@@ -30,6 +31,19 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let elsewhere = meta::annotation(&claim.metadata, meta::DATA_SOURCE_NAMESPACE);
     let namespace = elsewhere.filter(|n| !n.is_empty()).or(claim.metadata.namespace.as_deref())?;
     Some((namespace.to_owned(), source.name.clone()))
+}
+
+/// The VolumeCloneSource of this name as those see it who may not get it: it says nothing, whether it exists or not.
+pub fn unread(name: &ObjectName) -> VolumeCloneSource {
+    let source = TypedLocalObjectReference {
+        kind: "PersistentVolumeClaim".to_owned(),
+        name: name.name.clone(),
+        ..TypedLocalObjectReference::default()
+    };
+    let spec = VolumeCloneSourceSpec { source, preallocation: None, priority_class_name: None };
+    let mut unread = VolumeCloneSource::new(&name.name, spec);
+    unread.metadata.namespace = Some(name.namespace.clone());
+    unread
 }
 
 /// `claim` as a DataVolume that clones what `source` names.

@@ -1,7 +1,7 @@
 //! What admins have set up, as far as a decision depends on it; and how facts are made of it. Both gates read it here, so that the
 //! controller finds what the webhook found.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -14,6 +14,7 @@ use crate::{
     api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
     cdi_config::{self, Overhead},
     lookup::Lookup,
+    meta, profile,
 };
 
 /// All objects of the small kinds.
@@ -50,6 +51,7 @@ impl Settings {
         Facts {
             profile: target.present().map_or(Lookup::Absent, |class| self.profile(class, now)),
             overhead: self.overhead(name),
+            max_deadline: self.max_deadline(),
             source,
             source_class,
             snapshot_classes: self
@@ -73,10 +75,21 @@ impl Settings {
         })
     }
 
+    /// The CDIConfig in force.
+    fn config(&self) -> Option<&CdiConfig> {
+        let configs = self.configs.present().map(Vec::as_slice).unwrap_or_default();
+        configs.iter().find(|config| config.metadata.name.as_deref() == Some(cdi_config::NAME)).map(AsRef::as_ref)
+    }
+
+    /// The longest deadline that a requester may ask for. A text that is no time counts as not given.
+    fn max_deadline(&self) -> Duration {
+        let config = self.config().and_then(|config| meta::annotation(&config.metadata, meta::MAX_DEADLINE));
+        config.and_then(profile::duration).unwrap_or(profile::MAX_DEADLINE).unsigned_abs()
+    }
+
     /// What a file system of this class needs for itself.
     fn overhead(&self, class: &str) -> Overhead {
-        let configs = self.configs.present().map(Vec::as_slice).unwrap_or_default();
-        let config = configs.iter().find(|config| config.metadata.name.as_deref() == Some(cdi_config::NAME));
+        let config = self.config();
         let cdis = self.cdis.present().map(Vec::as_slice).unwrap_or_default();
         let cdi = cdi_config::in_force(cdis.iter().map(AsRef::as_ref));
         cdi_config::Config::of(config.map(|config| &config.spec), cdi).overhead(class)

@@ -5,12 +5,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
     action::Action,
+    ownership::Created,
     plan::{MoverState, Observed, Plan, Refused},
     step::waiting_since,
 };
 use crate::{
     api::{Attempt, CloneStatus, DataVolumeStatus, Phase, WaitingFor},
     condition::{self, Observation, types},
+    lookup::Lookup,
     meta,
 };
 
@@ -61,8 +63,18 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
             },
             attempts,
             notes: if plan.notes.is_empty() { old_clone.notes.clone() } else { plan.notes.clone() },
+            created: if plan.phase == Phase::Succeeded { Created::new() } else { created(seen) },
         }),
     }
+}
+
+/// The UIDs of what is there and ours.
+fn created(seen: &Observed) -> Created {
+    let claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present);
+    let pods = [&seen.mover, &seen.consumer].into_iter().filter_map(Lookup::present);
+    let shared = seen.group.present().and_then(|group| group.of(&seen.volume.uid));
+    let trusted = claims.filter(|c| c.trusted).map(|c| &c.exact).chain(pods.filter(|p| p.trusted).map(|p| &p.exact));
+    trusted.chain(shared.map(|s| &s.exact)).map(|exact| (exact.name.clone(), exact.uid.clone())).collect()
 }
 
 /// At most this many attempts are told of.

@@ -4,21 +4,25 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     action::{Action, Kind},
-    attempt::{attempt, deadline, failed},
+    attempt::{Attempt, attempt, deadline, failed, reported},
     copy,
     decide::{Chosen, Decision, Route, Undecided, decide},
-    note::pin,
+    group::{Group, Shared},
+    note::pin_for,
     objects::{self, DataSource},
-    plan::{Authorization, Claim, Content, MoverState, Observed, Plan, User},
+    plan::{Authorization, Claim, Content, Observed, Plan, User},
     request::{Consistency, MadeFor, ObjectName, Parsed, Request, SourceKind},
     rules::complaint,
-    wait::Waiting,
+    wait::{InUse, REFUSED, Waiting},
 };
 use crate::{
     api::{CloneStrategy, Phase},
     lookup::Lookup,
     meta, transfer,
 };
+
+/// Whether the requester may still read the source is asked again after this time, as long as something is beside the source.
+const RIGHTS_RECHECK: SignedDuration = SignedDuration::from_secs(5);
 
 /// A claim that others tripped over is touched after this time, plus some.
 const PATIENCE: SignedDuration = SignedDuration::from_millis(500);
@@ -39,8 +43,11 @@ pub fn step(seen: &Observed) -> Option<Plan> {
             Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
             Lookup::Present(claim) if !claim.ours && seen.volume.takes_over(claim) => taken_over(seen, claim),
             Lookup::Present(_) | Lookup::Absent | Lookup::Unknown(_) => {
-                let why = seen.unresolved.clone().unwrap_or_else(|| "it has not been looked at yet".to_owned());
-                Plan::wait(seen, Phase::Pending, Waiting::DataSource { name: name.clone(), why })
+                let unread = || {
+                    let why = "it has not been looked at yet".to_owned();
+                    Waiting::DataSource { name: name.clone(), why }
+                };
+                Plan::wait(seen, Phase::Pending, seen.unresolved.clone().unwrap_or_else(unread))
             }
         },
         Parsed::Clone(_) if seen.volume.status.phase == Phase::Failed => after_failure(seen),
@@ -51,12 +58,24 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         },
         Parsed::NotAClone => return None,
     };
+    // No watch tells that a right was taken away.
+    if seen.request().is_some_and(Request::crosses) && is_beside_the_source(seen) && plan.phase != Phase::Succeeded {
+        let recheck = seen.now.saturating_add(RIGHTS_RECHECK).ok();
+        plan.look_again_at = [plan.look_again_at, recheck].into_iter().flatten().min();
+    }
     if let Some(waiting) = &plan.waiting {
         let late = waiting_since(seen, waiting).saturating_add(waiting.expected()).ok();
         let late = late.filter(|late| *late > seen.now);
         plan.look_again_at = [plan.look_again_at, late].into_iter().flatten().min();
     }
     Some(plan)
+}
+
+/// Something was made for the clone beside the source.
+fn is_beside_the_source(seen: &Observed) -> bool {
+    let claims = [&seen.temporary, &seen.restored].into_iter().any(|claim| claim.present().is_some());
+    let pods = [&seen.mover, &seen.consumer].into_iter().any(|pod| pod.present().is_some());
+    claims || pods || seen.group.present().is_some_and(|group| group.of(&seen.volume.uid).is_some())
 }
 
 /// Since when the status says that this is waited for; now, if it doesn't say so yet.
@@ -82,8 +101,7 @@ fn after_failure(seen: &Observed) -> Plan {
     plan.failure = failure_on_record(seen);
     let empty = |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == "Pending" && !claim.populated;
     let claim = seen.claim.present().filter(empty).filter(|_| seen.volume.kind == MadeFor::DataVolume);
-    let claim = claim.map(|claim| Action::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() });
-    match leftover(seen).or(claim) {
+    match leftover(seen).or(claim.map(removal)) {
         Some(action) => plan.and(action),
         None => plan,
     }
@@ -96,10 +114,14 @@ fn failure_on_record(seen: &Observed) -> Option<String> {
 
 /// A temporary object that is still there, and ours. Shared snapshots aren't among them: see [`super::group`].
 fn leftover(seen: &Observed) -> Option<Action> {
-    let claim =
-        [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).find(|c| c.ours && !c.deleting);
+    let mut claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).filter(|c| c.ours);
     pod_to_remove(seen)
-        .or_else(|| claim.map(|claim| Action::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() }))
+        .or_else(|| claims.find_map(|claim| if claim.deleting { release(claim) } else { Some(removal(claim)) }))
+}
+
+/// Lets a claim go that is being deleted and kept by our finalizer.
+fn release(claim: &Claim) -> Option<Action> {
+    claim.kept.clone().map(|rest| Action::Release { claim: claim.exact.clone(), rest })
 }
 
 /// A pod of ours that is still there.
@@ -140,18 +162,18 @@ fn without_claim(seen: &Observed, request: &Request) -> Plan {
     if seen.volume.status.phase == Phase::Succeeded {
         return again(seen);
     }
+    // Before anything about the source is looked at.
+    if let Some(waiting) = unauthorized(seen, request) {
+        return withdrawn(seen, Phase::Pending, waiting);
+    }
     let chosen = match decided(seen, request) {
         Ok(chosen) => chosen,
         Err(waiting) => return Plan::wait(seen, Phase::Pending, waiting),
     };
     let phase = Phase::CloneScheduled;
-    let unwritten = seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy)
-        || request.by_reference && seen.volume.source.as_ref() != Some(&request.source);
-    let mut plan = if unwritten {
+    let mut plan = if is_unwritten(seen, request, &chosen) {
         // What is decided is written down before anything is made.
-        Plan::act(seen, phase, Action::Pin(pin(request, &chosen, &seen.volume.history.refused)))
-    } else if let Some(waiting) = unauthorized(seen, request) {
-        Plan::wait(seen, phase, waiting)
+        Plan::act(seen, phase, Action::Pin(pin_for(seen, request, &chosen, &seen.volume.history.refused)))
     } else if chosen.route == Route::Transfer {
         // The claim is there from the start: quota is taken early, and the scheduler and KubeVirt see it.
         let claim = objects::claim(&seen.volume, &chosen, chosen.sizes.create_at, &DataSource::Later);
@@ -170,12 +192,34 @@ fn again(seen: &Observed) -> Plan {
     Plan::idle(seen, Phase::CloneScheduled)
 }
 
+/// The decision, or the key by which what is created for it is recognized, isn't on the object yet.
+fn is_unwritten(seen: &Observed, request: &Request, chosen: &Chosen) -> bool {
+    seen.volume.key.is_none()
+        || seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy)
+        || request.by_reference && seen.volume.source.as_ref() != Some(&request.source)
+}
+
+/// The right is missing, or was taken away: what was made beside the source goes, and nothing more is made or told.
+fn withdrawn(seen: &Observed, phase: Phase, waiting: Waiting) -> Plan {
+    let plan = Plan::wait(seen, phase, waiting);
+    // Who could not be asked about isn't refused.
+    if matches!(plan.waiting, Some(Waiting::CouldNotTell(_))) {
+        return plan;
+    }
+    match leftover(seen) {
+        Some(action) => plan.and(action),
+        None => plan,
+    }
+}
+
 /// Nobody gets at another namespace's data without the right to.
 fn unauthorized(seen: &Observed, request: &Request) -> Option<Waiting> {
-    if !request.crosses() {
-        return None;
-    }
-    match &seen.authorized {
+    if request.crosses() { missing_right(&seen.authorized) } else { None }
+}
+
+/// What is waited for without the right that was asked about.
+pub fn missing_right(answer: &Lookup<Authorization>) -> Option<Waiting> {
+    match answer {
         Lookup::Present(Authorization::Allowed) => None,
         Lookup::Present(Authorization::Denied(why)) => Some(Waiting::NotAuthorized(why.clone())),
         Lookup::Absent => Some(Waiting::NotAuthorized(format!(
@@ -193,6 +237,11 @@ fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> P
     let cut = seen.group.present().and_then(|group| group.of(&seen.volume.uid)).is_some_and(|snapshot| snapshot.ready);
     if let Some(waiting) = blocked_source(seen, request, chosen).filter(|_| !cut) {
         return Plan::wait(seen, phase, waiting);
+    }
+    if let Lookup::Present(claim) = &seen.restored
+        && !claim.ours
+    {
+        return Plan::wait(seen, phase, foreign(claim));
     }
     match (chosen.strategy, request.source.kind) {
         (CloneStrategy::Snapshot, SourceKind::Claim) => by_snapshot(seen, request, chosen, place),
@@ -240,8 +289,8 @@ pub(super) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen
     if seen.source_populated == Some(false) {
         return Some(Waiting::SourceNotPopulated(request.source.clone()));
     }
-    let writers = in_the_way(request, chosen.strategy, &seen.source_users);
-    (!writers.is_empty()).then_some(Waiting::SourceInUse(writers))
+    let pods = in_the_way(request, chosen.strategy, &seen.source_users);
+    (!pods.is_empty()).then_some(Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() }))
 }
 
 /// The pods that have to end before the source may be read.
@@ -266,21 +315,20 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place
         Lookup::Unknown(why) => return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
     };
     let Some(snapshot) = group.of(&seen.volume.uid) else {
-        let Some(members) = &group.turn else {
-            let waiting = Waiting::SnapshotTurn;
-            return Plan { wants_snapshot: true, look_again_at: group.again_at, ..Plan::wait(seen, phase, waiting) };
-        };
+        let Some(members) = &group.turn else { return for_a_turn(seen, request, chosen, group) };
         let snapshot = objects::snapshot(&seen.volume, request, chosen.snapshot_class.as_deref(), members);
         return Plan::act(seen, phase, Action::CreateSnapshot(Box::new(snapshot)))
             .with_waiting(Waiting::SnapshotNotReady { driver_says: None });
     };
     // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
     if !snapshot.ready {
-        let error = snapshot.error.as_deref();
-        return attempt(seen, request, chosen, chosen.strategy, snapshot.created, error).unwrap_or_else(|| {
-            let waiting = Waiting::SnapshotNotReady { driver_says: error.map(complaint::redact) };
+        return attempt(seen, request, chosen, &Attempt::to_snapshot(snapshot)).unwrap_or_else(|| {
+            let waiting = Waiting::SnapshotNotReady { driver_says: snapshot.error.as_deref().map(complaint::redact) };
             Plan { look_again_at: deadline(seen, request, snapshot.created), ..Plan::wait(seen, phase, waiting) }
         });
+    }
+    if let Some(plan) = refused_too_long(seen, request, chosen, snapshot) {
+        return plan;
     }
     let name = snapshot.exact.name.clone();
     match chosen.sizes_for(snapshot.restore_size) {
@@ -290,14 +338,43 @@ fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place
             let phase = Phase::CloneFromSnapshotSourceInProgress;
             create(seen, request, &chosen, place, &DataSource::Snapshot(&name), phase)
         }
-        Err(error) => Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())),
+        Err(error) => {
+            let since = snapshot.created.unwrap_or(seen.now);
+            let words = "the size that a restore of the snapshot needs is not possible";
+            attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
+                .unwrap_or_else(|| Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())))
+        }
     }
+}
+
+/// Others are at the source's snapshots. For how long they are, depends on them: so a turn has a deadline, like everything else that one
+/// strategy needs.
+fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen, group: &Group) -> Plan {
+    let since = waiting_since(seen, &Waiting::SnapshotTurn);
+    let turn = Attempt::to_go_on(chosen.strategy, since, "other clones of the source have all its temporary snapshots");
+    attempt(seen, request, chosen, &turn).unwrap_or_else(|| {
+        let look_again_at = [group.again_at, deadline(seen, request, Some(since))].into_iter().flatten().min();
+        let wait = Plan::wait(seen, Phase::SnapshotForSmartCloneInProgress, Waiting::SnapshotTurn);
+        Plan { wants_snapshot: true, look_again_at, ..wait }
+    })
+}
+
+/// The API server refuses the claim that is to be restored (a quota, a policy), which is for people to cure. As long as the clone waits
+/// for them it keeps a snapshot, of which a source has few: so that has the attempt's deadline, too.
+fn refused_too_long(seen: &Observed, request: &Request, chosen: &Chosen, snapshot: &Shared) -> Option<Plan> {
+    let waiting = seen.volume.status.clone.as_ref()?.waiting_for.as_ref()?;
+    if !waiting.reason.as_deref().is_some_and(|reason| REFUSED.contains(&reason)) {
+        return None;
+    }
+    let since = waiting.since.as_ref()?.0.max(snapshot.created?);
+    let words = "the API server did not admit the claim that was to be restored from the snapshot";
+    attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
 }
 
 /// What an unbound claim waits for.
 fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
-    let complaint = claim.and_then(|c| c.complaint.as_deref()).filter(|text| !complaint::is_conflict(text));
-    let complaint = complaint.map(complaint::redact);
+    let conflict = |claim: &&Claim| claim.complaint.as_deref().is_some_and(complaint::is_conflict);
+    let complaint = claim.filter(|claim| !conflict(claim)).and_then(|claim| reported(seen, claim));
     if chosen.waits_for_consumer && claim.is_none_or(|c| c.selected_node.is_none()) && !used(seen) {
         Waiting::FirstConsumer
     } else {
@@ -356,6 +433,10 @@ fn removal(claim: &Claim) -> Action {
     Action::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() }
 }
 
+fn foreign(claim: &Claim) -> Waiting {
+    Waiting::Foreign { kind: "PersistentVolumeClaim", name: claim.exact.name.clone() }
+}
+
 fn being_deleted(claim: &Claim) -> Waiting {
     Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name: claim.exact.name.clone() }
 }
@@ -363,8 +444,7 @@ fn being_deleted(claim: &Claim) -> Waiting {
 /// A claim that was there before: taken over if somebody says that it is filled for us, else left alone.
 fn taken_over(seen: &Observed, claim: &Claim) -> Plan {
     if !seen.volume.takes_over(claim) {
-        let name = claim.exact.name.clone();
-        return Plan::wait(seen, Phase::Pending, Waiting::Foreign { kind: "PersistentVolumeClaim", name });
+        return Plan::wait(seen, Phase::Pending, foreign(claim));
     }
     match claim.phase.as_str() {
         "Bound" => Plan::idle(seen, Phase::Succeeded).and(Action::Adopt(claim.exact.clone())),
@@ -390,15 +470,14 @@ fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
         _ => Phase::CloneFromSnapshotSourceInProgress,
     };
     let Ok(chosen) = decided(seen, request) else {
-        let driver_says = claim.complaint.as_deref().map(complaint::redact);
-        return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says });
+        return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: reported(seen, claim) });
     };
     // The strategy in force may be another one by now; it isn't that which the driver is at.
     let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
     let waiting = provisioning(seen, &chosen, Some(claim));
     let mut plan = if waiting == Waiting::FirstConsumer {
         Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
-    } else if let Some(plan) = attempt(seen, request, &chosen, strategy, claim.created, claim.complaint.as_deref()) {
+    } else if let Some(plan) = attempt(seen, request, &chosen, &Attempt::to_fill(seen, claim, strategy)) {
         plan
     } else if let Some(plan) = nudged(seen, claim, phase, &waiting) {
         plan
@@ -438,38 +517,38 @@ fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
         Lookup::Absent => return start(seen, request, claim),
         Lookup::Present(temporary) => temporary,
     };
-    let name = temporary.exact.name.clone();
-    if !temporary.ours {
-        return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "PersistentVolumeClaim", name });
-    }
     if belongs(seen, claim) {
         return hand_over(seen, request);
     }
-    if temporary.deleting {
+    if !temporary.ours {
+        return Plan::wait(seen, recorded(seen), foreign(temporary));
+    }
+    let name = &temporary.exact.name;
+    // Claims and volumes are watched apart: the news of the volume are on their way.
+    if temporary.phase == "Lost" && belongs(seen, temporary) {
+        let why = format!("the volume of PersistentVolumeClaim {name:?} has changed since it was seen");
+        return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why));
+    }
+    if let Some(waiting) = unauthorized(seen, request) {
+        return withdrawn(seen, Phase::CloneScheduled, waiting);
+    }
+    if temporary.deleting && !(temporary.trusted && temporary.kept.is_some() && temporary.is_filled()) {
         // A pod that uses it, be it one that has ended, would keep it for ever.
         let waiting = being_deleted(temporary);
-        return match pod_to_remove(seen) {
-            Some(pod) => Plan::act(seen, recorded(seen), pod).with_waiting(waiting),
+        return match pod_to_remove(seen).or_else(|| release(temporary)) {
+            Some(action) => Plan::act(seen, recorded(seen), action).with_waiting(waiting),
             None => Plan::wait(seen, recorded(seen), waiting),
         };
     }
-    let strategy = temporary.content.strategy();
-    let bound = temporary.phase == "Bound";
-    match strategy {
-        // Claims and volumes are watched apart: the news of the volume are on their way.
-        _ if temporary.phase == "Lost" && belongs(seen, temporary) => {
-            let why = format!("the volume of PersistentVolumeClaim {name:?} has changed since it was seen");
-            Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why))
-        }
+    if !temporary.trusted {
+        return Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary));
+    }
+    match temporary.content.strategy() {
         // Its volume went somewhere else: with a claim of the same name that is gone now.
         _ if temporary.phase == "Lost" => {
             Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary))
         }
-        Some(CloneStrategy::Copy) if bound && temporary.copied.is_some() => match still_writing(seen) {
-            Some(plan) => plan,
-            None => hand_over(seen, request),
-        },
-        Some(CloneStrategy::Snapshot | CloneStrategy::CsiClone) if bound => hand_over(seen, request),
+        Some(_) if temporary.is_filled() => close_and_hand_over(seen, request, temporary),
         _ if given_up(seen, &temporary.content) => {
             Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary))
         }
@@ -478,18 +557,48 @@ fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     }
 }
 
-/// A mover that was started by a pass that did not know yet that the copy is complete: it would write to a volume that is somebody else's.
-fn still_writing(seen: &Observed) -> Option<Plan> {
-    let mover = match &seen.mover {
-        Lookup::Absent => return None,
-        Lookup::Unknown(why) => return Some(Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone()))),
-        Lookup::Present(mover) if !mover.ours || matches!(mover.state, MoverState::Ended { .. }) => return None,
-        Lookup::Present(mover) => mover,
-    };
-    let waiting = Waiting::BeingDeleted { kind: "Pod", name: mover.exact.name.clone() };
-    let delete = Action::Delete { kind: Kind::Pod, what: mover.exact.clone() };
-    let wait = Plan::wait(seen, recorded(seen), waiting);
-    Some(if mover.deleting { wait } else { wait.and(delete) })
+/// The temporary claim is filled. It is deleted first, so that no pod can start with it (our finalizer keeps it and its volume), and handed over
+/// when nobody else has the volume.
+fn close_and_hand_over(seen: &Observed, request: &Request, temporary: &Claim) -> Plan {
+    let phase = Phase::RebindInProgress;
+    if let Some(plan) = still_at_work(seen) {
+        return plan;
+    }
+    if !temporary.deleting {
+        let waiting = Waiting::HandOver("the temporary claim is being closed to other pods".to_owned());
+        return Plan::act(seen, phase, removal(temporary)).with_waiting(waiting);
+    }
+    match &seen.holders {
+        Lookup::Present(holders) if holders.is_empty() => hand_over(seen, request),
+        Lookup::Present(holders) => {
+            let waiting = Waiting::VolumeInUse(holders.clone());
+            let over = deadline(seen, request, temporary.deleted_at);
+            if over.is_some_and(|end| end <= seen.now) {
+                return failed(seen, waiting.message());
+            }
+            Plan { look_again_at: over, ..Plan::wait(seen, phase, waiting) }
+        }
+        Lookup::Absent => Plan::wait(seen, phase, Waiting::CouldNotTell("nobody looked who has the volume".to_owned())),
+        Lookup::Unknown(why) => Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
+    }
+}
+
+/// A pod of ours that has not ended: a mover that was started by a pass that did not know yet that the copy is complete, or of which another
+/// container runs, could write to a volume that is somebody else's; one that is to be started can't be any more once the claim is closed.
+fn still_at_work(seen: &Observed) -> Option<Plan> {
+    [&seen.mover, &seen.consumer].into_iter().find_map(|pod| {
+        let pod = match pod {
+            Lookup::Absent => return None,
+            Lookup::Unknown(why) => return Some(Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone()))),
+            // One of somebody else is among the holders.
+            Lookup::Present(pod) if !pod.ours || pod.over => return None,
+            Lookup::Present(pod) => pod,
+        };
+        let waiting = Waiting::BeingDeleted { kind: "Pod", name: pod.exact.name.clone() };
+        let delete = Action::Delete { kind: Kind::Pod, what: pod.exact.clone() };
+        let wait = Plan::wait(seen, recorded(seen), waiting);
+        Some(if pod.deleting { wait } else { wait.and(delete) })
+    })
 }
 
 /// The volume that is on its way names `claim`.
@@ -500,15 +609,16 @@ fn belongs(seen: &Observed, claim: &Claim) -> bool {
 
 /// The held-back claim is there; the content is not begun.
 fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
+    if let Some(waiting) = unauthorized(seen, request) {
+        return withdrawn(seen, Phase::CloneScheduled, waiting);
+    }
     let chosen = match decided(seen, request) {
         Ok(chosen) => chosen,
         Err(waiting) => return Plan::wait(seen, Phase::CloneScheduled, waiting),
     };
-    let unwritten = seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy);
-    let mut plan = if unwritten {
-        Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin(request, &chosen, &seen.volume.history.refused)))
-    } else if let Some(waiting) = unauthorized(seen, request) {
-        Plan::wait(seen, Phase::CloneScheduled, waiting)
+    let mut plan = if is_unwritten(seen, request, &chosen) {
+        let pin = pin_for(seen, request, &chosen, &seen.volume.history.refused);
+        Plan::act(seen, Phase::CloneScheduled, Action::Pin(pin))
     } else if chosen.waits_for_consumer && claim.selected_node.is_none() {
         Plan::wait(seen, Phase::PendingPopulation, Waiting::FirstConsumer)
     } else {
@@ -523,7 +633,7 @@ fn hand_over(seen: &Observed, request: &Request) -> Plan {
     let phase = Phase::RebindInProgress;
     match transfer::step(&seen.transfer) {
         transfer::Step::HandOver { volume, from, to, at } => match unauthorized(seen, request) {
-            Some(waiting) => Plan::wait(seen, phase, waiting),
+            Some(waiting) => withdrawn(seen, phase, waiting),
             None => Plan::act(seen, phase, Action::HandOver { volume, from, to, at })
                 .with_waiting(Waiting::HandOver("the volume is being handed over".to_owned())),
         },
@@ -577,7 +687,7 @@ mod tests {
             Exact,
             fixtures::{annotated, facts, gi, now, observed, volume},
             group::{Group, Shared},
-            plan::Mover,
+            plan::{Mover, MoverState},
         },
         mover::Outcome,
     };
@@ -591,6 +701,9 @@ mod tests {
         Claim {
             exact: exact(name),
             ours: true,
+            trusted: true,
+            kept: name.starts_with("tmp-pvc").then(Vec::new),
+            deleted_at: None,
             controlled: true,
             populated: false,
             deleting: false,
@@ -612,6 +725,7 @@ mod tests {
         volume(|object| {
             annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
             annotated(meta::CLONE_TYPE, strategy)(object);
+            annotated(meta::OWNERSHIP_KEY, "key")(object);
         })
     }
 
@@ -623,12 +737,147 @@ mod tests {
             mover: Lookup::Present(Mover {
                 exact: exact("clone-mover-dv"),
                 ours: true,
+                trusted: true,
+                over: matches!(state, MoverState::Ended { .. }),
                 deleting: false,
                 fills: Some("tmp-pvc-dv".to_owned()),
                 state,
             }),
             ..observed(&decided_volume("copy"), facts())
         }
+    }
+
+    /// A copy into another namespace that is complete, and has its temporary claim closed if `deleting`.
+    fn copied(deleting: bool) -> Observed {
+        let mut volume = decided_volume("copy");
+        volume.spec.source.as_mut().unwrap().pvc.as_mut().unwrap().namespace = "gold".into();
+        let temporary = Claim {
+            copied: Some("digest".into()),
+            deleting,
+            deleted_at: deleting.then(now),
+            ..claim("tmp-pvc-dv", Content::Blank)
+        };
+        let owner =
+            |exact: Exact| transfer::ClaimIdentity { namespace: exact.namespace, name: exact.name, uid: exact.uid };
+        let target = Claim { phase: "Pending".into(), ..claim("clone", Content::HeldBack) };
+        let transfer = transfer::Transfer {
+            source: Lookup::Present(transfer::SourceClaim {
+                exact: temporary.exact.clone(),
+                deleting,
+                kept: true,
+                phase: transfer::ClaimPhase::Bound,
+                volume_name: Some("pv".into()),
+            }),
+            volume: Lookup::Present(transfer::Volume {
+                exact: exact("pv"),
+                deleting: false,
+                claim_ref: Some(owner(temporary.exact.clone())),
+                handed_over_at: None,
+            }),
+            target: Lookup::Present(transfer::TargetClaim {
+                exact: target.exact.clone(),
+                deleting: false,
+                phase: transfer::ClaimPhase::Pending,
+                volume_name: None,
+                held_back: true,
+                nudged_at: None,
+            }),
+            now: now(),
+        };
+        Observed {
+            authorized: Lookup::Present(Authorization::Allowed),
+            temporary: Lookup::Present(temporary),
+            claim: Lookup::Present(target),
+            mover: copying(done()).mover,
+            transfer,
+            ..observed(&volume, facts())
+        }
+    }
+
+    fn held() -> Lookup<Vec<String>> {
+        Lookup::Present(vec!["pod \"gold/lurk\"".to_owned()])
+    }
+
+    fn denied() -> Lookup<Authorization> {
+        Lookup::Present(Authorization::Denied("no".to_owned()))
+    }
+
+    /// The temporary claim, changed.
+    fn with_temporary(mut seen: Observed, change: impl FnOnce(&mut Claim)) -> Observed {
+        if let Lookup::Present(claim) = &mut seen.temporary {
+            change(claim);
+        }
+        seen
+    }
+
+    fn with_mover(mut seen: Observed, change: impl FnOnce(&mut Mover)) -> Observed {
+        if let Lookup::Present(mover) = &mut seen.mover {
+            change(mover);
+        }
+        seen
+    }
+
+    fn late(mut seen: Observed) -> Observed {
+        seen.now = now() + SignedDuration::from_hours(24);
+        seen
+    }
+
+    /// A complete volume changes hands when its claim is closed, nobody else has it, and the right is still there: the first write, and what is
+    /// waited for.
+    #[rstest]
+    #[case::closed_first(copied(false), Some("delete_claim"), "RebindInProgress")]
+    #[case::then_handed_over(copied(true), Some("hand_over"), "RebindInProgress")]
+    #[case::somebody_has_it(Observed { holders: held(), ..copied(true) }, None, "CloneVolumeInUse")]
+    #[case::nobody_could_look(Observed { holders: Lookup::Unknown("x".into()), ..copied(true) }, None, "CouldNotTell")]
+    #[case::another_container_of_the_mover_runs(with_mover(copied(false), |mover| mover.over = false), Some("delete_pod"), "ErrResourceMarkedForDeletion")]
+    #[case::the_consumer_has_not_started(
+        Observed { consumer: with_mover(copied(false), |pod| pod.over = false).mover, ..copied(false) },
+        Some("delete_pod"),
+        "ErrResourceMarkedForDeletion"
+    )]
+    #[case::without_the_right(Observed { authorized: denied(), ..copied(true) }, Some("delete_pod"), "CloneNotAuthorized")]
+    #[case::without_the_right_and_mover(Observed { authorized: denied(), mover: Lookup::Absent, ..copied(true) }, Some("release_claim"), "CloneNotAuthorized")]
+    #[case::without_the_right_from_the_start(Observed { authorized: denied(), mover: Lookup::Absent, ..copied(false) }, Some("delete_claim"), "CloneNotAuthorized")]
+    #[case::right_unknown(Observed { authorized: Lookup::Unknown("x".into()), ..copied(true) }, None, "CouldNotTell")]
+    #[case::claim_of_somebody_else(with_temporary(copied(true), |claim| (claim.ours, claim.trusted) = (false, false)), None, "ErrResourceExists")]
+    #[case::claim_that_took_the_place_of_ours(with_temporary(copied(false), |claim| claim.trusted = false), Some("delete_claim"), "ErrResourceMarkedForDeletion")]
+    #[case::finalizer_gone(with_temporary(Observed { mover: Lookup::Absent, ..copied(true) }, |claim| claim.kept = None), None, "ErrResourceMarkedForDeletion")]
+    #[case::deleted_before_it_is_complete(with_temporary(Observed { mover: Lookup::Absent, ..copied(true) }, |claim| claim.copied = None), Some("release_claim"), "ErrResourceMarkedForDeletion")]
+    fn hand_overs(#[case] seen: Observed, #[case] does: Option<&str>, #[case] waits_for: &str) {
+        let plan = step(&seen).unwrap();
+        assert_eq!(plan.actions.first().map(Action::verb), does, "{plan:?}");
+        assert_eq!(plan.waiting.as_ref().map(Waiting::reason), Some(waits_for), "{plan:?}");
+        assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
+        // As long as something is beside the source, the right is asked for again.
+        assert!(plan.look_again_at.unwrap() <= seen.now + RIGHTS_RECHECK);
+    }
+
+    #[test]
+    fn a_volume_that_somebody_keeps_is_given_up_at_the_deadline() {
+        let plan = step(&late(Observed { holders: held(), ..copied(true) })).unwrap();
+        assert_eq!(plan.phase, Phase::Failed);
+        assert!(plan.failure.unwrap().contains("gold/lurk"));
+    }
+
+    /// Nothing of a source elsewhere is told, decided or made without the right, whether it exists or not.
+    #[test]
+    fn without_the_right_nothing_depends_on_the_source() {
+        let asked = |source| {
+            let mut seen =
+                Observed { authorized: denied(), claim: Lookup::Absent, temporary: Lookup::Absent, ..copied(false) };
+            (seen.mover, seen.facts.source) = (Lookup::Absent, source);
+            step(&seen).unwrap()
+        };
+        let (there, absent) = (asked(facts().source), asked(Lookup::Absent));
+        assert_eq!(there, absent);
+        assert_eq!((there.actions.len(), there.chosen), (0, None));
+    }
+
+    /// A report counts only if it is the report of the pod that was started.
+    #[test]
+    fn a_mover_that_took_the_place_of_ours_is_deleted() {
+        let plan = step(&with_mover(copying(done()), |mover| mover.trusted = false)).unwrap();
+        assert_eq!(plan.actions.iter().map(Action::verb).collect::<Vec<_>>(), ["delete_pod"]);
     }
 
     fn writer() -> User {
@@ -723,7 +972,7 @@ mod tests {
         assert_eq!(plan.actions.first().map(Action::verb), Some("pin"));
         let chosen = plan.chosen.unwrap();
         assert_eq!((chosen.strategy, chosen.fallback.unwrap().code), (CloneStrategy::Copy, "DriverRefused"));
-        assert_eq!(plan.refused.unwrap().code, "FailedPrecondition");
+        assert_eq!(plan.refused.unwrap().met.code, "FailedPrecondition");
     }
 
     /// A source that isn't there is waited for, by its name.
@@ -749,6 +998,7 @@ mod tests {
             let mut seen = copying(MoverState::Running);
             if let (Lookup::Present(claim), Lookup::Present(pod)) = (&mut seen.temporary, &mut seen.mover) {
                 (claim.ours, pod.ours) = (temporary, mover);
+                (claim.trusted, pod.trusted) = (temporary, mover);
             }
             let plan = step(&seen).unwrap();
             assert_eq!((plan.actions, plan.waiting.map(|w| w.reason())), (vec![], Some("ErrResourceExists")));

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::{
     decide::History,
     group::Need,
-    plan::{Claim, Content},
+    plan::{Claim, Content, kept},
     request::ObjectName,
 };
 use crate::{
@@ -31,13 +31,14 @@ pub struct Owner {
     pub name: ObjectName,
 }
 
-/// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already. Nothing else is ever swept.
+/// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already and not kept by our finalizer. Nothing
+/// else is ever swept.
 pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
     let uid = temporary.labels.as_ref()?.get(meta::OWNED_BY_UID)?;
     let name = meta::annotation(temporary, meta::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
     let forms = [names::temporary_claim, names::temporary_source, names::mover, names::consumer];
     let named = forms.iter().any(|form| temporary.name.as_ref() == Some(&form(uid)));
-    let stays = temporary.deletion_timestamp.is_none();
+    let stays = temporary.deletion_timestamp.is_none() || kept(temporary).is_some();
     (named && stays && !uid.is_empty()).then(|| Owner { uid: uid.clone(), name })
 }
 
@@ -65,11 +66,27 @@ pub struct Member {
     pub claim: Option<Claim>,
     /// Its temporary claim.
     pub temporary: Option<Claim>,
+    /// See [`waits_for`].
+    pub waits_for: Option<String>,
+}
+
+/// A clone that waits with one of these reasons waits for people, and asks for no snapshot while it does: it needs none now, and gets
+/// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
+const STOPPED: [&str; 3] = ["CloneNotAuthorized", "CloneValidationFailed", "WaitForFirstConsumer"];
+
+/// The reason with which a clone waits, if it has waited since after the snapshot was `created`. Statuses on the usual way are written late
+/// or never, so an older reason may be one that is over: the snapshot was asked for since then. Times of creation are whole seconds.
+pub fn waits_for(status: &crate::api::DataVolumeStatus, created: Option<jiff::Timestamp>) -> Option<String> {
+    let waiting = status.clone.as_ref()?.waiting_for.as_ref()?;
+    let later = waiting.since.as_ref()?.0.as_second() > created?.as_second();
+    waiting.reason.clone().filter(|_| later)
 }
 
 /// Whether `member` still needs the snapshot of this name.
 pub fn need(member: &Member, snapshot: &str) -> Need {
+    let stopped = member.waits_for.as_deref().is_some_and(|reason| STOPPED.contains(&reason));
     let over = member.deleting
+        || stopped
         || matches!(member.phase, Phase::Succeeded | Phase::Failed)
         || member.history.pinned.is_some_and(|strategy| strategy != CloneStrategy::Snapshot);
     let restored = [&member.claim, &member.temporary]
@@ -90,6 +107,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::clone::Waiting;
 
     fn temporary(name: &str, uid: &str, owner: &str) -> ObjectMeta {
         serde_json::from_value(json!({
@@ -132,6 +150,9 @@ mod tests {
         assert_eq!(owner_of(&object).map(|owner| owner.name.to_string()), ours.then(|| owner.to_owned()));
         object.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
         assert_eq!(owner_of(&object), None);
+        // What our finalizer keeps has to be released.
+        object.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
+        assert_eq!(owner_of(&object).is_some(), ours);
     }
 
     #[rstest]
@@ -144,27 +165,57 @@ mod tests {
         assert_eq!(needs_its_own(&serde_json::from_value(owner).unwrap(), "1"), needs);
     }
 
-    #[rstest]
-    #[case::waits(false, Phase::Pending, None, Need::Needed)]
-    #[case::decided(false, Phase::Pending, Some(CloneStrategy::Snapshot), Need::Needed)]
-    #[case::deleted(true, Phase::Pending, None, Need::Over)]
-    #[case::deleted_in_the_middle(true, Phase::RebindInProgress, Some(CloneStrategy::Snapshot), Need::Over)]
-    #[case::done(false, Phase::Succeeded, Some(CloneStrategy::Snapshot), Need::Over)]
-    #[case::given_up(false, Phase::Failed, Some(CloneStrategy::Snapshot), Need::Over)]
-    #[case::another_way(false, Phase::Pending, Some(CloneStrategy::Copy), Need::Over)]
-    fn who_needs_a_snapshot(
-        #[case] deleting: bool,
-        #[case] phase: Phase,
-        #[case] pinned: Option<CloneStrategy>,
-        #[case] expected: Need,
-    ) {
-        let history = History { pinned, ..History::default() };
-        assert_eq!(need(&Member { deleting, phase, history, claim: None, temporary: None }, "snapshot"), expected);
-    }
-
     #[test]
     fn attempts_come_ever_more_rarely() {
         assert_eq!([1, 2, 3, 4].map(|failures| retry_after(failures).as_secs()), [1, 2, 4, 8]);
         assert_eq!([20, 33, u32::MAX].map(retry_after), [MAX_RETRY_AFTER; 3]);
+    }
+
+    fn member(change: impl FnOnce(&mut Member)) -> Member {
+        let mut member = Member {
+            deleting: false,
+            phase: Phase::SnapshotForSmartCloneInProgress,
+            history: History { pinned: Some(CloneStrategy::Snapshot), ..History::default() },
+            claim: None,
+            temporary: None,
+            waits_for: Some("SnapshotNotReady".to_owned()),
+        };
+        change(&mut member);
+        member
+    }
+
+    #[rstest]
+    #[case::waits_for_the_driver(|_: &mut Member| {}, Need::Needed)]
+    #[case::quota(|m: &mut Member| m.waits_for = Some("ErrExceededQuota".into()), Need::Needed)]
+    #[case::deleted_with_a_finalizer(|m: &mut Member| m.deleting = true, Need::Over)]
+    #[case::right_taken_away(|m: &mut Member| m.waits_for = Some("CloneNotAuthorized".into()), Need::Over)]
+    #[case::no_consumer(|m: &mut Member| m.waits_for = Some("WaitForFirstConsumer".into()), Need::Over)]
+    #[case::impossible_now(|m: &mut Member| m.waits_for = Some("CloneValidationFailed".into()), Need::Over)]
+    #[case::another_way(|m: &mut Member| m.history.pinned = Some(CloneStrategy::Copy), Need::Over)]
+    #[case::failed(|m: &mut Member| m.phase = Phase::Failed, Need::Over)]
+    fn needs(#[case] change: fn(&mut Member), #[case] expected: Need) {
+        assert_eq!(need(&member(change), "tmp-snapshot-x"), expected);
+    }
+
+    /// The words are those of the reasons.
+    #[test]
+    fn every_stop_is_a_reason() {
+        let reasons = [
+            Waiting::NotAuthorized(String::new()).reason(),
+            Waiting::Invalid(vec![]).reason(),
+            Waiting::FirstConsumer.reason(),
+        ];
+        assert_eq!(reasons, STOPPED);
+    }
+
+    /// A clone that waited for its consumer, or a right, goes on: its status says so later, and its new snapshot is needed meanwhile.
+    #[rstest]
+    #[case::waited_before("2026-01-01T00:00:00Z", None)]
+    #[case::in_the_same_second("2026-01-01T00:00:10.9Z", None)]
+    #[case::waits_since_then("2026-01-01T00:00:11Z", Some("CloneNotAuthorized"))]
+    fn only_what_came_after_the_snapshot_counts(#[case] since: &str, #[case] expected: Option<&str>) {
+        let waiting = serde_json::json!({"reason": "CloneNotAuthorized", "since": since});
+        let status = serde_json::from_value(serde_json::json!({"clone": {"waitingFor": waiting}})).unwrap();
+        assert_eq!(waits_for(&status, "2026-01-01T00:00:10Z".parse().ok()).as_deref(), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! What has to happen elsewhere before the next step. Each is woken by a watch, none by a timer.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 
@@ -39,7 +39,9 @@ pub enum Waiting {
     /// The volume can't come to the clone's claim.
     TransferImpossible(String),
     /// Somebody may be writing to the source.
-    SourceInUse(Vec<String>),
+    SourceInUse(InUse),
+    /// Somebody else has the volume that is to be handed over.
+    VolumeInUse(Vec<String>),
     /// The DataVolume can't be carried out as it is written.
     Invalid(Vec<FieldError>),
     /// Something could not be read.
@@ -97,6 +99,9 @@ pub enum Waiting {
     AnotherController(String),
 }
 
+/// The reasons of [`Waiting::Refused`].
+pub(super) const REFUSED: [&str; 2] = ["ErrExceededQuota", "ErrRefused"];
+
 impl Waiting {
     /// One word, stable: condition reason, event reason, metric label. CDI's where CDI has one.
     pub fn reason(&self) -> &'static str {
@@ -112,6 +117,7 @@ impl Waiting {
             Self::TransferImpossible(_) => "CloneTransferFailed",
             Self::SourceNotPopulated(_) => "CloneSourceNotPopulated",
             Self::SourceInUse(_) => "CloneSourceInUse",
+            Self::VolumeInUse(_) => "CloneVolumeInUse",
             Self::Invalid(_) => "CloneValidationFailed",
             Self::CouldNotTell(_) => "CouldNotTell",
             Self::SnapshotNotReady { .. } => "SnapshotNotReady",
@@ -123,8 +129,7 @@ impl Waiting {
             Self::MoverFailed { .. } => "CloneMoverFailed",
             Self::Foreign { .. } => "ErrResourceExists",
             Self::BeingDeleted { .. } => "ErrResourceMarkedForDeletion",
-            Self::Refused { quota: true, .. } => "ErrExceededQuota",
-            Self::Refused { quota: false, .. } => "ErrRefused",
+            Self::Refused { quota, .. } => REFUSED[usize::from(!quota)],
             Self::AnotherController(_) => "AnotherController",
         }
     }
@@ -158,9 +163,13 @@ impl Waiting {
             Self::HandOver(what) => format!("The volume moves to the clone's claim: {what}"),
             Self::TransferImpossible(why) => format!("The volume can't move to the clone's claim: {why}"),
             Self::SourceInUse(pods) => format!(
-                "The source may be written to by {}; stop them, or annotate a new DataVolume with smartclone.dev/consistency: \
-                 CrashConsistent to clone a snapshot of the running disk",
-                named(pods)
+                "The source may be written to by {pods}; stop them, or annotate a new DataVolume with smartclone.dev/consistency: \
+                 CrashConsistent to clone a snapshot of the running disk"
+            ),
+            Self::VolumeInUse(holders) => format!(
+                "The volume with the content is in use by {}, and is handed over to the clone when nobody else has it; delete what uses \
+                 PersistentVolumeClaim tmp-pvc-… in the namespace of the source",
+                listed(holders)
             ),
             Self::Invalid(errors) => field::joined(errors),
             Self::CouldNotTell(why) => format!("Could not be decided yet: {why}"),
@@ -225,11 +234,35 @@ impl Waiting {
     }
 }
 
-/// The first three, and how many more.
+/// Pods that use something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// Their names.
+    pub pods: Vec<String>,
+    /// They are in another namespace than the clone, whose users may not be told names from there.
+    pub elsewhere: bool,
+}
+
+impl fmt::Display for InUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.elsewhere, self.pods.len()) {
+            (false, _) => f.write_str(&named(&self.pods)),
+            (true, 1) => f.write_str("1 pod in its namespace"),
+            (true, count) => write!(f, "{count} pods in its namespace"),
+        }
+    }
+}
+
+/// The first three pods, and how many more.
 pub(crate) fn named(pods: &[String]) -> String {
+    listed(&pods.iter().map(|pod| format!("pod {pod:?}")).collect::<Vec<_>>())
+}
+
+/// The first three, and how many more.
+fn listed(all: &[String]) -> String {
     const SHOWN: usize = 3;
-    let shown = pods.iter().take(SHOWN).map(|pod| format!("pod {pod:?}")).collect::<Vec<_>>().join(", ");
-    match pods.len().saturating_sub(SHOWN) {
+    let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match all.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),
     }

@@ -57,8 +57,7 @@ impl Rest<'_> {
     /// The offset from UTC in seconds, which ends the text.
     fn offset(&mut self) -> Option<i64> {
         let seconds = match self.skip_any("Zz+-") {
-            Some('Z' | 'z') => 0,
-            None => 0,
+            Some('Z' | 'z') | None => 0,
             Some(sign) => {
                 let hours: i64 = self.digits(2, 2)?;
                 self.skip_any(":");

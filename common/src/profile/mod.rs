@@ -9,6 +9,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use crate::{
     api::{Capability, ClaimPropertySet, CloneStrategy, StorageProfile, StorageProfileStatus},
     clone::{
+        breaker,
         facts::SnapshotClass,
         request::VolumeMode,
         rules::{driver::RestoreRule, snapshot_class},
@@ -26,6 +27,9 @@ pub const RECOGNIZED: &str = "Recognized";
 /// How long one strategy may take where nobody says anything: a quick driver needs seconds, and a cut-off one is given up before the
 /// user gives up.
 pub const DEADLINE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The longest deadline that a requester may ask for, where the admin says nothing ([`meta::MAX_DEADLINE`]).
+pub const MAX_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The names of capabilities.
 pub mod names {
@@ -287,7 +291,8 @@ pub fn status(
         conditions: condition::merge(old.map(|o| o.conditions.as_slice()).unwrap_or_default(), &[seen], now),
         capabilities: record.capabilities(&wanted),
         claim_property_sets: record.claim_property_sets.map(|known| known.value),
-        refusals: old.map(|o| o.refusals.clone()).unwrap_or_default(),
+        // One that is of an earlier version, or written by hand, counts for nobody.
+        refusals: old.iter().flat_map(|o| &o.refusals).filter(|refusal| breaker::is_shared(refusal)).cloned().collect(),
     }
 }
 
@@ -397,7 +402,7 @@ mod tests {
         let class = class("example.com", &json!({ meta::RESTORE_SIZE: "larger", meta::DEADLINE: "1h30m" }));
         let mut profile = profile(&json!({}), &json!({}));
         let mut first = status(&class, Some(&profile), &[], Timestamp::UNIX_EPOCH);
-        first.refusals = vec![Refusal { count: 1, ..Refusal::default() }];
+        first.refusals = vec![Refusal { count: 1, namespaces: 3, ..Refusal::default() }];
         first.capabilities = learned(&first.capabilities, names::RESTORE_SIZE, "exact").unwrap();
         assert_eq!(learned(&first.capabilities, names::RESTORE_SIZE, "exact"), None);
         profile.status = Some(first.clone());

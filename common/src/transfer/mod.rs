@@ -24,7 +24,11 @@ use serde_json::{Value, json};
 
 use crate::{
     api,
-    clone::{Exact, plan::exact, request::ObjectName},
+    clone::{
+        Exact,
+        plan::{exact, kept},
+        request::ObjectName,
+    },
     lookup::Lookup,
     meta,
 };
@@ -108,6 +112,8 @@ pub struct SourceClaim {
     pub exact: Exact,
     /// It is being deleted.
     pub deleting: bool,
+    /// [`meta::HAND_OVER_FINALIZER`] keeps it, and with it its volume, although it is being deleted.
+    pub kept: bool,
     /// Whether it has its volume.
     pub phase: ClaimPhase,
     /// The volume it names.
@@ -120,9 +126,15 @@ impl SourceClaim {
         Self {
             exact: exact(&claim.metadata),
             deleting: claim.metadata.deletion_timestamp.is_some(),
+            kept: kept(&claim.metadata).is_some(),
             phase: ClaimPhase::of(claim),
             volume_name: volume_name(claim),
         }
+    }
+
+    /// Its volume may go at any moment.
+    fn is_going(&self) -> bool {
+        self.deleting && !self.kept
     }
 
     /// As a `claimRef` names it.
@@ -357,7 +369,7 @@ fn without_volume(source: &Lookup<SourceClaim>) -> Step {
     match source {
         Lookup::Unknown(why) => Step::Unknown(why.clone()),
         Lookup::Absent => Step::Impossible(Impossible::SourceMissing),
-        Lookup::Present(source) if source.deleting => Step::Impossible(Impossible::SourceDeleting),
+        Lookup::Present(source) if source.is_going() => Step::Impossible(Impossible::SourceDeleting),
         Lookup::Present(source) if source.volume_name.is_none() => not_bound(source),
         Lookup::Present(_) => Step::Impossible(Impossible::VolumeMissing),
     }
@@ -378,7 +390,7 @@ fn take(source: &SourceClaim, volume: &Volume, target: &TargetClaim, now: Timest
         None if !target.held_back => return Step::Impossible(Impossible::TargetNotHeldBack),
         None => {}
     }
-    if source.deleting {
+    if source.is_going() {
         return Step::Impossible(Impossible::SourceDeleting);
     }
     if source.volume_name.as_ref() != Some(name) {
@@ -441,6 +453,13 @@ pub fn hand_over(volume: &Exact, to: &ClaimIdentity, at: Timestamp) -> Value {
             "resourceVersion": null, "fieldPath": null,
         } },
     })
+}
+
+/// The JSON merge patch that takes our finalizer off `claim` and leaves `rest`, refused when the claim has changed since.
+pub fn release(claim: &Exact, rest: &[String]) -> Value {
+    json!({ "metadata": {
+        "uid": claim.uid, "resourceVersion": claim.resource_version, "finalizers": rest,
+    } })
 }
 
 /// The JSON merge patch that touches `target`.

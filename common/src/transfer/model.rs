@@ -20,6 +20,7 @@ fn source() -> SourceClaim {
     SourceClaim {
         exact: id("here", "temporary", "s"),
         deleting: false,
+        kept: false,
         phase: ClaimPhase::Bound,
         volume_name: Some("pv".into()),
     }

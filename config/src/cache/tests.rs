@@ -17,8 +17,8 @@ fn api_server(answers: impl IntoIterator<Item = Vec<Value>>) -> Client {
         let answer = answers.lock().unwrap().pop_front();
         async move {
             let Some(answer) = answer else { pending().await };
-            let lines: String = answer.iter().map(|line| format!("{line}\n")).collect();
-            Ok::<_, Infallible>(Response::new(Body::from(lines.into_bytes())))
+            let lines: Vec<_> = answer.iter().map(ToString::to_string).chain([String::new()]).collect();
+            Ok::<_, Infallible>(Response::new(Body::from(lines.join("\n").into_bytes())))
         }
     });
     Client::new(service, "default")
@@ -50,8 +50,8 @@ fn list(items: &[Value]) -> Vec<Value> {
     })]
 }
 
-fn watched(kind: &str, object: Value) -> Value {
-    json!({"type": kind, "object": object})
+fn watched(kind: &str, object: impl Into<Value>) -> Value {
+    json!({"type": kind, "object": object.into()})
 }
 
 fn watch(client: Client, readiness: &Readiness) -> (Cache<StorageClass>, impl Stream<Item = StorageClass> + Send) {
@@ -65,7 +65,8 @@ async fn whatever_is_told_is_another_revision() {
         vec![watched("ADDED", class("second", 2))],
         vec![watched("DELETED", class("first", 2))],
     ]);
-    let (cache, stream) = watch(client, &readiness());
+    let ready = readiness();
+    let (cache, stream) = watch(client, &ready);
     let mut stream = std::pin::pin!(stream);
     let mut seen = vec![(cache.revision(), None)];
     // The first list is told of before it is complete.
@@ -142,7 +143,8 @@ async fn a_list_knows_what_has_become_readable() {
         list(&[odd_class("still", 1), class("cured", 2)]),
         neighbour(),
     ]);
-    let (cache, stream) = watch(client, &readiness());
+    let ready = readiness();
+    let (cache, stream) = watch(client, &ready);
     let mut stream = std::pin::pin!(stream);
     let states = |cache: &Cache<_>| ["still", "cured", "deleted"].map(|name| state(cache, name));
     told_of_neighbour(&mut stream, AT_ONCE).await;

@@ -168,7 +168,7 @@ mod tests {
         let mut files = open(&mount, &serving).await.unwrap();
         let clients = [(); 4].map(|()| {
             let bundle = issuer.pem();
-            (server.clone(), Box::new(move || bundle.clone()) as Trust)
+            (server.clone(), Box::new(move || (bundle.clone(), "/".to_owned())) as Trust)
         });
         let mut load = Load::start(clients);
         load.goes_on().await;

@@ -5,7 +5,11 @@
 //! and needs these rights: `get`, `list`, `watch`, `update` on its Secret and `create` on Secrets in its namespace;
 //! `get`, `list`, `watch`, `patch` on its two webhook configurations.
 //!
-//! Whether clients need one, too, is up to the admin (`--client-ca-file`).
+//! Its own authority comes with a secret path: the process writes it into its webhook configurations and answers at no
+//! other. Whoever renews files writes these configurations, too, and may name the secret in another file
+//! (`--path-segment-file`).
+//!
+//! Whether clients need a certificate, too, is up to the admin (`--client-ca-file`).
 
 mod authority;
 mod clients;
@@ -13,6 +17,7 @@ mod clients;
 mod fake_api;
 mod file;
 mod pair;
+mod path_segment;
 mod self_signed;
 mod shared;
 #[cfg(test)]
@@ -20,11 +25,11 @@ mod tests;
 pub mod validity;
 mod webhook_configuration;
 
-use std::{future, path::PathBuf, sync::Arc};
+use std::{future::pending, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use clap::{Args, builder::NonEmptyStringValueParser};
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{self, BoxFuture, FutureExt};
 use kube::Client;
 use rustls::{
     ServerConfig,
@@ -42,6 +47,7 @@ use crate::{
 use clients::Clients;
 use file::Files;
 use pair::Pair;
+pub use path_segment::SecretPath;
 
 /// Makes aws-lc-rs the TLS provider of the process; the first line of every `main`.
 pub fn install_provider() {
@@ -53,14 +59,19 @@ pub fn install_provider() {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Certificate")]
 pub struct CertificateArgs {
-    /// Certificate chain (PEM) that somebody else renews, such as cert-manager, who then also cares for caBundle.
-    /// Without it the replicas sign their own certificates with an authority that they share.
+    /// Certificate chain (PEM) that somebody else renews, such as cert-manager, who then also cares for caBundle and paths
+    /// of the webhook configurations. Without it the replicas sign their own certificates with an authority that they
+    /// share, and answer at secret paths only.
     #[arg(long, env, requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,
     /// Private key (PEM) of the certificate in --tls-cert-file.
     #[arg(long, env, requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
-    /// Secret that holds the shared authority; made when it does not exist.
+    /// Secret first segments of paths, one a line, 64 hexadecimal digits each: only `/<segment>/…` is answered. For those who
+    /// write the paths of the webhook configurations themselves; without it every path is a route.
+    #[arg(long, env, requires = "tls_cert_file")]
+    pub path_segment_file: Option<PathBuf>,
+    /// Secret that holds the shared authority and path segments; made when it does not exist.
     #[arg(long, env, default_value = "smartclone-webhook-ca")]
     pub authority_secret: String,
     /// Service through which API servers reach this process.
@@ -69,10 +80,10 @@ pub struct CertificateArgs {
     /// Namespace of that service and of the Secret [default: the one this pod runs in].
     #[arg(long, env = "POD_NAMESPACE")]
     pub service_namespace: Option<String>,
-    /// `MutatingWebhookConfiguration` whose caBundle is kept.
+    /// `MutatingWebhookConfiguration` whose caBundle and paths are kept.
     #[arg(long, env, default_value = "mutate.datavolumes.smartclone.dev")]
     pub mutating_webhook_configuration: String,
-    /// `ValidatingWebhookConfiguration` whose caBundle is kept.
+    /// `ValidatingWebhookConfiguration` whose caBundle and paths are kept.
     #[arg(long, env, default_value = "validate.datavolumes.smartclone.dev")]
     pub validating_webhook_configuration: String,
     /// Authorities (PEM bundle) of clients: only who has a certificate of theirs is answered. Without it, whoever can
@@ -91,6 +102,9 @@ pub enum Error {
     /// The files hold nothing that can be served.
     #[error("failed to load the certificate")]
     Files(#[source] file::Error<pair::Error>),
+    /// The file holds no path segment.
+    #[error("failed to load the path segments")]
+    Segments(#[source] file::Error<path_segment::NoSegment>),
     /// The file holds nothing by which clients could be known.
     #[error("failed to load the authorities of clients")]
     Clients(#[source] file::Error<clients::Error>),
@@ -99,11 +113,28 @@ pub enum Error {
     Setup(#[source] rustls::Error),
 }
 
+/// The route of each webhook, by the webhook's name in the configurations.
+pub type Routes = &'static [(&'static str, &'static str)];
+
+/// The parts of the process that keeping certificates needs.
+pub struct Process<'a> {
+    /// Has to be one for [`Purpose::Control`](crate::client::Purpose::Control): it is used for watches.
+    pub client: &'a Client,
+    /// Gets the condition `certificate`.
+    pub readiness: &'a Readiness,
+    /// Where certificates are counted.
+    pub metrics: CertificateMetrics,
+    /// Ends renewal when it drains.
+    pub shutdown: Shutdown,
+}
+
 /// What a TLS server needs.
 pub struct Certificates {
-    /// For the acceptor: HTTP/2 and HTTP/1.1, and always the newest certificate. Until there is one, handshakes fail.
+    /// For the acceptor: HTTP/1.1, and always the newest certificate. Until there is one, handshakes fail.
     pub config: Arc<ServerConfig>,
-    /// Renews certificate and authorities of clients until the shutdown drains; to be run by the
+    /// The paths that are to be answered.
+    pub path: SecretPath,
+    /// Renews certificate, path and authorities of clients until the shutdown drains; to be run by the
     /// [`Supervisor`](crate::supervisor::Supervisor).
     pub service: BoxFuture<'static, ()>,
 }
@@ -111,22 +142,18 @@ pub struct Certificates {
 /// Prepares serving with the certificate that `args` describe, to the clients that they describe.
 ///
 /// Files have to hold what is needed already, so that a wrong mount fails the start. With an authority of our own
-/// the process becomes ready (condition `certificate`) once API servers have been told to trust it. `client` is used
-/// for watches, so it has to be one for [`Purpose::Control`](crate::client::Purpose::Control).
-pub async fn certificates(
-    args: &CertificateArgs,
-    client: &Client,
-    readiness: &Readiness,
-    metrics: CertificateMetrics,
-    shutdown: Shutdown,
-) -> Result<Certificates, Error> {
+/// the process becomes ready (condition `certificate`) once API servers have been told to trust it and where to ask.
+pub async fn certificates(args: &CertificateArgs, routes: Routes, process: Process<'_>) -> Result<Certificates, Error> {
+    let Process { client, readiness, metrics, shutdown } = process;
     let serving = Serving { resolver: Arc::default(), certificate: readiness.register("certificate"), metrics };
     let (clients, following) = clients(args, serving.metrics.clone()).await.map_err(Error::Clients)?;
     let config = server_config(serving.resolver.clone(), clients).map_err(Error::Setup)?;
-    let renewal = if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_key_file) {
+    let (path, renewal) = if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_key_file) {
         let metrics = serving.metrics.clone();
-        let files = Files::open([certificate.clone(), key.clone()], serving, metrics).await.map_err(Error::Files)?;
-        files.follow().boxed()
+        let files =
+            Files::open([certificate.clone(), key.clone()], serving, metrics.clone()).await.map_err(Error::Files)?;
+        let (path, segments) = path(args, metrics).await.map_err(Error::Segments)?;
+        (path, future::join(files.follow(), segments).map(drop).boxed())
     } else {
         let names = self_signed::Names {
             namespace: args.service_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned()),
@@ -134,8 +161,10 @@ pub async fn certificates(
             secret: args.authority_secret.clone(),
             mutating: args.mutating_webhook_configuration.clone(),
             validating: args.validating_webhook_configuration.clone(),
+            routes,
         };
-        self_signed::SelfSigned::new(names, client.clone(), serving).follow().boxed()
+        let own = self_signed::SelfSigned::new(names, client.clone(), serving);
+        (own.path(), own.follow().boxed())
     };
     let service = async move {
         tokio::select! {
@@ -144,7 +173,18 @@ pub async fn certificates(
             () = following => {}
         }
     };
-    Ok(Certificates { config: Arc::new(config), service: service.boxed() })
+    Ok(Certificates { config: Arc::new(config), path, service: service.boxed() })
+}
+
+/// The paths that are answered where an admin writes them, and what keeps them up to date.
+async fn path(
+    args: &CertificateArgs,
+    metrics: CertificateMetrics,
+) -> Result<(SecretPath, BoxFuture<'static, ()>), file::Error<path_segment::NoSegment>> {
+    let Some(file) = &args.path_segment_file else { return Ok((SecretPath::open(), pending().boxed())) };
+    let path = SecretPath::secret();
+    let files = Files::open([file.clone()], path.clone(), metrics).await?;
+    Ok((path, files.follow().boxed()))
 }
 
 /// Who is to be accepted, if that is limited, and what keeps it up to date.
@@ -152,7 +192,7 @@ async fn clients(
     args: &CertificateArgs,
     metrics: CertificateMetrics,
 ) -> Result<(Option<Arc<Clients>>, BoxFuture<'static, ()>), file::Error<clients::Error>> {
-    let Some(path) = &args.client_ca_file else { return Ok((None, future::pending().boxed())) };
+    let Some(path) = &args.client_ca_file else { return Ok((None, pending().boxed())) };
     let clients = Arc::new(Clients::new(args.client_name.clone()));
     let files = Files::open([path.clone()], clients.clone(), metrics).await?;
     Ok((Some(clients), files.follow().boxed()))
@@ -170,7 +210,9 @@ fn server_config(resolver: Arc<Resolver>, clients: Option<Arc<Clients>>) -> Resu
     } else {
         builder.with_no_client_auth().with_cert_resolver(resolver)
     };
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // API servers ask webhooks by HTTP/1.1 only, so that connections spread over replicas
+    // (k8s.io/apiserver/pkg/util/webhook/client.go, https://issue.k8s.io/75791). HTTP/2 would serve nobody but others.
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 

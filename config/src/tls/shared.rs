@@ -1,15 +1,17 @@
-//! The authority that all replicas share, in a Secret.
+//! The Secret that all replicas share: the authority, and the segments of the paths at which API servers ask.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, api::PostParams};
+use rustls::crypto::GetRandomFailed;
 use thiserror::Error;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     authority::{self, Authority},
+    path_segment::PathSegments,
     validity::Verdict,
 };
 use crate::error::Chain;
@@ -20,6 +22,8 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 /// What clients trust: the authority above and its predecessors.
 const BUNDLE: &str = "ca.crt";
+/// The secret segments of paths.
+const SEGMENTS: &str = "path-segments";
 
 /// Marks the Secret as made here; one without it belongs to somebody else and is not touched.
 const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "smartclone");
@@ -42,51 +46,78 @@ pub enum Error {
     /// A new authority cannot be made.
     #[error("failed to make an authority")]
     Make(#[source] authority::Error),
+    /// A new path segment cannot be made.
+    #[error("failed to get random bytes for a path segment")]
+    Random,
 }
 
-/// The Secret in which replicas agree on one authority.
+impl From<GetRandomFailed> for Error {
+    fn from(_: GetRandomFailed) -> Self {
+        Self::Random
+    }
+}
+
+/// What the Secret holds.
+pub(super) struct Contents {
+    pub(super) authority: Authority,
+    pub(super) segments: PathSegments,
+}
+
+/// The Secret in which replicas agree on one authority and on path segments.
 pub(super) struct Shared {
     pub(super) secrets: Api<Secret>,
     pub(super) name: String,
     /// The last bundle seen, so that a Secret which somebody deletes does not take trust in running replicas with it.
     known: String,
+    /// The segments seen so far, for the same reason.
+    segments: PathSegments,
 }
 
 impl Shared {
     pub(super) fn new(secrets: Api<Secret>, name: String) -> Self {
-        Self { secrets, name, known: String::new() }
+        Self { secrets, name, known: String::new(), segments: PathSegments::default() }
     }
 
-    /// The authority of all replicas: made when there is none, replaced when it is damaged or near its end.
+    /// What all replicas share. The authority is made when there is none, replaced when it is damaged or near its end, and
+    /// a path segment is added then and when the newest is due.
     ///
     /// Create and replace are conditional, so whoever loses a race reads what the winner wrote.
-    pub(super) async fn authority(&mut self, now: Timestamp) -> Result<Authority, Error> {
+    pub(super) async fn contents(&mut self, now: Timestamp) -> Result<Contents, Error> {
         let mut more_rounds = 1..ROUNDS;
         loop {
             let found =
                 self.secrets.get_opt(&self.name).await.map_err(|error| Error::Read(self.name.clone(), error))?;
-            let (old, authority) = match found {
-                None => (None, Authority::generate(&self.known, now).map_err(Error::Make)?),
-                Some(secret) if !is_ours(&secret) => return Err(Error::Foreign(self.name.clone())),
-                Some(secret) => match current(&secret, now) {
-                    Ok(authority) => {
-                        self.known.clone_from(&authority.bundle);
-                        return Ok(authority);
-                    }
-                    Err(why) => {
-                        warn!(secret = self.name, why, "the authority is to be replaced");
-                        let predecessors = [&text(&secret, CERTIFICATE), &text(&secret, BUNDLE), &self.known]
-                            .map(String::as_str)
-                            .join("\n");
-                        (Some(secret), Authority::generate(&predecessors, now).map_err(Error::Make)?)
-                    }
-                },
+            if found.as_ref().is_some_and(|secret| !is_ours(secret)) {
+                return Err(Error::Foreign(self.name.clone()));
+            }
+            let stored = found.as_ref().map(|secret| PathSegments::from_text(&text(secret, SEGMENTS)));
+            let stored = stored.unwrap_or_default();
+            let segments = stored.clone().merged_with(&self.segments);
+            let contents = match found.as_ref().map(|secret| (secret, current(secret, now))) {
+                Some((_, Ok(authority))) if !stored.is_due(now) => {
+                    return Ok(self.remember(Contents { authority, segments }));
+                }
+                Some((_, Ok(authority))) => Contents { authority, segments: segments.rotated(now)? },
+                Some((secret, Err(why))) => {
+                    warn!(secret = self.name, why, "the authority is to be replaced");
+                    let predecessors =
+                        [&text(secret, CERTIFICATE), &text(secret, BUNDLE), &self.known].map(String::as_str).join("\n");
+                    let authority = Authority::generate(&predecessors, now).map_err(Error::Make)?;
+                    Contents { authority, segments: segments.rotated(now)? }
+                }
+                None => {
+                    let authority = Authority::generate(&self.known, now).map_err(Error::Make)?;
+                    Contents { authority, segments: segments.rotated(now)? }
+                }
             };
-            match self.write(old, &authority).await {
+            match self.write(found, &contents).await {
                 Ok(()) => {
-                    info!(secret = self.name, not_after = %authority.validity.not_after, "new authority");
-                    self.known.clone_from(&authority.bundle);
-                    return Ok(authority);
+                    if contents.authority.bundle != self.known {
+                        let not_after = contents.authority.validity.not_after;
+                        info!(secret = self.name, %not_after, "new authority");
+                    }
+                    debug!(secret = self.name, "new path segment");
+                    return Ok(self.remember(contents));
                 }
                 Err(error) if is_lost_race(&error) && more_rounds.next().is_some() => {}
                 Err(error) => return Err(Error::Write(self.name.clone(), error)),
@@ -94,10 +125,22 @@ impl Shared {
         }
     }
 
+    fn remember(&mut self, contents: Contents) -> Contents {
+        self.known.clone_from(&contents.authority.bundle);
+        self.segments.clone_from(&contents.segments);
+        contents
+    }
+
     /// Creates the Secret, or replaces exactly the version that was read.
-    async fn write(&self, old: Option<Secret>, authority: &Authority) -> Result<(), kube::Error> {
-        let data = [(CERTIFICATE, &authority.certificate_pem), (KEY, &authority.key_pem), (BUNDLE, &authority.bundle)]
-            .map(|(key, value)| (key.to_owned(), ByteString(value.clone().into_bytes())));
+    async fn write(&self, old: Option<Secret>, contents: &Contents) -> Result<(), kube::Error> {
+        let Contents { authority, segments } = contents;
+        let data = [
+            (CERTIFICATE, authority.certificate_pem.clone()),
+            (KEY, authority.key_pem.clone()),
+            (BUNDLE, authority.bundle.clone()),
+            (SEGMENTS, segments.to_text()),
+        ]
+        .map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes())));
         let params = PostParams::default();
         if let Some(mut secret) = old {
             secret.data.get_or_insert_default().extend(data);

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    http::{StatusCode, Uri},
+};
 use axum_server::tls_rustls::RustlsConfig;
 use clap::Parser;
 use jiff::Timestamp;
@@ -58,11 +61,17 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(serving: &Serving, clients: Option<Arc<Clients>>) -> Self {
+        Self::start_at(serving, clients, SecretPath::open())
+    }
+
+    /// The same, answering at these paths only.
+    pub(super) fn start_at(serving: &Serving, clients: Option<Arc<Clients>>, path: SecretPath) -> Self {
         let config = server_config(serving.resolver.clone(), clients).unwrap();
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let server = axum_server::from_tcp_rustls(listener, RustlsConfig::from_config(Arc::new(config))).unwrap();
-        let router = Router::new().route("/", get(async || "served"));
+        let router = Router::new()
+            .fallback(async move |uri: Uri| path.route(uri.path()).map(|_| "served").ok_or(StatusCode::NOT_FOUND));
         let mut tasks = JoinSet::new();
         tasks.spawn(server.serve(router.into_make_service()));
         Self { address, _tasks: tasks }
@@ -101,8 +110,8 @@ fn peer(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
     stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
 }
 
-async fn ask(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
-    let request = format!("GET / HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
+async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> io::Result<()> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {NAME}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
@@ -114,13 +123,22 @@ pub(super) async fn visit(
     server: &Server,
     config: impl Into<Arc<ClientConfig>>,
 ) -> io::Result<CertificateDer<'static>> {
+    visit_at(server, config, "/").await
+}
+
+/// The same at another path.
+pub(super) async fn visit_at(
+    server: &Server,
+    config: impl Into<Arc<ClientConfig>>,
+    path: &str,
+) -> io::Result<CertificateDer<'static>> {
     let mut stream = connect(server, config).await?;
-    ask(&mut stream).await?;
+    ask(&mut stream, path).await?;
     Ok(peer(&stream))
 }
 
-/// Tells a client whom to trust at the moment at which it connects.
-pub(super) type Trust = Box<dyn Fn() -> String + Send>;
+/// Tells a client whom to trust and at which path to ask at the moment at which it connects.
+pub(super) type Trust = Box<dyn Fn() -> (String, String) + Send>;
 
 /// Clients that visit without pause until one of them is turned away.
 #[derive(Default)]
@@ -139,10 +157,9 @@ impl Load {
             load.tasks.spawn(async move {
                 loop {
                     let _gate = gate.read().await;
-                    let config = client(&trust(), None);
-                    if let Err(error) =
-                        timeout(PATIENCE, visit(&server, config)).await.unwrap_or_else(|late| Err(late.into()))
-                    {
+                    let (bundle, path) = trust();
+                    let answer = timeout(PATIENCE, visit_at(&server, client(&bundle, None), &path)).await;
+                    if let Err(error) = answer.unwrap_or_else(|late| Err(late.into())) {
                         return error;
                     }
                     visits.fetch_add(1, Ordering::Relaxed);
@@ -273,21 +290,21 @@ async fn certificates_are_swapped_under_running_connections() {
         connections.push(connection);
     }
     for mut connection in connections {
-        ask(&mut connection).await.expect("older connections go on");
+        ask(&mut connection, "/").await.expect("older connections go on");
     }
 }
 
 #[tokio::test]
-async fn http2_is_preferred() {
+async fn http2_is_not_offered() {
     let now = Timestamp::now();
     let (serving, _) = serving();
     let server = Server::start(&serving, None);
     let authority = Authority::generate("", now).unwrap();
     serving.present(&authority.issue(&[NAME.to_owned()], now).unwrap().pair);
     let mut config = client(&authority.bundle, None);
-    config.alpn_protocols = ["http/1.1", "h2"].map(|protocol| protocol.as_bytes().to_vec()).to_vec();
+    config.alpn_protocols = ["h2", "http/1.1"].map(|protocol| protocol.as_bytes().to_vec()).to_vec();
     let connection = connect(&server, config).await.unwrap();
-    assert_eq!(connection.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    assert_eq!(connection.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
 }
 
 #[tokio::test]
@@ -317,11 +334,17 @@ struct Everything {
 }
 
 async fn start(mount: &Mount, metrics: CertificateMetrics) -> Result<Certificates, Error> {
+    start_with(mount, metrics, &[]).await
+}
+
+async fn start_with(mount: &Mount, metrics: CertificateMetrics, more: &[String]) -> Result<Certificates, Error> {
     let files = [("--tls-cert-file", "tls.crt"), ("--tls-key-file", "tls.key"), ("--client-ca-file", "ca.crt")];
     let options = files.map(|(option, file)| format!("{option}={}", mount.path(file).display()));
-    let args = Everything::parse_from(["test".to_owned()].into_iter().chain(options)).certificate;
-    let shutdown = shutdown();
-    certificates(&args, &FakeApi::default().client(), &Readiness::new(shutdown.clone()), metrics, shutdown).await
+    let args =
+        Everything::parse_from(["test".to_owned()].into_iter().chain(options).chain(more.iter().cloned())).certificate;
+    let (client, shutdown) = (FakeApi::default().client(), shutdown());
+    let readiness = &Readiness::new(shutdown.clone());
+    certificates(&args, &[], Process { client: &client, readiness, metrics, shutdown }).await
 }
 
 #[rstest]
@@ -338,6 +361,24 @@ async fn a_bad_file_of_authorities_fails_the_start(#[case] content: &str, #[case
     let message = Chain(&error).to_string();
     let file = mount.path("ca.crt").display().to_string();
     assert!(message.contains(&format!("{file}: {reason}")), "{message}");
+}
+
+#[tokio::test]
+async fn with_files_every_path_is_answered_unless_a_file_says_otherwise() {
+    let issuer = issuer();
+    let (bundle, material) = (issuer.pem(), Material::for_server(&issuer));
+    let [certificate, key] = material.files();
+    let mount = Mount::new(&[certificate, key, ("ca.crt", &bundle), ("segments", &"a".repeat(64)), ("none", "")]);
+    let path = start(&mount, CertificateMetrics::default()).await.unwrap().path;
+    assert_eq!(path.route("/mutate"), Some("/mutate"));
+    let with = async |file| {
+        let option = format!("--path-segment-file={}", mount.path(file).display());
+        start_with(&mount, CertificateMetrics::default(), &[option]).await
+    };
+    let path = with("segments").await.unwrap().path;
+    assert_eq!(path.route("/mutate"), None);
+    assert_eq!(path.route(&format!("/{}/mutate", "a".repeat(64))), Some("/mutate"));
+    assert!(matches!(with("none").await, Err(Error::Segments(_))));
 }
 
 #[tokio::test(start_paused = true)]

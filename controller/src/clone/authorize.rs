@@ -1,5 +1,5 @@
-//! Whether the requester may read a source in another namespace: the API server is asked again before anything is made, and before the
-//! volume is handed over, since rights may have been taken away meanwhile.
+//! The requester's rights in other namespaces: the API server is asked in every pass, before anything there is looked at, since rights may
+//! have been taken away meanwhile.
 
 use std::{
     collections::HashMap,
@@ -8,14 +8,19 @@ use std::{
 };
 
 use common::{
-    api::DataVolume,
-    clone::{plan::Authorization, request::SourceName},
+    clone::{
+        plan::Authorization,
+        request::{ObjectName, SourceName},
+    },
     lookup::Lookup,
     meta,
-    requester::{self, Requester},
+    requester::{self, Reference, Requester},
 };
 use config::api::Objects;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview};
+use k8s_openapi::{
+    api::authorization::v1::{ResourceAttributes, SubjectAccessReview},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::api::PostParams;
 
 use crate::run::Context;
@@ -32,13 +37,42 @@ pub enum Stage {
     HandOver,
 }
 
-/// What an answer is about: who may clone which object, by its UID, since another one of that name is another question.
+/// What somebody may do, or not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// Clone the object that has this name, whatever it is: it isn't looked at before.
+    Clone(SourceName, Stage),
+    /// Follow a reference into another namespace.
+    Follow(Reference, ObjectName),
+}
+
+impl Act {
+    /// All rights of one of these lists are needed.
+    fn rights(&self) -> Vec<Vec<ResourceAttributes>> {
+        match self {
+            Self::Clone(source, _) => requester::questions(source),
+            Self::Follow(kind, name) => vec![vec![requester::reference_right(*kind, name)]],
+        }
+    }
+
+    /// A reference is followed once for each clone, so nothing is gained by an answer of a moment ago.
+    fn may_be_remembered(&self) -> bool {
+        matches!(self, Self::Clone(..))
+    }
+
+    fn denial(&self, requester: &Requester) -> String {
+        match self {
+            Self::Clone(source, _) => requester::denial(requester, source),
+            Self::Follow(kind, name) => requester::reference_denial(requester, *kind, name),
+        }
+    }
+}
+
+/// What an answer is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Question {
     stamp: String,
-    source: SourceName,
-    uid: Option<String>,
-    stage: Stage,
+    act: Act,
 }
 
 /// What has been answered lately.
@@ -57,24 +91,18 @@ impl Answers {
     }
 }
 
-/// Asks for the requester that is stamped on `volume`, about the source with this UID, if it has one now; absent when there is no stamp.
-pub async fn ask(
-    volume: &DataVolume,
-    source: &SourceName,
-    uid: Option<String>,
-    stage: Stage,
-    ctx: &Context,
-) -> Lookup<Authorization> {
-    let Some(stamp) = meta::annotation(&volume.metadata, meta::REQUESTER) else { return Lookup::Absent };
+/// Asks for the requester that is stamped on `object`; absent when there is no stamp.
+pub async fn ask(object: &ObjectMeta, act: Act, ctx: &Context) -> Lookup<Authorization> {
+    let Some(stamp) = meta::annotation(object, meta::REQUESTER) else { return Lookup::Absent };
     let Some(requester) = Requester::read(stamp) else {
         return Lookup::Unknown(format!("the annotation {} is not what the webhook writes", meta::REQUESTER));
     };
-    let question = Question { stamp: stamp.to_owned(), source: source.clone(), uid, stage };
+    let question = Question { stamp: stamp.to_owned(), act };
     let now = Instant::now();
-    if let Some(answer) = ctx.answers.get(&question, now) {
+    if let Some(answer) = ctx.answers.get(&question, now).filter(|_| question.act.may_be_remembered()) {
         return Lookup::Present(answer);
     }
-    for rights in requester::questions(source) {
+    for rights in question.act.rights() {
         let mut allowed = true;
         for attributes in rights {
             match may(&requester, attributes, ctx).await {
@@ -87,7 +115,7 @@ pub async fn ask(
             return Lookup::Present(Authorization::Allowed);
         }
     }
-    let answer = Authorization::Denied(requester::denial(&requester, source));
+    let answer = Authorization::Denied(question.act.denial(&requester));
     ctx.answers.put(question, now, answer.clone());
     Lookup::Present(answer)
 }
@@ -103,33 +131,32 @@ async fn may(requester: &Requester, attributes: ResourceAttributes, ctx: &Contex
 
 #[cfg(test)]
 mod tests {
-    use common::clone::request::{ObjectName, SourceKind};
+    use common::clone::request::SourceKind;
 
     use super::*;
 
-    fn question(change: impl FnOnce(&mut Question)) -> Question {
-        let object = ObjectName { namespace: "gold".into(), name: "disk".into() };
-        let source = SourceName { kind: SourceKind::Claim, object };
-        let mut question = Question { stamp: "alice".into(), source, uid: Some("1".into()), stage: Stage::Begin };
-        change(&mut question);
-        question
+    fn question(stamp: &str, name: &str, stage: Stage) -> Question {
+        let object = ObjectName { namespace: "gold".into(), name: name.into() };
+        let act = Act::Clone(SourceName { kind: SourceKind::Claim, object }, stage);
+        Question { stamp: stamp.into(), act }
     }
 
     /// Only the same question has the same answer, and not for long.
     #[test]
     fn an_answer_is_about_one_user_one_object_and_one_stage() {
         let (answers, now) = (Answers::default(), Instant::now());
-        answers.put(question(|_| {}), now, Authorization::Allowed);
-        assert_eq!(answers.get(&question(|_| {}), now), Some(Authorization::Allowed));
+        let asked = || question("alice", "disk", Stage::Begin);
+        answers.put(asked(), now, Authorization::Allowed);
+        assert_eq!(answers.get(&asked(), now), Some(Authorization::Allowed));
+        let object = ObjectName { namespace: "gold".into(), name: "disk".into() };
         for other in [
-            question(|q| q.stamp = "mallory".into()),
-            question(|q| q.source.object.name = "other".into()),
-            question(|q| q.uid = Some("2".into())),
-            question(|q| q.uid = None),
-            question(|q| q.stage = Stage::HandOver),
+            question("mallory", "disk", Stage::Begin),
+            question("alice", "other", Stage::Begin),
+            question("alice", "disk", Stage::HandOver),
+            Question { act: Act::Follow(Reference::DataSource, object), ..asked() },
         ] {
             assert_eq!(answers.get(&other, now), None, "{other:?}");
         }
-        assert_eq!(answers.get(&question(|_| {}), now + FRESH), None);
+        assert_eq!(answers.get(&asked(), now + FRESH), None);
     }
 }

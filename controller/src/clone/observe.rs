@@ -3,90 +3,121 @@
 use std::sync::Arc;
 
 use common::{
-    api::{DataVolume, Phase, snapshot::VolumeSnapshotContent},
+    api::{
+        DataVolume, Phase,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+    },
     clone::{
-        Facts, Settings,
+        Facts, Kind, Settings, Waiting,
         facts::{Source, driver_of},
         group::{Group, Shared},
-        plan::{Authorization, Claim, Mover, Observed, Target, User, users_of},
+        ownership::{self, Created, Owner, Ownership},
+        plan::{Authorization, Claim, Mover, Observed, Target, User, owner_of_target, users_of},
         request::{MadeFor, ObjectName, Parsed, Request, SourceKind, SourceName},
+        rules::event,
+        step::missing_right,
     },
     data_source::{self, Resolution},
     lookup::Lookup,
     meta, names,
+    requester::Reference,
     transfer::{self, SourceClaim, TargetClaim, Transfer},
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::ResourceExt;
 
-use super::authorize::{self, Stage};
+use super::{
+    Subject,
+    authorize::{self, Act, Stage},
+    holders,
+};
 use crate::{index::Key, run::Context};
 
-/// All that a pass over `volume` looks at. `kind` says whether it is a DataVolume or the picture of a claim.
-pub async fn everything(volume: &DataVolume, kind: MadeFor, ctx: &Context, now: Timestamp) -> Observed {
+/// All that a pass over `subject` looks at.
+pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> Observed {
+    let Subject { volume, kind, reference } = subject;
     let mut target = Target::of(volume);
     target.kind = kind;
+    ctx.created.complete(&target.uid, &mut target.created);
     let here = ObjectName { namespace: target.namespace.clone(), name: target.name.clone() };
-    let (parsed, unresolved) = parsed(volume, kind, ctx);
-    // Noted before anything is looked at, so that no event falls between the two.
-    ctx.index.note(&here, if over(&target) { Vec::new() } else { keys(volume, &parsed) });
+    let (parsed, unresolved) = parsed(volume, kind, ctx).await;
     let request = match &parsed {
         Parsed::Clone(request) => Some(request.as_ref()),
         Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
     };
     let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
-    let settings = settings(ctx);
     let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
-    let source = request.map(|request| source(&request.source, ctx));
     let claim_at = |namespace: &str, name: &str| ctx.caches.claims.get(Some(namespace), name);
-    let read = |claim: Lookup<Arc<PersistentVolumeClaim>>| {
+    let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
+    // Before anything in another namespace is looked at.
+    let authorized = match request.filter(|request| request.crosses() && !over(&target)) {
+        Some(_) if *reference != Lookup::Present(Authorization::Allowed) => reference.clone(),
+        Some(request) => {
+            // An answer is good for a while; one about what is begun now has to be of now.
+            let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
+            let stage = if filled { Stage::HandOver } else { Stage::Begin };
+            authorize::ask(&volume.metadata, Act::Clone(request.source.clone(), stage), ctx).await
+        }
+        None => Lookup::Present(Authorization::Allowed),
+    };
+    let visible = request.filter(|_| authorized == Lookup::Present(Authorization::Allowed) && !over(&target));
+    // Noted before anything is looked at, so that no event falls between the two.
+    let keys = if over(&target) { Vec::new() } else { keys(volume, visible, unresolved.as_ref()) };
+    ctx.index.note(&here, keys.clone());
+    let settings = settings(ctx);
+    let source = visible.map(|request| source(&request.source, ctx));
+    let owners = Ownership { uid, key: target.key.as_deref(), created: &target.created };
+    let read = |claim: Lookup<Arc<PersistentVolumeClaim>>, owner: fn(&Ownership<'_>, &ObjectMeta) -> Owner| {
         claim.map(|claim| {
-            Claim::of(&claim, uid, volume_of(&claim, ctx).present().map(AsRef::as_ref), complaint(&claim, ctx))
+            let owner = owner(&owners, &claim.metadata);
+            let volume = volume_of(&claim, ctx);
+            Claim::of(&claim, owner, uid, volume.present().map(AsRef::as_ref), complaint(&claim, ctx))
         })
     };
-    let pod_at = |name: String| ctx.caches.pods.get(Some(elsewhere), &name).map(|pod| Mover::of(&pod, uid, now));
+    let of_target = |owners: &Ownership<'_>, meta: &ObjectMeta| owner_of_target(meta, owners.uid);
+    let of_temporary = |owners: &Ownership<'_>, meta: &ObjectMeta| owners.of(Kind::PersistentVolumeClaim, meta);
+    let pod_at = |name: String| {
+        let pod = ctx.caches.pods.get(Some(elsewhere), &name);
+        pod.map(|pod| Mover::of(&pod, owners.of(Kind::Pod, &pod.metadata), now))
+    };
+    let of_a_claim = visible.filter(|request| request.source.kind == SourceKind::Claim);
     let target_claim = claim_at(namespace, &target.name);
-    let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
-    Observed {
+    let mut seen = Observed {
         now,
-        authorized: match request.filter(|request| request.crosses() && !over(&target)) {
-            // An answer is good for a while; one about what is begun now has to be of now.
-            Some(_) if target_claim == Lookup::Absent && source == Some(Lookup::Absent) => {
-                Lookup::Unknown("the source does not exist yet".to_owned())
-            }
-            Some(request) => {
-                let uid = source.as_ref().and_then(Lookup::present).map(|source| source.uid.clone());
-                let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
-                let stage = if filled { Stage::HandOver } else { Stage::Begin };
-                authorize::ask(volume, &request.source, uid, stage, ctx).await
-            }
-            None => Lookup::Present(Authorization::Allowed),
-        },
-        source_populated: request.filter(|request| request.source.kind == SourceKind::Claim).and_then(|request| {
+        source_populated: of_a_claim.and_then(|request| {
             let ObjectName { namespace, name } = &request.source.object;
             populated(claim_at(namespace, name).present()?, ctx)
         }),
-        source_users: request
-            .filter(|request| request.source.kind == SourceKind::Claim)
-            .map(|request| users(&request.source.object, ctx))
-            .unwrap_or_default(),
+        source_users: of_a_claim.map(|request| users(&request.source.object, ctx)).unwrap_or_default(),
         target_users: request.map(|_| users(&here, ctx)).unwrap_or_default(),
         transfer: transfer(&temporary, &target_claim, ctx, now),
-        claim: read(target_claim),
-        restored: read(claim_at(elsewhere, &names::temporary_source(uid))),
-        temporary: read(temporary),
-        group: request.map_or(Lookup::Absent, |request| group(request, uid, ctx)),
+        claim: read(target_claim, of_target),
+        restored: read(claim_at(elsewhere, &names::temporary_source(uid)), of_temporary),
+        temporary: read(temporary, of_temporary),
+        group: visible.map_or(Lookup::Absent, |request| group(request, &target, ctx)),
         mover: pod_at(names::mover(uid)),
         consumer: pod_at(names::consumer(uid)),
         progress: ctx.progress.of(uid),
-        facts: request.zip(source).map_or_else(Facts::unread, |(request, source)| settings.facts(request, source, now)),
+        facts: visible.zip(source).map_or_else(Facts::unread, |(request, source)| settings.facts(request, source, now)),
         another_controller: settings.operator().present().cloned(),
         mover_settings: ctx.mover_settings.clone(),
+        holders: Lookup::Unknown("nobody looked yet".to_owned()),
+        fresh_key: config::random::secret().ok(),
+        authorized,
         volume: target,
         parsed,
         unresolved,
+    };
+    if seen.is_closed() {
+        // What a node reports wakes those who wait for it.
+        ctx.index.note(&here, keys.into_iter().chain([Key::Nodes]).collect());
+        seen.holders = holders::look(&seen, ctx).await;
     }
+    seen
 }
 
 fn is_bound(status: &PersistentVolumeClaimStatus) -> bool {
@@ -98,17 +129,16 @@ fn over(target: &Target) -> bool {
 }
 
 /// What is asked for, all references followed; or why they can't be.
-fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<String>) {
+async fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
     if let Parsed::Reference(name, _) = &parsed {
-        let lookup = |namespace: &str, name: &str| {
-            ctx.caches.data_sources.get(Some(namespace), name).map(|source| (*source).clone())
-        };
-        match data_source::resolve_named(name, lookup) {
-            Resolution::Found(source) => parsed = Request::resolved(volume, source).into(),
-            Resolution::Not(why) => unresolved = Some(why.message()),
-            Resolution::Unknown(why) => unresolved = Some(why),
+        let name = name.clone();
+        match follow(volume, &name, ctx).await {
+            Ok(Resolution::Found(source)) => parsed = Request::resolved(volume, source).into(),
+            Ok(Resolution::Not(why)) => unresolved = Some(Waiting::DataSource { name, why: why.message() }),
+            Ok(Resolution::Unknown(why)) => unresolved = Some(Waiting::DataSource { name, why }),
+            Err(waiting) => unresolved = Some(waiting),
         }
     }
     if let Parsed::Clone(request) = &mut parsed {
@@ -117,17 +147,39 @@ fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<
     (parsed, unresolved)
 }
 
-/// What the clone waits for, as far as it isn't made for it.
-fn keys(volume: &DataVolume, parsed: &Parsed) -> Vec<Key> {
+/// What the DataSource of this name stands for. In another namespace each DataSource on the way is followed only for a requester who may get
+/// it there.
+async fn follow(volume: &DataVolume, name: &ObjectName, ctx: &Context) -> Result<Resolution, Waiting> {
+    let sources = &ctx.caches.data_sources;
+    let lookup = |namespace: &str, name: &str| sources.get(Some(namespace), name).map(|source| (*source).clone());
+    if volume.namespace().as_deref() != Some(&name.namespace) {
+        may_follow(volume, name, ctx).await?;
+        let other = lookup(&name.namespace, &name.name).present().and_then(|s| s.spec.source.data_source.clone());
+        // It can only be of the same namespace, and has to name a claim or a snapshot itself.
+        if let Some(other) = other {
+            may_follow(volume, &ObjectName { namespace: name.namespace.clone(), name: other.name }, ctx).await?;
+        }
+    }
+    Ok(data_source::resolve_named(name, lookup))
+}
+
+async fn may_follow(volume: &DataVolume, name: &ObjectName, ctx: &Context) -> Result<(), Waiting> {
+    let act = Act::Follow(Reference::DataSource, name.clone());
+    missing_right(&authorize::ask(&volume.metadata, act, ctx).await).map_or(Ok(()), Err)
+}
+
+/// What the clone waits for, as far as it isn't made for it, and as far as its requester may know of it.
+fn keys(volume: &DataVolume, visible: Option<&Request>, unresolved: Option<&Waiting>) -> Vec<Key> {
     let mut keys = Vec::new();
     if let Some(reference) = &volume.spec.source_ref {
-        let namespace = reference.namespace.clone().filter(|n| !n.is_empty()).or_else(|| volume.namespace());
-        let object = ObjectName { namespace: namespace.unwrap_or_default(), name: reference.name.clone() };
-        keys.push(Key::DataSource(object));
+        let here = volume.namespace().unwrap_or_default();
+        let namespace = reference.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| here.clone());
+        let denied = matches!(unresolved, Some(Waiting::NotAuthorized(_) | Waiting::CouldNotTell(_)));
+        if namespace == here || !denied {
+            keys.push(Key::DataSource(ObjectName { namespace, name: reference.name.clone() }));
+        }
     }
-    if let Parsed::Clone(request) = parsed {
-        keys.push(Key::Source(request.source.clone()));
-    }
+    keys.extend(visible.map(|request| Key::Source(request.source.clone())));
     keys
 }
 
@@ -207,11 +259,44 @@ fn users(claim: &ObjectName, ctx: &Context) -> Vec<User> {
     let pods = ctx.users.of(claim);
     let pods: Vec<_> =
         pods.iter().filter_map(|pod| ctx.caches.pods.get(Some(&claim.namespace), pod).present().cloned()).collect();
-    users_of(&claim.name, pods.iter().map(|pod| -> &Pod { pod }))
+    users_of(&claim.name, pods.iter().map(|pod| -> &Pod { pod }), |pod| is_our_mover(pod, ctx))
 }
 
-/// Our temporary snapshots of the source.
-fn group(request: &Request, uid: &str, ctx: &Context) -> Lookup<Group> {
+/// A pod is the mover of some clone, by what we know of that one.
+fn is_our_mover(pod: &Pod, ctx: &Context) -> bool {
+    let uid = pod.labels().get(meta::OWNED_BY_UID);
+    let clone = meta::annotation(&pod.metadata, meta::OWNED_BY_DATA_VOLUME).and_then(|name| name.split_once('/'));
+    let (Some(uid), Some((namespace, name))) = (uid, clone) else { return false };
+    let created = ctx.created.of(uid, &pod.name_any()).map(|known| (pod.name_any(), known)).into_iter().collect();
+    let key = key_of(uid, &ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }, ctx);
+    Ownership { uid, key: key.as_deref(), created: &created }.of(Kind::Pod, &pod.metadata) == Owner::Ours
+}
+
+/// The ownership key of the clone `uid`, a DataVolume or a claim of this name.
+fn key_of(uid: &str, name: &ObjectName, ctx: &Context) -> Option<String> {
+    let at = (Some(name.namespace.as_str()), name.name.as_str());
+    let key = |meta: &ObjectMeta| {
+        let same = meta.uid.as_deref() == Some(uid);
+        meta::annotation(meta, meta::OWNERSHIP_KEY).filter(|_| same).map(str::to_owned)
+    };
+    let volume = ctx.caches.data_volumes.get(at.0, at.1);
+    let claim = ctx.caches.claims.get(at.0, at.1);
+    volume.present().and_then(|v| key(&v.metadata)).or_else(|| claim.present().and_then(|c| key(&c.metadata)))
+}
+
+/// Whose a temporary snapshot is. Several clones share it; what proves it is the key of the one that created it.
+pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Context) -> Owner {
+    let (name, shared) = (snapshot.name_any(), Shared::of(snapshot));
+    let creator = ownership::creator(&snapshot.metadata).unwrap_or_default();
+    let known = ctx.created.of(creator, &name).or_else(|| record.get(&name).cloned());
+    let created = known.map(|known| (name, known)).into_iter().collect();
+    let key = shared.members.get(creator).and_then(|member| key_of(creator, member, ctx));
+    let leader = snapshot.labels().get(meta::OWNED_BY_UID).cloned().unwrap_or_default();
+    Ownership { uid: &leader, key: key.as_deref(), created: &created }.of(Kind::VolumeSnapshot, &snapshot.metadata)
+}
+
+/// Our temporary snapshots of the source. Those that somebody else has made in our form are none.
+fn group(request: &Request, target: &Target, ctx: &Context) -> Lookup<Group> {
     if request.source.kind == SourceKind::Snapshot {
         return Lookup::Present(Group::default());
     }
@@ -223,8 +308,9 @@ fn group(request: &Request, uid: &str, ctx: &Context) -> Lookup<Group> {
                 snapshot.metadata.namespace.as_ref() == Some(&source.namespace)
                     && snapshot.spec.source.persistent_volume_claim_name.as_ref() == Some(&source.name)
             })
+            .filter(|snapshot| snapshot_owner(snapshot, &target.created, ctx) == Owner::Ours)
             .map(|snapshot| Shared::of(snapshot))
-            .filter(|shared| shared.ours || shared.members.contains_key(uid))
+            .filter(|shared| shared.ours)
             .collect(),
         ..Group::default()
     })
@@ -243,8 +329,10 @@ fn complaint(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<String> {
     if claim.status.as_ref().is_some_and(is_bound) {
         return None;
     }
+    // Its own words only: whoever may write Events may write anything into them.
+    let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
+    let class = ctx.caches.classes.get(None, class);
+    let provisioner = class.present().map(|class| class.provisioner.as_str()).unwrap_or_default();
     let events = ctx.caches.events.known_objects();
-    let about = events.iter().filter(|e| e.involved_object.uid == claim.metadata.uid);
-    let newest = about.max_by_key(|e| e.last_timestamp.as_ref().map(|t| t.0).or(e.event_time.as_ref().map(|t| t.0)));
-    newest.and_then(|e| e.message.clone())
+    event::newest_warning(events.iter().map(AsRef::as_ref), claim, provisioner)
 }

@@ -2,11 +2,7 @@
 
 use common::{
     api::{DataVolume, DataVolumeStatus, Phase},
-    clone::{
-        Action, Observed, Plan, Waiting, populate,
-        request::{MadeFor, ObjectName},
-        status::status,
-    },
+    clone::{Action, Observed, Plan, Waiting, populate, request::MadeFor, status::status},
 };
 use config::api::Objects;
 use futures::future::join_all;
@@ -148,8 +144,7 @@ fn event(type_: EventType, reason: &str, mut note: String) -> Event {
 }
 
 /// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.
-pub async fn no_clone_source(claim: &PersistentVolumeClaim, name: &ObjectName, ctx: &Context) {
-    let note = format!("The VolumeCloneSource {name} does not exist; the claim is filled when it appears");
+pub async fn no_clone_source(claim: &PersistentVolumeClaim, note: String, ctx: &Context) {
     let published =
         ctx.recorder.publish(&event(EventType::Warning, NO_CLONE_SOURCE, note), &claim.object_ref(&())).await;
     if let Err(error) = published {

@@ -20,7 +20,14 @@ const VOCABULARY: Vocabulary = Vocabulary {
 /// What a usual object of a kind has beside its metadata. Whoever watches another kind adds it here.
 fn fields(plural: &str) -> Value {
     match plural {
-        "datavolumes" | "cdis" | "cdiconfigs" | "storageprofiles" | "resourcequotas" | "persistentvolumeclaims" => {
+        "volumeattachments" => json!({"spec": {"attacher": "d", "nodeName": "n", "source": {}}}),
+        "datavolumes"
+        | "nodes"
+        | "cdis"
+        | "cdiconfigs"
+        | "storageprofiles"
+        | "resourcequotas"
+        | "persistentvolumeclaims" => {
             json!({"spec": {}})
         }
         "persistentvolumes" => json!({"spec": {"csi": {"driver": "d", "volumeHandle": "h"}}}),
@@ -114,8 +121,7 @@ async fn odd_objects_keep_no_watch_from_its_work() {
     let readiness = Readiness::new(Shutdown::new(&args));
     let client = api_server();
     let (transfers, told) = transfer::watch(&client, &readiness);
-    let (caches, streams, _woken) =
-        watch(&client, &readiness, &Bells::default(), &Arc::default(), &Arc::default(), told);
+    let (caches, streams, _woken) = watch(&client, &readiness, &Bells::default(), &Shared::default(), told);
     let start = Clock::now();
     let all = join4(
         streams.volumes.for_each(|_| ready(())),
@@ -141,4 +147,6 @@ async fn odd_objects_keep_no_watch_from_its_work() {
     knows(&caches.data_sources);
     knows(&caches.clone_sources);
     knows(&caches.events);
+    knows(&caches.attachments);
+    knows(&caches.nodes);
 }

@@ -17,7 +17,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use webhook::{
     manifests::{MUTATING, VALIDATING},
-    policies::{CONFINEMENT, REQUESTER},
+    policies::{CONFINEMENT, MOVERS, REQUESTER},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     harness::{CloneRequest, Named as _, Space, clone_of, mi, wait::PATIENCE},
 };
 
-tests![the_controller_s_account_takes_nothing_that_is_not_its];
+tests![the_controller_s_account_takes_nothing_that_is_not_its, the_controller_s_account_starts_nothing_but_data_movers,];
 
 tests![
     alone:
@@ -56,7 +56,7 @@ where
 }
 
 /// The same for a policy.
-async fn unbind(t: &Space, name: &'static str) -> Result<()> {
+pub(super) async fn unbind(t: &Space, name: &'static str) -> Result<()> {
     let api: Api<ValidatingAdmissionPolicyBinding> = t.everywhere();
     let mut binding = api.get(name).await?;
     api.delete(name, &DeleteParams::default()).await?;
@@ -157,7 +157,80 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
             confined(what, answer)?;
         }
     }
+    // A label isn't a way around.
+    let label = json!({"metadata": {"labels": {(meta::OWNED_BY_UID): "1"}}});
+    confined("label a claim", claims.patch(disk.name(), &PatchParams::default(), &Patch::Merge(label)).await)?;
+    let free = json!({"metadata": {"finalizers": null}});
+    confined(
+        "take a claim's protection",
+        claims.patch(disk.name(), &PatchParams::default(), &Patch::Merge(free)).await,
+    )?;
+    let unmarked = json!({
+        "metadata": {"name": "mine"}, "spec": {"source": {"persistentVolumeClaimName": disk.name()}},
+    });
+    confined("make a snapshot", snapshots.create(&PostParams::default(), &serde_json::from_value(unmarked)?).await)?;
     user.delete().await?;
     ensure!(t.bound(&disk).await?.uid().as_deref() == Some(disk.uid()), "the claim is another one");
     snapshot.is_untouched().await
+}
+
+/// Pods as the controller never makes them, each in one way; and one as it does.
+async fn the_controller_s_account_starts_nothing_but_data_movers(t: &Space) -> Result<()> {
+    let client = t.lab().client_as(&common::manifest::user(meta::CONTROLLER))?;
+    let pods: Api<Pod> = Api::namespaced(client, t.name());
+    let uid = "01234567-89ab-cdef-0123-456789abcdef";
+    let mover = json!({
+        "metadata": {"name": common::names::mover(uid), "labels": {(meta::OWNED_BY_UID): uid}},
+        "spec": {
+            "automountServiceAccountToken": false,
+            "containers": [{
+                "name": "mover", "image": common::manifest::image(meta::CLONER),
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+            "volumes": [{"name": "target", "persistentVolumeClaim": {"claimName": "c"}}],
+        },
+    });
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let create = |object: serde_json::Value| {
+        let (pods, params) = (pods.clone(), params.clone());
+        async move { pods.create(&params, &serde_json::from_value(object).map_err(kube::Error::SerdeError)?).await }
+    };
+    create(mover.clone()).await.context("a data mover")?;
+    let container = "/spec/containers/0";
+    for (what, pointer, value) in [
+        ("another image", "/spec/containers/0/image", json!("evil")),
+        ("a command", "/spec/containers/0/command", json!(["sh"])),
+        ("a privileged container", "/spec/containers/0/securityContext", json!({"privileged": true})),
+        (
+            "a Secret in a variable",
+            "/spec/containers/0/env",
+            json!([{"name": "a", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]),
+        ),
+        ("a Secret in the environment", "/spec/containers/0/envFrom", json!([{"secretRef": {"name": "s"}}])),
+        ("a further container", "/spec/containers", json!([mover.pointer(container), {"name": "b", "image": "evil"}])),
+        ("an init container", "/spec/initContainers", json!([{"name": "b", "image": "evil"}])),
+        ("the node's network", "/spec/hostNetwork", json!(true)),
+        ("the node's processes", "/spec/hostPID", json!(true)),
+        ("the node's IPC", "/spec/hostIPC", json!(true)),
+        ("a node", "/spec/nodeName", json!("lab")),
+        ("a token", "/spec/automountServiceAccountToken", json!(true)),
+        ("the node's files", "/spec/volumes", json!([{"name": "v", "hostPath": {"path": "/"}}])),
+        ("a Secret", "/spec/volumes", json!([{"name": "v", "secret": {"secretName": "s"}}])),
+        (
+            "a projected token",
+            "/spec/volumes",
+            json!([{"name": "v", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]),
+        ),
+        ("no label", "/metadata/labels", json!({})),
+        ("a name of its own", "/metadata/name", json!("shell")),
+    ] {
+        let mut object = mover.clone();
+        let (parent, key) = pointer.rsplit_once('/').context("no pointer")?;
+        object.pointer_mut(parent).context("no parent")?[key] = value;
+        match create(object).await {
+            Err(kube::Error::Api(status)) if status.message.contains(MOVERS) => {}
+            other => bail!("{what}: {other:?}"),
+        }
+    }
+    Ok(())
 }

@@ -32,15 +32,18 @@ mod locks;
 mod namespaces;
 mod odd_objects;
 mod populator;
+mod privacy;
 mod process;
 mod replan;
 mod report;
 mod runner;
+mod shared_state;
 mod snapshot;
 mod snapshots;
 mod source;
 mod strategy;
 pub mod surprises;
+mod tenants;
 mod transfer;
 mod trouble;
 
@@ -65,6 +68,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
     let all = [
         snapshot::together(),
         namespaces::together(),
+        privacy::together(),
         snapshots::together(),
         datasources::together(),
         populator::together(),
@@ -76,6 +80,7 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         group::together(),
         locks::together(),
         hostile::together(),
+        shared_state::together(),
         odd_objects::together(),
         admission::together(),
         source::together(),
@@ -83,8 +88,10 @@ pub fn tests(prefix: &str) -> Vec<Test> {
         deletion::together(),
         report::together(),
         strategy::together(),
+        tenants::together(),
         transfer::together(),
         strategy::alone(),
+        tenants::alone(),
         namespaces::alone(),
         populator::alone(),
         transfer::alone(),

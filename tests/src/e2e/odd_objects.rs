@@ -225,7 +225,8 @@ async fn what_is_no_name_of_an_owner_is_no_path_and_stops_no_sweep(t: &Space) ->
     for n in 1..=5 {
         let uid = format!("00000000-0000-4000-8000-00000000000{n}");
         let orphan = claim_beside(&victim, &uid, &format!("{}/gone", t.name())).await?;
-        let gone = wait::gone(&victim.api::<PersistentVolumeClaim>(), &orphan, None);
+        let claims = victim.api::<PersistentVolumeClaim>();
+        let gone = wait::gone(&claims, &orphan, None);
         timeout(SOON, gone).await.with_context(|| format!("{orphan} is there after {SOON:?}"))??;
     }
     for name in &odd {

@@ -1,7 +1,7 @@
 //! Claims that users make themselves, to be filled from a VolumeCloneSource, without a DataVolume.
 
 use anyhow::{Result, ensure};
-use common::{meta, names};
+use common::{meta, names, requester::Reference};
 use kube::ResourceExt as _;
 use reference_csi::behaviour::Behaviour;
 
@@ -140,6 +140,7 @@ async fn nothing_is_left_of_a_claim_that_is_deleted_in_the_middle(t: &Space) -> 
 async fn who_may_not_read_the_source_gets_no_claim_filled(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     t.administered_by("alice").await?;
+    gold.lets_read("alice", Reference::VolumeCloneSource, "golden").await?;
     // Nobody can say at admission what is going to be offered under that name.
     let early = t.claim_from("golden").from(&gold).by("alice").made().await?;
     let disk = gold.source("disk").filled(mi(4)).await?;

@@ -16,7 +16,8 @@ use crate::harness::{
 };
 
 tests![
-    a_refused_snapshot_becomes_a_copy_and_others_need_not_find_out,
+    a_refused_snapshot_becomes_a_copy_and_similar_clones_need_not_find_out,
+    what_several_namespaces_met_is_told_to_all_without_words,
     a_refused_restore_becomes_a_copy,
     a_refused_clone_of_the_storage_becomes_a_copy,
     what_is_refused_in_another_namespace_becomes_a_copy,
@@ -61,15 +62,36 @@ async fn became_a_copy(
     t.nothing_left_but(&[clone]).await
 }
 
-async fn a_refused_snapshot_becomes_a_copy_and_others_need_not_find_out(t: &Space) -> Result<()> {
+async fn a_refused_snapshot_becomes_a_copy_and_similar_clones_need_not_find_out(t: &Space) -> Result<()> {
     let class = t.class().behaving(refuses_snapshots()).made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;
     let told = ("DriverRefused", "FailedPrecondition");
     became_a_copy((t, t), &clone, &disk, CloneStrategy::Snapshot, told).await?;
 
-    // The refusal is remembered where admins look, and the next one is told at once.
+    // The next one of the namespace goes another way without asking the driver.
+    let next = t.create(clone_of(&disk).class(&class).named("next")).await?;
+    next.succeeds().await?.has_bytes_of(&disk).await?;
+    let reason = next.annotation(meta::CLONE_FALLBACK_REASON).unwrap_or_default();
+    ensure!(reason.contains("refused a similar clone in this namespace 1 times"), "{reason}");
+    let tried = next.phases().contains(&Phase::SnapshotForSmartCloneInProgress);
+    ensure!(!tried && next.status().clone.unwrap_or_default().attempts.is_empty(), "{:?}", next.phases());
+    // Who wants no other way gets it tried, whatever is remembered.
+    let never = t.create(clone_of(&disk).class(&class).named("never").annotate(meta::FALLBACK, "Never")).await?;
+    never.fails_with("FailedPrecondition").await?;
+    t.nothing_left_but(&[&disk, &clone, &next]).await
+}
+
+async fn what_several_namespaces_met_is_told_to_all_without_words(t: &Space) -> Result<()> {
+    let class = t.class().behaving(refuses_snapshots()).made().await?;
+    let (second, third, fourth) = (t.neighbour().await?, t.neighbour().await?, t.neighbour().await?);
     let profiles: Api<StorageProfile> = t.everywhere();
+    for space in [t, &second, &third] {
+        let profile = profiles.get(&class).await?;
+        ensure!(profile.status.is_none_or(|status| status.refusals.is_empty()), "one namespace is not enough");
+        let disk = space.source("disk").class(&class).block().filled(mi(4)).await?;
+        space.create(clone_of(&disk).class(&class)).await?.succeeds().await?;
+    }
     let refusal = wait::object(&profiles, &class, "the refusal in the StorageProfile", |profile| {
         let known = profile.and_then(|profile| profile.status.as_ref()?.refusals.first());
         known.map_or_else(|| Look::Continue("there is none".to_owned()), |refusal| Look::Break(refusal.clone()))
@@ -78,16 +100,20 @@ async fn a_refused_snapshot_becomes_a_copy_and_others_need_not_find_out(t: &Spac
     ensure!(
         refusal.strategy == Some(CloneStrategy::Snapshot)
             && refusal.reason.as_deref() == Some("FailedPrecondition")
-            && refusal.count == 1
+            && (refusal.count, refusal.namespaces) == (1, 3)
             && refusal.until.is_some(),
         "{refusal:?}"
     );
-    let next = t.create(clone_of(&disk).class(&class).named("next")).await?;
-    ensure!(next.warnings.iter().any(|line| line.contains("has refused the like")), "{:?}", next.warnings);
-    next.succeeds().await?.has_bytes_of(&disk).await?;
-    let tried = next.phases().contains(&Phase::SnapshotForSmartCloneInProgress);
-    ensure!(!tried && next.status().clone.unwrap_or_default().attempts.is_empty(), "{:?}", next.phases());
-    t.nothing_left_but(&[&disk, &clone, &next]).await
+    let raw = t.kubectl(&["get", "storageprofile", &class, "--output=json"]).await?;
+    let namespaces = [second.name(), third.name()];
+    ensure!(!raw.contains("rpc error") && namespaces.iter().all(|name| !raw.contains(name)), "{raw}");
+    let disk = fourth.source("disk").class(&class).block().filled(mi(4)).await?;
+    let told = fourth.create(clone_of(&disk).class(&class)).await?;
+    let warned = told.warnings.iter().find(|line| line.contains("in several namespaces (FailedPrecondition)"));
+    ensure!(warned.is_some_and(|line| !line.contains("rpc error")), "{:?}", told.warnings);
+    told.succeeds().await?.has_bytes_of(&disk).await?;
+    ensure!(told.status().clone.unwrap_or_default().attempts.is_empty(), "it was tried: {:?}", told.phases());
+    Ok(())
 }
 
 async fn a_refused_restore_becomes_a_copy(t: &Space) -> Result<()> {

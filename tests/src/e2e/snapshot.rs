@@ -144,7 +144,7 @@ async fn a_class_that_waits_for_a_consumer_is_cloned_when_a_pod_comes(t: &Space)
     let class = t.class().waiting_for_consumer().annotate(meta::COMPATIBLE_WITH, "cow").made().await?;
     let disk = t.source("disk").filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;
-    clone.phase(Phase::WaitForFirstConsumer).await?;
+    clone.phase(Phase::PendingPopulation).await?;
     let consumer = t.pod_using(&clone).await?;
     clone.succeeds().await?;
     consumer.delete().await?;

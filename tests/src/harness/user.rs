@@ -3,7 +3,7 @@
 use anyhow::Result;
 use common::{
     clone::request::{ObjectName, SourceKind, SourceName},
-    requester::{Requester, questions},
+    requester::{Reference, Requester, questions, reference_right},
 };
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview};
 use kube::{Api, api::PostParams};
@@ -45,6 +45,28 @@ impl Space {
         self.kubectl(&["delete", "rolebinding", &binding(user, claim)]).await?;
         self.kubectl(&["delete", "role", &format!("clone-{}", claim.name())]).await?;
         self.knows_source_right(user, claim, false).await
+    }
+
+    /// Lets a user get this DataSource or VolumeCloneSource of the namespace, and nothing else, until [`Space::forbids_reading`].
+    pub async fn lets_read(&self, user: &str, kind: Reference, name: &str) -> Result<()> {
+        let right = self.reading(kind, name);
+        let role = format!("read-{name}");
+        let resource = format!("--resource={}.cdi.kubevirt.io", right.resource.clone().unwrap_or_default());
+        self.kubectl(&["create", "role", &role, "--verb=get", &resource, &format!("--resource-name={name}")]).await?;
+        let (of_role, subject) = (format!("--role={role}"), format!("--user={user}"));
+        self.kubectl(&["create", "rolebinding", &format!("{user}-reads-{name}"), &of_role, &subject]).await?;
+        self.knows(user, right, true).await
+    }
+
+    /// Takes away what [`Space::lets_read`] has given.
+    pub async fn forbids_reading(&self, user: &str, kind: Reference, name: &str) -> Result<()> {
+        self.kubectl(&["delete", "rolebinding", &format!("{user}-reads-{name}")]).await?;
+        self.kubectl(&["delete", "role", &format!("read-{name}")]).await?;
+        self.knows(user, self.reading(kind, name), false).await
+    }
+
+    fn reading(&self, kind: Reference, name: &str) -> ResourceAttributes {
+        reference_right(kind, &ObjectName { namespace: self.name().to_owned(), name: name.to_owned() })
     }
 
     /// Waits until the API server knows whether a user may clone this claim of the namespace.

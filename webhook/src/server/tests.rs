@@ -16,6 +16,7 @@ use crate::fake_cluster::{
 mod claims;
 mod fuzz;
 mod limits;
+mod privacy;
 mod sources;
 
 const PATHS: [&str; 5] = [MUTATE_PATH, VALIDATE_PATH, MUTATE_CLAIM_PATH, VALIDATE_CLAIM_PATH, TRANSFER_PATH];

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::world::{
-    CLONES, Claim, ClaimPhase, Dv, From, Objects, Pod, PodState, SLOTS, Snapshot, Volume, target, temporary,
+    CLONES, Claim, ClaimPhase, Dv, From, Objects, Pod, PodState, SLOTS, Snapshot, Volume, clone_of, target, temporary,
 };
 use crate::{
     api::{DataVolume, DataVolumeStatus, Phase},
@@ -20,7 +20,8 @@ use crate::{
         Action, Exact, Kind,
         check::violations,
         fixtures::{facts, gi, now, observed, volume},
-        group::{Group, LIVING, Members, Shared, read_members, superfluous},
+        group::{Group, MAX_LIVE_SNAPSHOTS, Members, Shared, read_members, superfluous},
+        ownership::Owner,
         plan::{self, Authorization, Content, Mover, MoverState, Observed, Target},
         request::ObjectName,
         rules::driver::RestoreRule,
@@ -90,6 +91,10 @@ pub enum Write {
         slot: usize,
         seen: Exact,
     },
+    Release {
+        slot: usize,
+        seen: Exact,
+    },
     DeletePod {
         clone: usize,
         seen: Exact,
@@ -111,6 +116,7 @@ impl fmt::Display for Write {
             }
             Self::Clear { volume } => write!(f, "clears the claimRef of volume {volume}"),
             Self::DeleteClaim { slot, .. } => write!(f, "deletes {}", claim_name(*slot)),
+            Self::Release { slot, .. } => write!(f, "releases {}", claim_name(*slot)),
             Self::DeletePod { clone, .. } => write!(f, "deletes {}", names::mover(UIDS[*clone])),
         }
     }
@@ -133,7 +139,7 @@ pub struct Pass {
 const UIDS: [&str; CLONES] = ["a", "b"];
 
 pub fn claim_name(slot: usize) -> String {
-    let clone = super::world::clone_of(slot);
+    let clone = clone_of(slot);
     if slot == target(clone) { format!("clone-{}", UIDS[clone]) } else { names::temporary_claim(UIDS[clone]) }
 }
 
@@ -186,6 +192,8 @@ type Annotations = BTreeMap<String, String>;
 /// The shipped functions, each asked once about the same.
 pub struct Controller {
     wish: Wish,
+    /// A mistake on purpose: it doesn't look who has the volume.
+    blind: bool,
     pins: RefCell<Table<Annotations>>,
     statuses: RefCell<Table<DataVolumeStatus>>,
     passes: RefCell<HashMap<(usize, u8, Objects), Rc<Pass>>>,
@@ -193,9 +201,10 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub fn new(wish: Wish) -> Self {
+    pub fn new(wish: Wish, blind: bool) -> Self {
         let this = Self {
             wish,
+            blind,
             pins: RefCell::default(),
             statuses: RefCell::default(),
             passes: RefCell::default(),
@@ -281,6 +290,9 @@ impl Controller {
         Some(plan::Claim {
             exact: self.claim_exact(slot, &claim),
             ours: true,
+            trusted: true,
+            kept: claim.kept.then(Vec::new),
+            deleted_at: claim.deleting.then(|| ago(if claim.late { 1000 } else { 1 })),
             controlled: slot < CLONES || self.owned(),
             populated: false,
             deleting: claim.deleting,
@@ -313,6 +325,7 @@ impl Controller {
         let source = objects.claims[temporary(clone)].map(|claim| SourceClaim {
             exact: self.claim_exact(temporary(clone), &claim),
             deleting: claim.deleting,
+            kept: claim.kept,
             phase: phase(&claim),
             volume_name: claim.volume.map(|name| name.to_string()),
         });
@@ -388,10 +401,17 @@ impl Controller {
                 turn: (turn > 0).then(|| self.members(turn)),
                 again_at: None,
             }),
+            holders: Present(if self.blind {
+                Vec::new()
+            } else {
+                objects.strangers[clone].map(|stranger| format!("{stranger:?}")).into_iter().collect()
+            }),
             mover: objects.pods[clone]
                 .map(|pod| Mover {
                     exact: pod_exact(clone, pod),
                     ours: true,
+                    trusted: true,
+                    over: matches!(pod.state, PodState::Copied | PodState::Failed),
                     deleting: pod.deleting,
                     fills: Some(format!("{}/{}", temporary(clone), pod.fills)),
                     state: match pod.state {
@@ -426,7 +446,11 @@ impl Controller {
     fn make(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Pass> {
         let seen = self.observe(objects, clone, turn)?;
         let plan = step(&seen)?;
-        let next = status(&seen, &plan);
+        let mut next = status(&seen, &plan);
+        // UIDs mean nothing here beyond the life of an object; who created what is not part of this model.
+        if let Some(clone) = &mut next.clone {
+            clone.created.clear();
+        }
         let Dv::There { pin, .. } = objects.dvs[clone] else { return None };
         let mut found: Vec<_> = violations(&seen, &plan).iter().map(ToString::to_string).collect();
         let mut writes = Vec::new();
@@ -468,7 +492,7 @@ impl Controller {
                 }
             }
             Action::CreateClaim(claim) => {
-                let read = plan::Claim::of(claim, "", None, None);
+                let read = plan::Claim::of(claim, Owner::Ours, "", None, None);
                 Write::CreateClaim {
                     slot: slot_of(&read.exact.name)?,
                     from: match &read.content {
@@ -495,6 +519,7 @@ impl Controller {
                 Write::Grow { slot: slot_of(&claim.name)?, seen: claim.clone(), to: whole(*to) }
             }
             Action::MarkCopied { claim, .. } => Write::MarkCopied { slot: slot_of(&claim.name)?, seen: claim.clone() },
+            Action::Release { claim, .. } => Write::Release { slot: slot_of(&claim.name)?, seen: claim.clone() },
             Action::Nudge { claim, .. } => Write::Nudge { slot: slot_of(&claim.name)?, seen: claim.clone() },
             Action::HandOver { volume, to, .. } => {
                 let (slot, uid) = to.uid.split_once('/')?;
@@ -517,7 +542,7 @@ impl Controller {
 
     /// For whom a clone may ask that needs a snapshot: for itself alone, or for others, too, who came to need one before.
     pub fn turns(objects: &Objects, clone: usize, once: impl Fn(usize) -> bool) -> Vec<u8> {
-        if objects.snapshots.iter().flatten().count() >= LIVING {
+        if objects.snapshots.iter().flatten().count() >= MAX_LIVE_SNAPSHOTS {
             return Vec::new();
         }
         let others = (0..CLONES).filter(|other| *other != clone && once(*other)).map(bit).sum::<u8>();
@@ -558,6 +583,7 @@ impl Controller {
             history: volume.history,
             claim: self.claim(&about, target(clone)).filter(filled),
             temporary: self.claim(&about, temporary(clone)),
+            waits_for: crate::clone::sweep::waits_for(&volume.status, Some(ago(1))),
         };
         let needed = need(&member, name) != crate::clone::group::Need::Over;
         self.needs.borrow_mut().insert(key, needed);

@@ -20,7 +20,7 @@ use run::{Mistake, Scenario};
 use search::search;
 use world::Budget;
 
-const FAULTS: Budget = Budget { crash: true, deed: true, stale: true, trouble: false, most: 4 };
+const FAULTS: Budget = Budget { crash: true, deed: true, stale: true, trouble: false, stranger: false, most: 4 };
 
 fn scenario(name: &'static str, strategy: &'static str, crosses: bool) -> Scenario {
     Scenario { name, wish: Wish { strategy, crosses, grows: false }, clones: 1, budget: FAULTS, mistake: None }
@@ -67,6 +67,12 @@ fn two_transfers() -> Scenario {
     Scenario { clones: 2, budget: Budget { deed: false, stale: false, most: 1, ..FAULTS }, ..one }
 }
 
+/// Somebody else starts a pod with the temporary claim at any moment.
+fn with_a_stranger(strategy: &'static str) -> Scenario {
+    let budget = Budget { stranger: true, most: 2, ..FAULTS };
+    Scenario { budget, ..scenario("a pod of somebody else uses the temporary claim", strategy, true) }
+}
+
 /// Whatever happens, no invariant is broken; and as soon as nothing disturbs any more, the clone is complete or has failed, or its
 /// DataVolume is gone, with nothing left behind.
 #[rstest]
@@ -78,6 +84,8 @@ fn two_transfers() -> Scenario {
 #[case::planned_again(planned_again(false))]
 #[case::planned_again_and_transferred(planned_again(true))]
 #[case::two_transfers(two_transfers())]
+#[case::a_stranger_during_a_copy(with_a_stranger("copy"))]
+#[case::a_stranger_during_a_restore(with_a_stranger("snapshot"))]
 fn model_holds(#[case] scenario: Scenario) {
     match search(scenario) {
         Ok(found) => println!("{}: {found}", scenario.name),
@@ -90,8 +98,10 @@ fn model_holds(#[case] scenario: Scenario) {
 #[case::without_preconditions(Mistake::NoPreconditions, "taken away")]
 #[case::claim_ref_cleared(Mistake::ClearsClaimRef, "claimRef is cleared")]
 #[case::temporary_claim_deleted_early(Mistake::DeletesEarly, "before the clone's claim is bound")]
+#[case::holders_ignored(Mistake::IgnoresHolders, "somebody else has volume")]
 fn model_finds(#[case] mistake: Mistake, #[case] what: &str) {
-    let planted = Scenario { mistake: Some(mistake), ..csi_clone() };
+    let scenario = if mistake == Mistake::IgnoresHolders { with_a_stranger("copy") } else { csi_clone() };
+    let planted = Scenario { mistake: Some(mistake), ..scenario };
     let wrong = search(planted).expect_err("the model is blind");
     println!("{mistake:?}, {} events:\n{wrong}", wrong.trace.len());
     assert!(wrong.what.contains(what), "{wrong}");

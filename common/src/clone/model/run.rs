@@ -5,8 +5,8 @@ use std::{collections::HashSet, fmt, rc::Rc};
 use super::{
     controller::{Controller, Pass, Wish, Write, bit, claim_name, pod_exact, volume_exact},
     world::{
-        Budget, CLONES, Claim, ClaimPhase, Deed, Dv, From, Kind, Objects, Pod, PodState, SLOTS, Snapshot, Volume,
-        World, clone_of, target, temporary,
+        Budget, CLONES, Claim, ClaimPhase, Deed, Dv, From, Kind, Objects, Pod, PodState, SLOTS, Snapshot, Stranger,
+        Volume, World, clone_of, target, temporary,
     },
 };
 use crate::{api::Phase, clone::Exact};
@@ -20,6 +20,8 @@ pub enum Mistake {
     ClearsClaimRef,
     /// The temporary claim is deleted as soon as its volume is handed over.
     DeletesEarly,
+    /// It is handed over without a look at who has it.
+    IgnoresHolders,
 }
 
 /// One search.
@@ -57,6 +59,10 @@ pub enum Event {
         slot: usize,
         late: bool,
     },
+    SweepRelease {
+        slot: usize,
+        late: bool,
+    },
     SweepPod {
         clone: usize,
         late: bool,
@@ -81,6 +87,9 @@ pub enum Event {
     PodCopied(usize),
     PodFails(usize),
     PodGone(usize),
+    StrangerComes(usize),
+    StrangerMounts(usize),
+    StrangerLeaves(usize),
     /// The garbage collector removes what has lost its owner.
     CollectsClaim(usize),
     CollectsPod(usize),
@@ -96,7 +105,7 @@ pub struct Step {
 }
 
 /// Nothing goes wrong any more; but a driver may be late, if that is what nobody can help.
-const REST: Budget = Budget { crash: false, deed: false, stale: false, trouble: false, most: u8::MAX };
+const REST: Budget = Budget { crash: false, deed: false, stale: false, trouble: false, stranger: false, most: u8::MAX };
 
 /// What must not happen.
 pub type Wrong = String;
@@ -116,7 +125,8 @@ enum Answer {
 
 impl Run {
     pub fn new(scenario: Scenario) -> Self {
-        Self { controller: Controller::new(scenario.wish), scenario }
+        let blind = scenario.mistake == Some(Mistake::IgnoresHolders);
+        Self { controller: Controller::new(scenario.wish, blind), scenario }
     }
 
     /// Only the first DataVolume is there; others may come at any time.
@@ -148,6 +158,10 @@ impl Run {
         }
         if world.budget.deed {
             events.extend(Self::deeds(&world.now).into_iter().map(Event::Does));
+        }
+        if world.budget.stranger {
+            let possible = |c: &usize| world.now.claims[temporary(*c)].is_some() && world.now.strangers[*c].is_none();
+            events.extend((0..CLONES).filter(possible).map(Event::StrangerComes));
         }
         if world.budget.trouble {
             for (slot, claim) in claims(&world.now) {
@@ -185,6 +199,9 @@ impl Run {
         for (slot, claim) in claims(seen) {
             if slot >= CLONES && !claim.deleting && gone(clone_of(slot)) {
                 events.push(Event::SweepClaim { slot, late });
+            }
+            if claim.deleting && claim.kept && gone(clone_of(slot)) {
+                events.push(Event::SweepRelease { slot, late });
             }
         }
         for clone in 0..CLONES {
@@ -239,8 +256,9 @@ impl Run {
             if claim.phase == ClaimPhase::Bound && claim.capacity < claim.request {
                 events.push(Event::Resized(slot));
             }
-            let used = slot >= CLONES && now.pods[clone_of(slot)].is_some();
-            if claim.deleting && !used {
+            let clone = clone_of(slot);
+            let used = slot >= CLONES && (now.pods[clone].is_some() || now.strangers[clone].is_some());
+            if claim.deleting && !claim.kept && !used {
                 events.push(Event::ClaimGone(slot));
             }
             let owned = slot < CLONES || self.controller.owned();
@@ -269,6 +287,17 @@ impl Run {
             }
         }
         for clone in 0..CLONES {
+            let slot = temporary(clone);
+            let bound = now.claims[slot].is_some_and(|c| c.phase == ClaimPhase::Bound);
+            let deleting = now.claims[slot].is_some_and(|c| c.deleting);
+            let mounted = bound && now.named_by(slot).is_some_and(|v| v.claim == now.identity(slot));
+            match now.strangers[clone] {
+                Some(Stranger::Waiting) if mounted && !deleting => {
+                    events.extend([Event::StrangerMounts(clone), Event::StrangerLeaves(clone)]);
+                }
+                Some(_) => events.push(Event::StrangerLeaves(clone)),
+                None => {}
+            }
             let Some(pod) = now.pods[clone] else { continue };
             if pod.deleting {
                 events.push(Event::PodGone(clone));
@@ -276,11 +305,9 @@ impl Run {
                 events.push(Event::CollectsPod(clone));
             }
             // Kubelet mounts a claim that is bound, to a volume that names it.
-            let slot = temporary(clone);
-            let bound = now.claims[slot].is_some_and(|c| c.phase == ClaimPhase::Bound);
-            let mounted = bound && now.named_by(slot).is_some_and(|v| v.claim == now.identity(slot));
             match pod.state {
-                PodState::Starting if mounted && !now.source_gone && !pod.deleting => {
+                // It starts no pod with a claim that is being deleted.
+                PodState::Starting if mounted && !now.source_gone && !pod.deleting && !deleting => {
                     events.push(Event::PodRuns(clone));
                 }
                 PodState::Running => events.push(Event::PodCopied(clone)),
@@ -301,6 +328,11 @@ impl Run {
                 let seen = self.look(&mut next, late);
                 let exact = self.controller.claim_exact(slot, &seen.claims[slot].unwrap());
                 self.delete_claim(&mut next, slot, &exact)?;
+            }
+            Event::SweepRelease { slot, late } => {
+                let seen = self.look(&mut next, late);
+                let exact = self.controller.claim_exact(slot, &seen.claims[slot].unwrap());
+                self.release(&mut next, slot, &exact)?;
             }
             Event::SweepPod { clone, late } => {
                 let seen = self.look(&mut next, late);
@@ -372,6 +404,12 @@ impl Run {
                 (next.budget, next.troubled) = (Budget { trouble: false, ..next.budget }.spent(), true);
             }
             Event::PodGone(clone) => now.pods[clone] = None,
+            Event::StrangerComes(clone) => {
+                now.strangers[clone] = Some(Stranger::Waiting);
+                (next.budget, next.troubled) = (Budget { stranger: false, ..next.budget }.spent(), true);
+            }
+            Event::StrangerMounts(clone) => now.strangers[clone] = Some(Stranger::Mounted),
+            Event::StrangerLeaves(clone) => now.strangers[clone] = None,
             Event::CollectsClaim(slot) => now.claims[slot].as_mut().unwrap().deleting = true,
             Event::CollectsPod(clone) => now.pods[clone].as_mut().unwrap().deleting = true,
             Event::Does(deed) => {
@@ -454,7 +492,7 @@ impl Run {
             if let (Some(Mistake::DeletesEarly), Write::HandOver { .. }) = (self.scenario.mistake, write) {
                 let slot = temporary(clone);
                 if let Some(claim) = &seen.claims[slot] {
-                    writes.push(Write::DeleteClaim { slot, seen: self.controller.claim_exact(slot, claim) });
+                    writes.push(Write::Release { slot, seen: self.controller.claim_exact(slot, claim) });
                 }
             }
         }
@@ -518,6 +556,7 @@ impl Run {
                         volume: None,
                         phase: ClaimPhase::Pending,
                         deleting: false,
+                        kept: *slot >= CLONES,
                         request: *request,
                         capacity: 0,
                         copied: false,
@@ -546,6 +585,9 @@ impl Run {
                 }
             }
             Write::HandOver { volume: name, seen, to } => {
+                if next.now.strangers[clone] == Some(Stranger::Mounted) {
+                    return Err(format!("somebody else has volume {name} at the hand-over"));
+                }
                 let there = next.now.volumes[*name];
                 if !there.is_some_and(|v| blind || volume_exact(*name, v) == *seen) {
                     // A mistake may have changed it just now.
@@ -563,6 +605,12 @@ impl Run {
                 }
             }
             Write::DeleteClaim { slot, seen } => self.delete_claim(next, *slot, seen)?,
+            Write::Release { slot, seen } => {
+                if !same(*slot, &next.now, seen) {
+                    return Ok(Answer::Conflict);
+                }
+                self.release(next, *slot, seen)?;
+            }
             Write::DeletePod { clone, seen } => self.delete_pod(next, *clone, seen),
         }
         Ok(Answer::Done)
@@ -570,11 +618,37 @@ impl Run {
 
     fn delete_claim(&self, next: &mut World, slot: usize, seen: &Exact) -> Result<(), Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
-        let clone = clone_of(slot);
         let Some(claim) = next.now.claims[slot] else { return Ok(()) };
         if !blind && self.controller.claim_exact(slot, &claim) != *seen {
             return Ok(());
         }
+        if !claim.kept {
+            self.may_go(next, slot)?;
+        }
+        if let Some(claim) = &mut next.now.claims[slot] {
+            claim.deleting = true;
+        }
+        Ok(())
+    }
+
+    /// Our finalizer is taken off a claim, with its version as a precondition.
+    fn release(&self, next: &mut World, slot: usize, seen: &Exact) -> Result<(), Wrong> {
+        let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
+        let Some(claim) = next.now.claims[slot] else { return Ok(()) };
+        if !blind && self.controller.claim_exact(slot, &claim) != *seen {
+            return Ok(());
+        }
+        self.may_go(next, slot)?;
+        if let Some(claim) = &mut next.now.claims[slot] {
+            claim.kept = false;
+        }
+        Ok(())
+    }
+
+    /// A claim may go, and its volume with it.
+    fn may_go(&self, next: &World, slot: usize) -> Result<(), Wrong> {
+        let clone = clone_of(slot);
+        let Some(claim) = next.now.claims[slot] else { return Ok(()) };
         // One that has lost its volume is an empty shell.
         let shell = claim.phase == ClaimPhase::Lost;
         if slot >= CLONES && !shell && next.now.dvs[clone].there() && next.now.between(clone) {
@@ -587,11 +661,9 @@ impl Run {
                 .controller
                 .phase(next.now.dvs[clone])
                 .is_some_and(|p| !matches!(p, Phase::Succeeded | Phase::Failed));
-        if full && wanted {
+        // One that a person has deleted while it was filled is made anew.
+        if full && wanted && next.done != Some(Deed::Claim(slot)) {
             return Err(format!("{} is deleted with the content that is wanted", claim_name(slot)));
-        }
-        if let Some(claim) = &mut next.now.claims[slot] {
-            claim.deleting = true;
         }
         Ok(())
     }
@@ -786,7 +858,10 @@ impl Run {
                     writes.into_iter().chain([cut]).collect::<Vec<_>>().join(", ")
                 )
             }
-            Event::SweepClaim { .. } | Event::SweepPod { .. } | Event::SweepSnapshot { .. } => {
+            Event::SweepClaim { .. }
+            | Event::SweepRelease { .. }
+            | Event::SweepPod { .. }
+            | Event::SweepSnapshot { .. } => {
                 format!("sweep       {:?}", step.event)
             }
             Event::Does(deed) => format!("user        deletes {deed:?}"),

@@ -63,6 +63,8 @@ pub struct Claim {
     pub volume: Option<u8>,
     pub phase: ClaimPhase,
     pub deleting: bool,
+    /// Our finalizer keeps it.
+    pub kept: bool,
     /// Gi.
     pub request: u8,
     /// Gi.
@@ -113,6 +115,15 @@ pub struct Pod {
     pub deleting: bool,
 }
 
+/// A pod of somebody else that names the temporary claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stranger {
+    /// Created; kubelet has not mounted the volume.
+    Waiting,
+    /// It has the volume, whatever becomes of the claim.
+    Mounted,
+}
+
 /// All objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Objects {
@@ -122,6 +133,8 @@ pub struct Objects {
     /// By the clone that leads.
     pub snapshots: [Option<Snapshot>; CLONES],
     pub pods: [Option<Pod>; CLONES],
+    /// Looked up at the API server, never in a cache.
+    pub strangers: [Option<Stranger>; CLONES],
     pub source_gone: bool,
 }
 
@@ -162,6 +175,7 @@ impl Objects {
         for other in (0..CLONES).filter(|other| *other != clone) {
             only.dvs[other] = Dv::Unborn;
             only.pods[other] = None;
+            only.strangers[other] = None;
             for slot in [target(other), temporary(other)] {
                 only.claims[slot] = None;
             }
@@ -201,7 +215,7 @@ impl Objects {
             Kind::Volumes => mixed.volumes = other.volumes,
             Kind::Snapshots => mixed.snapshots = other.snapshots,
             Kind::Pods => mixed.pods = other.pods,
-            Kind::All => mixed = *other,
+            Kind::All => mixed = Self { strangers: self.strangers, ..*other },
         }
         mixed
     }
@@ -224,6 +238,8 @@ pub struct Budget {
     pub deed: bool,
     pub stale: bool,
     pub trouble: bool,
+    /// Somebody else starts a pod with the temporary claim.
+    pub stranger: bool,
     /// At most so many of these.
     pub most: u8,
 }

@@ -11,11 +11,24 @@ pub enum Class {
     Transient,
 }
 
+/// What a refusal depends on, which says for which other clones it counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// One object, such as the source: a refusal says nothing about another clone.
+    Object,
+    /// What is asked for: size, modes, attributes, credentials, quota. A refusal counts for a similar request of the same namespace.
+    Request,
+    /// What the driver can do with the StorageClass, whoever asks.
+    StorageClass,
+}
+
 /// A complaint, understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Complaint {
     /// What to do about it.
     pub class: Class,
+    /// What it depends on.
+    pub scope: Scope,
     /// One word for programs: the gRPC code, or what a known text means; `Unknown` where there is neither.
     pub code: &'static str,
 }
@@ -25,23 +38,27 @@ pub struct Complaint {
 /// The provisioner repeats the same request with the same name whatever the answer was, so only what the driver says tells whether that
 /// helps. Unauthenticated is transient: it is the driver that isn't let in by its storage, which no other strategy would cure.
 /// ResourceExhausted is back-pressure for some drivers and a full pool for others; the deadline of the attempt tells them apart.
-const CODES: [(&str, Class); 16] = [
-    ("InvalidArgument", Class::Terminal),
-    ("NotFound", Class::Terminal),
-    ("AlreadyExists", Class::Terminal),
-    ("PermissionDenied", Class::Terminal),
-    ("FailedPrecondition", Class::Terminal),
-    ("OutOfRange", Class::Terminal),
-    ("Unimplemented", Class::Terminal),
-    ("DataLoss", Class::Terminal),
-    ("Aborted", Class::Transient),
-    ("Canceled", Class::Transient),
-    ("DeadlineExceeded", Class::Transient),
-    ("Unavailable", Class::Transient),
-    ("ResourceExhausted", Class::Transient),
-    ("Unauthenticated", Class::Transient),
-    ("Internal", Class::Transient),
-    ("Unknown", Class::Transient),
+///
+/// The scope follows the CSI specification's error schemes of CreateVolume and CreateSnapshot: OutOfRange is about the capacity range,
+/// InvalidArgument about fields of the request, NotFound and AlreadyExists about the source or the name, PermissionDenied about the
+/// secrets, which a StorageClass may choose by namespace.
+const CODES: [(&str, Class, Scope); 16] = [
+    ("InvalidArgument", Class::Terminal, Scope::Request),
+    ("NotFound", Class::Terminal, Scope::Object),
+    ("AlreadyExists", Class::Terminal, Scope::Object),
+    ("PermissionDenied", Class::Terminal, Scope::Request),
+    ("FailedPrecondition", Class::Terminal, Scope::StorageClass),
+    ("OutOfRange", Class::Terminal, Scope::Request),
+    ("Unimplemented", Class::Terminal, Scope::StorageClass),
+    ("DataLoss", Class::Terminal, Scope::Object),
+    ("Aborted", Class::Transient, Scope::Object),
+    ("Canceled", Class::Transient, Scope::Object),
+    ("DeadlineExceeded", Class::Transient, Scope::Object),
+    ("Unavailable", Class::Transient, Scope::Object),
+    ("ResourceExhausted", Class::Transient, Scope::Request),
+    ("Unauthenticated", Class::Transient, Scope::Object),
+    ("Internal", Class::Transient, Scope::Object),
+    ("Unknown", Class::Transient, Scope::Object),
 ];
 
 /// Codes that say nothing by themselves: a known text, or the code of an error that is quoted inside, says more.
@@ -49,46 +66,46 @@ const VAGUE: [&str; 2] = ["Internal", "Unknown"];
 
 /// What sidecars and drivers say in words, in lower case: all parts of an entry, in any order. The first entry that applies counts.
 /// Where the code says little (or there is none: the sidecars' own complaints have none), the text decides.
-const TEXTS: [(&[&str], Class, &str); 33] = [
+const TEXTS: [(&[&str], Class, Scope, &str); 33] = [
     // Asked for again by the sidecar until it is so; nobody has refused anything.
-    (&["not bound"], Class::Transient, "SourceNotReady"),
-    (&["not yet bound"], Class::Transient, "SourceNotReady"),
-    (&["not ready"], Class::Transient, "SourceNotReady"),
-    (&["not in bound state"], Class::Transient, "SourceNotReady"),
-    (&["already exists", "operation"], Class::Transient, "InProgress"),
-    (&["in progress"], Class::Transient, "InProgress"),
-    (&["timed out"], Class::Transient, "DeadlineExceeded"),
-    (&["deadline exceeded"], Class::Transient, "DeadlineExceeded"),
-    (&["connection refused"], Class::Transient, "Unavailable"),
-    (&["too many requests"], Class::Transient, "ResourceExhausted"),
-    (&["rate limit"], Class::Transient, "ResourceExhausted"),
+    (&["not bound"], Class::Transient, Scope::Object, "SourceNotReady"),
+    (&["not yet bound"], Class::Transient, Scope::Object, "SourceNotReady"),
+    (&["not ready"], Class::Transient, Scope::Object, "SourceNotReady"),
+    (&["not in bound state"], Class::Transient, Scope::Object, "SourceNotReady"),
+    (&["already exists", "operation"], Class::Transient, Scope::Object, "InProgress"),
+    (&["in progress"], Class::Transient, Scope::Object, "InProgress"),
+    (&["timed out"], Class::Transient, Scope::Object, "DeadlineExceeded"),
+    (&["deadline exceeded"], Class::Transient, Scope::Object, "DeadlineExceeded"),
+    (&["connection refused"], Class::Transient, Scope::Object, "Unavailable"),
+    (&["too many requests"], Class::Transient, Scope::Request, "ResourceExhausted"),
+    (&["rate limit"], Class::Transient, Scope::Request, "ResourceExhausted"),
     // A limit that is lowered again by the clones that are done with their snapshots.
-    (&["maximum", "snapshots"], Class::Transient, "TooManySnapshots"),
-    (&["max", "snapshots", "exceeded"], Class::Transient, "TooManySnapshots"),
+    (&["maximum", "snapshots"], Class::Transient, Scope::Object, "TooManySnapshots"),
+    (&["max", "snapshots", "exceeded"], Class::Transient, Scope::Object, "TooManySnapshots"),
     // The volume mode: external-provisioner's protection, and its older form for claims.
-    (&["modifies the mode of the source volume"], Class::Terminal, "VolumeModeChange"),
-    (&["allow-volume-mode-change"], Class::Terminal, "VolumeModeChange"),
-    (&["must have the same volume mode"], Class::Terminal, "VolumeModeChange"),
+    (&["modifies the mode of the source volume"], Class::Terminal, Scope::Request, "VolumeModeChange"),
+    (&["allow-volume-mode-change"], Class::Terminal, Scope::Request, "VolumeModeChange"),
+    (&["must have the same volume mode"], Class::Terminal, Scope::Request, "VolumeModeChange"),
     // Sizes: external-provisioner's own checks, and what drivers say.
-    (&["requested volume size", "less than"], Class::Terminal, "SizeMismatch"),
-    (&["requested volume size", "greater than"], Class::Terminal, "SizeMismatch"),
-    (&["must be greater than or equal in size"], Class::Terminal, "SizeMismatch"),
-    (&["size", "does not match", "source"], Class::Terminal, "SizeMismatch"),
-    (&["must be the same size"], Class::Terminal, "SizeMismatch"),
+    (&["requested volume size", "less than"], Class::Terminal, Scope::Request, "SizeMismatch"),
+    (&["requested volume size", "greater than"], Class::Terminal, Scope::Request, "SizeMismatch"),
+    (&["must be greater than or equal in size"], Class::Terminal, Scope::Request, "SizeMismatch"),
+    (&["size", "does not match", "source"], Class::Terminal, Scope::Request, "SizeMismatch"),
+    (&["must be the same size"], Class::Terminal, Scope::Request, "SizeMismatch"),
     // What a driver can't do at all.
-    (&["not support", "snapshot"], Class::Terminal, "SnapshotNotSupported"),
-    (&["not supported", "snapshot"], Class::Terminal, "SnapshotNotSupported"),
-    (&["not support", "clon"], Class::Terminal, "CloneNotSupported"),
-    (&["cannot clone"], Class::Terminal, "CloneNotSupported"),
-    (&["not support", "expan"], Class::Terminal, "ExpansionNotSupported"),
-    (&["unsupported volume content source"], Class::Terminal, "CloneNotSupported"),
+    (&["not support", "snapshot"], Class::Terminal, Scope::StorageClass, "SnapshotNotSupported"),
+    (&["not supported", "snapshot"], Class::Terminal, Scope::StorageClass, "SnapshotNotSupported"),
+    (&["not support", "clon"], Class::Terminal, Scope::StorageClass, "CloneNotSupported"),
+    (&["cannot clone"], Class::Terminal, Scope::StorageClass, "CloneNotSupported"),
+    (&["not support", "expan"], Class::Terminal, Scope::Request, "ExpansionNotSupported"),
+    (&["unsupported volume content source"], Class::Terminal, Scope::StorageClass, "CloneNotSupported"),
     // Where a driver can't: another pool, another node, another key.
-    (&["different pool"], Class::Terminal, "OtherPool"),
-    (&["different storage pool"], Class::Terminal, "OtherPool"),
-    (&["not in the same pool"], Class::Terminal, "OtherPool"),
-    (&["same storageclass"], Class::Terminal, "OtherClass"),
-    (&["encrypted", "unencrypted"], Class::Terminal, "EncryptionDiffers"),
-    (&["not supported"], Class::Terminal, "NotSupported"),
+    (&["different pool"], Class::Terminal, Scope::StorageClass, "OtherPool"),
+    (&["different storage pool"], Class::Terminal, Scope::StorageClass, "OtherPool"),
+    (&["not in the same pool"], Class::Terminal, Scope::StorageClass, "OtherPool"),
+    (&["same storageclass"], Class::Terminal, Scope::StorageClass, "OtherClass"),
+    (&["encrypted", "unencrypted"], Class::Terminal, Scope::StorageClass, "EncryptionDiffers"),
+    (&["not supported"], Class::Terminal, Scope::Request, "NotSupported"),
 ];
 
 /// What `text` means: the message of an event of external-provisioner, -snapshotter or -resizer, or of `VolumeSnapshot.status.error`.
@@ -98,7 +115,7 @@ const TEXTS: [(&[&str], Class, &str); 33] = [
 pub fn classify(text: &str) -> Complaint {
     let lower = text.to_ascii_lowercase();
     let known = TEXTS.iter().find(|(parts, ..)| parts.iter().all(|part| lower.contains(part)));
-    let known = known.map(|(_, class, code)| Complaint { class: *class, code });
+    let known = known.map(|(_, class, scope, code)| Complaint { class: *class, scope: *scope, code });
     let mut codes = codes(text);
     match codes.next() {
         Some(code) if VAGUE.contains(&code.code) => {
@@ -106,7 +123,7 @@ pub fn classify(text: &str) -> Complaint {
         }
         Some(code) if code.code == "FailedPrecondition" => known.unwrap_or(code),
         Some(code) => code,
-        None => known.unwrap_or(Complaint { class: Class::Transient, code: "Unknown" }),
+        None => known.unwrap_or(Complaint { class: Class::Transient, scope: Scope::Object, code: "Unknown" }),
     }
 }
 
@@ -119,7 +136,8 @@ pub fn is_conflict(text: &str) -> bool {
 fn codes(text: &str) -> impl Iterator<Item = Complaint> {
     text.split("code = ").skip(1).filter_map(|rest| {
         let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next()?;
-        CODES.iter().find(|(code, _)| *code == word).map(|(code, class)| Complaint { class: *class, code })
+        let known = CODES.iter().find(|(code, ..)| *code == word);
+        known.map(|(code, class, scope)| Complaint { class: *class, scope: *scope, code })
     })
 }
 
@@ -320,7 +338,8 @@ mod tests {
     #[case::a_code_outranks_its_words("Unavailable desc = snapshots are not supported now", Transient, "Unavailable")]
     #[case::no_such_code("Nonsense desc = ?", Transient, "Unknown")]
     fn driver_says(#[case] answer: &str, #[case] class: Class, #[case] code: &str) {
-        assert_eq!(classify(&format!("{PROVISION}{answer}")), Complaint { class, code: leak(code) });
+        let complaint = classify(&format!("{PROVISION}{answer}"));
+        assert_eq!((complaint.class, complaint.code), (class, code));
     }
 
     #[rstest]
@@ -355,11 +374,8 @@ mod tests {
     #[case::nobody_knows("something else", Transient, "Unknown")]
     #[case::nothing("", Transient, "Unknown")]
     fn sidecar_says(#[case] text: &str, #[case] class: Class, #[case] code: &str) {
-        assert_eq!(classify(text), Complaint { class, code: leak(code) });
-    }
-
-    fn leak(text: &str) -> &'static str {
-        Box::leak(text.to_owned().into_boxed_str())
+        let complaint = classify(text);
+        assert_eq!((complaint.class, complaint.code), (class, code));
     }
 
     #[rstest]
@@ -381,6 +397,31 @@ mod tests {
     #[case::control("a\u{1b}[31mb\nc\u{202e}d", Some("a [31mb cd"))]
     fn shows(#[case] text: &str, #[case] expected: Option<&str>) {
         assert_eq!(redact(text), expected.unwrap_or(text));
+    }
+
+    /// For which other clones a refusal counts.
+    #[rstest]
+    #[case::thick_pool("FailedPrecondition desc = a thick pool", Scope::StorageClass)]
+    #[case::not_implemented("Unimplemented desc = cloning", Scope::StorageClass)]
+    #[case::no_snapshots("Internal desc = this pool does not support snapshots", Scope::StorageClass)]
+    #[case::size("OutOfRange desc = 900Ti is too large", Scope::Request)]
+    #[case::size_in_words("FailedPrecondition desc = size 2Gi does not match source 1Gi", Scope::Request)]
+    #[case::modes("InvalidArgument desc = access mode", Scope::Request)]
+    #[case::quota("ResourceExhausted desc = quota", Scope::Request)]
+    #[case::credentials("PermissionDenied desc = key", Scope::Request)]
+    #[case::anything_not_supported("Internal desc = this is not supported", Scope::Request)]
+    #[case::this_source("NotFound desc = vol-1", Scope::Object)]
+    #[case::this_name("AlreadyExists desc = another size", Scope::Object)]
+    fn depends_on(#[case] text: &str, #[case] scope: Scope) {
+        assert_eq!(classify(&format!("{PROVISION}{text}")).scope, scope);
+    }
+
+    /// Whatever waiting may cure says nothing about the StorageClass.
+    #[test]
+    fn only_what_is_terminal_is_about_the_class() {
+        let codes = CODES.iter().map(|(_, class, scope)| (*class, *scope));
+        let texts = TEXTS.iter().map(|(_, class, scope, _)| (*class, *scope));
+        assert!(codes.chain(texts).all(|(class, scope)| class == Terminal || scope != Scope::StorageClass));
     }
 
     proptest! {

@@ -3,5 +3,6 @@
 pub mod class;
 pub mod complaint;
 pub mod driver;
+pub mod event;
 pub mod size;
 pub mod snapshot_class;

@@ -200,13 +200,5 @@ pub(super) fn taken(kind: &str, target: &ObjectName) -> Why {
 
 /// The names of the pods that use `claim`, those of our own that copy from it or to it among them: none of them may go on after it has moved.
 pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>) -> Vec<String> {
-    let pods: Vec<Pod> = pods
-        .into_iter()
-        .cloned()
-        .map(|mut pod| {
-            pod.labels_mut().remove(meta::OWNED_BY_UID);
-            pod
-        })
-        .collect();
-    plan::users_of(claim, &pods).into_iter().map(|user| user.pod).collect()
+    plan::users_of(claim, pods, |_| false).into_iter().map(|user| user.pod).collect()
 }

@@ -1,8 +1,9 @@
 //! Claims that are filled without a DataVolume.
 
 use super::*;
+use crate::fake_cluster::GET_CLONE_SOURCES;
 
-const CLONE_SOURCE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/volumeclonesources/of-source";
+pub(super) const CLONE_SOURCE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/volumeclonesources/of-source";
 
 pub(super) fn claim(change: Change) -> Value {
     let mut object = json!({
@@ -17,7 +18,7 @@ pub(super) fn claim(change: Change) -> Value {
     change(&mut object);
     object
 }
-fn at_home(object: &mut Value) {
+pub(super) fn at_home(object: &mut Value) {
     object["metadata"]["annotations"] = json!({});
 }
 fn forged(object: &mut Value) {
@@ -36,7 +37,7 @@ fn grown(object: &mut Value) {
     object["spec"]["resources"]["requests"]["storage"] = json!("2Gi");
 }
 
-fn clone_source(world: World, kind: &str) -> World {
+pub(super) fn clone_source(world: World, kind: &str) -> World {
     let object = json!({
         "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "VolumeCloneSource",
         "metadata": {"name": "of-source", "namespace": "gold"},
@@ -60,7 +61,7 @@ fn silent(world: World) -> World {
 #[case::forged_and_owned(forged_and_owned)]
 #[tokio::test]
 async fn who_asks_is_written(#[case] change: Change) {
-    let webhook = there(World::new()).allowing(&["pods"]).webhook().await;
+    let webhook = there(World::new()).allowing(&[GET_CLONE_SOURCES, "pods"]).webhook().await;
     let object = claim(change);
     let written = webhook.mutate_claim(USER, &object).await.on(&object);
     let stamp: Value = serde_json::from_str(written["metadata"]["annotations"][REQUESTER].as_str().unwrap()).unwrap();
@@ -70,13 +71,17 @@ async fn who_asks_is_written(#[case] change: Change) {
     assert_eq!(refused.fields(), ["metadata.annotations[smartclone.dev/requester]"]);
 }
 
+const FIELD: &str = "metadata.annotations[cdi.kubevirt.io/dataSourceNamespace]";
+
 #[rstest]
-#[case::allowed(as_is, there, &["datavolumes/source"], Ok(None))]
-#[case::denied(as_is, there, &[], Err("metadata.annotations[cdi.kubevirt.io/dataSourceNamespace]"))]
+#[case::allowed(as_is, there, &[GET_CLONE_SOURCES, "datavolumes/source"], Ok(None))]
+#[case::denied(as_is, there, &[], Err("user \"alice\" may not read VolumeCloneSource gold/of-source"))]
+#[case::right_to_the_source_alone(as_is, there, &["datavolumes/source"], Err("may not read VolumeCloneSource"))]
+#[case::right_to_its_name_alone(as_is, there, &[GET_CLONE_SOURCES], Err("may not clone PersistentVolumeClaim gold/source"))]
 #[case::at_home(at_home, there, &[], Ok(None))]
-#[case::missing(as_is, usual, &[], Ok(Some("it does not exist yet")))]
-#[case::senseless(as_is, senseless, &[], Ok(Some("spec.source.pvc.name")))]
-#[case::silent(as_is, silent, &[], Ok(Some("could not be read")))]
+#[case::missing(as_is, usual, &[GET_CLONE_SOURCES], Ok(Some("it does not exist yet")))]
+#[case::senseless(as_is, senseless, &[GET_CLONE_SOURCES], Ok(Some("spec.source.pvc.name")))]
+#[case::silent(as_is, silent, &[GET_CLONE_SOURCES], Ok(Some("could not be read")))]
 #[tokio::test(start_paused = true)]
 async fn a_source_elsewhere_takes_a_right(
     #[case] change: Change,
@@ -88,8 +93,9 @@ async fn a_source_elsewhere_takes_a_right(
     let object = claim(change);
     let judged = webhook.validate_claim(USER, &webhook.mutate_claim(USER, &object).await.on(&object)).await;
     match expected {
-        Err(field) => {
-            assert_eq!((judged.fields(), judged.status["code"].as_i64()), (vec![field], Some(403)));
+        Err(why) => {
+            assert_eq!((judged.fields(), judged.status["code"].as_i64()), (vec![FIELD], Some(403)));
+            assert!(judged.message().contains(why), "{}", judged.message());
             assert_eq!(judged.status["details"]["kind"], "PersistentVolumeClaim");
         }
         Ok(warning) => {
@@ -133,4 +139,25 @@ async fn who_asked_is_never_changed(#[case] user: &str, #[case] change: Change, 
         let judged = webhook.update_claim(user, &old, &new).await;
         assert_eq!(judged.allowed, allowed, "{judged:?}");
     }
+}
+
+/// What is asked for is asked for once, whoever changes it, and nothing is looked at for the answer.
+#[rstest]
+#[case::said_later(USER, at_home, as_is, &[FIELD])]
+#[case::taken_back(USER, as_is, at_home, &[FIELD])]
+#[case::by_the_controller(CONTROLLER, at_home, as_is, &[FIELD])]
+#[case::with_the_stamp(USER, at_home, forged, &["metadata.annotations[smartclone.dev/requester]", FIELD])]
+#[case::grown(USER, as_is, grown, &[])]
+#[tokio::test]
+async fn what_a_claim_is_filled_from_is_never_changed(
+    #[case] user: &str,
+    #[case] old: Change,
+    #[case] new: Change,
+    #[case] fields: &[&str],
+) {
+    let webhook = there(World::new()).object(REVIEWS, json!(true)).webhook().await;
+    webhook.asked();
+    let judged = webhook.update_claim(user, &claim(old), &claim(new)).await;
+    assert_eq!((judged.allowed, judged.fields()), (fields.is_empty(), fields.to_vec()), "{judged:?}");
+    assert_eq!(webhook.asked(), Vec::<String>::new());
 }

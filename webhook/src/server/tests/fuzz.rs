@@ -104,7 +104,7 @@ const TOKENS: [&str; 14] = [
     "NaN",
 ];
 
-const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 12, fields: 30 };
+pub(super) const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 12, fields: 30 };
 
 /// What of a request is spoilt: oftener what others have written than what the API server says.
 const PARTS: [&str; 6] = ["userInfo", "kind", "operation", "namespace", "name", "uid"];

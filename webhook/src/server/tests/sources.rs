@@ -1,7 +1,7 @@
 //! Sources of every kind and in every namespace: who may clone them, and what a DataSource stands for.
 
 use super::*;
-use crate::fake_cluster::GOLD_CLAIM;
+use crate::fake_cluster::{GET_DATA_SOURCES, GOLD_CLAIM};
 
 pub(super) fn from_gold(object: &mut Value) {
     object["spec"]["source"]["pvc"]["namespace"] = json!("gold");
@@ -9,7 +9,7 @@ pub(super) fn from_gold(object: &mut Value) {
 pub(super) fn of_snapshot(object: &mut Value) {
     object["spec"]["source"] = json!({"snapshot": {"namespace": "ns", "name": "snap"}});
 }
-fn snapshot_from_gold(object: &mut Value) {
+pub(super) fn snapshot_from_gold(object: &mut Value) {
     object["spec"]["source"] = json!({"snapshot": {"namespace": "gold", "name": "snap"}});
 }
 fn reference(object: &mut Value, namespace: Option<&str>) {
@@ -42,11 +42,11 @@ fn noted(object: &mut Value) {
     object["metadata"]["annotations"] = json!({CLONE_TYPE: "snapshot", PLAN: note});
 }
 
-const IMAGE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/ns/datasources/image";
-const OTHER: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/ns/datasources/other";
-const GOLD_IMAGE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/datasources/image";
+pub(super) const IMAGE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/ns/datasources/image";
+pub(super) const OTHER: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/ns/datasources/other";
+pub(super) const GOLD_IMAGE: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/datasources/image";
 
-fn data_source(kind: &str, namespace: &str, name: &str) -> Value {
+pub(super) fn data_source(kind: &str, namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataSource", "metadata": {"name": "image"},
         "spec": {"source": {(kind): {"namespace": namespace, "name": name}}},
@@ -89,9 +89,9 @@ const SNAPSHOT_NAMESPACE: &str = "spec.source.snapshot.namespace";
 #[case::or_to_make_pods_and_claims(snapshot_from_gold, usual, &["pods", "persistentvolumeclaims"], None)]
 #[case::pods_alone(snapshot_from_gold, usual, &["pods"], Some(SNAPSHOT_NAMESPACE))]
 #[case::claims_alone(snapshot_from_gold, usual, &["persistentvolumeclaims"], Some(SNAPSHOT_NAMESPACE))]
-#[case::by_reference_to_there(by_reference_to_gold, gold_image, &[], Some("spec.sourceRef"))]
+#[case::by_reference_to_there(by_reference_to_gold, gold_image, &[GET_DATA_SOURCES], Some("spec.sourceRef"))]
 #[case::by_reference_that_leads_there(by_reference, image_from_gold, &[], Some("spec.sourceRef"))]
-#[case::allowed_by_reference(by_reference_to_gold, gold_image, &["datavolumes/source"], None)]
+#[case::allowed_by_reference(by_reference_to_gold, gold_image, &[GET_DATA_SOURCES, "datavolumes/source"], None)]
 #[case::nothing_else_is_told(too_small_from_gold, usual, &[], Some(PVC_NAMESPACE))]
 #[case::not_even_that_there_is_none(from_gold, no_gold, &[], Some(PVC_NAMESPACE))]
 #[tokio::test]
@@ -142,7 +142,7 @@ async fn without_an_answer_nobody_may(#[case] setup: Setup) {
 #[case::a_note_is_not_believed(noted, image, "ns/source")]
 #[tokio::test]
 async fn a_data_source_is_followed(#[case] change: Change, #[case] setup: Setup, #[case] source: &str) {
-    let webhook = setup(World::new()).allowing(&["datavolumes/source"]).webhook().await;
+    let webhook = setup(World::new()).allowing(&[GET_DATA_SOURCES, "datavolumes/source"]).webhook().await;
     let object = clone(change);
     let written = webhook.mutate(&object).await.on(&object);
     let note: Value = serde_json::from_str(written["metadata"]["annotations"][PLAN].as_str().unwrap()).unwrap();
@@ -164,7 +164,7 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
     #[case] setup: Setup,
     #[case] why: &str,
 ) {
-    let webhook = setup(World::new()).webhook().await;
+    let webhook = setup(World::new()).allowing(&[GET_DATA_SOURCES]).webhook().await;
     let object = clone(change);
     let judged = webhook.mutate(&object).await;
     let line = judged.warnings.first().map(String::as_str).unwrap_or_default();

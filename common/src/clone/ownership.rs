@@ -1,0 +1,130 @@
+//! Ownership of temporary objects: tells those that the controller created from others that have their name.
+//!
+//! Names and labels prove nothing, because whoever may create objects beside a source can write both. An object is ours when its UID is the
+//! one that our own create call answered (kept in memory, and in the DataVolume's status). After a restart that lost the answer, an
+//! annotation that only the holder of the DataVolume's ownership key can compute takes its place. The key is never written beside the
+//! source.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::action::Kind;
+use crate::meta;
+
+/// UIDs of temporary objects by name, as create calls have answered them.
+pub type Created = BTreeMap<String, String>;
+
+/// Whose a temporary object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Created by this controller for this clone.
+    Ours,
+    /// It bears our proof and another UID than the one on record: nothing that it says or holds counts, and it may be deleted.
+    Replaced,
+    /// Somebody else's. It is left alone.
+    Foreign,
+}
+
+/// What is known of the temporary objects of one clone.
+#[derive(Debug, Clone, Copy)]
+pub struct Ownership<'a> {
+    /// The UID of the clone: of its DataVolume, or of the claim that is filled without one. For a shared snapshot, of its leader.
+    pub uid: &'a str,
+    /// The ownership key of the clone that created the object, if it has one.
+    pub key: Option<&'a str>,
+    /// The UIDs on record.
+    pub created: &'a Created,
+}
+
+impl Ownership<'_> {
+    /// Whose the object of this kind is.
+    pub fn of(&self, kind: Kind, object: &ObjectMeta) -> Owner {
+        let (Some(name), Some(uid)) = (&object.name, &object.uid) else { return Owner::Foreign };
+        let labelled = object.labels.as_ref().and_then(|l| l.get(meta::OWNED_BY_UID)).is_some_and(|l| l == self.uid);
+        let namespace = object.namespace.as_deref().unwrap_or_default();
+        let expected = self.key.map(|key| proof(key, kind, namespace, name));
+        let stated = meta::annotation(object, meta::PROOF);
+        let stated = if kind == Kind::VolumeSnapshot {
+            stated.and_then(|text| text.split_once('/')).map(|it| it.1)
+        } else {
+            stated
+        };
+        let proven = labelled && expected.is_some() && stated == expected.as_deref();
+        match self.created.get(name) {
+            Some(known) if known == uid => Owner::Ours,
+            Some(_) if proven => Owner::Replaced,
+            None if proven => Owner::Ours,
+            Some(_) | None => Owner::Foreign,
+        }
+    }
+}
+
+/// The proof for an object of this kind and name: it says nothing about the key, nor about the proof of any other object.
+pub fn proof(key: &str, kind: Kind, namespace: &str, name: &str) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("smartclone.dev 2026-11 proof of temporary objects");
+    // None of these can hold a slash.
+    for part in [key, kind.as_str(), namespace, name] {
+        hasher.update(part.as_bytes()).update(b"/");
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The proof of a snapshot that several clones share, with the UID of the clone that created it.
+pub fn with_creator(uid: &str, proof: &str) -> String {
+    format!("{uid}/{proof}")
+}
+
+/// The UID of the clone that created a shared snapshot, as the snapshot says.
+pub fn creator(snapshot: &ObjectMeta) -> Option<&str> {
+    meta::annotation(snapshot, meta::PROOF)?.split_once('/').map(|it| it.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use Owner::{Foreign, Ours, Replaced};
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    const NAME: &str = "tmp-pvc-dv";
+
+    /// An object named [`NAME`], made for the clone `dv`, whose key is `k`.
+    fn object(label: Option<&str>, proof: Option<String>, uid: &str) -> ObjectMeta {
+        let labels = label.map(|uid| json!({(meta::OWNED_BY_UID): uid}));
+        let annotations = proof.map(|proof| json!({(meta::PROOF): proof}));
+        serde_json::from_value(json!({
+            "name": NAME, "namespace": "gold", "uid": uid, "labels": labels, "annotations": annotations,
+        }))
+        .unwrap()
+    }
+
+    fn right() -> String {
+        proof("k", Kind::PersistentVolumeClaim, "gold", NAME)
+    }
+
+    /// Label and proof of an object, and whose it is when nothing is on record, when its UID is, and when another one is.
+    #[rstest]
+    #[case::ours(Some("dv"), Some(right()), [Ours, Ours, Replaced])]
+    #[case::with_a_label_alone(Some("dv"), None, [Foreign, Ours, Foreign])]
+    #[case::of_another_clone(Some("other"), Some(right()), [Foreign, Ours, Foreign])]
+    #[case::without_a_label(None, Some(right()), [Foreign, Ours, Foreign])]
+    #[case::with_another_key(Some("dv"), Some(proof("l", Kind::PersistentVolumeClaim, "gold", NAME)), [Foreign, Ours, Foreign])]
+    #[case::of_another_kind(Some("dv"), Some(proof("k", Kind::Pod, "gold", NAME)), [Foreign, Ours, Foreign])]
+    #[case::of_another_namespace(Some("dv"), Some(proof("k", Kind::PersistentVolumeClaim, "lead", NAME)), [Foreign, Ours, Foreign])]
+    #[case::of_another_name(Some("dv"), Some(proof("k", Kind::PersistentVolumeClaim, "gold", "tmp-source-pvc-dv")), [Foreign, Ours, Foreign])]
+    #[case::with_an_empty_proof(Some("dv"), Some(String::new()), [Foreign, Ours, Foreign])]
+    fn owners(#[case] label: Option<&str>, #[case] proof: Option<String>, #[case] expected: [Owner; 3]) {
+        let object = object(label, proof, "1");
+        let records =
+            [Created::new(), [(NAME.to_owned(), "1".to_owned())].into(), [(NAME.to_owned(), "2".to_owned())].into()];
+        let whose = records
+            .each_ref()
+            .map(|created| Ownership { uid: "dv", key: Some("k"), created }.of(Kind::PersistentVolumeClaim, &object));
+        assert_eq!(whose, expected);
+        // Without a key nothing can be proved.
+        let keyless = Ownership { uid: "dv", key: None, created: &Created::new() };
+        assert_eq!(keyless.of(Kind::PersistentVolumeClaim, &object), Foreign);
+    }
+}

@@ -1,0 +1,110 @@
+//! The body of a review: read within a time limit and within a budget that all reviews share, so that no number of bodies takes
+//! more memory than the process has.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, StatusCode, header::CONTENT_LENGTH},
+    response::{IntoResponse, Response},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use crate::server::Admission;
+
+/// Bytes in a body: two objects of the 3 MiB that an API server takes, and what is around them.
+pub const MAX_BODY: usize = 7 << 20;
+/// Bytes in all bodies of reviews that are not answered yet. A usual one has 5 KiB. What is read from a body takes a few times as
+/// much again, so this is a small part of the memory limit.
+pub const MAX_BODIES: usize = 16 << 20;
+/// A body has come as a whole within this time. It is the time after which API servers give up.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// A body waits this long for others to make room.
+pub const BUDGET_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What a permit of the budget is for, in bytes.
+const UNIT: usize = 1 << 10;
+const _: () = assert!(MAX_BODY <= MAX_BODIES, "the largest body fits");
+
+/// The budget of bodies. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Bodies {
+    budget: Arc<Semaphore>,
+    body_timeout: Duration,
+    budget_timeout: Duration,
+}
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self::new(BODY_TIMEOUT, BUDGET_TIMEOUT)
+    }
+}
+
+impl Bodies {
+    /// The whole budget, with these time limits.
+    pub(crate) fn new(body_timeout: Duration, budget_timeout: Duration) -> Self {
+        Self { budget: Arc::new(Semaphore::new(MAX_BODIES / UNIT)), body_timeout, budget_timeout }
+    }
+
+    /// Sets bytes aside, or tells that others have had them for too long.
+    async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = u32::try_from(bytes.div_ceil(UNIT).max(1)).ok()?;
+        timeout(self.budget_timeout, Arc::clone(&self.budget).acquire_many_owned(units)).await.ok()?.ok()
+    }
+
+    /// Bytes that are not set aside.
+    #[cfg(test)]
+    pub(crate) fn left(&self) -> usize {
+        self.budget.available_permits() * UNIT
+    }
+}
+
+/// A body that was read, and its part of the budget, which lasts until the review is answered.
+pub(crate) struct ReviewBody {
+    bytes: Bytes,
+    _reserved: OwnedSemaphorePermit,
+}
+
+impl Deref for ReviewBody {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl FromRequest<Arc<Admission>> for ReviewBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, admission: &Arc<Admission>) -> Result<Self, Response> {
+        let refused = |reason, status: StatusCode, line: &'static str| {
+            admission.metrics.refused(reason);
+            (status, line).into_response()
+        };
+        // Of unknown length is what may be as long as any.
+        let bytes = length(request.headers()).unwrap_or(MAX_BODY);
+        if bytes > MAX_BODY {
+            return Err(refused("large body", StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n"));
+        }
+        let Some(reserved) = admission.bodies.reserve(bytes).await else {
+            let line = "too many large reviews at once; try again\n";
+            return Err(refused("many bodies", StatusCode::SERVICE_UNAVAILABLE, line));
+        };
+        match timeout(admission.bodies.body_timeout, Bytes::from_request(request, admission)).await {
+            Ok(Ok(bytes)) => Ok(Self { bytes, _reserved: reserved }),
+            Ok(Err(rejection)) => {
+                admission.metrics.refused("broken body");
+                Err(rejection.into_response())
+            }
+            Err(_) => Err(refused("slow body", StatusCode::REQUEST_TIMEOUT, "the review did not come in time\n")),
+        }
+    }
+}
+
+fn length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,112 @@
+//! The policy about what the controller's account changes and deletes.
+
+use common::{
+    api::snapshot,
+    manifest,
+    meta::{self, CONTROLLER},
+    transfer,
+};
+use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
+
+use super::{CONFINEMENT, policy, rule, validation, variable};
+
+/// The controller's account has rights that reach far: over every claim and every volume. This is what it may do with them.
+pub(super) fn confinement() -> ValidatingAdmissionPolicy {
+    let label = meta::OWNED_BY_UID;
+    let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
+    let label_of = |object: &str| format!("({} ? {object}.metadata.labels['{label}'] : '')", has_label(object));
+    let (created, moved) = (meta::CREATED_FOR_DATA_VOLUME, transfer::object::TRANSFER);
+    let given_up = format!(
+        "has(oldObject.metadata.annotations) && oldObject.status.phase == 'Pending' && \
+         ('{created}' in oldObject.metadata.annotations || '{moved}' in oldObject.metadata.annotations)"
+    );
+    let finalizers = |object: &str| {
+        let all = format!("{object}.metadata.finalizers");
+        format!("(has({all}) ? {all}.filter(f, f != '{}') : [])", meta::HAND_OVER_FINALIZER)
+    };
+    let mark = transfer::HANDED_OVER;
+    let account = manifest::user(CONTROLLER);
+    let on = |resource: &str, operation: &str| {
+        format!("request.resource.resource != '{resource}' || request.operation != '{operation}'")
+    };
+    let changed = |field: &str| {
+        format!(
+            "(has(object.spec.{field}) != has(oldObject.spec.{field}) || \
+             has(object.spec.{field}) && object.spec.{field} != oldObject.spec.{field})"
+        )
+    };
+    policy(
+        CONFINEMENT,
+        CONTROLLER,
+        vec![
+            rule("", "v1", "persistentvolumes", &["UPDATE"]),
+            rule("", "v1", "persistentvolumeclaims", &["UPDATE", "DELETE"]),
+            rule("", "v1", "pods", &["DELETE"]),
+            rule(snapshot::GROUP, "*", "volumesnapshots", &["CREATE", "DELETE"]),
+        ],
+        vec![MatchCondition {
+            name: "by-the-controller".to_owned(),
+            expression: format!("request.userInfo.username == '{account}'"),
+        }],
+        vec![
+            variable("labelled", &has_label("oldObject")),
+            variable("marked", &format!("has(object.metadata.annotations) && '{mark}' in object.metadata.annotations")),
+        ],
+        vec![
+            validation(
+                &format!(
+                    "{} || !{} || variables.marked && has(object.spec.claimRef) && has(object.spec.claimRef.uid)",
+                    on("persistentvolumes", "UPDATE"),
+                    changed("claimRef"),
+                ),
+                &format!("a volume changes hands only with the mark {mark}, from one claim to another"),
+            ),
+            validation(
+                &format!(
+                    "{} || !{} && !{} && !{}",
+                    on("persistentvolumes", "UPDATE"),
+                    changed("csi"),
+                    changed("nodeAffinity"),
+                    changed("accessModes"),
+                ),
+                "of a volume, only whose it is and its reclaim policy are changed",
+            ),
+            // One that has lost its volume to another claim, or was made by us and never had one, holds no data.
+            validation(
+                &format!(
+                    "{} || variables.labelled || has(oldObject.status) && has(oldObject.status.phase) && \
+                     (oldObject.status.phase == 'Lost' || {given_up})",
+                    on("persistentvolumeclaims", "DELETE")
+                ),
+                "a claim is deleted only if it was created as a temporary one, or has no volume",
+            ),
+            // Nobody else writes the label, so what bears it was created with it.
+            validation(
+                &format!(
+                    "{} || {} == {}",
+                    on("persistentvolumeclaims", "UPDATE"),
+                    label_of("object"),
+                    label_of("oldObject")
+                ),
+                &format!("the label {label} is written when a claim is created, and never changed"),
+            ),
+            validation(
+                &format!(
+                    "{} || {} == {}",
+                    on("persistentvolumeclaims", "UPDATE"),
+                    finalizers("object"),
+                    finalizers("oldObject")
+                ),
+                &format!("no finalizer but {} is written", meta::HAND_OVER_FINALIZER),
+            ),
+            validation(
+                &format!("{} || {}", on("volumesnapshots", "CREATE"), has_label("object")),
+                &format!("only a snapshot that bears the label {label} is created"),
+            ),
+            validation(
+                "request.operation != 'DELETE' || request.resource.resource == 'persistentvolumeclaims' || variables.labelled",
+                &format!("only what bears the label {label} is deleted"),
+            ),
+        ],
+    )
+}

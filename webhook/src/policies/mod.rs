@@ -1,0 +1,108 @@
+//! Admission policies: what the API server refuses by itself, without asking the webhook. Rules in CEL, each of which holds with every other
+//! lock open.
+
+mod controller;
+mod mover;
+mod requester;
+mod temporary;
+
+use common::manifest::{self, Manifest, NAMESPACE, cluster_meta};
+use k8s_openapi::api::admissionregistration::v1::{
+    MatchCondition, MatchResources, NamedRuleWithOperations, ParamRef, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation,
+    Variable,
+};
+
+/// The policy, and its binding, about [`common::meta::REQUESTER`].
+pub const REQUESTER: &str = "requester.smartclone.dev";
+/// The policy, and its binding, about what the controller's account may change.
+pub const CONFINEMENT: &str = "controller.smartclone.dev";
+/// The policy, and its binding, about temporary objects, which nobody but the controller may make, change or use.
+pub const TEMPORARY: &str = "temporary-objects.smartclone.dev";
+/// The policy, and its binding, about connections into the controller's pods.
+pub const CONNECTIONS: &str = "mover-connections.smartclone.dev";
+/// The policy, and its binding, about pods that the controller's account creates.
+pub const MOVERS: &str = "movers.smartclone.dev";
+
+/// The file with every policy and its binding.
+pub fn manifest() -> serde_json::Result<Manifest> {
+    let about = "What the API server refuses by itself: requesters of somebody else, temporary objects in other hands, and what the \
+                 controller's account may not do.";
+    let mut manifest = Manifest::new("webhook/policies.yaml", about);
+    let policies = [
+        requester::requester(),
+        temporary::objects(),
+        temporary::connections(),
+        controller::confinement(),
+        mover::pods(),
+    ];
+    for policy in policies {
+        let binding = binding(&policy);
+        manifest = manifest.with(&policy)?.with(&binding)?;
+    }
+    Ok(manifest)
+}
+
+fn policy(
+    name: &str,
+    component: &str,
+    rules: Vec<NamedRuleWithOperations>,
+    conditions: Vec<MatchCondition>,
+    variables: Vec<Variable>,
+    validations: Vec<Validation>,
+) -> ValidatingAdmissionPolicy {
+    ValidatingAdmissionPolicy {
+        metadata: cluster_meta(component, name),
+        spec: Some(ValidatingAdmissionPolicySpec {
+            failure_policy: Some("Fail".to_owned()),
+            match_constraints: Some(MatchResources { resource_rules: Some(rules), ..MatchResources::default() }),
+            match_conditions: Some(conditions).filter(|all| !all.is_empty()),
+            variables: Some(variables),
+            validations: Some(validations),
+            ..ValidatingAdmissionPolicySpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBinding {
+    ValidatingAdmissionPolicyBinding {
+        metadata: policy.metadata.clone(),
+        spec: Some(ValidatingAdmissionPolicyBindingSpec {
+            policy_name: policy.metadata.name.clone(),
+            // A policy with a parameter refuses everything that it is about until there is one.
+            param_ref: policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref()).map(|_| ParamRef {
+                name: Some(manifest::CLONER_CONFIG.to_owned()),
+                namespace: Some(NAMESPACE.to_owned()),
+                parameter_not_found_action: Some("Deny".to_owned()),
+                ..ParamRef::default()
+            }),
+            validation_actions: Some(vec!["Deny".to_owned()]),
+            ..ValidatingAdmissionPolicyBindingSpec::default()
+        }),
+    }
+}
+
+fn rule(group: &str, version: &str, resource: &str, operations: &[&str]) -> NamedRuleWithOperations {
+    let all = |words: &[&str]| Some(words.iter().map(|word| (*word).to_owned()).collect());
+    NamedRuleWithOperations {
+        api_groups: all(&[group]),
+        api_versions: all(&[version]),
+        resources: all(&[resource]),
+        operations: all(operations),
+        ..NamedRuleWithOperations::default()
+    }
+}
+
+fn variable(name: &str, expression: &str) -> Variable {
+    Variable { name: name.to_owned(), expression: expression.to_owned() }
+}
+
+fn validation(expression: &str, message: &str) -> Validation {
+    Validation {
+        expression: expression.to_owned(),
+        message: Some(message.to_owned()),
+        reason: Some("Forbidden".to_owned()),
+        ..Validation::default()
+    }
+}

@@ -1,0 +1,65 @@
+//! The policy about pods that the controller's account creates: data movers and nothing else, so that whoever steals the account can't start
+//! a program of his own, on a node's own namespaces or files, or with a Secret.
+
+use common::{
+    manifest,
+    meta::{self, CONTROLLER},
+};
+use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ParamKind, ValidatingAdmissionPolicy};
+
+use super::{MOVERS, policy, rule, validation};
+
+/// What every container of such a pod is.
+const CONTAINER: &str = "\
+c.image == params.data.image && !has(c.envFrom) && (!has(c.env) || c.env.all(e, !has(e.valueFrom))) &&
+!has(c.lifecycle) && !has(c.command) &&
+has(c.securityContext) && has(c.securityContext.allowPrivilegeEscalation) && !c.securityContext.allowPrivilegeEscalation &&
+(!has(c.securityContext.privileged) || !c.securityContext.privileged) &&
+has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && 'ALL' in c.securityContext.capabilities.drop";
+
+pub(super) fn pods() -> ValidatingAdmissionPolicy {
+    let label = meta::OWNED_BY_UID;
+    let mut policy = policy(
+        MOVERS,
+        CONTROLLER,
+        vec![rule("", "v1", "pods", &["CREATE"])],
+        vec![MatchCondition {
+            name: "by-the-controller".to_owned(),
+            expression: format!("request.userInfo.username == '{}'", manifest::user(CONTROLLER)),
+        }],
+        Vec::new(),
+        vec![
+            validation(
+                &format!(
+                    "has(object.metadata.labels) && '{label}' in object.metadata.labels && \
+                     object.metadata.name.endsWith(object.metadata.labels['{label}'])"
+                ),
+                "the controller creates no pod but those of a clone",
+            ),
+            validation(
+                &format!(
+                    "!has(object.spec.initContainers) && !has(object.spec.ephemeralContainers) && \
+                     object.spec.containers.all(c, {CONTAINER})"
+                ),
+                &format!(
+                    "every container of a pod of the controller runs the image in ConfigMap {}, without privileges and Secrets",
+                    manifest::CLONER_CONFIG
+                ),
+            ),
+            validation(
+                "(!has(object.spec.hostNetwork) || !object.spec.hostNetwork) && (!has(object.spec.hostPID) || !object.spec.hostPID) && \
+                 (!has(object.spec.hostIPC) || !object.spec.hostIPC) && !has(object.spec.nodeName)",
+                "a pod of the controller has none of its node's namespaces, and chooses no node",
+            ),
+            validation(
+                "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken && \
+                 (!has(object.spec.volumes) || object.spec.volumes.all(v, has(v.persistentVolumeClaim)))",
+                "a pod of the controller has claims and nothing else: no token, Secret or path of its node",
+            ),
+        ],
+    );
+    if let Some(spec) = &mut policy.spec {
+        spec.param_kind = Some(ParamKind { api_version: Some("v1".to_owned()), kind: Some("ConfigMap".to_owned()) });
+    }
+    policy
+}

@@ -1,0 +1,71 @@
+//! The policy about the requester annotation ([`meta::REQUESTER`]): a second lock beside the webhook.
+
+use common::{
+    api,
+    meta::{self, WEBHOOK},
+};
+use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
+
+use super::{REQUESTER, policy, rule, validation, variable};
+
+/// The stamp says who asked: on a new object it is the caller's or missing (which gives no right to anything in another namespace), and it
+/// stays as it is.
+///
+/// CEL can't read JSON, so the stamp is put together once more: `username`, `uid` and `groups` in their order, then what `extra` holds in any
+/// order, and not one character more.
+pub(super) fn requester() -> ValidatingAdmissionPolicy {
+    let key = meta::REQUESTER;
+    let stamped =
+        |object: &str| format!("has({object}.metadata.annotations) && '{key}' in {object}.metadata.annotations");
+    let stamp_of = |object: &str| format!("{} ? {object}.metadata.annotations['{key}'] : ''", stamped(object));
+    let quoted = |text: &str| format!(r#"'"' + {text}.replace('\\', '\\\\').replace('"', '\\"') + '"'"#);
+    let listed = |list: &str, of: &str| format!("'[' + {list}.map({of}, {}).join(',') + ']'", quoted(of));
+    let user = "request.userInfo";
+    let head = format!(
+        r#"'{{"username":' + {} + (has({user}.uid) && {user}.uid != '' ? ',"uid":' + {} : '') + (has({user}.groups) && size({user}.groups) > 0 ? ',"groups":' + {} : '')"#,
+        quoted(&format!("{user}.username")),
+        quoted(&format!("{user}.uid")),
+        listed(&format!("{user}.groups"), "group"),
+    );
+    let extra = format!(
+        "has({user}.extra) ? {user}.extra.map(key, {} + ':' + {}) : []",
+        quoted("key"),
+        listed(&format!("{user}.extra[key]"), "value")
+    );
+    let callers = r#"variables.stamp == '' ||
+variables.stamp.startsWith(variables.head) && variables.extra.all(entry, variables.stamp.contains(entry)) &&
+size(variables.stamp) == size(variables.head) + 1 + (size(variables.extra) == 0 ? 0 :
+  size(',"extra":{}') + variables.extra.map(entry, size(entry)).sum() + size(variables.extra) - 1)"#;
+    policy(
+        REQUESTER,
+        WEBHOOK,
+        vec![
+            rule(api::GROUP, api::VERSION, "datavolumes", &["CREATE", "UPDATE"]),
+            rule("", "v1", "persistentvolumeclaims", &["CREATE", "UPDATE"]),
+            // Annotations can be changed with a status, too.
+            rule(api::GROUP, api::VERSION, "datavolumes/status", &["UPDATE"]),
+            rule("", "v1", "persistentvolumeclaims/status", &["UPDATE"]),
+        ],
+        // Nothing else is looked at: a claim without a stamp is nobody's business here.
+        vec![MatchCondition {
+            name: "stamped".to_owned(),
+            expression: format!("{} || oldObject != null && {}", stamped("object"), stamped("oldObject")),
+        }],
+        vec![
+            variable("stamp", &stamp_of("object")),
+            variable("before", &format!("oldObject == null ? '' : ({})", stamp_of("oldObject"))),
+            variable("head", &head),
+            variable("extra", &extra),
+        ],
+        vec![
+            validation(
+                &format!("request.operation != 'CREATE' || {callers}"),
+                &format!("the annotation {key} says who asks, and it says somebody else; leave it to smartclone"),
+            ),
+            validation(
+                "request.operation != 'UPDATE' || variables.stamp == variables.before",
+                &format!("the annotation {key} says who asked, and nobody may change that"),
+            ),
+        ],
+    )
+}

@@ -1,0 +1,125 @@
+//! The policies about temporary objects: claims, snapshots and pods that exist for one clone. Nobody but the controller creates or changes what
+//! looks like one, nor names a temporary claim in a pod. Volumes of a pod can't be changed later, so no stranger ever has such a volume.
+
+use common::{
+    api::snapshot,
+    manifest,
+    meta::{self, CONTROLLER},
+    names::pattern,
+};
+use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
+
+use super::{CONNECTIONS, TEMPORARY, policy, rule, validation, variable};
+
+/// Everybody but the controller.
+fn by_others() -> Vec<MatchCondition> {
+    vec![MatchCondition {
+        name: "not-by-the-controller".to_owned(),
+        expression: format!("request.userInfo.username != '{}'", manifest::user(CONTROLLER)),
+    }]
+}
+
+/// The value of `key` in `field` (`labels` or `annotations`) of `object`; empty where there is none.
+fn value(object: &str, field: &str, key: &str) -> String {
+    let map = format!("{object}.metadata.{field}");
+    format!("(has({map}) && '{key}' in {map} ? {map}['{key}'] : '')")
+}
+
+/// `key` is as it was before; on a new object it is missing.
+fn unchanged(field: &str, key: &str) -> String {
+    let (now, before) = (value("object", field, key), value("oldObject", field, key));
+    format!("{now} == (oldObject == null ? '' : {before})")
+}
+
+/// Claims, snapshots and pods that look like temporary objects, and pods that use temporary claims.
+pub(super) fn objects() -> ValidatingAdmissionPolicy {
+    let controller = manifest::user(CONTROLLER);
+    let keys = [("labels", meta::OWNED_BY_UID)].into_iter().chain(meta::EVIDENCE.map(|key| ("annotations", key)));
+    let keys: Vec<_> = keys.map(|(field, key)| unchanged(field, key)).collect();
+    let ours = format!("oldObject != null && {} != ''", value("oldObject", "labels", meta::OWNED_BY_UID));
+    let kept = |object: &str| {
+        format!(
+            "(has({object}.metadata.finalizers) && '{}' in {object}.metadata.finalizers)",
+            meta::HAND_OVER_FINALIZER
+        )
+    };
+    let names_claim = format!(
+        "object.spec.volumes.exists(v, has(v.persistentVolumeClaim) && v.persistentVolumeClaim.claimName.matches('{claim}') || \
+         has(v.ephemeral) && (object.metadata.name + '-' + v.name).matches('{claim}'))",
+        claim = pattern::claim()
+    );
+    policy(
+        TEMPORARY,
+        CONTROLLER,
+        vec![
+            rule("", "v1", "pods", &["CREATE", "UPDATE"]),
+            rule("", "v1", "pods/ephemeralcontainers", &["UPDATE"]),
+            rule("", "v1", "pods/resize", &["UPDATE"]),
+            rule("", "v1", "pods/status", &["UPDATE"]),
+            rule("", "v1", "persistentvolumeclaims", &["CREATE", "UPDATE"]),
+            rule("", "v1", "persistentvolumeclaims/status", &["UPDATE"]),
+            rule(snapshot::GROUP, "*", "volumesnapshots", &["CREATE", "UPDATE"]),
+            rule(snapshot::GROUP, "*", "volumesnapshots/status", &["UPDATE"]),
+        ],
+        by_others(),
+        vec![
+            variable("ours", &ours),
+            // The scheduler, the binder of volumes and kubelet fill in what is theirs.
+            variable(
+                "kubernetes",
+                "request.userInfo.username.startsWith('system:kube-') || \
+                 request.userInfo.username.startsWith('system:serviceaccount:kube-system:') || \
+                 has(request.userInfo.groups) && 'system:nodes' in request.userInfo.groups",
+            ),
+            variable(
+                "volumes",
+                "request.resource.resource == 'pods' && has(object.spec.volumes) && \
+                 (oldObject == null || !has(oldObject.spec.volumes) || object.spec.volumes != oldObject.spec.volumes)",
+            ),
+        ],
+        vec![
+            validation(
+                &keys.join(" &&\n"),
+                &format!(
+                    "the label {} and the annotations {} mark temporary objects of smartclone, and only its controller ({controller}) \
+                     writes them; leave them out",
+                    meta::OWNED_BY_UID,
+                    meta::EVIDENCE.join(", "),
+                ),
+            ),
+            validation(
+                &format!("request.operation != 'CREATE' || !object.metadata.name.matches('{}')", pattern::any()),
+                "names of this form are those of smartclone's temporary objects; choose another name",
+            ),
+            validation(
+                &format!("!variables.volumes || !({names_claim})"),
+                "a temporary claim of smartclone may be used by no pod but its own; wait for the clone and use its claim",
+            ),
+            validation(
+                "!variables.ours || variables.kubernetes || request.subResource == 'status' || \
+                 object.spec == oldObject.spec",
+                "a temporary object of smartclone can't be changed; delete the DataVolume to end the clone",
+            ),
+            validation(
+                &format!("oldObject == null || !{} || {}", kept("oldObject"), kept("object")),
+                &format!("only smartclone takes its finalizer {} off a claim", meta::HAND_OVER_FINALIZER),
+            ),
+        ],
+    )
+}
+
+/// Connections into a pod that has a temporary volume mounted.
+pub(super) fn connections() -> ValidatingAdmissionPolicy {
+    let resource = |name: &str| rule("", "v1", name, &["CONNECT"]);
+    policy(
+        CONNECTIONS,
+        CONTROLLER,
+        vec![resource("pods/exec"), resource("pods/attach"), resource("pods/portforward")],
+        by_others(),
+        Vec::new(),
+        vec![validation(
+            &format!("!request.name.matches('{}')", pattern::pod()),
+            "nobody connects to a pod that copies for smartclone; its log may be read",
+        )],
+    )
+}
