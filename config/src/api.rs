@@ -313,12 +313,13 @@ mod tests {
     #[case::too_long(&"a".repeat(254))]
     #[tokio::test]
     async fn what_is_no_name_is_absent_and_never_asked_for(#[case] text: &str) {
-        assert_eq!(paths_of(text, text), Vec::<String>::new());
-        let (client, _) = api_server("{}");
+        let (client, paths) = api_server("{}");
+        ask_everything(&client, text, text).await;
         for maps in [Objects::<ConfigMap>::namespaced(client.clone(), text), Objects::namespaced(client.clone(), "n")] {
             assert_eq!(ask(&maps, text).await, Lookup::Absent);
             assert_eq!(glance(&maps, text).await, Lookup::Absent);
         }
+        assert_eq!(*paths.lock().unwrap(), Vec::<String>::new());
     }
 
     const ODD: &str = r#"{"metadata": {"name": "odd", "resourceVersion": "7", "uid": "u"}, "data": ["no map"]}"#;

@@ -79,6 +79,15 @@ async fn whatever_is_told_is_another_revision() {
     assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{seen:?}");
 }
 
+/// The clock stands still unless something is waited for, and no back-off is as short.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// Reads on until the watch tells of `neighbour`.
+async fn told_of_neighbour(stream: &mut (impl Stream<Item = StorageClass> + Unpin), patience: Duration) {
+    let told = async { while stream.next().await.unwrap().name_any() != "neighbour" {} };
+    timeout(patience, told).await.expect("the watch has come to a halt");
+}
+
 /// The state of a name as one word.
 fn state(cache: &Cache<StorageClass>, name: &str) -> &'static str {
     match cache.get(None, name) {
@@ -111,7 +120,7 @@ async fn an_object_that_cannot_be_read_is_unknown_until_it_can_be_or_is_gone() {
     let (cache, stream) = watch(api_server(answers), &readiness);
     let mut stream = std::pin::pin!(stream);
     for (what, _, expected) in steps {
-        while stream.next().await.unwrap().name_any() != "neighbour" {}
+        told_of_neighbour(&mut stream, AT_ONCE).await;
         assert_eq!(state(&cache, "odd"), expected, "{what}");
         let all = cache.all().present().map(|all| all.iter().any(|class| class.name_any() == "odd"));
         assert_eq!(all, Some(expected == "present"), "{what}");
@@ -138,9 +147,9 @@ async fn a_list_knows_what_has_become_readable() {
     let (cache, stream) = watch(client, &ready);
     let mut stream = std::pin::pin!(stream);
     let states = |cache: &Cache<_>| ["still", "cured", "deleted"].map(|name| state(cache, name));
-    while stream.next().await.unwrap().name_any() != "neighbour" {}
+    told_of_neighbour(&mut stream, AT_ONCE).await;
     assert_eq!(states(&cache), ["unknown"; 3]);
-    while stream.next().await.unwrap().name_any() != "neighbour" {}
+    told_of_neighbour(&mut stream, Duration::from_mins(1)).await;
     assert_eq!(states(&cache), ["unknown", "present", "absent"]);
 }
 
@@ -183,7 +192,7 @@ async fn whatever_an_object_holds_its_neighbours_are_known() {
             }
             // Without these the API server stores nothing.
             if !odd["metadata"].is_object() {
-                odd["metadata"] = json!({"managedFields": hostile::managed_fields(dice)});
+                odd = json!({"metadata": {"managedFields": hostile::managed_fields(dice)}});
             }
             odd["metadata"]["name"] = json!("odd");
             odd["metadata"]["resourceVersion"] = json!("1");
@@ -194,7 +203,7 @@ async fn whatever_an_object_holds_its_neighbours_are_known() {
         let readiness = readiness();
         let (cache, stream) = watch(api_server([listed.clone(), events.clone()]), &readiness);
         let mut stream = std::pin::pin!(stream);
-        while stream.next().await.unwrap().name_any() != "neighbour" {}
+        told_of_neighbour(&mut stream, AT_ONCE).await;
         assert_eq!(
             (state(&cache, "a"), state(&cache, "b")),
             ("present", "present"),
