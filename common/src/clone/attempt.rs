@@ -186,6 +186,7 @@ mod tests {
         volume(|object| {
             annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
             annotated(meta::CLONE_TYPE, "snapshot")(object);
+            annotated(meta::OWNERSHIP_KEY, "key")(object);
             object["status"]["clone"]["waitingFor"] = json!({"reason": reason, "since": since.to_string()});
             change(object);
         })

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::ladder::Reason;
 use super::{
-    facts::{Class, Facts, Source},
+    facts::{Class, Facts, Profile, Source},
     ladder::{Candidate, Ladder, Rung},
     request::{ContentType, Form, MadeFor, Request, SourceKind, VolumeMode, annotation_path},
     rules::{
@@ -225,6 +225,23 @@ const JOURNAL: Bytes = Bytes(64 * Bytes::MIB.0);
 
 /// Decides how `request` is cloned.
 pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
+    let decision = decide_by(request, history, facts);
+    // What is remembered moves a strategy down. It never rejects.
+    match (&decision, without_memory(facts)) {
+        (Decision::Rejected(_), Some(facts)) => decide_by(request, history, &facts),
+        _ => decision,
+    }
+}
+
+/// The facts without what is remembered of refusals; nothing, where nothing is.
+fn without_memory(facts: &Facts) -> Option<Facts> {
+    let profile = facts.profile.present()?;
+    let remembers = !profile.refused.is_empty() || !profile.refused_here.is_empty();
+    let profile = Profile { refused: Vec::new(), refused_here: Vec::new(), ..profile.clone() };
+    remembers.then(|| Facts { profile: Lookup::Present(profile), ..facts.clone() })
+}
+
+fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     // Told together with whatever else is wrong.
     let classless = match &facts.target_class {
         Lookup::Present(_) => None,
@@ -517,7 +534,7 @@ mod tests {
     use super::{
         super::{
             breaker::{ErrorSource, MetRefusal, NamespaceRefusal, NamespaceRefusals, RefusalKey, VolumeRequest},
-            facts::{Profile, SnapshotClass},
+            facts::SnapshotClass,
             fixtures::{annotated, class, facts, gi, request, sized, volume},
             rules::complaint::Scope,
         },

@@ -35,7 +35,7 @@ fn metadata() -> Value {
 
 /// An object with fields of every sort at the top.
 fn object(fields: &Value) -> Value {
-    let mut object = json!({"apiVersion": "v1", "kind": "Kind", "metadata": metadata()});
+    let mut object = json!({"metadata": metadata()});
     for (key, value) in fields.as_object().unwrap() {
         object[key] = value.clone();
     }

@@ -95,7 +95,7 @@ fn model_holds(#[case] scenario: Scenario) {
 
 /// The model can see: each of these mistakes is found.
 #[rstest]
-#[case::without_preconditions(Mistake::NoPreconditions, "taken away")]
+#[case::without_preconditions(Mistake::NoPreconditions, "before the clone's claim is bound")]
 #[case::claim_ref_cleared(Mistake::ClearsClaimRef, "claimRef is cleared")]
 #[case::temporary_claim_deleted_early(Mistake::DeletesEarly, "before the clone's claim is bound")]
 #[case::holders_ignored(Mistake::IgnoresHolders, "somebody else has volume")]
