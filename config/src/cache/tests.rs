@@ -17,7 +17,12 @@ fn api_server(answers: impl IntoIterator<Item = Vec<Value>>) -> Client {
         let answer = answers.lock().unwrap().pop_front();
         async move {
             let Some(answer) = answer else { pending().await };
-            let lines: Vec<_> = answer.iter().map(ToString::to_string).chain([String::new()]).collect();
+            // The API server writes the type before the object.
+            let line = |value: &Value| match (value.get("type"), value.get("object")) {
+                (Some(kind), Some(object)) => format!(r#"{{"type":{kind},"object":{object}}}"#),
+                _ => value.to_string(),
+            };
+            let lines: Vec<_> = answer.iter().map(line).chain([String::new()]).collect();
             Ok::<_, Infallible>(Response::new(Body::from(lines.join("\n").into_bytes())))
         }
     });
