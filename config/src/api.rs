@@ -314,7 +314,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_name_is_absent_and_never_asked_for(#[case] text: &str) {
         let (client, paths) = api_server("{}");
-        ask_everything(&client, text, text).await;
+        Box::pin(ask_everything(&client, text, text)).await;
         for maps in [Objects::<ConfigMap>::namespaced(client.clone(), text), Objects::namespaced(client.clone(), "n")] {
             assert_eq!(ask(&maps, text).await, Lookup::Absent);
             assert_eq!(glance(&maps, text).await, Lookup::Absent);

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use crate::{
     cluster::{Cluster, Undecidable},
     memory::Look,
-    object::{annotated, read},
+    object::{annotated, ownership_key, read},
     review::{Answer, Operation, Request},
     rights::{Asker, Refusal, Right},
 };
@@ -30,7 +30,7 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     }
     Ok(match Requester::of(&review.user_info).write() {
         Ok(stamp) => {
-            let key = config::random::secret().ok();
+            let key = ownership_key(&claim.metadata);
             let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp)), (meta::OWNERSHIP_KEY, key)]);
             Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
         }

@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use crate::{
     cluster::{Cluster, TWO_STEPS, Undecidable},
     memory::Look,
-    object::{annotated, is_ending, read},
+    object::{annotated, is_ending, ownership_key, read},
     review::{Answer, Operation, Request},
     rights::{Asker, Refusal, Right},
 };
@@ -58,7 +58,7 @@ async fn mutate_at(review: &Request, cluster: &Cluster, look: Look) -> Result<Sa
             let plain = clone.is_plain();
             clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
             // Without one the controller writes it, with a write more.
-            clone.annotations.insert(meta::OWNERSHIP_KEY, config::random::secret().ok());
+            clone.annotations.insert(meta::OWNERSHIP_KEY, ownership_key(&clone.volume.metadata));
             let patch = annotated(&clone.volume.metadata, &clone.annotations);
             Said { answer: Answer::Allowed { patch, warnings: clone.warnings }, plain }
         }

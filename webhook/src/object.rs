@@ -12,6 +12,13 @@ use serde_json::{Value, value::RawValue};
 
 use crate::review::Request;
 
+/// The ownership key of a new object: the one that it has when the webhook is asked about it again, else a random one.
+pub(crate) fn ownership_key(object: &ObjectMeta) -> Option<String> {
+    let is_key = |text: &&str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let known = common::meta::annotation(object, common::meta::OWNERSHIP_KEY).filter(is_key);
+    known.map(ToOwned::to_owned).or_else(|| config::random::secret().ok())
+}
+
 /// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
 pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
     object: &RawValue,

@@ -1,6 +1,7 @@
 use axum::routing::get;
 use common::meta::{
-    ALLOW_ADOPTION, CLONE_FALLBACK_REASON, CLONE_TYPE, FALLBACK, PLAN, POPULATED_FOR, PRE_POPULATED, REQUESTER,
+    ALLOW_ADOPTION, CLONE_FALLBACK_REASON, CLONE_TYPE, FALLBACK, OWNERSHIP_KEY, PLAN, POPULATED_FOR, PRE_POPULATED,
+    REQUESTER,
 };
 use prometheus_client::{encoding::text, registry::Registry};
 use rstest::rstest;
@@ -174,7 +175,9 @@ async fn admits(#[case] change: Change, #[case] setup: Setup, #[case] strategy: 
         let mut object = object.clone();
         let mut annotations = object["metadata"]["annotations"].take();
         if let Some(annotations) = annotations.as_object_mut() {
-            annotations.retain(|key, _| ![CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, REQUESTER].contains(&key.as_str()));
+            annotations.retain(|key, _| {
+                ![CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, REQUESTER, OWNERSHIP_KEY].contains(&key.as_str())
+            });
         }
         (object, annotations.as_object().cloned().unwrap_or_default())
     };

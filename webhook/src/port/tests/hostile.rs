@@ -48,7 +48,10 @@ async fn who_does_not_know_the_path_gets_404_and_nothing_else(
         let head = format!("{method} {guess} HTTP/1.1\r\nhost: webhook.test\r\ncontent-length: 1000000\r\n\r\n");
         let answer = served.ask(&head).await;
         let (before, after) = answer.split_once("date: ").unwrap_or((&answer, ""));
-        assert_eq!((before, after.split_once("\r\n").unwrap_or_default().1), (NOT_FOUND, "\r\n"), "{method} {guess}");
+        // Of what has no body by its method, the length isn't told.
+        let expected =
+            if method == "HEAD" { NOT_FOUND.replace("content-length: 0\r\n", "") } else { NOT_FOUND.to_owned() };
+        assert_eq!((before, after.split_once("\r\n").unwrap_or_default().1), (&*expected, "\r\n"), "{method} {guess}");
     }
     let answer = served.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
     assert!(!answer.contains("200"), "{answer}");

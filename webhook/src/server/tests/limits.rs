@@ -138,7 +138,7 @@ async fn odd_objects_beside_those_that_are_looked_at_change_nothing() {
     };
     let pod = json!({
         "metadata": {"name": "writer", "namespace": "ns"}, "status": {"phase": "Running"},
-        "spec": {"containers": [{"name": "c"}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "source"}}]},
+        "spec": {"nodeName": "n", "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "source"}}]},
     });
     let mut world = World::new().list("/api/v1/namespaces/ns/pods", &[odd("odd"), pod]);
     for path in [CLASSES, SNAPSHOT_CLASSES, PROFILES, CDIS, CONFIGS] {

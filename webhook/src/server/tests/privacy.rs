@@ -366,14 +366,14 @@ async fn with_the_right_what_is_there_is_told() {
         "cloned by snapshot",
         "does not exist yet",
         "has no volume yet",
-        "must be at least 2Gi",
+        "at least 2Gi",
         "the clone waits until 2 pods no longer use the source",
     ];
     let by_snapshot = [
         "cloned by restoring the snapshot",
         "does not exist yet",
         "is not ready to be restored yet",
-        "must be at least 2Gi",
+        "at least 2Gi",
         "cloned by restoring the snapshot",
     ];
     let ways: [(&str, Change, Setup, [&str; 5]); 5] = [
