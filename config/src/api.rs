@@ -259,10 +259,13 @@ mod tests {
     }
 
     fn paths_of(namespace: &str, name: &str) -> Vec<String> {
-        let (client, paths) = api_server("{}");
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(ask_everything(&client, namespace, name));
-        paths.lock().unwrap().clone()
+        runtime.block_on(async {
+            // A client works in the runtime in which it was made.
+            let (client, paths) = api_server("{}");
+            ask_everything(&client, namespace, name).await;
+            paths.lock().unwrap().clone()
+        })
     }
 
     fn expected(namespace: &str, name: &str) -> Vec<String> {
