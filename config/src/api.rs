@@ -263,7 +263,7 @@ mod tests {
         runtime.block_on(async {
             // A client works in the runtime in which it was made.
             let (client, paths) = api_server("{}");
-            ask_everything(&client, namespace, name).await;
+            Box::pin(ask_everything(&client, namespace, name)).await;
             paths.lock().unwrap().clone()
         })
     }

@@ -53,7 +53,7 @@ pub struct Decoded<K>(pub Result<K, Unreadable>);
 pub struct Unreadable {
     /// Its metadata; of metadata that can't be read either, only name, namespace, UID and resource version.
     pub metadata: Box<ObjectMeta>,
-    /// The reason, on one line and fit for a log: it quotes no more than [`MAX_QUOTED`] characters of the object.
+    /// The reason, on one line and fit for a log: it quotes no more than 160 characters of the object.
     pub error: String,
 }
 
