@@ -6,6 +6,7 @@
 //! update, or in an Event. Therefore managed fields, which nobody here reads, are dropped before decoding, and times out of range are
 //! clamped.
 
+mod locate;
 mod time;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
@@ -13,9 +14,10 @@ use std::{borrow::Cow, collections::BTreeMap, fmt};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::{Value, value::RawValue};
-use serde_path_to_error::{Path, Segment};
+use serde_json::value::RawValue;
 use thiserror::Error;
+
+use self::locate::{Located, located};
 
 /// How many times of one object are clamped. Each costs one more attempt to decode the object; no kind that is read here has more fields
 /// for times that a user may write.
@@ -38,8 +40,7 @@ pub struct DecodeError {
 
 /// Decodes one object without its managed fields. A time that can't be represented is replaced by the nearest one that can.
 pub fn decode<K: DeserializeOwned>(json: &str) -> Result<K, DecodeError> {
-    let json = without_managed_fields(json);
-    serde_json::from_str(&json).or_else(|_| decode_clamped(&json))
+    decode_clamped(without_managed_fields(json))
 }
 
 /// An object of a list, of a watch or of an answer, or what could be told about one that can't be read. It is itself a resource, for
@@ -134,43 +135,30 @@ fn without_managed_fields(json: &str) -> Cow<'_, str> {
     parts.map_or(Cow::Borrowed(json), |(before, after)| Cow::Owned([before, "null", after].concat()))
 }
 
-/// Decodes with all times clamped for which that is needed, and tells which field is wrong. Takes several times as long.
-fn decode_clamped<K: DeserializeOwned>(json: &str) -> Result<K, DecodeError> {
-    // Text that isn't JSON, or is nested too deep for a value, is read once more for the path.
-    let Ok(mut object) = serde_json::from_str::<Value>(json) else {
-        return serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
-            .map_err(|error| decode_error(&error, None));
-    };
+/// Decodes with all times clamped for which that is needed, each with one more attempt, and tells which field is wrong.
+fn decode_clamped<K: DeserializeOwned>(mut json: Cow<'_, str>) -> Result<K, DecodeError> {
     let mut left = MAX_CLAMPED_TIMES;
     loop {
-        let error = match serde_path_to_error::deserialize(&object) {
+        let error = match serde_json::from_str(&json) {
             Ok(read) => return Ok(read),
             Err(error) => error,
         };
-        let field = at_path(&mut object, error.path());
-        let clamped = field.as_ref().and_then(|field| time::clamped(field.as_str()?)).filter(|_| left > 0);
-        match (field, clamped) {
-            (Some(field), Some(time)) => *field = Value::String(time.to_string()),
-            (field, _) => return Err(decode_error(&error, field.as_deref())),
-        }
+        let Located { path, range } = located(&json, &error);
+        let value = &json[range.clone()];
+        let time = serde_json::from_str::<String>(value).ok().and_then(|text| time::clamped(&text));
+        let Some(time) = time.filter(|_| left > 0) else {
+            return Err(DecodeError { path, value: value.to_owned(), message: without_position(&error) });
+        };
+        json.to_mut().replace_range(range, &format!("\"{time}\""));
         left -= 1;
     }
 }
 
-fn at_path<'a>(object: &'a mut Value, path: &Path) -> Option<&'a mut Value> {
-    path.iter().try_fold(object, |value, segment| match segment {
-        Segment::Seq { index } => value.get_mut(index),
-        Segment::Map { key } => value.get_mut(key),
-        Segment::Enum { .. } | Segment::Unknown => None,
-    })
-}
-
-fn decode_error(error: &serde_path_to_error::Error<serde_json::Error>, value: Option<&Value>) -> DecodeError {
-    DecodeError {
-        path: error.path().to_string(),
-        value: value.map(Value::to_string).unwrap_or_default(),
-        message: error.inner().to_string(),
-    }
+/// The message of `error`, without the line and the column of a text that nobody but the decoder sees.
+fn without_position(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    message.strip_suffix(&position).unwrap_or(&message).to_owned()
 }
 
 /// The metadata of an object that can't be read as a whole.
@@ -182,7 +170,7 @@ fn metadata_of(json: &str) -> ObjectMeta {
     }
     let json = without_managed_fields(json);
     let Ok(Object { metadata }) = serde_json::from_str(&json) else { return ObjectMeta::default() };
-    decode_clamped(metadata.get()).unwrap_or_else(|_| {
+    decode_clamped(metadata.get().into()).unwrap_or_else(|_| {
         let fields: BTreeMap<Cow<'_, str>, &RawValue> = serde_json::from_str(metadata.get()).unwrap_or_default();
         let text = |key: &str| fields.get(key).and_then(|text| serde_json::from_str(text.get()).ok());
         ObjectMeta {

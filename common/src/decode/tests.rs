@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::core::WatchEvent;
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::api::{
