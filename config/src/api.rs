@@ -276,7 +276,7 @@ mod tests {
             paths.extend([format!("{maps}?"), format!("{maps}?")]);
             if NameRule::Subdomain.permits(name) {
                 let map = format!("{maps}/{name}");
-                paths.extend([map.clone(), format!("{map}?resourceVersion=0"), map.clone()]);
+                paths.extend([map.clone(), format!("{map}?&resourceVersion=0"), map.clone()]);
                 paths.extend([format!("{map}?"), format!("{map}/status?"), format!("{map}?")]);
             }
         }

@@ -1,4 +1,4 @@
-//! Objects as nobody should write them: whatever is in them, they are judged, never a reason to fall over. A million in a run; each can be
+//! Objects as nobody should write them: whatever is in them, they are judged, never a reason to fall over. A quarter of a million in a run; each can be
 //! had again by its number.
 
 use std::thread;
@@ -22,7 +22,7 @@ use crate::{
     requester::Requester,
 };
 
-const CASES: u64 = 1_000_000;
+const CASES: u64 = 250_000;
 
 const WORDS: [&str; 25] = [
     "",

@@ -16,7 +16,7 @@ use crate::api::{
     snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
 };
 
-const CASES: u64 = 1500;
+const CASES: u64 = 400;
 
 const VOCABULARY: Vocabulary = Vocabulary {
     words: &["", " ", "0", "-1", "1Gi", "1e99", "Ω≈ç√∫", "\u{202e}gnp.exe", "\0", "..", "a/b", "null", "{"],
