@@ -11,9 +11,9 @@ use crate::{
     api::{
         Condition, DataSource, DataSourceSource, DataSourceStatus, DataVolumeSourcePvc, DataVolumeSourceSnapshot, Phase,
     },
-    clone::request::{ObjectName, SourceKind, SourceName},
     condition::{self, Observation},
     lookup::Lookup,
+    object::{ObjectName, SourceKind, SourceName},
 };
 
 /// Reason of the condition Ready of a DataSource whose source is in another namespace.

@@ -143,6 +143,11 @@ pub fn joined(errors: &[FieldError]) -> String {
     }
 }
 
+/// The annotation's path as `kubectl` prints it.
+pub fn annotation_path(key: &str) -> String {
+    format!("metadata.annotations[{key}]")
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;

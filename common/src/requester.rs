@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::{
     api,
-    clone::request::{ObjectName, SourceKind, SourceName},
+    object::{ObjectName, SourceKind, SourceName},
 };
 
 /// How long a stamp may be, in bytes. All annotations of an object have 256 KiB.

@@ -11,14 +11,14 @@ use config::{api::Objects, shutdown::Shutdown};
 use tracing::{info, warn};
 
 use crate::{
-    level::{self, Bell, LATER, RESYNC, SOON},
-    run::Context,
-    write::{conflict, post_params},
+    context::Context,
+    periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
+    write::{is_conflict, post_params},
 };
 
-/// Keeps the object. `bell` is rung when a CDIConfig, CDI object or StorageClass was touched.
-pub async fn run(ctx: Arc<Context>, bell: Bell, shutdown: Shutdown) {
-    level::whenever(bell, shutdown, || {
+/// Keeps the object. `trigger` is rung when a CDIConfig, CDI object or StorageClass was touched.
+pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
+    periodic::run(trigger, shutdown, || {
         let ctx = Arc::clone(&ctx);
         async move { look(&ctx).await }
     })
@@ -29,24 +29,24 @@ async fn look(ctx: &Context) -> Duration {
     match pass(ctx).await {
         Ok(again) => again,
         // Newer than what was looked at, or just created: its event rings.
-        Err(error) if conflict(&error) => RESYNC,
+        Err(error) if is_conflict(&error) => RESYNC,
         Err(error) => {
             warn!(error = %config::Chain(&error), "the CDIConfig could not be written");
-            LATER
+            RETRY_FAILED
         }
     }
 }
 
 async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
-    let (Lookup::Present(ours), Lookup::Present(classes)) = (level::ours(ctx), ctx.caches.classes.all()) else {
-        return Ok(SOON);
+    let (Lookup::Present(ours), Lookup::Present(classes)) = (periodic::is_active(ctx), ctx.caches.classes.all()) else {
+        return Ok(RETRY_NOT_SYNCED);
     };
     let cdis = ctx.caches.cdis.known_objects();
     let api = Objects::<CdiConfig>::all(ctx.client.clone());
     let params = post_params();
     match ctx.caches.configs.get(None, NAME) {
         _ if !ours => {}
-        Lookup::Unknown(_) => return Ok(SOON),
+        Lookup::Unknown(_) => return Ok(RETRY_NOT_SYNCED),
         Lookup::Absent => {
             api.create(&params, &CdiConfig::new(NAME, CdiConfigSpec::default())).await?;
             info!("created the CDIConfig");

@@ -2,26 +2,27 @@
 //!
 //! A pass is five steps: observe (reads), plan (opinions; in `common`), check (the invariants), apply (writes), report (status, events).
 
+mod args;
+mod backoff;
+mod cdi;
 mod cdi_config;
+mod cleanup;
 pub mod clone;
+mod context;
 mod created;
 mod data_source;
 mod error;
-mod index;
-mod level;
+mod events;
 pub mod manifests;
 mod metrics;
+mod object_transfer;
+mod periodic;
 mod profile;
-mod progress;
-mod rally;
-mod retry;
 mod run;
-mod settings;
-mod sweep;
-mod transfer;
-mod users;
+mod triggers;
+mod watches;
 mod write;
 
+pub use args::Args;
 pub use error::Error;
 pub use run::run;
-pub use settings::Args;

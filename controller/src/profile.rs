@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     api::{Refusal, StorageProfile, StorageProfileSpec},
-    clone::{breaker, facts::SnapshotClass},
+    clone::{facts::SnapshotClass, refusals},
     lookup::Lookup,
     meta,
     profile::status,
@@ -21,9 +21,9 @@ use prometheus_client::{
 use tracing::{info, warn};
 
 use crate::{
-    level::{self, Bell, LATER, RESYNC, SOON},
-    run::Context,
-    write::{answered, conflict, post_params},
+    context::Context,
+    periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
+    write::{answered, is_conflict, post_params},
 };
 
 /// A clone that has to record something meets the controller itself and other clones; more often than this in a row and something is wrong.
@@ -51,7 +51,7 @@ impl OpenRefusals {
     fn count(&self, profiles: &[Arc<StorageProfile>], now: Timestamp) -> Option<Timestamp> {
         self.0.clear();
         let all = profiles.iter().filter_map(|p| p.status.as_ref()).flat_map(|s| &s.refusals);
-        let open = all.filter(|refusal| breaker::open(refusal, now));
+        let open = all.filter(|refusal| refusals::open(refusal, now));
         open.inspect(|refusal| {
             let driver = refusal.driver.clone().unwrap_or_default();
             let strategy = refusal.strategy.map(common::api::CloneStrategy::as_str).unwrap_or_default();
@@ -62,9 +62,9 @@ impl OpenRefusals {
     }
 }
 
-/// Keeps the profiles. `bell` is rung when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object was touched.
-pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, bell: Bell, shutdown: Shutdown) {
-    level::whenever(bell, shutdown, || {
+/// Keeps the profiles. `trigger` is rung when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object was touched.
+pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, trigger: Trigger, shutdown: Shutdown) {
+    periodic::run(trigger, shutdown, || {
         let (ctx, gauge) = (Arc::clone(&ctx), gauge.clone());
         async move { all(&ctx, &gauge).await }
     })
@@ -75,14 +75,14 @@ pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, bell: Bell, shutdown: S
 async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     let now = Timestamp::now();
     let (Lookup::Present(ours), Lookup::Present(classes), Lookup::Present(profiles)) =
-        (level::ours(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
+        (periodic::is_active(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
     else {
-        return SOON;
+        return RETRY_NOT_SYNCED;
     };
     let snapshot_classes: Vec<_> = match ctx.caches.snapshot_classes.all() {
         Lookup::Present(all) => all.iter().map(|class| SnapshotClass::of(class)).collect(),
         Lookup::Absent => Vec::new(),
-        Lookup::Unknown(_) => return SOON,
+        Lookup::Unknown(_) => return RETRY_NOT_SYNCED,
     };
     let until = gauge.count(&profiles, now);
     let mut after = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok()).unwrap_or(RESYNC);
@@ -90,7 +90,7 @@ async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
         let profile = profiles.iter().find(|p| p.metadata.name == class.metadata.name).map(AsRef::as_ref);
         if let Err(error) = one(class, profile, &snapshot_classes, now, ctx).await {
             warn!(name = class.name_any(), error = %config::Chain(&error), "a StorageProfile could not be written");
-            after = LATER;
+            after = RETRY_FAILED;
         }
     }
     after
@@ -111,7 +111,7 @@ async fn one(
                 info!(name = class.name_any(), "created the StorageProfile");
                 Ok(())
             }
-            Err(error) if conflict(&error) => Ok(()),
+            Err(error) if is_conflict(&error) => Ok(()),
             Err(error) => Err(error),
         };
     };
@@ -122,7 +122,7 @@ async fn one(
     let updated = StorageProfile { status: Some(next), ..profile.clone() };
     match replace_status(&api, updated).await {
         // Newer than what was looked at, or gone: its event rings.
-        Err(error) if conflict(&error) || answered(&error, &[404]) => Ok(()),
+        Err(error) if is_conflict(&error) || answered(&error, &[404]) => Ok(()),
         done => done,
     }
 }
@@ -165,7 +165,7 @@ pub async fn record(
         status.refusals = refusals;
         match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await {
             Ok(()) => break,
-            Err(error) if conflict(&error) && attempt < ATTEMPTS => {}
+            Err(error) if is_conflict(&error) && attempt < ATTEMPTS => {}
             Err(error) if answered(&error, &[404]) => break,
             Err(error) => return Err(error),
         }

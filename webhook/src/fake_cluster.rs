@@ -24,7 +24,7 @@ use tower::ServiceExt;
 
 use crate::{
     body::Bodies,
-    cluster::Cluster,
+    gather::cluster::Cluster,
     manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
     server::{Admission, router},

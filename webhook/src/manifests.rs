@@ -5,7 +5,7 @@ use common::{
     api::snapshot,
     manifest::{self, Manifest, NAMESPACE, Program, WATCH, cluster_meta, namespaced_meta, right, selector},
     meta::{self, WEBHOOK},
-    transfer,
+    object_transfer, rebind,
 };
 use k8s_openapi::{
     api::{
@@ -292,9 +292,9 @@ fn populated_only() -> Vec<MatchCondition> {
     let reference = format!(
         "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
         api::GROUP,
-        transfer::VOLUME_CLONE_SOURCE,
+        rebind::VOLUME_CLONE_SOURCE,
     );
-    let keys = [meta::REQUESTER, meta::DATA_SOURCE_NAMESPACE, transfer::object::TRANSFER].map(|key| format!("'{key}'"));
+    let keys = [meta::REQUESTER, meta::DATA_SOURCE_NAMESPACE, object_transfer::TRANSFER].map(|key| format!("'{key}'"));
     let changed = format!(
         "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
          [{}].exists(key, object.metadata.?annotations[?key] != oldObject.metadata.?annotations[?key])",

@@ -16,13 +16,13 @@ use prometheus_client::registry::Registry;
 use tracing::info;
 
 use crate::{
+    args::Args,
     body::Bodies,
-    cluster::Cluster,
+    gather::cluster::Cluster,
     manifests::ROUTES,
     metrics::Metrics,
     port::{Limits, Port},
     server::{Admission, router},
-    settings::Args,
 };
 
 /// Runs the webhook to its end.

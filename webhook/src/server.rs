@@ -15,14 +15,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, debug, error, field::Empty, info, info_span, warn};
 
 use crate::{
+    admit,
     body::{Bodies, MAX_BODY, ReviewBody},
-    claim,
-    cluster::{Cluster, Undecidable},
-    judge,
+    gather::cluster::{Cluster, Undecidable},
     manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, TRANSFER_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
     metrics::Metrics,
     review::{Answer, Operation, Reply, Request, Review, line},
-    transfer,
 };
 
 /// What reviews share.
@@ -62,34 +60,36 @@ fn panics_caught(routes: Router, metrics: Metrics) -> Router {
 }
 
 async fn mutate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
-    answer(&admission, MUTATE_PATH, &body, async |request: &Request| judge::mutate(request, &admission.cluster).await)
-        .await
+    answer(&admission, MUTATE_PATH, &body, async |request: &Request| {
+        admit::data_volume::mutate(request, &admission.cluster).await
+    })
+    .await
 }
 
 async fn validate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, VALIDATE_PATH, &body, async |request: &Request| {
-        judge::validate(request, &admission.cluster, &admission.controller).await
+        admit::data_volume::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
 async fn mutate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, MUTATE_CLAIM_PATH, &body, async |request: &Request| {
-        claim::mutate(request, &admission.cluster, &admission.controller)
+        admit::claim::mutate(request, &admission.cluster, &admission.controller)
     })
     .await
 }
 
 async fn validate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, VALIDATE_CLAIM_PATH, &body, async |request: &Request| {
-        claim::validate(request, &admission.cluster, &admission.controller).await
+        admit::claim::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
 async fn validate_transfer(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, TRANSFER_PATH, &body, async |request: &Request| {
-        transfer::validate(request, &admission.cluster).await
+        admit::object_transfer::validate(request, &admission.cluster).await
     })
     .await
 }

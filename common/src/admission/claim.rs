@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use crate::{
     api::VolumeCloneSource,
     clone::{
-        populate,
-        request::{ObjectName, Parsed, Request, SourceName, annotation_path},
+        populator,
+        request::{Parsed, Request},
     },
-    field::{self, FieldError},
+    field::{self, FieldError, annotation_path},
     meta,
-    transfer::object::TRANSFER,
+    object::{ObjectName, SourceName},
+    object_transfer::TRANSFER,
 };
 
 /// The VolumeCloneSource that `claim` is to be filled from, if it is that kind of claim. It may be in another namespace. Owners don't
@@ -18,12 +19,12 @@ use crate::{
 pub fn clone_source(claim: &PersistentVolumeClaim) -> Option<ObjectName> {
     let mut unowned = claim.clone();
     unowned.metadata.owner_references = None;
-    populate::wanted(&unowned).map(|(namespace, name)| ObjectName { namespace, name })
+    populator::wanted(&unowned).map(|(namespace, name)| ObjectName { namespace, name })
 }
 
 /// What `claim` gets the content of, by way of `source`; or why of nothing.
 pub fn source(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Result<SourceName, String> {
-    match Request::parse(&populate::picture(claim, source)) {
+    match Request::parse(&populator::as_data_volume(claim, source)) {
         Parsed::Clone(request) => Ok(request.source),
         Parsed::Wrong(errors) => Err(field::joined(&errors)),
         Parsed::Reference(..) | Parsed::NotAClone => Err("it names no source".to_owned()),

@@ -9,13 +9,13 @@ use crate::{
     cdi_config,
     clone::{
         ChosenBy, Decision, Facts, Undecided,
-        attempt::time_limit,
-        plan::User,
-        request::{Request, SourceKind},
-        step::in_the_way,
+        reconcile::{fallback::time_limit, pending::in_the_way},
+        request::Request,
         wait::named,
     },
     meta,
+    object::SourceKind,
+    pods::User,
 };
 
 /// That the clone will wait for the pods that may write to its source, if it will. Names of pods are for those who may read them: within the

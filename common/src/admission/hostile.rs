@@ -12,13 +12,14 @@ use crate::{
     clone::{
         check,
         fixtures::{facts, observed, volume},
-        plan::User,
-        request::{ObjectName, Parsed, Request, SourceKind, SourceName},
+        request::{Parsed, Request},
         status::status,
         step,
     },
     decode::decode,
     meta,
+    object::{ObjectName, SourceKind, SourceName},
+    pods::User,
     requester::Requester,
 };
 

@@ -15,13 +15,14 @@ pub use update::changes;
 use crate::{
     api::{CloneStrategy, DataVolume},
     clone::{
-        Decision, Facts, History, decide,
-        decide::CHOSEN,
+        Decision, Facts, History,
+        decide::{CHOSEN, decide},
         note::{PlanNote, pin},
-        request::{Request, SourceKind, annotation_path},
+        request::Request,
     },
-    field::FieldError,
+    field::{FieldError, annotation_path},
     meta::{self, Annotations},
+    object::SourceKind,
 };
 
 /// The answer to a creation.
@@ -92,7 +93,7 @@ pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldE
     let strategy: CloneStrategy = has(meta::CLONE_TYPE)?.parse().ok()?;
     let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_deref) != Some(*plan))?;
     let whole =
-        PlanNote::read(plan)?.rungs.iter().any(|rung| rung.strategy == Some(strategy) && rung.outcome == CHOSEN);
+        PlanNote::read(plan)?.candidates.iter().any(|rung| rung.strategy == Some(strategy) && rung.outcome == CHOSEN);
     whole.then(|| {
         let why = format!("what smartclone chose \"{strategy}\" for a moment ago has changed since; try again");
         FieldError::invalid(annotation_path(meta::PLAN), plan, why)

@@ -2,7 +2,11 @@
 
 use kube::core::ObjectMeta;
 
-use crate::{clone::request::annotation_path, field::FieldError, meta, requester::Requester};
+use crate::{
+    field::{FieldError, annotation_path},
+    meta,
+    requester::Requester,
+};
 
 fn stamp(metadata: &ObjectMeta) -> Option<&str> {
     meta::annotation(metadata, meta::REQUESTER)

@@ -3,8 +3,7 @@
 use super::stamp;
 use crate::{
     api::{DataVolume, DataVolumeSpec},
-    clone::request::annotation_path,
-    field::FieldError,
+    field::{FieldError, annotation_path},
     meta,
     quantity::Bytes,
 };

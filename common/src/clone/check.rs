@@ -5,12 +5,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;
 
 use super::{
-    action::{Action, Exact, Kind},
-    group::read_members,
-    plan::{Observed, Plan},
-    request::{SourceKind, SourceName},
+    plan::Plan,
+    shared_snapshot::read_members,
+    write::{Kind, Write},
 };
-use crate::{api::Phase, meta, quantity::Bytes};
+use crate::{
+    api::Phase,
+    clone::observed::Observed,
+    meta,
+    object::{ObjectVersion, SourceKind, SourceName},
+    quantity::Bytes,
+};
 
 /// A plan that must not be carried out; always a mistake of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -80,13 +85,13 @@ fn complete(seen: &Observed) -> bool {
     })
 }
 
-fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
-    let not_ours = |what: &Exact| Violation::NotOurs { verb: action.verb(), name: what.name.clone() };
+fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
+    let not_ours = |what: &ObjectVersion| Violation::NotOurs { verb: action.verb(), name: what.name.clone() };
     let claims = [&seen.claim, &seen.temporary, &seen.restored];
     let our_claim =
-        |what: &Exact| claims.iter().any(|claim| claim.present().is_some_and(|c| c.ours && c.exact == *what));
+        |what: &ObjectVersion| claims.iter().any(|claim| claim.present().is_some_and(|c| c.ours && c.exact == *what));
     let source = seen.request().map(|request| &request.source);
-    let is_source = |what: &Exact| {
+    let is_source = |what: &ObjectVersion| {
         source.filter(|source| {
             source.kind == SourceKind::Claim
                 && source.object.name == what.name
@@ -94,14 +99,14 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
         })
     };
     match action {
-        Action::Pin(_) => None,
-        Action::CreateSnapshot(snapshot) => {
+        Write::Pin(_) => None,
+        Write::CreateSnapshot(snapshot) => {
             let member = |text| read_members(text).is_some_and(|all| all.contains_key(&seen.volume.uid));
             let listed = meta::annotation(&snapshot.metadata, meta::MEMBERS).is_some_and(member);
             (!listed).then(|| Violation::Unowned(snapshot.metadata.name.clone().unwrap_or_default()))
         }
-        Action::CreatePod(pod) => unowned(seen, &pod.metadata),
-        Action::CreateClaim(claim) => {
+        Write::CreatePod(pod) => unowned(seen, &pod.metadata),
+        Write::CreateClaim(claim) => {
             let size = claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
             let asked = size.and_then(|r| r.get("storage")).and_then(|q| Bytes::of(q).ok()).unwrap_or_default();
             let least = seen.facts.source.present().and_then(|s| s.capacity).unwrap_or_default();
@@ -112,23 +117,23 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
             }
             unowned(seen, &claim.metadata)
         }
-        Action::Adopt(claim) => {
+        Write::Adopt(claim) => {
             let there = seen.claim.present().is_some_and(|c| !c.controlled && c.exact == *claim);
             (!there).then(|| not_ours(claim))
         }
-        Action::GrowClaim { claim, .. }
-        | Action::MarkCopied { claim, .. }
-        | Action::Nudge { claim, .. }
-        | Action::Release { claim, .. } => {
+        Write::GrowClaim { claim, .. }
+        | Write::MarkCopied { claim, .. }
+        | Write::Nudge { claim, .. }
+        | Write::Release { claim, .. } => {
             if let Some(source) = is_source(claim) {
                 return Some(Violation::TouchesSource(source.clone()));
             }
-            if matches!(action, Action::Release { .. }) && loses_data(seen, claim) {
+            if matches!(action, Write::Release { .. }) && loses_data(seen, claim) {
                 return Some(Violation::LosesData(claim.name.clone()));
             }
             (!our_claim(claim)).then(|| not_ours(claim))
         }
-        Action::HandOver { volume, from, to, .. } => {
+        Write::HandOver { volume, from, to, .. } => {
             let temporary = seen.temporary.present().is_some_and(|c| c.ours && c.exact.uid == from.uid);
             let target = seen.claim.present().is_some_and(|c| c.ours && c.exact.uid == to.uid);
             let held = !seen.is_closed() || seen.holders.present().is_none_or(|holders| !holders.is_empty());
@@ -137,7 +142,7 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
             }
             (!temporary || !target).then(|| not_ours(volume))
         }
-        Action::Delete { kind, what } => {
+        Write::Delete { kind, what } => {
             if let Some(source) = is_source(what).filter(|_| *kind == Kind::PersistentVolumeClaim) {
                 return Some(Violation::TouchesSource(source.clone()));
             }
@@ -161,11 +166,11 @@ fn violation(seen: &Observed, action: &Action) -> Option<Violation> {
 }
 
 /// A temporary claim may go when its volume names another claim, or when it was given up; a clone's claim only before it was filled.
-fn loses_data(seen: &Observed, what: &Exact) -> bool {
+fn loses_data(seen: &Observed, what: &ObjectVersion) -> bool {
     let temporary = seen.temporary.present().is_some_and(|claim| claim.exact == *what);
     if temporary {
         // The hand-over is under way, and Kubernetes hasn't bound the clone's claim: only then does it have the volume for sure.
-        let handed = seen.transfer.volume.present().and_then(|volume| volume.claim_ref.as_ref());
+        let handed = seen.rebind.volume.present().and_then(|volume| volume.claim_ref.as_ref());
         let target = seen.claim.present();
         return handed.is_some_and(|owner| target.is_some_and(|claim| owner.uid == claim.exact.uid))
             && target.is_some_and(|claim| claim.phase != "Bound");

@@ -9,8 +9,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    breaker::{self, NamespaceRefusal},
-    request::{SourceKind, VolumeMode},
+    refusals::{self, NamespaceRefusal},
     rules::driver::{self, RestoreRule},
 };
 use crate::{
@@ -21,6 +20,7 @@ use crate::{
     cdi_config::Overhead,
     lookup::Lookup,
     meta,
+    object::{SourceKind, VolumeMode},
     profile::{self, Provenance, Record},
     quantity::Bytes,
 };
@@ -255,7 +255,7 @@ impl Profile {
             advised: record.strategy.filter(|known| known.provenance == Provenance::BuiltIn).map(|known| known.value),
             minimum: record.minimum_size.map(|known| known.value),
             deadline: Duration::try_from(record.deadline.value).ok(),
-            refused: refusals.into_iter().flatten().filter(|refusal| breaker::open(refusal, now)).cloned().collect(),
+            refused: refusals.into_iter().flatten().filter(|refusal| refusals::open(refusal, now)).cloned().collect(),
             refused_here: Vec::new(),
         }
     }

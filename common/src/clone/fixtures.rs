@@ -7,17 +7,18 @@ use serde_json::{Value, json};
 
 use super::{
     facts::{Class, Facts, SnapshotClass, Source},
-    group::Group,
-    plan::{MoverSettings, Observed, Target},
-    request::{Parsed, Request, SourceKind, VolumeMode},
+    request::{Parsed, Request},
     rules::driver::RestoreRule,
+    shared_snapshot::SharedSnapshots,
 };
 use crate::{
     api::DataVolume,
     cdi_config::Overhead,
+    clone::observed::{MoverSettings, Observed, Target},
     lookup::Lookup::{Absent, Present},
+    object::{SourceKind, VolumeMode},
     quantity::Bytes,
-    transfer::Transfer,
+    rebind::Rebind,
 };
 
 pub const fn gi(n: u64) -> Bytes {
@@ -121,8 +122,8 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         claim: Absent,
         temporary: Absent,
         restored: Absent,
-        transfer: Transfer { source: Absent, volume: Absent, target: Absent, now: now() },
-        group: Present(Group::default()),
+        rebind: Rebind { source: Absent, volume: Absent, target: Absent, now: now() },
+        group: Present(SharedSnapshots::default()),
         mover: Absent,
         consumer: Absent,
         progress: None,

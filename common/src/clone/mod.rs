@@ -2,38 +2,41 @@
 //!
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 
-pub mod action;
-pub(crate) mod attempt;
-pub mod breaker;
+mod candidates;
 pub mod check;
-mod copy;
+pub mod claim;
+pub mod cleanup;
+pub mod data_mover;
 pub mod decide;
+pub mod events;
 pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
-pub mod group;
 pub mod holders;
-mod ladder;
 #[cfg(test)]
 mod model;
 pub mod note;
 pub mod objects;
+pub mod observed;
 pub mod ownership;
 pub mod plan;
-pub mod populate;
+pub mod populator;
+pub mod reconcile;
+pub mod refusals;
 pub mod request;
 pub mod rules;
 pub mod settings;
+pub mod shared_snapshot;
 pub mod status;
-pub mod step;
-pub mod sweep;
 pub mod wait;
+pub mod write;
 
-pub use action::{Action, Exact, Kind};
 pub use decide::{Chosen, ChosenBy, Decision, History, Outcome, Route, Undecided, Verdict, decide};
 pub use facts::Facts;
-pub use plan::{Observed, Plan};
+pub use observed::Observed;
+pub use plan::Plan;
+pub use reconcile::step;
 pub use request::Request;
 pub use settings::Settings;
-pub use step::step;
 pub use wait::Waiting;
+pub use write::{Kind, Write};

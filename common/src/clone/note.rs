@@ -2,12 +2,13 @@
 
 use super::{
     decide::{Chosen, ChosenBy, PastRefusal},
-    plan::Observed,
-    request::{Request, SourceName},
+    request::Request,
 };
 use crate::{
     api::PlanRung,
+    clone::observed::Observed,
     meta::{self, Annotations},
+    object::SourceName,
 };
 
 /// The content of the annotation `smartclone.dev/plan`: that the strategy beside it was decided, not wished.
@@ -27,7 +28,7 @@ pub struct PlanNote {
     pub source_uid: Option<String>,
     /// Every strategy, the cheapest first, and what was decided about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rungs: Vec<PlanRung>,
+    pub candidates: Vec<PlanRung>,
     /// What the driver has refused to do for this clone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<PastRefusal>,
@@ -61,7 +62,7 @@ pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annot
         reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()),
         source: request.by_reference.then(|| request.source.clone()),
         source_uid: Some(chosen.source_uid.clone()),
-        rungs: chosen.verdicts.iter().map(Into::into).collect(),
+        candidates: chosen.verdicts.iter().map(Into::into).collect(),
         refused: refused.to_vec(),
     };
     Annotations::from([

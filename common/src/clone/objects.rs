@@ -1,36 +1,37 @@
 //! The objects that a clone needs, built from the decision.
 
+mod pod;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, Container, EnvVar, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-        PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-        SecurityContext, TypedObjectReference, Volume, VolumeDevice, VolumeMount, VolumeResourceRequirements,
+        PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedObjectReference, VolumeResourceRequirements,
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, OwnerReference},
-    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
 use super::{
-    action::{Exact, Kind},
     decide::Chosen,
-    group::{Members, write_members},
     ownership::{self, proof},
-    plan::{Claim, MoverSettings, Target},
-    request::{ContentType, MadeFor, Request, VolumeMode},
+    request::Request,
+    shared_snapshot::{Members, write_members},
+    write::Kind,
 };
+
 use crate::{
     api::{
         self,
         snapshot::{VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec},
     },
-    meta, mover, names,
+    clone::observed::Target,
+    meta, names,
+    object::{TargetKind, VolumeMode},
     quantity::Bytes,
-    transfer,
+    rebind,
 };
+
+pub use self::pod::{consumer, mover};
 
 /// Where the content of a new claim comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +48,10 @@ pub enum DataSource<'a> {
 
 /// The object for which everything is made, as the owner of what lives beside it. As a controller, so that Kubernetes' garbage collection
 /// removes that with it, in any phase, whether or not we are running.
-fn owner(volume: &Target) -> OwnerReference {
+pub(crate) fn owner(volume: &Target) -> OwnerReference {
     let (api_version, kind) = match volume.kind {
-        MadeFor::DataVolume => (format!("{}/{}", api::GROUP, api::VERSION), "DataVolume"),
-        MadeFor::Claim => ("v1".to_owned(), "PersistentVolumeClaim"),
+        TargetKind::DataVolume => (format!("{}/{}", api::GROUP, api::VERSION), "DataVolume"),
+        TargetKind::Claim => ("v1".to_owned(), "PersistentVolumeClaim"),
     };
     OwnerReference {
         api_version,
@@ -58,7 +59,7 @@ fn owner(volume: &Target) -> OwnerReference {
         name: volume.name.clone(),
         uid: volume.uid.clone(),
         controller: Some(true),
-        block_owner_deletion: (volume.kind == MadeFor::DataVolume).then_some(true),
+        block_owner_deletion: (volume.kind == TargetKind::DataVolume).then_some(true),
     }
 }
 
@@ -69,7 +70,7 @@ pub fn owners_with(volume: &Target, others: &[OwnerReference]) -> Vec<OwnerRefer
 
 /// Name, labels, proof and owner of a temporary object beside the source. In another namespace an owner can't be named; there the label, and
 /// the UID in the name, say for whom it was made, and what has lost its owner is removed by us.
-fn temporary_object(volume: &Target, kind: Kind, namespace: &str, name: String) -> ObjectMeta {
+pub(crate) fn temporary_object(volume: &Target, kind: Kind, namespace: &str, name: String) -> ObjectMeta {
     let mut annotations = proof_of(volume, kind, namespace, &name);
     annotations.insert(meta::OWNED_BY_DATA_VOLUME.to_owned(), format!("{}/{}", volume.namespace, volume.name));
     ObjectMeta {
@@ -124,7 +125,7 @@ pub fn snapshot(volume: &Target, request: &Request, class: Option<&str>, members
                 (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
             ])),
             annotations: Some(annotations),
-            owner_references: (beside && volume.kind == MadeFor::DataVolume).then(|| owners.collect()),
+            owner_references: (beside && volume.kind == TargetKind::DataVolume).then(|| owners.collect()),
             ..ObjectMeta::default()
         },
         spec: VolumeSnapshotSpec {
@@ -220,7 +221,7 @@ fn shaped(
         DataSource::Blank => None,
         DataSource::Snapshot(name) => Some((Some(api::snapshot::GROUP.to_owned()), "VolumeSnapshot", *name)),
         DataSource::Claim(name) => Some((None, "PersistentVolumeClaim", *name)),
-        DataSource::Later => Some((Some(api::GROUP.to_owned()), transfer::VOLUME_CLONE_SOURCE, later)),
+        DataSource::Later => Some((Some(api::GROUP.to_owned()), rebind::VOLUME_CLONE_SOURCE, later)),
     };
     PersistentVolumeClaim {
         metadata,
@@ -245,227 +246,5 @@ fn shaped(
     }
 }
 
-/// CDI's and KubeVirt's user for pods that touch disks.
-const QEMU: i64 = 107;
-
-/// The pod that copies the claim `source` to `target`. It has no network identity worth having: no service account token, no
-/// environment of services. It runs under Pod Security `restricted`, unless owners of files are to be kept.
-pub fn mover(
-    volume: &Target,
-    request: &Request,
-    chosen: &Chosen,
-    source: &str,
-    target: &Claim,
-    settings: &MoverSettings,
-) -> Pod {
-    let (from, to) = (chosen.source_mode, chosen.mode);
-    let files = from == VolumeMode::Filesystem && to == VolumeMode::Filesystem;
-    let content = match request.content {
-        ContentType::KubeVirt => "kubevirt",
-        ContentType::Archive => "archive",
-    };
-    let arguments = ["--source", path(from, true), "--target", path(to, false), "--content", content];
-    let use_of = |name: &str, mode: VolumeMode, source: bool| match mode {
-        VolumeMode::Filesystem => (Some(mount(name, path(mode, source), source)), None),
-        VolumeMode::Block => (None, Some(device(name, path(mode, source)))),
-    };
-    let ((a, c), (b, d)) = (use_of("source", from, true), use_of("target", to, false));
-    let mut metadata = temporary_object(volume, Kind::Pod, &target.exact.namespace, names::mover(&volume.uid));
-    metadata.annotations.get_or_insert_default().insert(meta::FILLS.to_owned(), target.exact.uid.clone());
-    let mut pod = pod(
-        metadata,
-        volume,
-        arguments.map(ToOwned::to_owned).to_vec(),
-        a.into_iter().chain(b).collect(),
-        c.into_iter().chain(d).collect(),
-        files && request.keep_owners,
-        settings,
-    );
-    if let Some(spec) = &mut pod.spec {
-        spec.volumes = Some(vec![
-            // Kubelet changes owners of files in volumes that aren't read-only, and a source is never written to. Of a device only some
-            // drivers can attach a read-only one.
-            volume_of("source", source, from == VolumeMode::Filesystem),
-            volume_of("target", &target.exact.name, false),
-        ]);
-    }
-    pod
-}
-
-/// The pod that uses `claim` and does nothing: a volume of a class that binds late is made for it.
-pub fn consumer(volume: &Target, claim: &Exact, mode: VolumeMode, settings: &MoverSettings) -> Pod {
-    let (mounts, devices) = match mode {
-        VolumeMode::Filesystem => (vec![mount("target", mover::TARGET_DIR, false)], Vec::new()),
-        VolumeMode::Block => (Vec::new(), vec![device("target", mover::TARGET_DEVICE)]),
-    };
-    let metadata = temporary_object(volume, Kind::Pod, &claim.namespace, names::consumer(&volume.uid));
-    let mut pod = pod(metadata, volume, vec!["--version".to_owned()], mounts, devices, false, settings);
-    if let Some(spec) = &mut pod.spec {
-        // Nothing may change in what the driver fills.
-        if let Some(security) = &mut spec.security_context {
-            security.fs_group = None;
-        }
-        spec.volumes = Some(vec![volume_of("target", &claim.name, false)]);
-    }
-    pod
-}
-
-fn path(mode: VolumeMode, source: bool) -> &'static str {
-    match (mode, source) {
-        (VolumeMode::Filesystem, true) => mover::SOURCE_DIR,
-        (VolumeMode::Filesystem, false) => mover::TARGET_DIR,
-        (VolumeMode::Block, true) => mover::SOURCE_DEVICE,
-        (VolumeMode::Block, false) => mover::TARGET_DEVICE,
-    }
-}
-
-fn pod(
-    mut metadata: ObjectMeta,
-    volume: &Target,
-    arguments: Vec<String>,
-    mounts: Vec<VolumeMount>,
-    devices: Vec<VolumeDevice>,
-    keep_owners: bool,
-    settings: &MoverSettings,
-) -> Pod {
-    // Owners of files can only be kept with these rights, all of which the Pod Security level `baseline` allows.
-    let (user, capabilities) = if keep_owners {
-        (0, Some(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]))
-    } else {
-        (QEMU, None)
-    };
-    if let Some(labels) = &mut metadata.labels {
-        labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
-        // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
-        labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
-    }
-    metadata.annotations.get_or_insert_default().insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
-    Pod {
-        metadata,
-        spec: Some(PodSpec {
-            restart_policy: Some("Never".to_owned()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            // It looks up no name.
-            dns_policy: Some("Default".to_owned()),
-            priority_class_name: volume.priority_class.clone(),
-            // It holds no state that a longer goodbye could save.
-            termination_grace_period_seconds: Some(1),
-            security_context: Some(PodSecurityContext {
-                run_as_user: Some(user),
-                run_as_group: Some(user),
-                run_as_non_root: Some(user != 0),
-                // So that a blank file system may be written to, and a block device has the owner that the container runtime gives it.
-                fs_group: (user != 0).then_some(user),
-                fs_group_change_policy: (user != 0).then(|| "OnRootMismatch".to_owned()),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-                ..PodSecurityContext::default()
-            }),
-            containers: vec![Container {
-                name: mover::CONTAINER.to_owned(),
-                image: Some(settings.image.clone()),
-                image_pull_policy: Some("IfNotPresent".to_owned()),
-                args: Some(arguments),
-                env: Some(vec![EnvVar {
-                    name: "RUST_BACKTRACE".to_owned(),
-                    value: Some("1".to_owned()),
-                    ..EnvVar::default()
-                }]),
-                volume_mounts: (!mounts.is_empty()).then_some(mounts),
-                volume_devices: (!devices.is_empty()).then_some(devices),
-                resources: Some(ResourceRequirements {
-                    requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
-                    // The page cache that a copy fills is reclaimed, not counted as a leak; this bounds it.
-                    limits: Some(quantities(&[("memory", "512Mi")])),
-                    claims: None,
-                }),
-                security_context: Some(SecurityContext {
-                    allow_privilege_escalation: Some(false),
-                    read_only_root_filesystem: Some(true),
-                    capabilities: Some(Capabilities {
-                        drop: Some(vec!["ALL".to_owned()]),
-                        add: capabilities.map(|c| c.into_iter().map(ToOwned::to_owned).collect()),
-                    }),
-                    ..SecurityContext::default()
-                }),
-                ..Container::default()
-            }],
-            ..PodSpec::default()
-        }),
-        status: None,
-    }
-}
-
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: name.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: Some(read_only),
-        ..VolumeMount::default()
-    }
-}
-
-fn device(name: &str, path: &str) -> VolumeDevice {
-    VolumeDevice { name: name.to_owned(), device_path: path.to_owned() }
-}
-
-fn volume_of(name: &str, claim: &str, read_only: bool) -> Volume {
-    Volume {
-        name: name.to_owned(),
-        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-            claim_name: claim.to_owned(),
-            read_only: read_only.then_some(true),
-        }),
-        ..Volume::default()
-    }
-}
-
-fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-    of.iter().map(|(name, text)| ((*name).to_owned(), Quantity((*text).to_owned()))).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clone::{
-        Decision, History, decide,
-        fixtures::{facts, request, volume},
-        ownership::{Owner, Ownership},
-    };
-
-    fn chosen(request: &Request) -> Box<Chosen> {
-        match decide(request, &History::default(), &facts()) {
-            Decision::Chosen(chosen) => chosen,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Whatever a user writes on a DataVolume, its claim has nothing by which objects are recognized as ours; and what is made beside the
-    /// source proves whose it is without saying the key.
-    #[test]
-    fn a_user_s_labels_and_annotations_mark_nothing() {
-        let written = volume(|object| {
-            for key in meta::EVIDENCE.into_iter().chain([meta::OWNED_BY_UID, meta::OWNERSHIP_KEY, meta::NUDGED]) {
-                object["metadata"]["annotations"][key] = "mine".into();
-                object["metadata"]["labels"][key] = "mine".into();
-            }
-            object["metadata"]["annotations"]["example.com/note"] = "kept".into();
-        });
-        let (target, request) = (Target::of(&written), request(&written));
-        let chosen = chosen(&request);
-        let claim = claim(&target, &chosen, chosen.sizes.create_at, &DataSource::Later);
-        let labels = claim.metadata.labels.unwrap_or_default();
-        let annotations = claim.metadata.annotations.unwrap_or_default();
-        assert_eq!(annotations.get("example.com/note").map(String::as_str), Some("kept"));
-        assert!(
-            labels.keys().chain(annotations.keys()).all(|key| !meta::is_reserved(key)),
-            "{labels:?} {annotations:?}"
-        );
-
-        let mut beside = temporary(&target, &request, &chosen, chosen.sizes.create_at, &DataSource::Blank, None);
-        assert!(!serde_json::to_string(&beside).unwrap().contains("mine"), "{beside:?}");
-        beside.metadata.uid = Some("1".to_owned());
-        let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
-        assert_eq!(owners.of(Kind::PersistentVolumeClaim, &beside.metadata), Owner::Ours);
-    }
-}
+mod tests;

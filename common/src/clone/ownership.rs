@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::action::Kind;
+use super::write::Kind;
 use crate::meta;
 
 /// UIDs of temporary objects by name, as create calls have answered them.

@@ -1,55 +1,22 @@
 //! What a DataVolume asks for: parsed once, with every mistake found at once; nothing behind this reads the raw object.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
+mod options;
+
+use std::time::Duration;
 
 use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
-use serde::{Deserialize, Serialize};
 
 use super::note::PlanNote;
+
+use crate::object::{ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode};
+
+use crate::clone::request::options::Options;
 use crate::{
     api::{CloneStrategy, DataVolume},
     field::{FieldError, Kind, NameRule},
     meta,
     quantity::Bytes,
 };
-
-/// The volume mode of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub enum VolumeMode {
-    /// A mounted file system; what Kubernetes assumes when nothing is said.
-    #[default]
-    Filesystem,
-    /// A raw device.
-    Block,
-}
-
-impl FromStr for VolumeMode {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "Filesystem" => Ok(Self::Filesystem),
-            "Block" => Ok(Self::Block),
-            _ => Err(()),
-        }
-    }
-}
-
-impl VolumeMode {
-    /// As Kubernetes spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Filesystem => "Filesystem",
-            Self::Block => "Block",
-        }
-    }
-}
-
-impl fmt::Display for VolumeMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// What to do about somebody who may be writing to the source (`smartclone.dev/consistency`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,97 +28,13 @@ pub enum Consistency {
     CrashConsistent,
 }
 
-/// The name and namespace of a claim.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ObjectName {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
-
-impl fmt::Display for ObjectName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-impl FromStr for ObjectName {
-    type Err = ();
-
-    /// Reads `namespace/name`, as annotations hold it. What no object can be called is none: it would be another request's path.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (namespace, name) = text.split_once('/').ok_or(())?;
-        if !NameRule::Label.permits(namespace) || !NameRule::Subdomain.permits(name) {
-            return Err(());
-        }
-        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
-    }
-}
-
-/// What is cloned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum SourceKind {
-    /// A PersistentVolumeClaim.
-    #[serde(rename = "PersistentVolumeClaim")]
-    Claim,
-    /// A VolumeSnapshot.
-    #[serde(rename = "VolumeSnapshot")]
-    Snapshot,
-}
-
-impl SourceKind {
-    /// As Kubernetes spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Claim => "PersistentVolumeClaim",
-            Self::Snapshot => "VolumeSnapshot",
-        }
-    }
-}
-
-/// What is cloned, by kind and name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SourceName {
-    /// Its kind.
-    pub kind: SourceKind,
-    /// Its namespace and name.
-    #[serde(flatten)]
-    pub object: ObjectName,
-}
-
-impl fmt::Display for SourceName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.as_str(), self.object)
-    }
-}
-
-/// What the volume holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ContentType {
-    /// The image of one disk: the device itself, or the file `disk.img` in a file system. One may be made of the other.
-    #[default]
-    KubeVirt,
-    /// Files.
-    Archive,
-}
-
-/// For whom the clone is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MadeFor {
-    /// A DataVolume, whose claim we make.
-    DataVolume,
-    /// A claim that somebody made with a VolumeCloneSource as its `dataSourceRef`.
-    Claim,
-}
-
 /// The wanted clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Where the clone goes: the DataVolume's own name and namespace.
     pub target: ObjectName,
     /// For whom.
-    pub made_for: MadeFor,
+    pub made_for: TargetKind,
     /// What is cloned, all references followed.
     pub source: SourceName,
     /// A DataSource names it.
@@ -238,12 +121,7 @@ impl From<Result<Box<Request>, Vec<FieldError>>> for Parsed {
 const ACCESS_MODES: [&str; 4] = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
 
 /// Less than this is a slip: drivers take seconds.
-const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
-
-/// The annotation's path as `kubectl` prints it.
-pub fn annotation_path(key: &str) -> String {
-    format!("metadata.annotations[{key}]")
-}
+pub(crate) const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Request {
     /// Reads a DataVolume. `wish` is taken from the annotation unless a decision of ours stands there that followed nobody's wish.
@@ -386,7 +264,7 @@ impl Request {
         }
         Ok(Box::new(Self {
             target,
-            made_for: MadeFor::DataVolume,
+            made_for: TargetKind::DataVolume,
             source,
             by_reference: spec.source_ref.is_some(),
             form,
@@ -407,7 +285,7 @@ impl Request {
 }
 
 /// What the DataSource stood for when it was followed, as the plan says.
-fn followed(volume: &DataVolume) -> Option<SourceName> {
+pub(crate) fn followed(volume: &DataVolume) -> Option<SourceName> {
     PlanNote::read(meta::annotation(&volume.metadata, meta::PLAN)?)?.source
 }
 
@@ -424,7 +302,7 @@ fn clashing_data_source(volume: &DataVolume) -> Option<FieldError> {
 }
 
 /// The parts that `spec.pvc` and `spec.storage` share.
-struct Claim<'a> {
+pub(crate) struct Claim<'a> {
     resources: Option<&'a VolumeResourceRequirements>,
     class: Option<&'a String>,
     mode: Option<&'a str>,
@@ -477,81 +355,5 @@ impl Claim<'_> {
             errors.push(FieldError::not_supported(format!("{path}[{at}]"), mode, supported));
         }
         self.access_modes.to_vec()
-    }
-}
-
-/// What the annotations ask for.
-struct Options {
-    wish: Option<CloneStrategy>,
-    fallback_allowed: bool,
-    consistency: Consistency,
-    keep_owners: bool,
-    immediate: bool,
-    deadline: Option<Duration>,
-    pre_populated: bool,
-}
-
-impl Options {
-    fn read(annotations: Option<&BTreeMap<String, String>>, errors: &mut Vec<FieldError>) -> Self {
-        let get = |key: &str| annotations.and_then(|a| a.get(key)).map(String::as_str);
-        let mut wrong = |key: &str, value: &str, supported: &str| {
-            errors.push(FieldError::not_supported(
-                annotation_path(key),
-                value,
-                format!("supported values: {supported}"),
-            ));
-        };
-        let wish = match get(meta::CLONE_TYPE) {
-            None => None,
-            Some(text) => {
-                let wish = text.parse().ok();
-                if wish.is_none() {
-                    wrong(meta::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
-                }
-                // With a plan beside it the strategy is our own earlier decision; that one followed a wish only if it says so.
-                wish.filter(|_| get(meta::PLAN).is_none_or(PlanNote::says_wished))
-            }
-        };
-        let fallback_allowed = match get(meta::FALLBACK) {
-            None | Some("Allowed") => true,
-            Some("Never") => false,
-            Some(text) => {
-                wrong(meta::FALLBACK, text, "\"Allowed\", \"Never\"");
-                true
-            }
-        };
-        let consistency = match get(meta::CONSISTENCY) {
-            None | Some("Offline") => Consistency::Offline,
-            Some("CrashConsistent") => Consistency::CrashConsistent,
-            Some(text) => {
-                wrong(meta::CONSISTENCY, text, "\"Offline\", \"CrashConsistent\"");
-                Consistency::Offline
-            }
-        };
-        let keep_owners = match get(meta::FILE_OWNERS) {
-            None => false,
-            Some("Keep") => true,
-            Some(text) => {
-                wrong(meta::FILE_OWNERS, text, "\"Keep\"");
-                false
-            }
-        };
-        let deadline = get(meta::DEADLINE).and_then(|text| {
-            let deadline = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
-            if deadline.is_none_or(|d| d < SHORTEST_DEADLINE) {
-                wrong(meta::DEADLINE, text, "a time of at least 10 s, such as \"10m\" or \"1h30m\"");
-            }
-            deadline
-        });
-        let named = |key: &str| get(key).is_some();
-        Self {
-            wish,
-            fallback_allowed,
-            consistency,
-            keep_owners,
-            immediate: named(meta::IMMEDIATE_BINDING),
-            deadline,
-            pre_populated: named(meta::PRE_POPULATED) || named(meta::CHECK_STATIC_VOLUME),
-        }
     }
 }

@@ -8,13 +8,15 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::{
     facts::{Class, Facts, Profile, SnapshotClass, Source, default_class, operator_of, strategy_override},
-    request::{Request, SourceKind},
+    request::Request,
 };
 use crate::{
     api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
     cdi_config::{self, Overhead},
     lookup::Lookup,
-    meta, profile,
+    meta,
+    object::SourceKind,
+    profile,
 };
 
 /// All objects of the small kinds.

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    action::Action,
     ownership::Created,
-    plan::{MoverState, Observed, Plan, Refused},
-    step::waiting_since,
+    plan::{Plan, Refused},
+    write::Write,
 };
 use crate::{
     api::{Attempt, CloneStatus, DataVolumeStatus, Phase, WaitingFor},
+    clone::{data_mover::MoverState, observed::Observed, reconcile::waiting_since},
     condition::{self, Observation, types},
     lookup::Lookup,
     meta,
@@ -26,7 +26,7 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
     let old_clone = old.clone.clone().unwrap_or_default();
     // What this pass makes is reported by this pass, so that its appearance is no news to the next.
     let made = plan.actions.iter().find_map(|action| match action {
-        Action::CreateSnapshot(snapshot) => snapshot.metadata.name.clone(),
+        Write::CreateSnapshot(snapshot) => snapshot.metadata.name.clone(),
         _ => None,
     });
     let shared = seen.group.present().and_then(|group| group.of(&seen.volume.uid));
@@ -127,7 +127,7 @@ fn running(seen: &Observed, plan: &Plan) -> Observation {
     let (status, reason, message) = match (&plan.phase, &plan.waiting) {
         (Phase::Succeeded, _) => (false, "Completed", "Clone complete".to_owned()),
         (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
-        (_, Some(waiting)) => (!waiting.needs_somebody(), waiting.reason(), told(seen, plan).unwrap_or_default()),
+        (_, Some(waiting)) => (!waiting.needs_attention(), waiting.reason(), told(seen, plan).unwrap_or_default()),
         (Phase::CloneInProgress, None) => {
             let copying = seen.mover.present().is_some_and(|m| m.state == MoverState::Running);
             let message = if copying { "The data is being copied" } else { "The copy is being recorded" };
@@ -142,7 +142,7 @@ fn ready(seen: &Observed, plan: &Plan) -> Observation {
     let (status, reason, message) = match (&plan.phase, &plan.waiting) {
         (Phase::Succeeded, _) => (true, "Ready", "The clone is complete and may be used".to_owned()),
         (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
-        (_, Some(waiting)) if waiting.needs_somebody() => {
+        (_, Some(waiting)) if waiting.needs_attention() => {
             (false, waiting.reason(), told(seen, plan).unwrap_or_default())
         }
         _ => (false, "TransferRunning", "The clone is under way".to_owned()),

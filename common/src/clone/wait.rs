@@ -4,8 +4,10 @@ use std::{fmt, time::Duration};
 
 use jiff::Timestamp;
 
-use super::request::{ObjectName, SourceKind, SourceName};
-use crate::field::{self, FieldError};
+use crate::{
+    field::{self, FieldError},
+    object::{ObjectName, SourceKind, SourceName},
+};
 
 /// Who is waited for. One value feeds condition, event and metric, so they can't disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,7 +211,7 @@ impl Waiting {
     }
 
     /// A machine is at work and reports no trouble; anything else is for somebody to look at.
-    pub fn needs_somebody(&self) -> bool {
+    pub fn needs_attention(&self) -> bool {
         match self {
             Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => driver_says.is_some(),
             Self::MoverNotRunning { pod_says } => pod_says.is_some(),

@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::CloneStrategy::{self, Copy, CsiClone, Snapshot},
-    clone::{
-        request::VolumeMode::{self, Block, Filesystem},
-        rules::driver::RestoreRule,
-    },
+    clone::rules::driver::RestoreRule,
+    object::VolumeMode::{self, Block, Filesystem},
     quantity::Bytes,
 };
 

@@ -10,12 +10,12 @@ use common::{
 use config::api::Objects;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::run::Context;
+use crate::clone::Reconciler;
 
 /// Whoever has the volume of the temporary claim, in words. The claim is closed: no pod can start with it any more, so one list of the
 /// pods of its namespace, made now, has all that ever can.
-pub async fn look(seen: &Observed, ctx: &Context) -> Lookup<Vec<String>> {
-    let (Some(claim), Some(volume)) = (seen.temporary.present(), seen.transfer.volume.present()) else {
+pub async fn observe(seen: &Observed, ctx: &Reconciler) -> Lookup<Vec<String>> {
+    let (Some(claim), Some(volume)) = (seen.temporary.present(), seen.rebind.volume.present()) else {
         return Lookup::Absent;
     };
     let own: Vec<_> = [&seen.mover, &seen.consumer]
@@ -24,7 +24,7 @@ pub async fn look(seen: &Observed, ctx: &Context) -> Lookup<Vec<String>> {
         .filter(|pod| pod.trusted)
         .map(|pod| pod.exact.uid.clone())
         .collect();
-    let api = Objects::<Pod>::namespaced(ctx.client.clone(), &claim.exact.namespace);
+    let api = Objects::<Pod>::namespaced(ctx.context.client.clone(), &claim.exact.namespace);
     let pods = match api.list().await {
         Ok(pods) if pods.unreadable.is_empty() => pods.items,
         Ok(pods) => {
@@ -33,8 +33,8 @@ pub async fn look(seen: &Observed, ctx: &Context) -> Lookup<Vec<String>> {
         }
         Err(error) => return Lookup::Unknown(config::Chain(&error).to_string()),
     };
-    let volume = ctx.caches.volumes.get(None, &volume.exact.name);
-    let (attachments, nodes) = (ctx.caches.attachments.all(), ctx.caches.nodes.all());
+    let volume = ctx.context.caches.volumes.get(None, &volume.exact.name);
+    let (attachments, nodes) = (ctx.context.caches.attachments.all(), ctx.context.caches.nodes.all());
     match (volume, attachments, nodes) {
         (Lookup::Present(volume), Lookup::Present(attachments), Lookup::Present(nodes)) => {
             let look = Look { claim: &claim.exact.name, volume: &volume, own: &own, pods: &pods };

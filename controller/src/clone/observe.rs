@@ -1,4 +1,5 @@
-//! Reads, without opinions.
+//! The observations of a pass over a clone: reads only, but for the record of what the clone depends on, which is made before the reads so
+//! that no event is missed.
 
 use std::sync::Arc;
 
@@ -9,19 +10,23 @@ use common::{
     },
     clone::{
         Facts, Kind, Settings, Waiting,
+        claim::{Claim, owner_of_target},
+        data_mover::Mover,
         facts::{Source, driver_of},
-        group::{Group, Shared},
+        observed::{Authorization, Observed, Target},
         ownership::{self, Created, Owner, Ownership},
-        plan::{Authorization, Claim, Mover, Observed, Target, User, owner_of_target, users_of},
-        request::{MadeFor, ObjectName, Parsed, Request, SourceKind, SourceName},
+        reconcile::missing_right,
+        request::{Parsed, Request},
         rules::event,
-        step::missing_right,
+        shared_snapshot::{SharedSnapshot, SharedSnapshots},
     },
     data_source::{self, Resolution},
     lookup::Lookup,
     meta, names,
+    object::{ObjectName, SourceKind, SourceName, TargetKind},
+    pods::{User, users_of},
+    rebind::{self, Rebind, SourceClaim, TargetClaim},
     requester::Reference,
-    transfer::{self, SourceClaim, TargetClaim, Transfer},
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -31,18 +36,18 @@ use k8s_openapi::{
 use kube::ResourceExt;
 
 use super::{
-    Subject,
-    authorize::{self, Act, Stage},
+    CloneTarget, Reconciler,
+    access::{self, Act, Stage},
     holders,
 };
-use crate::{index::Key, run::Context};
+use crate::triggers::dependents::Dependency;
 
-/// All that a pass over `subject` looks at.
-pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> Observed {
-    let Subject { volume, kind, reference } = subject;
+/// All that a pass over `target` looks at.
+pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) -> Observed {
+    let CloneTarget { volume, kind, reference } = target;
     let mut target = Target::of(volume);
     target.kind = kind;
-    ctx.created.complete(&target.uid, &mut target.created);
+    ctx.indexes.created.complete(&target.uid, &mut target.created);
     let here = ObjectName { namespace: target.namespace.clone(), name: target.name.clone() };
     let (parsed, unresolved) = parsed(volume, kind, ctx).await;
     let request = match &parsed {
@@ -51,7 +56,7 @@ pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> 
     };
     let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
     let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
-    let claim_at = |namespace: &str, name: &str| ctx.caches.claims.get(Some(namespace), name);
+    let claim_at = |namespace: &str, name: &str| ctx.context.caches.claims.get(Some(namespace), name);
     let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
     // Before anything in another namespace is looked at.
     let authorized = match request.filter(|request| request.crosses() && !over(&target)) {
@@ -60,14 +65,14 @@ pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> 
             // An answer is good for a while; one about what is begun now has to be of now.
             let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
             let stage = if filled { Stage::HandOver } else { Stage::Begin };
-            authorize::ask(&volume.metadata, Act::Clone(request.source.clone(), stage), ctx).await
+            access::ask(&volume.metadata, Act::Clone(request.source.clone(), stage), ctx).await
         }
         None => Lookup::Present(Authorization::Allowed),
     };
     let visible = request.filter(|_| authorized == Lookup::Present(Authorization::Allowed) && !over(&target));
     // Noted before anything is looked at, so that no event falls between the two.
     let keys = if over(&target) { Vec::new() } else { keys(volume, visible, unresolved.as_ref()) };
-    ctx.index.note(&here, keys.clone());
+    ctx.indexes.dependents.record(&here, keys.clone());
     let settings = settings(ctx);
     let source = visible.map(|request| source(&request.source, ctx));
     let owners = Ownership { uid, key: target.key.as_deref(), created: &target.created };
@@ -81,7 +86,7 @@ pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> 
     let of_target = |owners: &Ownership<'_>, meta: &ObjectMeta| owner_of_target(meta, owners.uid);
     let of_temporary = |owners: &Ownership<'_>, meta: &ObjectMeta| owners.of(Kind::PersistentVolumeClaim, meta);
     let pod_at = |name: String| {
-        let pod = ctx.caches.pods.get(Some(elsewhere), &name);
+        let pod = ctx.context.caches.pods.get(Some(elsewhere), &name);
         pod.map(|pod| Mover::of(&pod, owners.of(Kind::Pod, &pod.metadata), now))
     };
     let of_a_claim = visible.filter(|request| request.source.kind == SourceKind::Claim);
@@ -94,7 +99,7 @@ pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> 
         }),
         source_users: of_a_claim.map(|request| users(&request.source.object, ctx)).unwrap_or_default(),
         target_users: request.map(|_| users(&here, ctx)).unwrap_or_default(),
-        transfer: transfer(&temporary, &target_claim, ctx, now),
+        rebind: rebind(&temporary, &target_claim, ctx, now),
         claim: read(target_claim, of_target),
         restored: read(claim_at(elsewhere, &names::temporary_source(uid)), of_temporary),
         temporary: read(temporary, of_temporary),
@@ -114,8 +119,8 @@ pub async fn everything(subject: Subject<'_>, ctx: &Context, now: Timestamp) -> 
     };
     if seen.is_closed() {
         // What a node reports wakes those who wait for it.
-        ctx.index.note(&here, keys.into_iter().chain([Key::Nodes]).collect());
-        seen.holders = holders::look(&seen, ctx).await;
+        ctx.indexes.dependents.record(&here, keys.into_iter().chain([Dependency::Nodes]).collect());
+        seen.holders = holders::observe(&seen, ctx).await;
     }
     seen
 }
@@ -129,7 +134,7 @@ fn over(target: &Target) -> bool {
 }
 
 /// What is asked for, all references followed; or why they can't be.
-async fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, Option<Waiting>) {
+async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
     if let Parsed::Reference(name, _) = &parsed {
@@ -149,8 +154,8 @@ async fn parsed(volume: &DataVolume, kind: MadeFor, ctx: &Context) -> (Parsed, O
 
 /// What the DataSource of this name stands for. In another namespace each DataSource on the way is followed only for a requester who may get
 /// it there.
-async fn follow(volume: &DataVolume, name: &ObjectName, ctx: &Context) -> Result<Resolution, Waiting> {
-    let sources = &ctx.caches.data_sources;
+async fn follow(volume: &DataVolume, name: &ObjectName, ctx: &Reconciler) -> Result<Resolution, Waiting> {
+    let sources = &ctx.context.caches.data_sources;
     let lookup = |namespace: &str, name: &str| sources.get(Some(namespace), name).map(|source| (*source).clone());
     if volume.namespace().as_deref() != Some(&name.namespace) {
         may_follow(volume, name, ctx).await?;
@@ -163,45 +168,45 @@ async fn follow(volume: &DataVolume, name: &ObjectName, ctx: &Context) -> Result
     Ok(data_source::resolve_named(name, lookup))
 }
 
-async fn may_follow(volume: &DataVolume, name: &ObjectName, ctx: &Context) -> Result<(), Waiting> {
+async fn may_follow(volume: &DataVolume, name: &ObjectName, ctx: &Reconciler) -> Result<(), Waiting> {
     let act = Act::Follow(Reference::DataSource, name.clone());
-    missing_right(&authorize::ask(&volume.metadata, act, ctx).await).map_or(Ok(()), Err)
+    missing_right(&access::ask(&volume.metadata, act, ctx).await).map_or(Ok(()), Err)
 }
 
 /// What the clone waits for, as far as it isn't made for it, and as far as its requester may know of it.
-fn keys(volume: &DataVolume, visible: Option<&Request>, unresolved: Option<&Waiting>) -> Vec<Key> {
+fn keys(volume: &DataVolume, visible: Option<&Request>, unresolved: Option<&Waiting>) -> Vec<Dependency> {
     let mut keys = Vec::new();
     if let Some(reference) = &volume.spec.source_ref {
         let here = volume.namespace().unwrap_or_default();
         let namespace = reference.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| here.clone());
         let denied = matches!(unresolved, Some(Waiting::NotAuthorized(_) | Waiting::CouldNotTell(_)));
         if namespace == here || !denied {
-            keys.push(Key::DataSource(ObjectName { namespace, name: reference.name.clone() }));
+            keys.push(Dependency::DataSource(ObjectName { namespace, name: reference.name.clone() }));
         }
     }
-    keys.extend(visible.map(|request| Key::Source(request.source.clone())));
+    keys.extend(visible.map(|request| Dependency::Source(request.source.clone())));
     keys
 }
 
-fn settings(ctx: &Context) -> Settings {
+fn settings(ctx: &Reconciler) -> Settings {
     Settings {
-        classes: ctx.caches.classes.all(),
-        snapshot_classes: ctx.caches.snapshot_classes.all(),
-        profiles: ctx.caches.profiles.all(),
-        cdis: ctx.caches.cdis.all(),
-        configs: ctx.caches.configs.all(),
+        classes: ctx.context.caches.classes.all(),
+        snapshot_classes: ctx.context.caches.snapshot_classes.all(),
+        profiles: ctx.context.caches.profiles.all(),
+        cdis: ctx.context.caches.cdis.all(),
+        configs: ctx.context.caches.configs.all(),
     }
 }
 
-fn source(name: &SourceName, ctx: &Context) -> Lookup<Source> {
+fn source(name: &SourceName, ctx: &Reconciler) -> Lookup<Source> {
     let ObjectName { namespace, name: object } = &name.object;
     match name.kind {
-        SourceKind::Claim => ctx.caches.claims.get(Some(namespace), object).map(|claim| {
+        SourceKind::Claim => ctx.context.caches.claims.get(Some(namespace), object).map(|claim| {
             let volume = volume_of(&claim, ctx);
             let driver = driver_of(claim.metadata.uid.as_ref(), volume.as_ref().map(AsRef::as_ref));
             Source::of(&claim, driver)
         }),
-        SourceKind::Snapshot => ctx.caches.snapshots.get(Some(namespace), object).map(|snapshot| {
+        SourceKind::Snapshot => ctx.context.caches.snapshots.get(Some(namespace), object).map(|snapshot| {
             let status = snapshot.status.as_ref();
             let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref());
             Source::of_snapshot(&snapshot, &bound.map_or(Lookup::Absent, |name| content(name, ctx)))
@@ -210,8 +215,8 @@ fn source(name: &SourceName, ctx: &Context) -> Lookup<Source> {
 }
 
 /// The two are watched apart, so a content that is named and isn't there is one not seen yet.
-fn content(name: &str, ctx: &Context) -> Lookup<VolumeSnapshotContent> {
-    match ctx.caches.contents.get(None, name) {
+fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
+    match ctx.context.caches.contents.get(None, name) {
         Lookup::Present(content) => Lookup::Present((*content).clone()),
         Lookup::Absent => Lookup::Unknown(format!("VolumeSnapshotContent {name:?} has not been seen yet")),
         Lookup::Unknown(why) => Lookup::Unknown(why),
@@ -219,76 +224,79 @@ fn content(name: &str, ctx: &Context) -> Lookup<VolumeSnapshotContent> {
 }
 
 /// The volume of a bound claim. The two are watched apart, so a bound claim whose volume isn't there is one not seen yet.
-pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Context) -> Lookup<Arc<PersistentVolume>> {
+pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Lookup<Arc<PersistentVolume>> {
     let Some(name) = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty()) else {
         return Lookup::Absent;
     };
-    match ctx.caches.volumes.get(None, name) {
+    match ctx.context.caches.volumes.get(None, name) {
         Lookup::Absent => Lookup::Unknown(format!("PersistentVolume {name:?} has not been seen yet")),
         seen => seen,
     }
 }
 
 /// The hand-over from the temporary claim to the clone's.
-fn transfer(
+fn rebind(
     temporary: &Lookup<Arc<PersistentVolumeClaim>>,
     target: &Lookup<Arc<PersistentVolumeClaim>>,
-    ctx: &Context,
+    ctx: &Reconciler,
     now: Timestamp,
-) -> Transfer {
+) -> Rebind {
     let source = temporary.as_ref().map(|claim| SourceClaim::of(claim));
     let target = target.as_ref().map(|claim| TargetClaim::of(claim));
-    let name = transfer::volume_between(source.present(), target.present()).map(ToOwned::to_owned);
+    let name = rebind::volume_between(source.present(), target.present()).map(ToOwned::to_owned);
     let volume = match (name, target.present()) {
-        (Some(name), _) => ctx.caches.volumes.get(None, &name).map(|volume| transfer::Volume::of(&volume)),
+        (Some(name), _) => ctx.context.caches.volumes.get(None, &name).map(|volume| rebind::Volume::of(&volume)),
         // Without the temporary claim nothing but the volume itself says whose it is to be.
         (None, Some(target)) if target.held_back && source == Lookup::Absent => {
-            let all = ctx.caches.volumes.known_objects();
+            let all = ctx.context.caches.volumes.known_objects();
             all.iter()
-                .map(|volume| transfer::Volume::of(volume))
+                .map(|volume| rebind::Volume::of(volume))
                 .find(|volume| volume.claim_ref.as_ref().is_some_and(|owner| owner.uid == target.exact.uid))
                 .into()
         }
         (None, _) => Lookup::Absent,
     };
-    Transfer { source, volume, target, now }
+    Rebind { source, volume, target, now }
 }
 
 /// Who uses a claim.
-fn users(claim: &ObjectName, ctx: &Context) -> Vec<User> {
-    let pods = ctx.users.of(claim);
-    let pods: Vec<_> =
-        pods.iter().filter_map(|pod| ctx.caches.pods.get(Some(&claim.namespace), pod).present().cloned()).collect();
+fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
+    let pods = ctx.indexes.pods_by_claim.of(claim);
+    let pods: Vec<_> = pods
+        .iter()
+        .filter_map(|pod| ctx.context.caches.pods.get(Some(&claim.namespace), pod).present().cloned())
+        .collect();
     users_of(&claim.name, pods.iter().map(|pod| -> &Pod { pod }), |pod| is_our_mover(pod, ctx))
 }
 
 /// A pod is the mover of some clone, by what we know of that one.
-fn is_our_mover(pod: &Pod, ctx: &Context) -> bool {
+fn is_our_mover(pod: &Pod, ctx: &Reconciler) -> bool {
     let uid = pod.labels().get(meta::OWNED_BY_UID);
     let clone = meta::annotation(&pod.metadata, meta::OWNED_BY_DATA_VOLUME).and_then(|name| name.split_once('/'));
     let (Some(uid), Some((namespace, name))) = (uid, clone) else { return false };
-    let created = ctx.created.of(uid, &pod.name_any()).map(|known| (pod.name_any(), known)).into_iter().collect();
+    let created =
+        ctx.indexes.created.of(uid, &pod.name_any()).map(|known| (pod.name_any(), known)).into_iter().collect();
     let key = key_of(uid, &ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }, ctx);
     Ownership { uid, key: key.as_deref(), created: &created }.of(Kind::Pod, &pod.metadata) == Owner::Ours
 }
 
 /// The ownership key of the clone `uid`, a DataVolume or a claim of this name.
-fn key_of(uid: &str, name: &ObjectName, ctx: &Context) -> Option<String> {
+fn key_of(uid: &str, name: &ObjectName, ctx: &Reconciler) -> Option<String> {
     let at = (Some(name.namespace.as_str()), name.name.as_str());
     let key = |meta: &ObjectMeta| {
         let same = meta.uid.as_deref() == Some(uid);
         meta::annotation(meta, meta::OWNERSHIP_KEY).filter(|_| same).map(str::to_owned)
     };
-    let volume = ctx.caches.data_volumes.get(at.0, at.1);
-    let claim = ctx.caches.claims.get(at.0, at.1);
+    let volume = ctx.context.caches.data_volumes.get(at.0, at.1);
+    let claim = ctx.context.caches.claims.get(at.0, at.1);
     volume.present().and_then(|v| key(&v.metadata)).or_else(|| claim.present().and_then(|c| key(&c.metadata)))
 }
 
 /// Whose a temporary snapshot is. Several clones share it; what proves it is the key of the one that created it.
-pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Context) -> Owner {
-    let (name, shared) = (snapshot.name_any(), Shared::of(snapshot));
+pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Reconciler) -> Owner {
+    let (name, shared) = (snapshot.name_any(), SharedSnapshot::of(snapshot));
     let creator = ownership::creator(&snapshot.metadata).unwrap_or_default();
-    let known = ctx.created.of(creator, &name).or_else(|| record.get(&name).cloned());
+    let known = ctx.indexes.created.of(creator, &name).or_else(|| record.get(&name).cloned());
     let created = known.map(|known| (name, known)).into_iter().collect();
     let key = shared.members.get(creator).and_then(|member| key_of(creator, member, ctx));
     let leader = snapshot.labels().get(meta::OWNED_BY_UID).cloned().unwrap_or_default();
@@ -296,12 +304,12 @@ pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Context
 }
 
 /// Our temporary snapshots of the source. Those that somebody else has made in our form are none.
-fn group(request: &Request, target: &Target, ctx: &Context) -> Lookup<Group> {
+fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedSnapshots> {
     if request.source.kind == SourceKind::Snapshot {
-        return Lookup::Present(Group::default());
+        return Lookup::Present(SharedSnapshots::default());
     }
     let source = &request.source.object;
-    ctx.caches.snapshots.all().map(|all| Group {
+    ctx.context.caches.snapshots.all().map(|all| SharedSnapshots {
         snapshots: all
             .iter()
             .filter(|snapshot| {
@@ -309,30 +317,30 @@ fn group(request: &Request, target: &Target, ctx: &Context) -> Lookup<Group> {
                     && snapshot.spec.source.persistent_volume_claim_name.as_ref() == Some(&source.name)
             })
             .filter(|snapshot| snapshot_owner(snapshot, &target.created, ctx) == Owner::Ours)
-            .map(|snapshot| Shared::of(snapshot))
+            .map(|snapshot| SharedSnapshot::of(snapshot))
             .filter(|shared| shared.ours)
             .collect(),
-        ..Group::default()
+        ..SharedSnapshots::default()
     })
 }
 
 /// Whether the DataVolume that fills `claim` is done; nothing, if there is no such DataVolume.
-fn populated(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<bool> {
+fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
     let owner = meta::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
-    let volume = ctx.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
+    let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
     let volume = volume.present().filter(|v| v.uid().as_deref() == Some(&owner.uid))?;
     Some(volume.status.as_ref().is_some_and(|s| s.phase == Phase::Succeeded))
 }
 
 /// The newest warning about a claim that has no volume yet.
-fn complaint(claim: &PersistentVolumeClaim, ctx: &Context) -> Option<String> {
+fn complaint(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<String> {
     if claim.status.as_ref().is_some_and(is_bound) {
         return None;
     }
     // Its own words only: whoever may write Events may write anything into them.
     let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
-    let class = ctx.caches.classes.get(None, class);
+    let class = ctx.context.caches.classes.get(None, class);
     let provisioner = class.present().map(|class| class.provisioner.as_str()).unwrap_or_default();
-    let events = ctx.caches.events.known_objects();
+    let events = ctx.context.caches.events.known_objects();
     event::newest_warning(events.iter().map(AsRef::as_ref), claim, provisioner)
 }

@@ -145,7 +145,7 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
     confined("delete a snapshot", snapshots.delete(snapshot.name(), &delete).await)?;
     let volumes: Api<PersistentVolume> = Api::all(client);
     let thief = json!({"name": "thief", "namespace": t.name(), "uid": "1"});
-    let mark = json!({"annotations": {common::transfer::HANDED_OVER: "2026-01-01T00:00:00Z"}});
+    let mark = json!({"annotations": {common::rebind::HANDED_OVER: "2026-01-01T00:00:00Z"}});
     for (what, patch) in [
         ("take a volume without a mark", json!({"spec": {"claimRef": thief}})),
         ("make a volume anybody's", json!({"metadata": mark, "spec": {"claimRef": null}})),

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{DataVolume, ObjectTransfer, Phase},
-    transfer::object::{FINALIZER, RECLAIM_POLICY, TRANSFER},
+    object_transfer::{FINALIZER, RECLAIM_POLICY, TRANSFER},
 };
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};

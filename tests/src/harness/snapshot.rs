@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::{Result, ensure};
 use common::{
     api::snapshot::VolumeSnapshot,
-    clone::group::{Members, Shared},
+    clone::shared_snapshot::{Members, SharedSnapshot},
 };
 use futures::StreamExt as _;
 use kube::{
@@ -114,9 +114,9 @@ impl Space {
 
     /// Waits for a temporary snapshot of a source in this namespace, which is taken for such clones. A status tells of it only if there is
     /// time to.
-    pub async fn snapshot_for(&self, wanted: impl Fn(&Members) -> bool) -> Result<Shared> {
+    pub async fn snapshot_for(&self, wanted: impl Fn(&Members) -> bool) -> Result<SharedSnapshot> {
         wait::all(&self.api::<VolumeSnapshot>(), Config::default(), "a temporary snapshot", |snapshots| {
-            let known: Vec<_> = snapshots.iter().map(|snapshot| Shared::of(snapshot)).collect();
+            let known: Vec<_> = snapshots.iter().map(|snapshot| SharedSnapshot::of(snapshot)).collect();
             match known.iter().find(|shared| shared.ours && wanted(&shared.members)) {
                 Some(found) => Look::Break(found.clone()),
                 None => Look::Continue(format!("there are {known:?}")),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use common::{
-    clone::request::{ObjectName, SourceKind, SourceName},
+    object::{ObjectName, SourceKind, SourceName},
     requester::{Reference, Requester, questions, reference_right},
 };
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview};

@@ -4,7 +4,7 @@ use common::{
     api::snapshot,
     manifest,
     meta::{self, CONTROLLER},
-    transfer,
+    object_transfer, rebind,
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
 
@@ -15,7 +15,7 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
     let label = meta::OWNED_BY_UID;
     let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
     let label_of = |object: &str| format!("({} ? {object}.metadata.labels['{label}'] : '')", has_label(object));
-    let (created, moved) = (meta::CREATED_FOR_DATA_VOLUME, transfer::object::TRANSFER);
+    let (created, moved) = (meta::CREATED_FOR_DATA_VOLUME, object_transfer::TRANSFER);
     let given_up = format!(
         "has(oldObject.metadata.annotations) && oldObject.status.phase == 'Pending' && \
          ('{created}' in oldObject.metadata.annotations || '{moved}' in oldObject.metadata.annotations)"
@@ -24,7 +24,7 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
         let all = format!("{object}.metadata.finalizers");
         format!("(has({all}) ? {all}.filter(f, f != '{}') : [])", meta::HAND_OVER_FINALIZER)
     };
-    let mark = transfer::HANDED_OVER;
+    let mark = rebind::HANDED_OVER;
     let account = manifest::user(CONTROLLER);
     let on = |resource: &str, operation: &str| {
         format!("request.resource.resource != '{resource}' || request.operation != '{operation}'")

@@ -17,24 +17,26 @@ use super::world::{
 use crate::{
     api::{DataVolume, DataVolumeStatus, Phase},
     clone::{
-        Action, Exact, Kind,
+        Kind, Write,
         check::violations,
+        claim::{self, Content},
+        cleanup::{Member, need},
+        data_mover::{Mover, MoverState},
         fixtures::{facts, gi, now, observed, volume},
-        group::{Group, MAX_LIVE_SNAPSHOTS, Members, Shared, read_members, superfluous},
+        observed::{Authorization, Observed, Target},
         ownership::Owner,
-        plan::{self, Authorization, Content, Mover, MoverState, Observed, Target},
-        request::ObjectName,
+        reconcile::step,
         rules::driver::RestoreRule,
+        shared_snapshot::{MAX_LIVE_SNAPSHOTS, Members, SharedSnapshot, SharedSnapshots, read_members, superfluous},
         status::status,
-        step::step,
-        sweep::{Member, need},
     },
     lookup::Lookup::{Absent, Present},
     meta,
     mover::Outcome,
     names,
+    object::{ObjectName, ObjectVersion},
     quantity::Bytes,
-    transfer::{self, ClaimIdentity, SourceClaim, TargetClaim, Transfer},
+    rebind::{self, ClaimIdentity, Rebind, SourceClaim, TargetClaim},
 };
 
 /// What is cloned, and how.
@@ -50,7 +52,7 @@ pub struct Wish {
 
 /// A write as the API server gets it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Write {
+pub enum ModelWrite {
     Pin(u16),
     CreateSnapshot {
         leader: usize,
@@ -67,20 +69,20 @@ pub enum Write {
     },
     Grow {
         slot: usize,
-        seen: Exact,
+        seen: ObjectVersion,
         to: u8,
     },
     MarkCopied {
         slot: usize,
-        seen: Exact,
+        seen: ObjectVersion,
     },
     Nudge {
         slot: usize,
-        seen: Exact,
+        seen: ObjectVersion,
     },
     HandOver {
         volume: usize,
-        seen: Exact,
+        seen: ObjectVersion,
         to: (u8, u8),
     },
     /// Only a mistake does this.
@@ -89,19 +91,19 @@ pub enum Write {
     },
     DeleteClaim {
         slot: usize,
-        seen: Exact,
+        seen: ObjectVersion,
     },
     Release {
         slot: usize,
-        seen: Exact,
+        seen: ObjectVersion,
     },
     DeletePod {
         clone: usize,
-        seen: Exact,
+        seen: ObjectVersion,
     },
 }
 
-impl fmt::Display for Write {
+impl fmt::Display for ModelWrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pin(_) => f.write_str("pins the strategy"),
@@ -125,7 +127,7 @@ impl fmt::Display for Write {
 /// What a pass comes to.
 #[derive(Debug, Clone)]
 pub struct Pass {
-    pub writes: Vec<Write>,
+    pub writes: Vec<ModelWrite>,
     /// The status afterwards.
     pub status: u16,
     pub phase: Phase,
@@ -151,17 +153,17 @@ fn clone_by_uid(uid: &str) -> Option<usize> {
     UIDS.iter().position(|known| *known == uid)
 }
 
-fn exact(namespace: &str, name: String, uid: String, content: &impl Hash) -> Exact {
+fn exact(namespace: &str, name: String, uid: String, content: &impl Hash) -> ObjectVersion {
     let mut version = DefaultHasher::new();
     content.hash(&mut version);
-    Exact { namespace: namespace.into(), name, uid, resource_version: version.finish().to_string() }
+    ObjectVersion { namespace: namespace.into(), name, uid, resource_version: version.finish().to_string() }
 }
 
-pub fn volume_exact(name: usize, volume: Volume) -> Exact {
+pub fn volume_exact(name: usize, volume: Volume) -> ObjectVersion {
     exact("", name.to_string(), format!("volume {name}"), &volume)
 }
 
-pub fn pod_exact(clone: usize, pod: Pod) -> Exact {
+pub fn pod_exact(clone: usize, pod: Pod) -> ObjectVersion {
     exact("here", names::mover(UIDS[clone]), format!("pod {}", pod.uid), &pod)
 }
 
@@ -275,7 +277,7 @@ impl Controller {
         made
     }
 
-    pub fn claim_exact(&self, slot: usize, claim: &Claim) -> Exact {
+    pub fn claim_exact(&self, slot: usize, claim: &Claim) -> ObjectVersion {
         let uid = format!("{slot}/{}", claim.uid);
         exact(self.namespace(slot), claim_name(slot), uid, &Claim { late: false, refused: false, ..*claim })
     }
@@ -285,9 +287,9 @@ impl Controller {
         ClaimIdentity { namespace: self.namespace(at).into(), name: claim_name(at), uid: format!("{slot}/{uid}") }
     }
 
-    fn claim(&self, objects: &Objects, slot: usize) -> Option<plan::Claim> {
+    fn claim(&self, objects: &Objects, slot: usize) -> Option<claim::Claim> {
         let claim = objects.claims[slot]?;
-        Some(plan::Claim {
+        Some(claim::Claim {
             exact: self.claim_exact(slot, &claim),
             ours: true,
             trusted: true,
@@ -316,11 +318,11 @@ impl Controller {
     }
 
     /// As the controller's `observe` puts it together.
-    fn transfer(&self, objects: &Objects, clone: usize) -> Transfer {
+    fn rebind(&self, objects: &Objects, clone: usize) -> Rebind {
         let phase = |claim: &Claim| match claim.phase {
-            ClaimPhase::Pending => transfer::ClaimPhase::Pending,
-            ClaimPhase::Bound => transfer::ClaimPhase::Bound,
-            ClaimPhase::Lost => transfer::ClaimPhase::Lost,
+            ClaimPhase::Pending => rebind::ClaimPhase::Pending,
+            ClaimPhase::Bound => rebind::ClaimPhase::Bound,
+            ClaimPhase::Lost => rebind::ClaimPhase::Lost,
         };
         let source = objects.claims[temporary(clone)].map(|claim| SourceClaim {
             exact: self.claim_exact(temporary(clone), &claim),
@@ -337,7 +339,7 @@ impl Controller {
             held_back: claim.from == From::HeldBack,
             nudged_at: claim.nudged.then(|| ago(1)),
         });
-        let name = transfer::volume_between(source.as_ref(), target.as_ref()).and_then(|name| name.parse().ok());
+        let name = rebind::volume_between(source.as_ref(), target.as_ref()).and_then(|name| name.parse().ok());
         let name = match (name, &target) {
             (Some(name), _) => Some(name),
             (None, Some(target)) if target.held_back && source.is_none() => {
@@ -346,11 +348,11 @@ impl Controller {
             (None, _) => None,
         };
         let volume = name.and_then(|name: usize| Some((name, objects.volumes[name]?)));
-        Transfer {
+        Rebind {
             source: source.into(),
             target: target.into(),
             volume: volume
-                .map(|(name, volume)| transfer::Volume {
+                .map(|(name, volume)| rebind::Volume {
                     exact: volume_exact(name, volume),
                     deleting: false,
                     claim_ref: volume.claim.map(|claim| self.identity(claim)),
@@ -361,8 +363,8 @@ impl Controller {
         }
     }
 
-    fn shared(&self, leader: usize, snapshot: Snapshot) -> Shared {
-        Shared {
+    fn shared(&self, leader: usize, snapshot: Snapshot) -> SharedSnapshot {
+        SharedSnapshot {
             exact: exact("here", names::snapshot(UIDS[leader]), format!("snapshot {}", snapshot.uid), &snapshot),
             ours: true,
             deleting: snapshot.deleting,
@@ -395,8 +397,8 @@ impl Controller {
             authorized: Present(Authorization::Allowed),
             claim: self.claim(objects, target(clone)).into(),
             temporary: self.claim(objects, temporary(clone)).into(),
-            transfer: self.transfer(objects, clone),
-            group: Present(Group {
+            rebind: self.rebind(objects, clone),
+            group: Present(SharedSnapshots {
                 snapshots: snapshots.filter_map(|(at, s)| s.map(|s| self.shared(at, s))).collect(),
                 turn: (turn > 0).then(|| self.members(turn)),
                 again_at: None,
@@ -471,9 +473,9 @@ impl Controller {
     }
 
     /// Nothing, if it isn't about an object of ours.
-    fn write(&self, action: &Action, pin: u16) -> Option<Write> {
+    fn write(&self, action: &Write, pin: u16) -> Option<ModelWrite> {
         Some(match action {
-            Action::Pin(changes) => {
+            Write::Pin(changes) => {
                 let mut annotations = (*self.pins.borrow().values[usize::from(pin)]).clone();
                 for (key, value) in changes {
                     match value {
@@ -481,19 +483,19 @@ impl Controller {
                         None => annotations.remove(*key),
                     };
                 }
-                Write::Pin(self.pins.borrow_mut().number(annotations))
+                ModelWrite::Pin(self.pins.borrow_mut().number(annotations))
             }
-            Action::CreateSnapshot(snapshot) => {
+            Write::CreateSnapshot(snapshot) => {
                 let name = snapshot.metadata.name.as_ref()?;
                 let members = read_members(meta::annotation(&snapshot.metadata, meta::MEMBERS)?)?;
-                Write::CreateSnapshot {
+                ModelWrite::CreateSnapshot {
                     leader: UIDS.iter().position(|uid| names::snapshot(uid) == *name)?,
                     members: members.keys().map(|uid| clone_by_uid(uid).map(bit)).sum::<Option<u8>>()?,
                 }
             }
-            Action::CreateClaim(claim) => {
-                let read = plan::Claim::of(claim, Owner::Ours, "", None, None);
-                Write::CreateClaim {
+            Write::CreateClaim(claim) => {
+                let read = claim::Claim::of(claim, Owner::Ours, "", None, None);
+                ModelWrite::CreateClaim {
                     slot: slot_of(&read.exact.name)?,
                     from: match &read.content {
                         Content::Blank => From::Blank,
@@ -507,36 +509,38 @@ impl Controller {
                     request: whole(read.request),
                 }
             }
-            Action::CreatePod(pod) => {
+            Write::CreatePod(pod) => {
                 let name = pod.metadata.name.as_ref()?;
                 let fills = meta::annotation(&pod.metadata, meta::FILLS)?.split_once('/')?.1;
-                Write::CreatePod {
+                ModelWrite::CreatePod {
                     clone: UIDS.iter().position(|uid| names::mover(uid) == *name)?,
                     fills: fills.parse().ok()?,
                 }
             }
-            Action::GrowClaim { claim, to } => {
-                Write::Grow { slot: slot_of(&claim.name)?, seen: claim.clone(), to: whole(*to) }
+            Write::GrowClaim { claim, to } => {
+                ModelWrite::Grow { slot: slot_of(&claim.name)?, seen: claim.clone(), to: whole(*to) }
             }
-            Action::MarkCopied { claim, .. } => Write::MarkCopied { slot: slot_of(&claim.name)?, seen: claim.clone() },
-            Action::Release { claim, .. } => Write::Release { slot: slot_of(&claim.name)?, seen: claim.clone() },
-            Action::Nudge { claim, .. } => Write::Nudge { slot: slot_of(&claim.name)?, seen: claim.clone() },
-            Action::HandOver { volume, to, .. } => {
+            Write::MarkCopied { claim, .. } => {
+                ModelWrite::MarkCopied { slot: slot_of(&claim.name)?, seen: claim.clone() }
+            }
+            Write::Release { claim, .. } => ModelWrite::Release { slot: slot_of(&claim.name)?, seen: claim.clone() },
+            Write::Nudge { claim, .. } => ModelWrite::Nudge { slot: slot_of(&claim.name)?, seen: claim.clone() },
+            Write::HandOver { volume, to, .. } => {
                 let (slot, uid) = to.uid.split_once('/')?;
-                Write::HandOver {
+                ModelWrite::HandOver {
                     volume: volume.name.parse().ok()?,
                     seen: volume.clone(),
                     to: (slot.parse().ok()?, uid.parse().ok()?),
                 }
             }
-            Action::Delete { kind: Kind::PersistentVolumeClaim, what } => {
-                Write::DeleteClaim { slot: slot_of(&what.name)?, seen: what.clone() }
+            Write::Delete { kind: Kind::PersistentVolumeClaim, what } => {
+                ModelWrite::DeleteClaim { slot: slot_of(&what.name)?, seen: what.clone() }
             }
-            Action::Delete { kind: Kind::Pod, what } => Write::DeletePod {
+            Write::Delete { kind: Kind::Pod, what } => ModelWrite::DeletePod {
                 clone: UIDS.iter().position(|uid| names::mover(uid) == what.name)?,
                 seen: what.clone(),
             },
-            Action::Adopt(_) | Action::Delete { kind: Kind::VolumeSnapshot, .. } => return None,
+            Write::Adopt(_) | Write::Delete { kind: Kind::VolumeSnapshot, .. } => return None,
         })
     }
 
@@ -561,10 +565,12 @@ impl Controller {
         let members = (0..CLONES).filter(|clone| snapshot.members & bit(*clone) != 0);
         !restoring
             && superfluous(members.map(|clone| match objects.dvs[clone] {
-                Dv::There { .. } if self.needs(objects, clone, leader, &name) => crate::clone::group::Need::Needed,
-                Dv::There { .. } => crate::clone::group::Need::Over,
-                _ if now.dvs[clone].there() => crate::clone::group::Need::Needed,
-                _ => crate::clone::group::Need::Over,
+                Dv::There { .. } if self.needs(objects, clone, leader, &name) => {
+                    crate::clone::shared_snapshot::Need::Needed
+                }
+                Dv::There { .. } => crate::clone::shared_snapshot::Need::Over,
+                _ if now.dvs[clone].there() => crate::clone::shared_snapshot::Need::Needed,
+                _ => crate::clone::shared_snapshot::Need::Over,
             }))
     }
 
@@ -576,16 +582,16 @@ impl Controller {
         }
         let Dv::There { pin, status } = about.dvs[clone] else { return false };
         let volume = Target::of(&self.data_volume(clone, pin, status));
-        let filled = |claim: &plan::Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
+        let filled = |claim: &claim::Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
         let member = Member {
             deleting: false,
             phase: volume.status.phase,
             history: volume.history,
             claim: self.claim(&about, target(clone)).filter(filled),
             temporary: self.claim(&about, temporary(clone)),
-            waits_for: crate::clone::sweep::waits_for(&volume.status, Some(ago(1))),
+            waits_for: crate::clone::cleanup::waits_for(&volume.status, Some(ago(1))),
         };
-        let needed = need(&member, name) != crate::clone::group::Need::Over;
+        let needed = need(&member, name) != crate::clone::shared_snapshot::Need::Over;
         self.needs.borrow_mut().insert(key, needed);
         needed
     }

@@ -36,7 +36,7 @@ fn group_commit() -> Scenario {
 }
 
 /// The content is made beside the source, handed over, and grown.
-fn transfer() -> Scenario {
+fn rebind() -> Scenario {
     let here = scenario("into another namespace, by snapshot", "snapshot", true);
     Scenario { wish: Wish { grows: true, ..here.wish }, budget: Budget { most: 2, ..FAULTS }, ..here }
 }
@@ -77,7 +77,7 @@ fn with_a_stranger(strategy: &'static str) -> Scenario {
 /// DataVolume is gone, with nothing left behind.
 #[rstest]
 #[case::group_commit(group_commit())]
-#[case::transfer(transfer())]
+#[case::rebind(rebind())]
 #[case::csi_clone(csi_clone())]
 #[case::copy(copy())]
 #[case::troubled_copy(troubled_copy())]

@@ -3,13 +3,13 @@
 use std::{collections::HashSet, fmt, rc::Rc};
 
 use super::{
-    controller::{Controller, Pass, Wish, Write, bit, claim_name, pod_exact, volume_exact},
+    controller::{Controller, ModelWrite, Pass, Wish, bit, claim_name, pod_exact, volume_exact},
     world::{
         Budget, CLONES, Claim, ClaimPhase, Deed, Dv, From, Kind, Objects, Pod, PodState, SLOTS, Snapshot, Stranger,
         Volume, World, clone_of, target, temporary,
     },
 };
-use crate::{api::Phase, clone::Exact};
+use crate::{api::Phase, object::ObjectVersion};
 
 /// A mistake on purpose, which has to be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -470,7 +470,7 @@ impl Run {
             if self.write(next, &seen, clone, write)? == Answer::Conflict {
                 break;
             }
-            if let Write::Pin(new) = write {
+            if let ModelWrite::Pin(new) = write {
                 pin = *new;
             }
         }
@@ -482,17 +482,18 @@ impl Run {
         Ok(())
     }
 
-    fn with_mistake(&self, pass: &Pass, seen: &Objects, clone: usize) -> Vec<Write> {
+    fn with_mistake(&self, pass: &Pass, seen: &Objects, clone: usize) -> Vec<ModelWrite> {
         let mut writes = Vec::new();
         for write in &pass.writes {
-            if let (Some(Mistake::ClearsClaimRef), Write::HandOver { volume, .. }) = (self.scenario.mistake, write) {
-                writes.push(Write::Clear { volume: *volume });
+            if let (Some(Mistake::ClearsClaimRef), ModelWrite::HandOver { volume, .. }) = (self.scenario.mistake, write)
+            {
+                writes.push(ModelWrite::Clear { volume: *volume });
             }
             writes.push(write.clone());
-            if let (Some(Mistake::DeletesEarly), Write::HandOver { .. }) = (self.scenario.mistake, write) {
+            if let (Some(Mistake::DeletesEarly), ModelWrite::HandOver { .. }) = (self.scenario.mistake, write) {
                 let slot = temporary(clone);
                 if let Some(claim) = &seen.claims[slot] {
-                    writes.push(Write::Release { slot, seen: self.controller.claim_exact(slot, claim) });
+                    writes.push(ModelWrite::Release { slot, seen: self.controller.claim_exact(slot, claim) });
                 }
             }
         }
@@ -517,19 +518,19 @@ impl Run {
     }
 
     /// The API server.
-    fn write(&self, next: &mut World, seen: &Objects, clone: usize, write: &Write) -> Result<Answer, Wrong> {
+    fn write(&self, next: &mut World, seen: &Objects, clone: usize, write: &ModelWrite) -> Result<Answer, Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
-        let same = |slot: usize, now: &Objects, seen: &Exact| {
+        let same = |slot: usize, now: &Objects, seen: &ObjectVersion| {
             now.claims[slot].is_some_and(|claim| blind || self.controller.claim_exact(slot, &claim) == *seen)
         };
         match write {
-            Write::Pin(new) => match &mut next.now.dvs[clone] {
+            ModelWrite::Pin(new) => match &mut next.now.dvs[clone] {
                 Dv::There { pin, status } if (Dv::There { pin: *pin, status: *status }) == seen.dvs[clone] => {
                     *pin = *new;
                 }
                 _ => return Ok(Answer::Conflict),
             },
-            Write::CreateSnapshot { leader, members } => {
+            ModelWrite::CreateSnapshot { leader, members } => {
                 let older = (0..CLONES).filter(|c| next.now.dvs[*c] != Dv::Unborn).map(bit).sum::<u8>();
                 if members & !older != 0 {
                     return Err("a snapshot is older than one of its members".to_owned());
@@ -547,7 +548,7 @@ impl Run {
                     });
                 }
             }
-            Write::CreateClaim { slot, from, request } => {
+            ModelWrite::CreateClaim { slot, from, request } => {
                 if next.now.claims[*slot].is_none() {
                     let uid = next.claim_uid(*slot);
                     next.now.claims[*slot] = Some(Claim {
@@ -566,25 +567,27 @@ impl Run {
                     });
                 }
             }
-            Write::CreatePod { clone, fills } => {
+            ModelWrite::CreatePod { clone, fills } => {
                 if next.now.pods[*clone].is_none() {
                     let uid = next.fresh(|objects, n| objects.pods[*clone].is_some_and(|p| p.uid == n));
                     next.now.pods[*clone] =
                         Some(Pod { uid, fills: *fills, state: PodState::Starting, deleting: false });
                 }
             }
-            Write::Grow { slot, seen, .. } | Write::MarkCopied { slot, seen } | Write::Nudge { slot, seen } => {
+            ModelWrite::Grow { slot, seen, .. }
+            | ModelWrite::MarkCopied { slot, seen }
+            | ModelWrite::Nudge { slot, seen } => {
                 if !same(*slot, &next.now, seen) {
                     return Ok(Answer::Conflict);
                 }
                 let Some(claim) = &mut next.now.claims[*slot] else { return Ok(Answer::Conflict) };
                 match write {
-                    Write::Grow { to, .. } => claim.request = claim.request.max(*to),
-                    Write::MarkCopied { .. } => claim.copied = true,
+                    ModelWrite::Grow { to, .. } => claim.request = claim.request.max(*to),
+                    ModelWrite::MarkCopied { .. } => claim.copied = true,
                     _ => claim.nudged = true,
                 }
             }
-            Write::HandOver { volume: name, seen, to } => {
+            ModelWrite::HandOver { volume: name, seen, to } => {
                 if next.now.strangers[clone] == Some(Stranger::Mounted) {
                     return Err(format!("somebody else has volume {name} at the hand-over"));
                 }
@@ -599,24 +602,24 @@ impl Run {
                 let Some(volume) = &mut next.now.volumes[*name] else { return Ok(Answer::Conflict) };
                 (volume.claim, volume.handed_over) = (Some(*to), true);
             }
-            Write::Clear { volume } => {
+            ModelWrite::Clear { volume } => {
                 if let Some(volume) = &mut next.now.volumes[*volume] {
                     volume.claim = None;
                 }
             }
-            Write::DeleteClaim { slot, seen } => self.delete_claim(next, *slot, seen)?,
-            Write::Release { slot, seen } => {
+            ModelWrite::DeleteClaim { slot, seen } => self.delete_claim(next, *slot, seen)?,
+            ModelWrite::Release { slot, seen } => {
                 if !same(*slot, &next.now, seen) {
                     return Ok(Answer::Conflict);
                 }
                 self.release(next, *slot, seen)?;
             }
-            Write::DeletePod { clone, seen } => self.delete_pod(next, *clone, seen),
+            ModelWrite::DeletePod { clone, seen } => self.delete_pod(next, *clone, seen),
         }
         Ok(Answer::Done)
     }
 
-    fn delete_claim(&self, next: &mut World, slot: usize, seen: &Exact) -> Result<(), Wrong> {
+    fn delete_claim(&self, next: &mut World, slot: usize, seen: &ObjectVersion) -> Result<(), Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
         let Some(claim) = next.now.claims[slot] else { return Ok(()) };
         if !blind && self.controller.claim_exact(slot, &claim) != *seen {
@@ -632,7 +635,7 @@ impl Run {
     }
 
     /// Our finalizer is taken off a claim, with its version as a precondition.
-    fn release(&self, next: &mut World, slot: usize, seen: &Exact) -> Result<(), Wrong> {
+    fn release(&self, next: &mut World, slot: usize, seen: &ObjectVersion) -> Result<(), Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
         let Some(claim) = next.now.claims[slot] else { return Ok(()) };
         if !blind && self.controller.claim_exact(slot, &claim) != *seen {
@@ -668,7 +671,7 @@ impl Run {
         Ok(())
     }
 
-    fn delete_pod(&self, next: &mut World, clone: usize, seen: &Exact) {
+    fn delete_pod(&self, next: &mut World, clone: usize, seen: &ObjectVersion) {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
         if let Some(pod) = &mut next.now.pods[clone]
             && (blind || pod_exact(clone, *pod).uid == seen.uid)

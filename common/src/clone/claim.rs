@@ -1,0 +1,167 @@
+//! A PersistentVolumeClaim as a clone sees it: its content, its owner, and its volume.
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use crate::{
+    api::{self, CloneStrategy},
+    clone::ownership::Owner,
+    meta,
+    object::{ObjectVersion, exact},
+    quantity::Bytes,
+    rebind,
+};
+
+/// Whose the claim of the clone's name is: ours if the DataVolume of this UID controls it, or if it is itself what is to be filled. A name alone
+/// proves nothing.
+pub fn owner_of_target(meta: &ObjectMeta, uid: &str) -> Owner {
+    let controlled = meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == uid);
+    if controlled || meta.uid.as_deref() == Some(uid) { Owner::Ours } else { Owner::Foreign }
+}
+
+/// Where the content of a claim comes from. It can't be changed once the claim exists, so it tells which strategy the claim was made for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The driver restores it from the snapshot of this name.
+    Snapshot(String),
+    /// The driver clones it from the claim of this name.
+    Claim(String),
+    /// It waits for a volume that is filled elsewhere.
+    HeldBack,
+    /// Nobody: it is blank, or filled by a pod.
+    Blank,
+}
+
+impl Content {
+    fn of(claim: &PersistentVolumeClaim) -> Self {
+        let Some(source) = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref()) else { return Self::Blank };
+        match (source.api_group.as_deref(), source.kind.as_str()) {
+            (Some(api::snapshot::GROUP), "VolumeSnapshot") => Self::Snapshot(source.name.clone()),
+            (None | Some(""), "PersistentVolumeClaim") => Self::Claim(source.name.clone()),
+            (Some(api::GROUP), rebind::VOLUME_CLONE_SOURCE) => Self::HeldBack,
+            _ => Self::Blank,
+        }
+    }
+
+    /// What fills a claim of this content.
+    pub fn strategy(&self) -> Option<CloneStrategy> {
+        match self {
+            Self::Snapshot(_) => Some(CloneStrategy::Snapshot),
+            Self::Claim(_) => Some(CloneStrategy::CsiClone),
+            Self::Blank => Some(CloneStrategy::Copy),
+            Self::HeldBack => None,
+        }
+    }
+}
+
+/// The clone's claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Which one.
+    pub exact: ObjectVersion,
+    /// It belongs to the DataVolume, or was made for it.
+    pub ours: bool,
+    /// It is ours, and the very one that we created: what it says and holds counts.
+    pub trusted: bool,
+    /// The finalizers beside our own, if ours ([`meta::HAND_OVER_FINALIZER`]) keeps it.
+    pub kept: Option<Vec<String>>,
+    /// Since when it is being deleted.
+    pub deleted_at: Option<Timestamp>,
+    /// Somebody controls it.
+    pub controlled: bool,
+    /// Somebody says that it is filled for the DataVolume of its name, or may be taken over by it (backup and restore).
+    pub populated: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+    /// `Pending`, `Bound` or `Lost`.
+    pub phase: String,
+    /// See [`Content`].
+    pub content: Content,
+    /// The node that the scheduler has chosen for a pod that uses it.
+    pub selected_node: Option<String>,
+    /// Its volume was handed over to it by us.
+    pub handed_over: bool,
+    /// What is asked for.
+    pub request: Bytes,
+    /// What there is.
+    pub capacity: Option<Bytes>,
+    /// The device has grown; its file system grows when kubelet mounts it.
+    pub file_system_grows_at_mount: bool,
+    /// The BLAKE3 digest that a completed copy has left on it.
+    pub copied: Option<String>,
+    /// The newest complaint about it.
+    pub complaint: Option<String>,
+    /// When it was touched last to make others look at it.
+    pub nudged_at: Option<Timestamp>,
+}
+
+impl Claim {
+    /// It is bound, and its content is complete.
+    pub fn is_filled(&self) -> bool {
+        let complete = match self.content {
+            Content::Blank => self.copied.is_some(),
+            Content::Snapshot(_) | Content::Claim(_) => true,
+            Content::HeldBack => false,
+        };
+        complete && self.phase == "Bound"
+    }
+
+    /// Reads a claim, whose `owner` is known, as the DataVolume `uid` sees it. `volume` is the claim's, as far as it is known.
+    pub fn of(
+        claim: &PersistentVolumeClaim,
+        owner: Owner,
+        uid: &str,
+        volume: Option<&PersistentVolume>,
+        complaint: Option<String>,
+    ) -> Self {
+        let annotation = |key: &str| meta::annotation(&claim.metadata, key);
+        let controlled = meta::controller(&claim.metadata).is_some();
+        let for_its_name =
+            annotation(meta::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_deref() == Some(name));
+        // A claim of our own making has the DataVolume's annotations, and isn't filled by having them.
+        let made_by_us = annotation(meta::CREATED_FOR_DATA_VOLUME).is_some_and(|made_for| made_for == uid);
+        let handed_over = volume.is_some_and(|volume| {
+            let marked = meta::annotation(&volume.metadata, rebind::HANDED_OVER).is_some();
+            let claim_ref = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+            marked && claim_ref.and_then(|c| c.uid.as_ref()) == claim.metadata.uid.as_ref()
+        });
+        let (spec, status) = (claim.spec.as_ref(), claim.status.as_ref());
+        let requests = spec.and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
+        let storage = |q| Bytes::of(q).ok();
+        Self {
+            exact: exact(&claim.metadata),
+            ours: owner != Owner::Foreign,
+            trusted: owner == Owner::Ours,
+            kept: kept(&claim.metadata),
+            deleted_at: claim.metadata.deletion_timestamp.as_ref().map(|t| t.0),
+            controlled,
+            populated: !made_by_us && (for_its_name || annotation(meta::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
+            created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
+            content: Content::of(claim),
+            selected_node: annotation(meta::SELECTED_NODE).map(str::to_owned),
+            handed_over,
+            deleting: claim.metadata.deletion_timestamp.is_some(),
+            phase: status.and_then(|s| s.phase.clone()).unwrap_or_default(),
+            request: requests.and_then(|r| r.get("storage")).and_then(storage).unwrap_or_default(),
+            capacity: status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage")).and_then(storage),
+            file_system_grows_at_mount: status
+                .and_then(|s| s.conditions.as_ref())
+                .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
+            copied: annotation(meta::COPIED).map(str::to_owned),
+            complaint,
+            nudged_at: annotation(meta::NUDGED).and_then(|text| text.parse().ok()),
+        }
+    }
+}
+
+/// The finalizers beside [`meta::HAND_OVER_FINALIZER`]; nothing, where that one is missing.
+pub fn kept(meta: &ObjectMeta) -> Option<Vec<String>> {
+    let all = meta.finalizers.as_deref().unwrap_or_default();
+    let rest: Vec<_> = all.iter().filter(|name| *name != meta::HAND_OVER_FINALIZER).cloned().collect();
+    (rest.len() < all.len()).then_some(rest)
+}

@@ -1,0 +1,218 @@
+//! What nobody needs any more. Temporary objects in another namespace than their DataVolume can't be owned by it, and a snapshot that
+//! several share can't be deleted by one of them: both are swept, whenever something happens that may have made them superfluous.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{decide::History, shared_snapshot::Need};
+use crate::{
+    api::{CloneStrategy, Phase},
+    clone::claim::{Claim, Content, kept},
+    meta, names,
+    object::ObjectName,
+};
+
+/// After the first failure to remove an object; each further one doubles the time.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The longest time between two attempts to remove an object.
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+/// The DataVolume or claim for which a temporary object was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Its identity.
+    pub uid: String,
+    /// Its name, which an object can have.
+    pub name: ObjectName,
+}
+
+/// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already and not kept by our finalizer. Nothing
+/// else is ever swept.
+pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
+    let uid = temporary.labels.as_ref()?.get(meta::OWNED_BY_UID)?;
+    let name = meta::annotation(temporary, meta::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
+    let forms = [names::temporary_claim, names::temporary_source, names::mover, names::consumer];
+    let named = forms.iter().any(|form| temporary.name.as_ref() == Some(&form(uid)));
+    let stays = temporary.deletion_timestamp.is_none() || kept(temporary).is_some();
+    (named && stays && !uid.is_empty()).then(|| Owner { uid: uid.clone(), name })
+}
+
+/// Whether `object`, which has the owner's name, is the owner and needs what was made for it. One that is being deleted needs nothing
+/// any more, however long somebody's finalizer keeps it.
+pub fn needs_its_own(object: &ObjectMeta, uid: &str) -> bool {
+    object.uid.as_deref() == Some(uid) && object.deletion_timestamp.is_none()
+}
+
+/// The time until the next attempt to remove an object, after so many that failed in a row.
+pub fn retry_after(failures: u32) -> Duration {
+    RETRY_AFTER.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_AFTER)
+}
+
+/// A clone as a sweep sees it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Where it stands.
+    pub phase: Phase,
+    /// What was decided for it.
+    pub history: History,
+    /// Its claim.
+    pub claim: Option<Claim>,
+    /// Its temporary claim.
+    pub temporary: Option<Claim>,
+    /// See [`waits_for`].
+    pub waits_for: Option<String>,
+}
+
+/// A clone that waits with one of these reasons waits for people, and asks for no snapshot while it does: it needs none now, and gets
+/// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
+const STOPPED: [&str; 3] = ["CloneNotAuthorized", "CloneValidationFailed", "WaitForFirstConsumer"];
+
+/// The reason with which a clone waits, if it has waited since after the snapshot was `created`. Statuses on the usual way are written late
+/// or never, so an older reason may be one that is over: the snapshot was asked for since then. Times of creation are whole seconds.
+pub fn waits_for(status: &crate::api::DataVolumeStatus, created: Option<jiff::Timestamp>) -> Option<String> {
+    let waiting = status.clone.as_ref()?.waiting_for.as_ref()?;
+    let later = waiting.since.as_ref()?.0.as_second() > created?.as_second();
+    waiting.reason.clone().filter(|_| later)
+}
+
+/// Whether `member` still needs the snapshot of this name.
+pub fn need(member: &Member, snapshot: &str) -> Need {
+    let stopped = member.waits_for.as_deref().is_some_and(|reason| STOPPED.contains(&reason));
+    let over = member.deleting
+        || stopped
+        || matches!(member.phase, Phase::Succeeded | Phase::Failed)
+        || member.history.pinned.is_some_and(|strategy| strategy != CloneStrategy::Snapshot);
+    let restored = [&member.claim, &member.temporary]
+        .into_iter()
+        .flatten()
+        .any(|claim| claim.phase != "Pending" && matches!(&claim.content, Content::HeldBack | Content::Snapshot(_)));
+    // Restored from another one, of which it is a member, too.
+    let elsewhere = [&member.claim, &member.temporary]
+        .into_iter()
+        .flatten()
+        .any(|claim| matches!(&claim.content, Content::Snapshot(name) if name != snapshot));
+    if over || restored || elsewhere { Need::Over } else { Need::Needed }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::clone::Waiting;
+
+    fn temporary(name: &str, uid: &str, owner: &str) -> ObjectMeta {
+        serde_json::from_value(json!({
+            "name": name, "namespace": "gold",
+            "labels": {meta::OWNED_BY_UID: uid}, "annotations": {meta::OWNED_BY_DATA_VOLUME: owner},
+        }))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::claim("tmp-pvc-1", "1", "ns/clone", true)]
+    #[case::restored("tmp-source-pvc-1", "1", "ns/clone", true)]
+    #[case::mover("clone-mover-1", "1", "ns/clone", true)]
+    #[case::consumer("prep-1", "1", "ns/clone", true)]
+    #[case::dotted("tmp-pvc-1", "1", "ns/a.b-c", true)]
+    #[case::another_s_uid("tmp-pvc-2", "1", "ns/clone", false)]
+    #[case::user_s_name("payroll-1", "1", "ns/clone", false)]
+    #[case::end_of_a_uid("tmp-pvc-21", "1", "ns/clone", false)]
+    #[case::no_uid("payroll", "", "ns/clone", false)]
+    #[case::no_uid_at_all("tmp-pvc-", "", "ns/clone", false)]
+    #[case::no_name("tmp-pvc-1", "1", "ns/", false)]
+    #[case::no_namespace("tmp-pvc-1", "1", "/clone", false)]
+    #[case::no_owner("tmp-pvc-1", "1", "", false)]
+    #[case::one_part("tmp-pvc-1", "1", "clone", false)]
+    #[case::three_parts("tmp-pvc-1", "1", "ns/clone/status", false)]
+    #[case::parents("tmp-pvc-1", "1", "ns/../../secrets/x", false)]
+    #[case::parent("tmp-pvc-1", "1", "ns/..", false)]
+    #[case::encoded("tmp-pvc-1", "1", "ns/%2e%2e%2fx", false)]
+    #[case::query("tmp-pvc-1", "1", "ns/log?x=1", false)]
+    #[case::namespace_with_a_dot("tmp-pvc-1", "1", "n.s/clone", false)]
+    #[case::upper_case("tmp-pvc-1", "1", "ns/Clone", false)]
+    #[case::control("tmp-pvc-1", "1", "ns/a\0", false)]
+    fn only_what_is_named_as_ours_has_an_owner(
+        #[case] name: &str,
+        #[case] uid: &str,
+        #[case] owner: &str,
+        #[case] ours: bool,
+    ) {
+        let mut object = temporary(name, uid, owner);
+        assert_eq!(owner_of(&object).map(|owner| owner.name.to_string()), ours.then(|| owner.to_owned()));
+        object.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
+        assert_eq!(owner_of(&object), None);
+        // What our finalizer keeps has to be released.
+        object.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
+        assert_eq!(owner_of(&object).is_some(), ours);
+    }
+
+    #[rstest]
+    #[case::there(json!({"uid": "1"}), true)]
+    #[case::another(json!({"uid": "2"}), false)]
+    #[case::without(json!({}), false)]
+    #[case::deleted(json!({"uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z"}), false)]
+    #[case::held(json!({"uid": "1", "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["tenant.example/stay"]}), false)]
+    fn deleted_is_gone(#[case] owner: serde_json::Value, #[case] needs: bool) {
+        assert_eq!(needs_its_own(&serde_json::from_value(owner).unwrap(), "1"), needs);
+    }
+
+    #[test]
+    fn attempts_come_ever_more_rarely() {
+        assert_eq!([1, 2, 3, 4].map(|failures| retry_after(failures).as_secs()), [1, 2, 4, 8]);
+        assert_eq!([20, 33, u32::MAX].map(retry_after), [MAX_RETRY_AFTER; 3]);
+    }
+
+    fn member(change: impl FnOnce(&mut Member)) -> Member {
+        let mut member = Member {
+            deleting: false,
+            phase: Phase::SnapshotForSmartCloneInProgress,
+            history: History { pinned: Some(CloneStrategy::Snapshot), ..History::default() },
+            claim: None,
+            temporary: None,
+            waits_for: Some("SnapshotNotReady".to_owned()),
+        };
+        change(&mut member);
+        member
+    }
+
+    #[rstest]
+    #[case::waits_for_the_driver(|_: &mut Member| {}, Need::Needed)]
+    #[case::quota(|m: &mut Member| m.waits_for = Some("ErrExceededQuota".into()), Need::Needed)]
+    #[case::deleted_with_a_finalizer(|m: &mut Member| m.deleting = true, Need::Over)]
+    #[case::right_taken_away(|m: &mut Member| m.waits_for = Some("CloneNotAuthorized".into()), Need::Over)]
+    #[case::no_consumer(|m: &mut Member| m.waits_for = Some("WaitForFirstConsumer".into()), Need::Over)]
+    #[case::impossible_now(|m: &mut Member| m.waits_for = Some("CloneValidationFailed".into()), Need::Over)]
+    #[case::another_way(|m: &mut Member| m.history.pinned = Some(CloneStrategy::Copy), Need::Over)]
+    #[case::failed(|m: &mut Member| m.phase = Phase::Failed, Need::Over)]
+    fn needs(#[case] change: fn(&mut Member), #[case] expected: Need) {
+        assert_eq!(need(&member(change), "tmp-snapshot-x"), expected);
+    }
+
+    /// The words are those of the reasons.
+    #[test]
+    fn every_stop_is_a_reason() {
+        let reasons = [
+            Waiting::NotAuthorized(String::new()).reason(),
+            Waiting::Invalid(vec![]).reason(),
+            Waiting::FirstConsumer.reason(),
+        ];
+        assert_eq!(reasons, STOPPED);
+    }
+
+    /// A clone that waited for its consumer, or a right, goes on: its status says so later, and its new snapshot is needed meanwhile.
+    #[rstest]
+    #[case::waited_before("2026-01-01T00:00:00Z", None)]
+    #[case::in_the_same_second("2026-01-01T00:00:10.9Z", None)]
+    #[case::waits_since_then("2026-01-01T00:00:11Z", Some("CloneNotAuthorized"))]
+    fn only_what_came_after_the_snapshot_counts(#[case] since: &str, #[case] expected: Option<&str>) {
+        let waiting = serde_json::json!({"reason": "CloneNotAuthorized", "since": since});
+        let status = serde_json::from_value(serde_json::json!({"clone": {"waitingFor": waiting}})).unwrap();
+        assert_eq!(waits_for(&status, "2026-01-01T00:00:10Z".parse().ok()).as_deref(), expected);
+    }
+}

@@ -1,0 +1,329 @@
+use crate::clone::rules::size::SizePlan;
+use jiff::Timestamp;
+use proptest::prelude::*;
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::{
+    super::{
+        facts::SnapshotClass,
+        fixtures::{annotated, class, facts, gi, request, sized, volume},
+        refusals::{ErrorSource, MetRefusal, NamespaceRefusal, NamespaceRefusals, RefusalKey, VolumeRequest},
+        rules::driver_error::Scope,
+    },
+    *,
+};
+use crate::{
+    api::Refusal,
+    lookup::Lookup::{Absent, Present, Unknown},
+    quantity::Bytes,
+};
+
+type World = fn(&mut Facts);
+type Wish = fn(&mut Value);
+
+fn as_is(_: &mut Value) {}
+fn usual(_: &mut Facts) {}
+fn larger(object: &mut Value) {
+    sized("2Gi")(object);
+}
+fn block(object: &mut Value) {
+    object["spec"]["pvc"]["volumeMode"] = json!("Block");
+}
+
+fn chosen(wish: Wish, world: World) -> Chosen {
+    let mut facts = facts();
+    world(&mut facts);
+    match decide(&request(&volume(wish)), &History::default(), &facts) {
+        Decision::Chosen(chosen) => *chosen,
+        other => panic!("not chosen: {other:?}"),
+    }
+}
+
+/// Each rule of the ladder: what makes the snapshot possible, and what turns it into a copy, with the word for it.
+#[rstest]
+#[case::everything_fits(as_is, usual, Ok(()))]
+#[case::no_snapshot_api(as_is, |f: &mut Facts| f.snapshot_classes = Absent, Err("NoVolumeSnapshotClass"))]
+#[case::no_snapshot_class(as_is, |f: &mut Facts| f.snapshot_classes = Present(vec![]), Err("NoVolumeSnapshotClass"))]
+#[case::profile_names_a_wrong_class(
+    as_is,
+    |f: &mut Facts| f.profile = Present(Profile { snapshot_class: Some("gone".into()), ..Profile::default() }),
+    Err("NoVolumeSnapshotClass")
+)]
+#[case::another_driver(as_is, |f: &mut Facts| f.target_class = Present(class("fast", "other")), Err("IncompatibleProvisioners"))]
+#[case::another_class_of_the_driver(as_is, |f: &mut Facts| f.target_class = Present(class("fast", "driver")), Ok(()))]
+#[case::other_parameters(as_is, other_pool, Err("IncompatibleStorageClasses"))]
+#[case::other_parameters_declared_compatible(as_is, declared_compatible, Ok(()))]
+#[case::other_secret_only(as_is, other_secret, Ok(()))]
+#[case::not_csi(as_is, |f: &mut Facts| source(f).driver = Absent, Err("NoCsiDriver"))]
+#[case::other_mode(block, usual, Err("IncompatibleVolumeModes"))]
+#[case::larger(larger, usual, Ok(()))]
+#[case::larger_exact_driver(larger, exact_driver, Ok(()))]
+#[case::larger_exact_driver_no_expansion(larger, exact_driver_no_expansion, Err("NoVolumeExpansion"))]
+fn snapshot_or_copy(#[case] wish: Wish, #[case] world: World, #[case] expected: Result<(), &str>) {
+    let chosen = chosen(wish, world);
+    let expected_strategy = if expected.is_ok() { CloneStrategy::Snapshot } else { CloneStrategy::Copy };
+    assert_eq!(chosen.strategy, expected_strategy);
+    assert_eq!(chosen.fallback.as_ref().map_or(Ok(()), |reason| Err(reason.code)), expected);
+    assert_eq!(chosen.snapshot_class.is_some(), chosen.strategy == CloneStrategy::Snapshot);
+    // Every rung has a verdict, exactly one is carried out.
+    assert_eq!(chosen.verdicts.len(), 3);
+    assert_eq!(chosen.verdicts.iter().filter(|v| v.outcome == Outcome::Chosen).count(), 1);
+}
+
+fn source(facts: &mut Facts) -> &mut Source {
+    match &mut facts.source {
+        Present(source) => source,
+        other => panic!("{other:?}"),
+    }
+}
+fn pool(name: &str, pool: &str) -> Class {
+    let mut class = class(name, "driver");
+    class.parameters.insert("pool".into(), pool.into());
+    class
+}
+fn other_pool(facts: &mut Facts) {
+    facts.source_class = Present(pool("cow", "a"));
+    facts.target_class = Present(pool("fast", "b"));
+}
+fn declared_compatible(facts: &mut Facts) {
+    facts.source_class = Present(pool("cow", "a"));
+    facts.target_class = Present(Class { compatible_with: vec!["cow".into()], ..pool("fast", "b") });
+}
+fn other_secret(facts: &mut Facts) {
+    let mut target = class("fast", "driver");
+    target.parameters.insert("csi.storage.k8s.io/node-stage-secret-name".into(), "mine".into());
+    facts.target_class = Present(target);
+}
+fn exact_driver(facts: &mut Facts) {
+    facts.target_class = Present(Class { restore: RestoreRule::SourceSizeOnly, ..class("cow", "driver") });
+}
+fn exact_driver_no_expansion(facts: &mut Facts) {
+    exact_driver(facts);
+    if let Present(class) = &mut facts.target_class {
+        class.expands = false;
+    }
+}
+
+/// The first that has a wish is heard: requester, CDI object, profile, class.
+#[rstest]
+#[case::nobody(as_is, usual, CloneStrategy::Snapshot, ChosenBy::Default)]
+#[case::class(as_is, |f: &mut Facts| wish_of_class(f, "copy"), CloneStrategy::Copy, ChosenBy::StorageClass)]
+#[case::class_with_an_unknown_word(as_is, |f: &mut Facts| wish_of_class(f, "smart"), CloneStrategy::Snapshot, ChosenBy::Default)]
+#[case::profile_before_class(as_is, |f: &mut Facts| { wish_of_class(f, "copy"); wish_of_profile(f); }, CloneStrategy::CsiClone, ChosenBy::Profile)]
+#[case::override_before_profile(as_is, |f: &mut Facts| { wish_of_profile(f); f.cluster_override = Present(CloneStrategy::Copy); }, CloneStrategy::Copy, ChosenBy::Override)]
+#[case::override_snapshot(as_is, |f: &mut Facts| { wish_of_class(f, "copy"); f.cluster_override = Present(CloneStrategy::Snapshot); }, CloneStrategy::Snapshot, ChosenBy::Override)]
+#[case::requester_before_override(wishes_snapshot, |f: &mut Facts| f.cluster_override = Present(CloneStrategy::Copy), CloneStrategy::Snapshot, ChosenBy::Requester)]
+fn whose_wish(#[case] wish: Wish, #[case] world: World, #[case] strategy: CloneStrategy, #[case] by: ChosenBy) {
+    let chosen = chosen(wish, world);
+    assert_eq!((chosen.strategy, chosen.by, chosen.fallback), (strategy, by, None));
+}
+
+fn wish_of_class(facts: &mut Facts, word: &str) {
+    facts.target_class = Present(Class { strategy: Some(word.into()), ..class("cow", "driver") });
+}
+fn wish_of_profile(facts: &mut Facts) {
+    facts.profile = Present(Profile { strategy: Some(CloneStrategy::CsiClone), ..Profile::default() });
+}
+fn wishes_snapshot(object: &mut Value) {
+    annotated(meta::CLONE_TYPE, "snapshot")(object);
+}
+fn never_falls_back(object: &mut Value) {
+    annotated(meta::FALLBACK, "Never")(object);
+}
+fn no_snapshot_class(facts: &mut Facts) {
+    facts.snapshot_classes =
+        Present(vec![SnapshotClass { name: "x".into(), driver: "other".into(), is_default: true }]);
+}
+
+/// What is rejected, under which field, and that the message holds the cure.
+#[rstest]
+#[case::too_small(|o: &mut Value| sized("512Mi")(o), usual, "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
+#[case::too_small_for_an_unbound_source(|o: &mut Value| sized("512Mi")(o), |f: &mut Facts| unbound(f), "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
+#[case::unknown_class(as_is, |f: &mut Facts| f.target_class = Absent, "spec.pvc.storageClassName", "kubectl get storageclass")]
+#[case::no_default_class(|o: &mut Value| o["spec"]["pvc"]["storageClassName"] = Value::Null, |f: &mut Facts| f.target_class = Absent, "spec.pvc.storageClassName", "name one")]
+#[case::impossible_wish(
+    wishes_snapshot,
+    no_snapshot_class,
+    "metadata.annotations[cdi.kubevirt.io/cloneType]",
+    "create a VolumeSnapshotClass with driver: driver"
+)]
+#[case::no_fallback_wanted(
+    never_falls_back,
+    no_snapshot_class,
+    "metadata.annotations[smartclone.dev/fallback]",
+    "create a VolumeSnapshotClass"
+)]
+#[case::files_of_a_device(
+    |o: &mut Value| { larger(o); o["spec"]["contentType"] = json!("archive"); },
+    |f: &mut Facts| source(f).mode = Some(VolumeMode::Block),
+    "spec.pvc.volumeMode",
+    "clone it as contentType kubevirt"
+)]
+fn rejects(#[case] wish: Wish, #[case] world: World, #[case] field: &str, #[case] cure: &str) {
+    let mut facts = facts();
+    world(&mut facts);
+    match decide(&request(&volume(wish)), &History::default(), &facts) {
+        Decision::Rejected(errors) => {
+            assert_eq!(errors.len(), 1, "{errors:?}");
+            assert_eq!(errors[0].field, field);
+            assert!(errors[0].detail.contains(cure), "{}", errors[0]);
+        }
+        other => panic!("not rejected: {other:?}"),
+    }
+}
+
+fn unbound(facts: &mut Facts) {
+    let source = source(facts);
+    source.ready = false;
+    source.capacity = None;
+}
+
+/// What can't be known is waited for, and is never mistaken for what doesn't exist.
+#[rstest]
+#[case::source_missing(|f: &mut Facts| f.source = Absent)]
+#[case::source_unknown(|f: &mut Facts| f.source = Unknown("x".into()))]
+#[case::source_unbound(unbound)]
+#[case::volume_unknown(|f: &mut Facts| source(f).driver = Unknown("x".into()))]
+#[case::class_unknown(|f: &mut Facts| f.target_class = Unknown("x".into()))]
+#[case::override_unknown(|f: &mut Facts| f.cluster_override = Unknown("x".into()))]
+#[case::profile_unknown(|f: &mut Facts| f.profile = Unknown("x".into()))]
+#[case::snapshot_classes_unknown(|f: &mut Facts| f.snapshot_classes = Unknown("x".into()))]
+fn undecided_until_known(#[case] world: World) {
+    let mut facts = facts();
+    world(&mut facts);
+    assert!(matches!(decide(&request(&volume(as_is)), &History::default(), &facts), Decision::Undecided(_)));
+}
+
+#[test]
+fn the_sizes_follow_what_the_driver_says_of_the_snapshot() {
+    let chosen = chosen(larger, exact_driver);
+    assert_eq!(chosen.sizes, SizePlan { create_at: gi(1), finally: gi(2) });
+    assert_eq!(chosen.sizes_for(Some(Bytes(128 << 20))), Ok(chosen.sizes));
+    assert_eq!(chosen.sizes_for(Some(gi(3))), Ok(SizePlan::exactly(gi(3))));
+}
+
+const EVERY: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
+
+/// Refusals of the source's class, by everybody, that count for any size.
+fn refused_for_all(strategies: &[CloneStrategy]) -> Vec<Refusal> {
+    let refusal = |strategy: &CloneStrategy| Refusal {
+        strategy: Some(*strategy),
+        source_class: Some("cow".into()),
+        driver: Some("driver".into()),
+        reason: Some("FailedPrecondition".into()),
+        namespaces: 3,
+        ..Refusal::default()
+    };
+    strategies.iter().map(refusal).collect()
+}
+
+fn refused_here(strategies: &[CloneStrategy], size: Bytes) -> Vec<NamespaceRefusal> {
+    let mut known = NamespaceRefusals::default();
+    for strategy in strategies {
+        let key = RefusalKey {
+            strategy: *strategy,
+            driver: "driver".into(),
+            source_class: "cow".into(),
+            class: "cow".into(),
+        };
+        let request = VolumeRequest { size, mode: VolumeMode::Filesystem, access_modes: vec!["ReadWriteOnce".into()] };
+        let met = MetRefusal {
+            key,
+            request,
+            code: "OutOfRange",
+            scope: Scope::Request,
+            read_in: ErrorSource::Event,
+            message: "call +1-555".into(),
+        };
+        known.record("here", &met, Timestamp::UNIX_EPOCH);
+    }
+    known.in_force("here", "cow", Timestamp::UNIX_EPOCH)
+}
+
+fn remembering(refused: Vec<Refusal>, refused_here: Vec<NamespaceRefusal>) -> Facts {
+    Facts { profile: Present(Profile { refused, refused_here, ..Profile::default() }), ..facts() }
+}
+
+/// Where the wanted strategy is remembered as refused; all of it with `fallback` and by a wish of the requester's own.
+#[rstest]
+#[case::a_copy_is_left(as_is, &[CloneStrategy::Snapshot], CloneStrategy::Copy)]
+#[case::wished(wishes_snapshot, &[CloneStrategy::Snapshot], CloneStrategy::Copy)]
+#[case::no_fallback(never_falls_back, &[CloneStrategy::Snapshot], CloneStrategy::Snapshot)]
+#[case::all_of_them(as_is, &EVERY, CloneStrategy::Snapshot)]
+#[case::all_of_them_wished(wishes_snapshot, &EVERY, CloneStrategy::Snapshot)]
+#[case::another_one(as_is, &[CloneStrategy::CsiClone], CloneStrategy::Snapshot)]
+fn what_others_met_moves_a_strategy_down(
+    #[case] wish: Wish,
+    #[case] refused: &[CloneStrategy],
+    #[case] expected: CloneStrategy,
+) {
+    match decide(&request(&volume(wish)), &History::default(), &remembering(refused_for_all(refused), vec![])) {
+        Decision::Chosen(chosen) => {
+            assert_eq!(chosen.strategy, expected);
+            assert_eq!(chosen.fallback.is_some(), expected == CloneStrategy::Copy);
+        }
+        other => panic!("not chosen: {other:?}"),
+    }
+}
+
+/// A decision stands, whatever other namespaces meet; what the own one has met replaces it before the clone is begun.
+#[test]
+fn a_decision_is_replaced_by_what_the_own_namespace_met_only() {
+    let wanted = request(&volume(as_is));
+    let pinned = CloneStrategy::Snapshot;
+    let history = History { pinned: Some(pinned), decided_for: Some("source".into()), ..History::default() };
+    let strategy = |facts: &Facts| match decide(&wanted, &history, facts) {
+        Decision::Chosen(chosen) => (chosen.strategy, chosen.by, chosen.fallback.map(|reason| reason.to_string())),
+        other => panic!("not chosen: {other:?}"),
+    };
+    let others = remembering(refused_for_all(&[pinned]), vec![]);
+    assert_eq!(strategy(&others), (pinned, ChosenBy::Pinned, None));
+    let larger = remembering(vec![], refused_here(&[pinned], gi(900 << 10)));
+    assert_eq!(strategy(&larger), (pinned, ChosenBy::Pinned, None));
+    let (next, by, why) = strategy(&remembering(vec![], refused_here(&[pinned], gi(1))));
+    assert_eq!((next, by), (CloneStrategy::Copy, ChosenBy::Default));
+    assert!(why.unwrap().contains("call +1-555"), "its own namespace may read it");
+}
+
+/// Strangers' refusals are told by code and time.
+#[test]
+fn what_others_met_is_told_without_their_words() {
+    let known = remembering(refused_for_all(&[CloneStrategy::Snapshot]), vec![]);
+    match decide(&request(&volume(as_is)), &History::default(), &known) {
+        Decision::Chosen(chosen) => {
+            let reason = chosen.fallback.unwrap();
+            assert_eq!(reason.code, "DriverRefused");
+            assert!(reason.message.contains("several namespaces (FailedPrecondition)"), "{reason}");
+        }
+        other => panic!("not chosen: {other:?}"),
+    }
+}
+
+proptest! {
+    /// Whatever is remembered, by whomever and for whatever size: nothing is rejected that isn't rejected without it.
+    #[test]
+    fn a_memory_never_rejects(
+        shared in prop::collection::vec(prop::sample::select(EVERY.to_vec()), 0..4),
+        own in prop::collection::vec(prop::sample::select(EVERY.to_vec()), 0..4),
+        size in 0u64..4,
+        wish in prop::option::of(prop::sample::select(vec!["snapshot", "csi-clone", "copy"])),
+        never in any::<bool>(),
+        pinned in prop::option::of(prop::sample::select(EVERY.to_vec())),
+        past in prop::option::of(prop::sample::select(EVERY.to_vec())),
+        world in 0usize..5,
+    ) {
+        let wanted = request(&volume(|object| {
+            if let Some(wish) = wish { annotated(meta::CLONE_TYPE, wish)(object); }
+            if never { never_falls_back(object); }
+        }));
+        let refused = past.map(|strategy| PastRefusal { strategy, too_slow: false, message: "no".into() });
+        let history =
+            History { pinned, decided_for: Some("source".into()), refused: refused.into_iter().collect() };
+        let change: World = [usual, no_snapshot_class, other_pool, exact_driver_no_expansion, unbound][world];
+        let decide_with = |mut facts: Facts| { change(&mut facts); decide(&wanted, &history, &facts) };
+        let without = decide_with(remembering(vec![], vec![]));
+        let with = decide_with(remembering(refused_for_all(&shared), refused_here(&own, gi(size))));
+        prop_assert_eq!(matches!(with, Decision::Rejected(_)), matches!(without, Decision::Rejected(_)));
+    }
+}

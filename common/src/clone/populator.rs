@@ -1,0 +1,151 @@
+//! A claim that is to be filled without a DataVolume, seen as the DataVolume that it could have had, so that one step function serves both.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
+use serde_json::json;
+
+use crate::{
+    api::{
+        self, DataVolume, DataVolumeSource, DataVolumeSourcePvc, DataVolumeSourceSnapshot, DataVolumeSpec,
+        DataVolumeStatus, Phase, VolumeCloneSource, VolumeCloneSourceSpec,
+    },
+    condition::types,
+    meta,
+    object::ObjectName,
+    object_transfer, rebind,
+};
+
+/// Which VolumeCloneSource, by namespace and name, is to fill `claim`; nothing, if it is no business of ours or made for a DataVolume.
+pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
+    let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
+    let controlled = meta::controller(&claim.metadata).is_some();
+    // The target of an ObjectTransfer is held back in the same way, and is to be filled by nobody.
+    let moves = meta::annotation(&claim.metadata, object_transfer::TRANSFER).is_some();
+    if controlled
+        || moves
+        || source.api_group.as_deref() != Some(api::GROUP)
+        || source.kind != rebind::VOLUME_CLONE_SOURCE
+    {
+        return None;
+    }
+    let elsewhere = meta::annotation(&claim.metadata, meta::DATA_SOURCE_NAMESPACE);
+    let namespace = elsewhere.filter(|n| !n.is_empty()).or(claim.metadata.namespace.as_deref())?;
+    Some((namespace.to_owned(), source.name.clone()))
+}
+
+/// The VolumeCloneSource of this name as those see it who may not get it: it says nothing, whether it exists or not.
+pub fn unread(name: &ObjectName) -> VolumeCloneSource {
+    let source = TypedLocalObjectReference {
+        kind: "PersistentVolumeClaim".to_owned(),
+        name: name.name.clone(),
+        ..TypedLocalObjectReference::default()
+    };
+    let spec = VolumeCloneSourceSpec { source, preallocation: None, priority_class_name: None };
+    let mut unread = VolumeCloneSource::new(&name.name, spec);
+    unread.metadata.namespace = Some(name.namespace.clone());
+    unread
+}
+
+/// `claim` as a DataVolume that clones what `source` names.
+pub fn as_data_volume(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> DataVolume {
+    let namespace = source.metadata.namespace.clone().unwrap_or_default();
+    let name = source.spec.source.name.clone();
+    let source_of = match source.spec.source.kind.as_str() {
+        "PersistentVolumeClaim" => {
+            DataVolumeSource { pvc: Some(DataVolumeSourcePvc { namespace, name }), ..DataVolumeSource::default() }
+        }
+        "VolumeSnapshot" => DataVolumeSource {
+            snapshot: Some(DataVolumeSourceSnapshot { namespace, name }),
+            ..DataVolumeSource::default()
+        },
+        // An unknown kind is told as a source without a name.
+        _ => DataVolumeSource { pvc: Some(DataVolumeSourcePvc::default()), ..DataVolumeSource::default() },
+    };
+    let mut spec = claim.spec.clone().unwrap_or_default();
+    (spec.data_source, spec.data_source_ref, spec.volume_name) = (None, None, None);
+    DataVolume {
+        metadata: claim.metadata.clone(),
+        spec: DataVolumeSpec {
+            source: Some(source_of),
+            pvc: Some(spec),
+            priority_class_name: source.spec.priority_class_name.clone(),
+            content_type: meta::annotation(&claim.metadata, meta::CONTENT_TYPE).map(str::to_owned),
+            ..DataVolumeSpec::default()
+        },
+        status: meta::annotation(&claim.metadata, meta::STATUS).and_then(|text| serde_json::from_str(text).ok()),
+    }
+}
+
+/// How a claim tells its status: what is ours whole, and CDI's annotations for those who read them.
+pub fn annotations(status: &DataVolumeStatus) -> BTreeMap<&'static str, String> {
+    let running = status.conditions.iter().find(|c| c.type_ == types::RUNNING);
+    let text = |f: fn(&api::Condition) -> Option<String>| running.and_then(f).unwrap_or_default();
+    let progress = status.progress.clone().unwrap_or_else(|| "N/A".to_owned());
+    BTreeMap::from([
+        (meta::STATUS, json!(status).to_string()),
+        (meta::CLONE_PHASE, clone_phase(status.phase).to_owned()),
+        (meta::POPULATOR_PROGRESS, progress),
+        (meta::CONDITION_RUNNING, text(|c| Some(c.status.to_lowercase()))),
+        (meta::CONDITION_RUNNING_REASON, text(|c| c.reason.clone())),
+        (meta::CONDITION_RUNNING_MESSAGE, text(|c| c.message.clone())),
+    ])
+}
+
+/// CDI's word on the claim for the DataVolume's phase.
+fn clone_phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::SnapshotForSmartCloneInProgress => "Snapshot",
+        Phase::CloneFromSnapshotSourceInProgress => "SnapshotClone",
+        Phase::CsiCloneInProgress => "CSIClone",
+        Phase::CloneInProgress => "HostClone",
+        Phase::ExpansionInProgress | Phase::PrepClaimInProgress => "PrepClaim",
+        Phase::RebindInProgress => "Rebind",
+        Phase::Succeeded => "Succeeded",
+        Phase::Failed => "Error",
+        _ => "Pending",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        clone::request::{Parsed, Request},
+        object::SourceKind,
+    };
+
+    #[test]
+    fn a_claim_asks_for_what_a_data_volume_would() {
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": "c", "namespace": "n", "uid": "u", "annotations": {(meta::DATA_SOURCE_NAMESPACE): "golden"}},
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "cow", "resources": {"requests": {"storage": "2Gi"}},
+                "dataSourceRef": {"apiGroup": "cdi.kubevirt.io", "kind": "VolumeCloneSource", "name": "s"}
+            }
+        }))
+        .unwrap();
+        assert_eq!(wanted(&claim), Some(("golden".into(), "s".into())));
+        let source: VolumeCloneSource = serde_json::from_value(json!({
+            "metadata": {"name": "s", "namespace": "golden"},
+            "spec": {"source": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "fedora"}}
+        }))
+        .unwrap();
+        let Parsed::Clone(request) = Request::parse(&as_data_volume(&claim, &source)) else { panic!("no clone") };
+        assert_eq!(
+            (request.source.kind, request.source.object.to_string()),
+            (SourceKind::Snapshot, "golden/fedora".into())
+        );
+        // A DataVolume's claim is the DataVolume's business.
+        let mut owned = claim.clone();
+        owned.metadata.owner_references = Some(vec![
+            serde_json::from_value(
+                json!({"apiVersion": "x", "kind": "DataVolume", "name": "d", "uid": "d", "controller": true}),
+            )
+            .unwrap(),
+        ]);
+        assert_eq!(wanted(&owned), None);
+    }
+}

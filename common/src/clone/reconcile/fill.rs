@@ -1,0 +1,85 @@
+//! The phase in which the storage driver fills the clone's own claim.
+
+use jiff::SignedDuration;
+
+use crate::{
+    api::Phase,
+    clone::{
+        claim::{Claim, Content},
+        decide::Chosen,
+        objects,
+        observed::Observed,
+        plan::Plan,
+        reconcile::{
+            decided,
+            fallback::{Attempt, attempt, deadline, reported},
+            pending::used,
+        },
+        request::Request,
+        rules::driver_error,
+        wait::Waiting,
+        write::Write,
+    },
+    lookup::Lookup,
+    rebind,
+};
+
+/// A claim that others tripped over is touched after this time, plus some.
+const PATIENCE: SignedDuration = SignedDuration::from_millis(500);
+
+/// What an unbound claim waits for.
+pub(crate) fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
+    let conflict = |claim: &&Claim| claim.complaint.as_deref().is_some_and(driver_error::is_conflict);
+    let complaint = claim.filter(|claim| !conflict(claim)).and_then(|claim| reported(seen, claim));
+    if chosen.waits_for_consumer && claim.is_none_or(|c| c.selected_node.is_none()) && !used(seen) {
+        Waiting::FirstConsumer
+    } else {
+        Waiting::ClaimNotBound { driver_says: complaint }
+    }
+}
+
+/// The driver restores or clones into `claim`, which may be the clone's or the temporary one.
+pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
+    let phase = match claim.content {
+        Content::Claim(_) => Phase::CsiCloneInProgress,
+        _ => Phase::CloneFromSnapshotSourceInProgress,
+    };
+    let Ok(chosen) = decided(seen, request) else {
+        return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: reported(seen, claim) });
+    };
+    // The strategy in force may be another one by now; it isn't that which the driver is at.
+    let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
+    let waiting = provisioning(seen, &chosen, Some(claim));
+    let mut plan = if waiting == Waiting::FirstConsumer {
+        Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
+    } else if let Some(plan) = attempt(seen, request, &chosen, &Attempt::to_fill(seen, claim, strategy)) {
+        plan
+    } else if let Some(plan) = nudged(seen, claim, phase, &waiting) {
+        plan
+    } else if chosen.binds_late && claim.selected_node.is_none() && seen.consumer == Lookup::Absent && !used(seen) {
+        let pod = objects::consumer(&seen.volume, &claim.exact, chosen.mode, &seen.mover_settings);
+        Plan::act(seen, phase, Write::CreatePod(Box::new(pod))).with_waiting(waiting)
+    } else {
+        Plan { look_again_at: deadline(seen, request, claim.created), ..Plan::wait(seen, phase, waiting) }
+    };
+    plan.chosen.get_or_insert(chosen);
+    plan
+}
+
+/// Many restores of one snapshot at once trip over each other in the provisioner, which marks the snapshot for each of them: all but one
+/// meet a newer version of it, wait twice as long, and meet again. Whoever is touched is looked at at once; each at another moment.
+fn nudged(seen: &Observed, claim: &Claim, phase: Phase, waiting: &Waiting) -> Option<Plan> {
+    claim.complaint.as_deref().filter(|text| driver_error::is_conflict(text))?;
+    let created = claim.created?;
+    let last = claim.nudged_at.unwrap_or(created);
+    let pause = (last.duration_since(created) / 2).clamp(PATIENCE, rebind::LONGEST_PAUSE);
+    // Not random, but as good: it differs from claim to claim and from time to time.
+    let odd = claim.exact.resource_version.bytes().chain(claim.exact.uid.bytes());
+    let odd = odd.fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 1000;
+    let at = last.checked_add(pause).ok()?.checked_add(SignedDuration::from_millis(odd.into())).ok()?;
+    Some(if seen.now < at {
+        Plan { look_again_at: Some(at), ..Plan::wait(seen, phase, waiting.clone()) }
+    } else {
+        Plan::act(seen, phase, Write::Nudge { claim: claim.exact.clone(), at: seen.now }).with_waiting(waiting.clone())
+    })
+}

@@ -1,0 +1,58 @@
+//! The end of a clone: the removal of what was made for it, and the final phase.
+
+use crate::{
+    api::Phase,
+    clone::{
+        claim::Claim,
+        observed::Observed,
+        plan::Plan,
+        reconcile::removal,
+        write::{Kind, Write},
+    },
+    lookup::Lookup,
+    object::TargetKind,
+};
+
+/// Failed is for ever; only what is left over is removed. A claim that never got its volume is left over, too: the driver would try for ever.
+pub(crate) fn after_failure(seen: &Observed) -> Plan {
+    let mut plan = Plan::idle(seen, Phase::Failed);
+    plan.failure = failure_on_record(seen);
+    let empty = |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == "Pending" && !claim.populated;
+    let claim = seen.claim.present().filter(empty).filter(|_| seen.volume.kind == TargetKind::DataVolume);
+    match leftover(seen).or(claim.map(removal)) {
+        Some(action) => plan.and(action),
+        None => plan,
+    }
+}
+
+fn failure_on_record(seen: &Observed) -> Option<String> {
+    let conditions = &seen.volume.status.conditions;
+    conditions.iter().find(|c| c.type_ == crate::condition::types::READY).and_then(|c| c.message.clone())
+}
+
+/// A temporary object that is still there, and ours. SharedSnapshot snapshots aren't among them: see [`crate::clone::group`].
+pub(crate) fn leftover(seen: &Observed) -> Option<Write> {
+    let mut claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).filter(|c| c.ours);
+    pod_to_remove(seen)
+        .or_else(|| claims.find_map(|claim| if claim.deleting { release(claim) } else { Some(removal(claim)) }))
+}
+
+/// Lets a claim go that is being deleted and kept by our finalizer.
+pub(crate) fn release(claim: &Claim) -> Option<Write> {
+    claim.kept.clone().map(|rest| Write::Release { claim: claim.exact.clone(), rest })
+}
+
+/// A pod of ours that is still there.
+pub(crate) fn pod_to_remove(seen: &Observed) -> Option<Write> {
+    let pod = [&seen.mover, &seen.consumer].into_iter().filter_map(Lookup::present).find(|m| m.ours && !m.deleting);
+    pod.map(|pod| Write::Delete { kind: Kind::Pod, what: pod.exact.clone() })
+}
+
+/// Deleting what is left is asked for, not waited for: with some drivers it takes for ever (trident#1134).
+pub(crate) fn finished(seen: &Observed) -> Plan {
+    let plan = Plan::idle(seen, Phase::Succeeded);
+    match leftover(seen) {
+        Some(action) => plan.and(action),
+        None => plan,
+    }
+}

@@ -1,0 +1,226 @@
+//! What to do next. Every pass starts from the objects and derives again what is already done, so a restart is just another pass.
+
+mod adopt;
+mod expand;
+pub(crate) mod fallback;
+mod fill;
+mod finish;
+mod hand_over;
+mod host_copy;
+pub mod pending;
+mod snapshot;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    api::Phase,
+    clone::{
+        claim::{Claim, Content},
+        decide::{Chosen, Decision, Undecided, decide},
+        observed::{Authorization, Observed},
+        plan::Plan,
+        reconcile::{
+            adopt::{is_there, taken_over},
+            expand::grown,
+            fallback::failed,
+            fill::driver_fills,
+            finish::{after_failure, finished, leftover},
+            hand_over::filled_elsewhere,
+            pending::without_claim,
+        },
+        request::{Parsed, Request},
+        rules::driver_error,
+        wait::Waiting,
+        write::{Kind, Write},
+    },
+    lookup::Lookup,
+    meta,
+};
+
+/// Whether the requester may still read the source is asked again after this time, as long as something is beside the source.
+const RIGHTS_RECHECK: SignedDuration = SignedDuration::from_secs(5);
+
+/// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
+/// beside it goes with it, and what was made elsewhere is swept).
+pub fn step(seen: &Observed) -> Option<Plan> {
+    if seen.volume.deleting || seen.parsed == Parsed::NotAClone {
+        return None;
+    }
+    let passive = seen.another_controller.clone().map(Waiting::AnotherController);
+    let mut plan = match &seen.parsed {
+        // Two owners of one kind would fight.
+        _ if passive.is_some() => Plan { waiting: passive, ..Plan::idle(seen, recorded(seen)) },
+        Parsed::Wrong(errors) => Plan::wait(seen, Phase::Pending, Waiting::Invalid(errors.clone())),
+        Parsed::Reference(name, _) => match &seen.claim {
+            // What is there already needs no source.
+            Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
+            Lookup::Present(claim) if !claim.ours && seen.volume.takes_over(claim) => taken_over(seen, claim),
+            Lookup::Present(_) | Lookup::Absent | Lookup::Unknown(_) => {
+                let unread = || {
+                    let why = "it has not been looked at yet".to_owned();
+                    Waiting::DataSource { name: name.clone(), why }
+                };
+                Plan::wait(seen, Phase::Pending, seen.unresolved.clone().unwrap_or_else(unread))
+            }
+        },
+        Parsed::Clone(_) if seen.volume.status.phase == Phase::Failed => after_failure(seen),
+        Parsed::Clone(request) => match &seen.claim {
+            Lookup::Unknown(why) => Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
+            Lookup::Present(claim) => with_claim(seen, request, claim),
+            Lookup::Absent => without_claim(seen, request),
+        },
+        Parsed::NotAClone => return None,
+    };
+    // No watch tells that a right was taken away.
+    if seen.request().is_some_and(Request::crosses) && is_beside_the_source(seen) && plan.phase != Phase::Succeeded {
+        let recheck = seen.now.saturating_add(RIGHTS_RECHECK).ok();
+        plan.look_again_at = [plan.look_again_at, recheck].into_iter().flatten().min();
+    }
+    if let Some(waiting) = &plan.waiting {
+        let late = waiting_since(seen, waiting).saturating_add(waiting.expected()).ok();
+        let late = late.filter(|late| *late > seen.now);
+        plan.look_again_at = [plan.look_again_at, late].into_iter().flatten().min();
+    }
+    Some(plan)
+}
+
+/// Something was made for the clone beside the source.
+fn is_beside_the_source(seen: &Observed) -> bool {
+    let claims = [&seen.temporary, &seen.restored].into_iter().any(|claim| claim.present().is_some());
+    let pods = [&seen.mover, &seen.consumer].into_iter().any(|pod| pod.present().is_some());
+    claims || pods || seen.group.present().is_some_and(|group| group.of(&seen.volume.uid).is_some())
+}
+
+/// Since when the status says that this is waited for; now, if it doesn't say so yet.
+pub(crate) fn waiting_since(seen: &Observed, waiting: &Waiting) -> Timestamp {
+    let recorded = seen.volume.status.clone.as_ref().and_then(|c| c.waiting_for.as_ref());
+    recorded
+        .filter(|recorded| recorded.reason.as_deref() == Some(waiting.reason()))
+        .and_then(|recorded| recorded.since.as_ref())
+        .map_or(seen.now, |since| since.0)
+}
+
+/// The phase as it stands, for passes that can't tell a newer one.
+pub(crate) fn recorded(seen: &Observed) -> Phase {
+    match seen.volume.status.phase {
+        Phase::Unset => Phase::Pending,
+        phase => phase,
+    }
+}
+
+/// The decision in force. A pinned one that can no longer be had has already been replaced by the ladder.
+pub(crate) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>, Waiting> {
+    match decide(request, &seen.volume.history, &seen.facts) {
+        Decision::Chosen(chosen) => Ok(chosen),
+        Decision::Rejected(errors) => Err(Waiting::Invalid(errors)),
+        Decision::Undecided(Undecided::SourceMissing) => Err(Waiting::SourceMissing(request.source.clone())),
+        Decision::Undecided(Undecided::SourceNotReady { driver_says }) => {
+            let driver_says = driver_says.map(|text| driver_error::redact(&text));
+            Err(Waiting::SourceNotReady { source: request.source.clone(), driver_says })
+        }
+        Decision::Undecided(Undecided::Unknown(why)) => Err(Waiting::CouldNotTell(why)),
+    }
+}
+
+/// The claim of a clone that has succeeded was deleted, and is made again, as CDI does. That is said before anything is made, or a crash
+/// would leave a claim without content that is said to be complete. That the claim isn't there, or not bound, has been asked of the API
+/// server: what a cache says may be old.
+pub(crate) fn again(seen: &Observed) -> Plan {
+    Plan::idle(seen, Phase::CloneScheduled)
+}
+
+/// The decision, or the key by which what is created for it is recognized, isn't on the object yet.
+pub(crate) fn is_unwritten(seen: &Observed, request: &Request, chosen: &Chosen) -> bool {
+    seen.volume.key.is_none()
+        || seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy)
+        || request.by_reference && seen.volume.source.as_ref() != Some(&request.source)
+}
+
+/// The right is missing, or was taken away: what was made beside the source goes, and nothing more is made or told.
+pub(crate) fn withdrawn(seen: &Observed, phase: Phase, waiting: Waiting) -> Plan {
+    let plan = Plan::wait(seen, phase, waiting);
+    // Who could not be asked about isn't refused.
+    if matches!(plan.waiting, Some(Waiting::CouldNotTell(_))) {
+        return plan;
+    }
+    match leftover(seen) {
+        Some(action) => plan.and(action),
+        None => plan,
+    }
+}
+
+/// Nobody gets at another namespace's data without the right to.
+pub(crate) fn unauthorized(seen: &Observed, request: &Request) -> Option<Waiting> {
+    if request.crosses() { missing_right(&seen.authorized) } else { None }
+}
+
+/// What is waited for without the right that was asked about.
+pub fn missing_right(answer: &Lookup<Authorization>) -> Option<Waiting> {
+    match answer {
+        Lookup::Present(Authorization::Allowed) => None,
+        Lookup::Present(Authorization::Denied(why)) => Some(Waiting::NotAuthorized(why.clone())),
+        Lookup::Absent => Some(Waiting::NotAuthorized(format!(
+            "nobody knows who asked for it, as the annotation {} is missing; create it again, with smartclone's webhook in place",
+            meta::REQUESTER
+        ))),
+        Lookup::Unknown(why) => Some(Waiting::CouldNotTell(why.clone())),
+    }
+}
+
+/// Once there is a claim: see that it is filled, that it grows, and that what was temporary goes.
+fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
+    let name = seen.volume.name.clone();
+    if claim.deleting {
+        return Plan::wait(seen, recorded(seen), Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name });
+    }
+    if !claim.ours {
+        return taken_over(seen, claim);
+    }
+    if claim.phase == "Lost" {
+        return failed(seen, format!("PersistentVolumeClaim {name:?} has lost its volume"));
+    }
+    if seen.volume.status.phase == Phase::Succeeded || claim.populated && claim.phase == "Bound" {
+        // Complete; nothing that happens to the source, the classes or the wishes matters any more. Unless somebody has deleted the claim, and
+        // this is the next one of its name.
+        return if claim.phase == "Bound" { finished(seen) } else { again(seen) };
+    }
+    let bound = claim.phase == "Bound";
+    match &claim.content {
+        Content::Snapshot(_) | Content::Claim(_) if bound => grown(seen, request, claim),
+        Content::HeldBack if bound && claim.handed_over => grown(seen, request, claim),
+        Content::HeldBack if bound => {
+            let why = "the clone's claim is bound to a volume that was not filled for it".to_owned();
+            Plan::wait(seen, recorded(seen), Waiting::TransferImpossible(why))
+        }
+        Content::HeldBack => filled_elsewhere(seen, request, claim),
+        content if given_up(seen, content) => {
+            Plan::act(seen, Phase::CloneScheduled, removal(claim)).with_waiting(being_deleted(claim))
+        }
+        Content::Snapshot(_) | Content::Claim(_) => driver_fills(seen, request, claim),
+        Content::Blank => {
+            let why = "the clone's claim waits for nothing; delete it".to_owned();
+            Plan::wait(seen, recorded(seen), Waiting::TransferImpossible(why))
+        }
+    }
+}
+
+/// Made for a strategy that the driver has refused. That is for ever, so even an old picture of the DataVolume doesn't say so of a claim that
+/// is wanted; the strategy in force would, as it changes.
+pub(crate) fn given_up(seen: &Observed, content: &Content) -> bool {
+    seen.volume.history.refused.iter().any(|past| Some(past.strategy) == content.strategy())
+}
+
+pub(crate) fn removal(claim: &Claim) -> Write {
+    Write::Delete { kind: Kind::PersistentVolumeClaim, what: claim.exact.clone() }
+}
+
+pub(crate) fn foreign(claim: &Claim) -> Waiting {
+    Waiting::Foreign { kind: "PersistentVolumeClaim", name: claim.exact.name.clone() }
+}
+
+pub(crate) fn being_deleted(claim: &Claim) -> Waiting {
+    Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name: claim.exact.name.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,141 @@
+//! The phases before anything exists for the clone: the decision, the source that is waited for, and the first object.
+
+use crate::{
+    api::{CloneStrategy, Phase},
+    clone::{
+        decide::{Chosen, Route},
+        note::pin_for,
+        objects::{self, DataSource},
+        observed::Observed,
+        plan::Plan,
+        reconcile::{
+            again, decided, fill::provisioning, foreign, is_unwritten, recorded, snapshot::by_snapshot, unauthorized,
+            withdrawn,
+        },
+        request::{Consistency, Request},
+        wait::{InUse, Waiting},
+        write::Write,
+    },
+    lookup::Lookup,
+    object::{SourceKind, TargetKind},
+    pods::User,
+};
+
+/// Where the content is made: in the clone's claim itself, or in a temporary one beside the source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Clone,
+    Temporary,
+}
+
+/// Before there is a claim: decide, then make it, filled by the driver or held back.
+pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
+    if request.made_for == TargetKind::Claim {
+        return Plan::idle(seen, recorded(seen));
+    }
+    if request.pre_populated {
+        return Plan::wait(seen, Phase::Pending, Waiting::PrePopulated(request.target.clone()));
+    }
+    if seen.volume.status.phase == Phase::Succeeded {
+        return again(seen);
+    }
+    // Before anything about the source is looked at.
+    if let Some(waiting) = unauthorized(seen, request) {
+        return withdrawn(seen, Phase::Pending, waiting);
+    }
+    let chosen = match decided(seen, request) {
+        Ok(chosen) => chosen,
+        Err(waiting) => return Plan::wait(seen, Phase::Pending, waiting),
+    };
+    let phase = Phase::CloneScheduled;
+    let mut plan = if is_unwritten(seen, request, &chosen) {
+        // What is decided is written down before anything is made.
+        Plan::act(seen, phase, Write::Pin(pin_for(seen, request, &chosen, &seen.volume.history.refused)))
+    } else if chosen.route == Route::Rebind {
+        // The claim is there from the start: quota is taken early, and the scheduler and KubeVirt see it.
+        let claim = objects::claim(&seen.volume, &chosen, chosen.sizes.create_at, &DataSource::Later);
+        Plan::act(seen, phase, Write::CreateClaim(Box::new(claim)))
+    } else {
+        begin(seen, request, &chosen, Place::Clone)
+    };
+    plan.chosen.get_or_insert(chosen);
+    plan
+}
+
+/// The first step towards the content in `place`.
+pub(crate) fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> Plan {
+    let phase = Phase::CloneScheduled;
+    // A snapshot that has been cut needs the source no more.
+    let cut = seen.group.present().and_then(|group| group.of(&seen.volume.uid)).is_some_and(|snapshot| snapshot.ready);
+    if let Some(waiting) = blocked_source(seen, request, chosen).filter(|_| !cut) {
+        return Plan::wait(seen, phase, waiting);
+    }
+    if let Lookup::Present(claim) = &seen.restored
+        && !claim.ours
+    {
+        return Plan::wait(seen, phase, foreign(claim));
+    }
+    match (chosen.strategy, request.source.kind) {
+        (CloneStrategy::Snapshot, SourceKind::Claim) => by_snapshot(seen, request, chosen, place),
+        (CloneStrategy::Snapshot, SourceKind::Snapshot) => {
+            let from = DataSource::Snapshot(&request.source.object.name);
+            create(seen, request, chosen, place, &from, Phase::CloneFromSnapshotSourceInProgress)
+        }
+        (CloneStrategy::CsiClone, _) => {
+            let from = DataSource::Claim(&request.source.object.name);
+            create(seen, request, chosen, place, &from, Phase::CsiCloneInProgress)
+        }
+        (CloneStrategy::Copy, SourceKind::Snapshot) if seen.restored == Lookup::Absent => {
+            let claim = objects::restored(&seen.volume, request, chosen);
+            Plan::act(seen, phase, Write::CreateClaim(Box::new(claim)))
+        }
+        (CloneStrategy::Copy, _) => create(seen, request, chosen, place, &DataSource::Blank, phase),
+    }
+}
+
+/// Creates the claim in `place`, to be filled from `from`.
+pub(crate) fn create(
+    seen: &Observed,
+    request: &Request,
+    chosen: &Chosen,
+    place: Place,
+    from: &DataSource<'_>,
+    phase: Phase,
+) -> Plan {
+    let size = chosen.sizes.create_at;
+    let claim = match place {
+        Place::Clone => objects::claim(&seen.volume, chosen, size, from),
+        Place::Temporary => {
+            let node = seen.claim.present().and_then(|claim| claim.selected_node.clone());
+            objects::temporary(&seen.volume, request, chosen, size, from, node)
+        }
+    };
+    Plan::act(seen, phase, Write::CreateClaim(Box::new(claim))).with_waiting(provisioning(seen, chosen, None))
+}
+
+/// Why the source can't be read now.
+pub(crate) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen) -> Option<Waiting> {
+    if request.source.kind == SourceKind::Snapshot {
+        return None;
+    }
+    if seen.source_populated == Some(false) {
+        return Some(Waiting::SourceNotPopulated(request.source.clone()));
+    }
+    let pods = in_the_way(request, chosen.strategy, &seen.source_users);
+    (!pods.is_empty()).then_some(Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() }))
+}
+
+/// The pods that have to end before the source may be read.
+pub fn in_the_way(request: &Request, strategy: CloneStrategy, users: &[User]) -> Vec<String> {
+    let tolerated = request.consistency == Consistency::CrashConsistent && strategy == CloneStrategy::Snapshot;
+    if tolerated { Vec::new() } else { writers(users, strategy == CloneStrategy::Copy) }
+}
+
+/// Who may be writing. A pod without a node isn't; but it may be at any moment, which is too soon for a copy that takes a while.
+pub(crate) fn writers(users: &[User], slow: bool) -> Vec<String> {
+    users.iter().filter(|u| u.writes && (u.scheduled || slow)).map(|u| u.pod.clone()).collect()
+}
+
+pub(crate) fn used(seen: &Observed) -> bool {
+    seen.target_users.iter().any(|user| user.scheduled)
+}

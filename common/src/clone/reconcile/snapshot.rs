@@ -1,0 +1,90 @@
+//! The phase of the snapshot: joining a shared one, waiting for the driver, and restoring from it.
+
+use crate::{
+    api::Phase,
+    clone::{
+        decide::Chosen,
+        objects::{self, DataSource},
+        observed::Observed,
+        plan::Plan,
+        reconcile::{
+            fallback::{Attempt, attempt, deadline},
+            pending::{Place, create},
+            waiting_since,
+        },
+        request::Request,
+        rules::driver_error,
+        shared_snapshot::{SharedSnapshot, SharedSnapshots},
+        wait::{REFUSED, Waiting},
+        write::Write,
+    },
+    lookup::Lookup,
+};
+
+/// Restores the snapshot that this clone shares; asks for one when it is its turn.
+pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> Plan {
+    let phase = Phase::SnapshotForSmartCloneInProgress;
+    let group = match &seen.group {
+        Lookup::Present(group) => group,
+        Lookup::Absent => {
+            return Plan::wait(seen, phase, Waiting::CouldNotTell("the cluster has no snapshot API".to_owned()));
+        }
+        Lookup::Unknown(why) => return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
+    };
+    let Some(snapshot) = group.of(&seen.volume.uid) else {
+        let Some(members) = &group.turn else { return for_a_turn(seen, request, chosen, group) };
+        let snapshot = objects::snapshot(&seen.volume, request, chosen.snapshot_class.as_deref(), members);
+        return Plan::act(seen, phase, Write::CreateSnapshot(Box::new(snapshot)))
+            .with_waiting(Waiting::SnapshotNotReady { driver_says: None });
+    };
+    // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
+    if !snapshot.ready {
+        return attempt(seen, request, chosen, &Attempt::to_snapshot(snapshot)).unwrap_or_else(|| {
+            let waiting =
+                Waiting::SnapshotNotReady { driver_says: snapshot.error.as_deref().map(driver_error::redact) };
+            Plan { look_again_at: deadline(seen, request, snapshot.created), ..Plan::wait(seen, phase, waiting) }
+        });
+    }
+    if let Some(plan) = refused_too_long(seen, request, chosen, snapshot) {
+        return plan;
+    }
+    let name = snapshot.exact.name.clone();
+    match chosen.sizes_for(snapshot.restore_size) {
+        Ok(sizes) => {
+            let mut chosen = chosen.clone();
+            chosen.sizes = sizes;
+            let phase = Phase::CloneFromSnapshotSourceInProgress;
+            create(seen, request, &chosen, place, &DataSource::Snapshot(&name), phase)
+        }
+        Err(error) => {
+            let since = snapshot.created.unwrap_or(seen.now);
+            let words = "the size that a restore of the snapshot needs is not possible";
+            attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
+                .unwrap_or_else(|| Plan::wait(seen, phase, Waiting::CouldNotTell(error.to_string())))
+        }
+    }
+}
+
+/// Others are at the source's snapshots. For how long they are, depends on them: so a turn has a deadline, like everything else that one
+/// strategy needs.
+fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen, group: &SharedSnapshots) -> Plan {
+    let since = waiting_since(seen, &Waiting::SnapshotTurn);
+    let turn = Attempt::to_go_on(chosen.strategy, since, "other clones of the source have all its temporary snapshots");
+    attempt(seen, request, chosen, &turn).unwrap_or_else(|| {
+        let look_again_at = [group.again_at, deadline(seen, request, Some(since))].into_iter().flatten().min();
+        let wait = Plan::wait(seen, Phase::SnapshotForSmartCloneInProgress, Waiting::SnapshotTurn);
+        Plan { wants_snapshot: true, look_again_at, ..wait }
+    })
+}
+
+/// The API server refuses the claim that is to be restored (a quota, a policy), which is for people to cure. As long as the clone waits
+/// for them it keeps a snapshot, of which a source has few: so that has the attempt's deadline, too.
+fn refused_too_long(seen: &Observed, request: &Request, chosen: &Chosen, snapshot: &SharedSnapshot) -> Option<Plan> {
+    let waiting = seen.volume.status.clone.as_ref()?.waiting_for.as_ref()?;
+    if !waiting.reason.as_deref().is_some_and(|reason| REFUSED.contains(&reason)) {
+        return None;
+    }
+    let since = waiting.since.as_ref()?.0.max(snapshot.created?);
+    let words = "the API server did not admit the claim that was to be restored from the snapshot";
+    attempt(seen, request, chosen, &Attempt::to_go_on(chosen.strategy, since, words))
+}

@@ -1,0 +1,350 @@
+use rstest::rstest;
+
+use super::*;
+use crate::{
+    api::{CloneStrategy, DataVolume},
+    clone::{
+        data_mover::{Mover, MoverState},
+        fixtures::{annotated, facts, gi, now, observed, volume},
+        shared_snapshot::{SharedSnapshot, SharedSnapshots},
+    },
+    meta,
+    mover::Outcome,
+    object::ObjectVersion,
+    pods::User,
+    rebind,
+};
+
+fn exact(name: &str) -> ObjectVersion {
+    let (namespace, resource_version) = ("here".to_owned(), "1".to_owned());
+    ObjectVersion { namespace, name: name.to_owned(), uid: name.to_owned(), resource_version }
+}
+
+fn claim(name: &str, content: Content) -> Claim {
+    Claim {
+        exact: exact(name),
+        ours: true,
+        trusted: true,
+        kept: name.starts_with("tmp-pvc").then(Vec::new),
+        deleted_at: None,
+        controlled: true,
+        populated: false,
+        deleting: false,
+        created: Some(now()),
+        phase: "Bound".to_owned(),
+        content,
+        selected_node: None,
+        handed_over: false,
+        request: gi(1),
+        capacity: Some(gi(1)),
+        file_system_grows_at_mount: false,
+        copied: None,
+        complaint: None,
+        nudged_at: None,
+    }
+}
+
+fn decided_volume(strategy: &'static str) -> DataVolume {
+    volume(|object| {
+        annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+        annotated(meta::CLONE_TYPE, strategy)(object);
+        annotated(meta::OWNERSHIP_KEY, "key")(object);
+    })
+}
+
+/// A copy whose mover is in `state`.
+fn copying(state: MoverState) -> Observed {
+    Observed {
+        claim: Lookup::Present(Claim { phase: "Pending".into(), ..claim("clone", Content::HeldBack) }),
+        temporary: Lookup::Present(claim("tmp-pvc-dv", Content::Blank)),
+        mover: Lookup::Present(Mover {
+            exact: exact("clone-mover-dv"),
+            ours: true,
+            trusted: true,
+            over: matches!(state, MoverState::Ended { .. }),
+            deleting: false,
+            fills: Some("tmp-pvc-dv".to_owned()),
+            state,
+        }),
+        ..observed(&decided_volume("copy"), facts())
+    }
+}
+
+/// A copy into another namespace that is complete, and has its temporary claim closed if `deleting`.
+fn copied(deleting: bool) -> Observed {
+    let mut volume = decided_volume("copy");
+    volume.spec.source.as_mut().unwrap().pvc.as_mut().unwrap().namespace = "gold".into();
+    let temporary = Claim {
+        copied: Some("digest".into()),
+        deleting,
+        deleted_at: deleting.then(now),
+        ..claim("tmp-pvc-dv", Content::Blank)
+    };
+    let owner =
+        |exact: ObjectVersion| rebind::ClaimIdentity { namespace: exact.namespace, name: exact.name, uid: exact.uid };
+    let target = Claim { phase: "Pending".into(), ..claim("clone", Content::HeldBack) };
+    let rebind = rebind::Rebind {
+        source: Lookup::Present(rebind::SourceClaim {
+            exact: temporary.exact.clone(),
+            deleting,
+            kept: true,
+            phase: rebind::ClaimPhase::Bound,
+            volume_name: Some("pv".into()),
+        }),
+        volume: Lookup::Present(rebind::Volume {
+            exact: exact("pv"),
+            deleting: false,
+            claim_ref: Some(owner(temporary.exact.clone())),
+            handed_over_at: None,
+        }),
+        target: Lookup::Present(rebind::TargetClaim {
+            exact: target.exact.clone(),
+            deleting: false,
+            phase: rebind::ClaimPhase::Pending,
+            volume_name: None,
+            held_back: true,
+            nudged_at: None,
+        }),
+        now: now(),
+    };
+    Observed {
+        authorized: Lookup::Present(Authorization::Allowed),
+        temporary: Lookup::Present(temporary),
+        claim: Lookup::Present(target),
+        mover: copying(done()).mover,
+        rebind,
+        ..observed(&volume, facts())
+    }
+}
+
+fn held() -> Lookup<Vec<String>> {
+    Lookup::Present(vec!["pod \"gold/lurk\"".to_owned()])
+}
+
+fn denied() -> Lookup<Authorization> {
+    Lookup::Present(Authorization::Denied("no".to_owned()))
+}
+
+/// The temporary claim, changed.
+fn with_temporary(mut seen: Observed, change: impl FnOnce(&mut Claim)) -> Observed {
+    if let Lookup::Present(claim) = &mut seen.temporary {
+        change(claim);
+    }
+    seen
+}
+
+fn with_mover(mut seen: Observed, change: impl FnOnce(&mut Mover)) -> Observed {
+    if let Lookup::Present(mover) = &mut seen.mover {
+        change(mover);
+    }
+    seen
+}
+
+fn late(mut seen: Observed) -> Observed {
+    seen.now = now() + SignedDuration::from_hours(24);
+    seen
+}
+
+/// A complete volume changes hands when its claim is closed, nobody else has it, and the right is still there: the first write, and what is
+/// waited for.
+#[rstest]
+#[case::closed_first(copied(false), Some("delete_claim"), "RebindInProgress")]
+#[case::then_handed_over(copied(true), Some("hand_over"), "RebindInProgress")]
+#[case::somebody_has_it(Observed { holders: held(), ..copied(true) }, None, "CloneVolumeInUse")]
+#[case::nobody_could_look(Observed { holders: Lookup::Unknown("x".into()), ..copied(true) }, None, "CouldNotTell")]
+#[case::another_container_of_the_mover_runs(with_mover(copied(false), |mover| mover.over = false), Some("delete_pod"), "ErrResourceMarkedForDeletion")]
+#[case::the_consumer_has_not_started(
+    Observed { consumer: with_mover(copied(false), |pod| pod.over = false).mover, ..copied(false) },
+    Some("delete_pod"),
+    "ErrResourceMarkedForDeletion"
+)]
+#[case::without_the_right(Observed { authorized: denied(), ..copied(true) }, Some("delete_pod"), "CloneNotAuthorized")]
+#[case::without_the_right_and_mover(Observed { authorized: denied(), mover: Lookup::Absent, ..copied(true) }, Some("release_claim"), "CloneNotAuthorized")]
+#[case::without_the_right_from_the_start(Observed { authorized: denied(), mover: Lookup::Absent, ..copied(false) }, Some("delete_claim"), "CloneNotAuthorized")]
+#[case::right_unknown(Observed { authorized: Lookup::Unknown("x".into()), ..copied(true) }, None, "CouldNotTell")]
+#[case::claim_of_somebody_else(with_temporary(copied(true), |claim| (claim.ours, claim.trusted) = (false, false)), None, "ErrResourceExists")]
+#[case::claim_that_took_the_place_of_ours(with_temporary(copied(false), |claim| claim.trusted = false), Some("delete_claim"), "ErrResourceMarkedForDeletion")]
+#[case::finalizer_gone(with_temporary(Observed { mover: Lookup::Absent, ..copied(true) }, |claim| claim.kept = None), None, "ErrResourceMarkedForDeletion")]
+#[case::deleted_before_it_is_complete(with_temporary(Observed { mover: Lookup::Absent, ..copied(true) }, |claim| claim.copied = None), Some("release_claim"), "ErrResourceMarkedForDeletion")]
+fn hand_overs(#[case] seen: Observed, #[case] does: Option<&str>, #[case] waits_for: &str) {
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions.first().map(Write::verb), does, "{plan:?}");
+    assert_eq!(plan.waiting.as_ref().map(Waiting::reason), Some(waits_for), "{plan:?}");
+    assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
+    // As long as something is beside the source, the right is asked for again.
+    assert!(plan.look_again_at.unwrap() <= seen.now + RIGHTS_RECHECK);
+}
+
+#[test]
+fn a_volume_that_somebody_keeps_is_given_up_at_the_deadline() {
+    let plan = step(&late(Observed { holders: held(), ..copied(true) })).unwrap();
+    assert_eq!(plan.phase, Phase::Failed);
+    assert!(plan.failure.unwrap().contains("gold/lurk"));
+}
+
+/// Nothing of a source elsewhere is told, decided or made without the right, whether it exists or not.
+#[test]
+fn without_the_right_nothing_depends_on_the_source() {
+    let asked = |source| {
+        let mut seen =
+            Observed { authorized: denied(), claim: Lookup::Absent, temporary: Lookup::Absent, ..copied(false) };
+        (seen.mover, seen.facts.source) = (Lookup::Absent, source);
+        step(&seen).unwrap()
+    };
+    let (there, absent) = (asked(facts().source), asked(Lookup::Absent));
+    assert_eq!(there, absent);
+    assert_eq!((there.actions.len(), there.chosen), (0, None));
+}
+
+/// A report counts only if it is the report of the pod that was started.
+#[test]
+fn a_mover_that_took_the_place_of_ours_is_deleted() {
+    let plan = step(&with_mover(copying(done()), |mover| mover.trusted = false)).unwrap();
+    assert_eq!(plan.actions.iter().map(Write::verb).collect::<Vec<_>>(), ["delete_pod"]);
+}
+
+fn writer() -> User {
+    User { pod: "writer".into(), scheduled: true, started: Some(now()), writes: true }
+}
+
+fn done() -> MoverState {
+    MoverState::Ended {
+        at: now(),
+        outcome: Outcome::Copied { total: 1, written: 1, digest: "digest".into(), notes: vec![] },
+    }
+}
+
+/// What becomes of a copy: the first word of what is done, and what is waited for.
+#[rstest]
+#[case::runs(copying(MoverState::Running), None, None)]
+#[case::done(copying(done()), Some("mark_copied"), None)]
+#[case::spoiled_while_it_runs(Observed { source_users: vec![writer()], ..copying(MoverState::Running) }, Some("delete_pod"), Some("CloneSourceInUse"))]
+#[case::spoiled_before_it_is_seen(Observed { source_users: vec![writer()], ..copying(done()) }, Some("delete_pod"), Some("CloneSourceInUse"))]
+#[case::of_another_claim_of_the_name(
+    Observed { temporary: Lookup::Present(Claim { exact: ObjectVersion { uid: "next".into(), ..exact("tmp-pvc-dv") }, ..claim("", Content::Blank) }), ..copying(done()) },
+    Some("delete_pod"),
+    Some("ErrResourceMarkedForDeletion")
+)]
+#[case::started_once_more(
+    Observed { temporary: Lookup::Present(Claim { copied: Some("digest".into()), ..claim("tmp-pvc-dv", Content::Blank) }), ..copying(MoverState::Running) },
+    Some("delete_pod"),
+    Some("ErrResourceMarkedForDeletion")
+)]
+fn copies(#[case] seen: Observed, #[case] does: Option<&str>, #[case] waits_for: Option<&str>) {
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions.first().map(Write::verb), does, "{plan:?}");
+    assert_eq!(plan.waiting.map(|waiting| waiting.reason()), waits_for);
+}
+
+/// Another source of the same name is not what was decided about.
+#[test]
+fn another_source_of_the_same_name_needs_another_decision() {
+    let mut seen = observed(&decided_volume("copy"), facts());
+    assert_eq!(step(&seen).unwrap().actions.first().map(Write::verb), Some("create_claim"));
+    let Lookup::Present(source) = &mut seen.facts.source else { panic!() };
+    source.uid = "the next one".to_owned();
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions.first().map(Write::verb), Some("pin"));
+    assert_eq!(plan.chosen.unwrap().strategy, CloneStrategy::Snapshot);
+}
+
+/// Sidecars that trip over each other are made to look once more, at a moment of the claim's own.
+#[test]
+fn a_claim_that_others_tripped_over_is_touched_after_a_while() {
+    let mut seen = observed(&decided_volume("snapshot"), facts());
+    let text =
+        "Operation cannot be fulfilled on volumesnapshots.snapshot.storage.k8s.io \"s\": the object has been modified";
+    let pending = claim("clone", Content::Snapshot("s".to_owned()));
+    seen.claim = Lookup::Present(Claim { phase: "Pending".into(), complaint: Some(text.to_owned()), ..pending });
+    let plan = step(&seen).unwrap();
+    assert_eq!((plan.actions.len(), plan.waiting.as_ref().map(Waiting::reason)), (0, Some("ClaimNotBound")));
+    seen.now = plan.look_again_at.unwrap();
+    assert!(seen.now > now() && seen.now <= now() + SignedDuration::from_millis(1500));
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions.first().map(Write::verb), Some("nudge"));
+}
+
+/// One pod copies from one volume to the other; where no node can have both, that is told, and given up in the end.
+#[test]
+fn where_no_node_can_have_both_volumes_that_is_the_reason() {
+    let unschedulable = "0/2 nodes are available: 2 node(s) had volume node affinity conflict.";
+    let mut seen = copying(MoverState::Starting(Some(unschedulable.to_owned())));
+    let plan = step(&seen).unwrap();
+    assert_eq!((plan.actions.len(), plan.waiting.as_ref().map(Waiting::reason)), (0, Some("NoCommonNode")));
+    seen.now = plan.look_again_at.unwrap();
+    let plan = step(&seen).unwrap();
+    assert_eq!((plan.phase, plan.actions.first().map(Write::verb)), (Phase::Failed, Some("delete_pod")));
+    assert!(plan.failure.unwrap().contains("There is no node"));
+}
+
+/// What is told of a refusal is the new decision and why, not the old one.
+#[test]
+fn a_refused_snapshot_is_replaced_by_a_decision_that_tells_why() {
+    let mut seen = observed(&decided_volume("snapshot"), facts());
+    let refused = SharedSnapshot {
+        exact: exact("tmp-snapshot"),
+        ours: true,
+        deleting: false,
+        created: Some(now()),
+        members: [("dv".to_owned(), seen.request().unwrap().target.clone())].into(),
+        ready: false,
+        restore_size: None,
+        error: Some("rpc error: code = FailedPrecondition desc = a thick pool".to_owned()),
+    };
+    seen.group = Lookup::Present(SharedSnapshots { snapshots: vec![refused], ..SharedSnapshots::default() });
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions.first().map(Write::verb), Some("pin"));
+    let chosen = plan.chosen.unwrap();
+    assert_eq!((chosen.strategy, chosen.fallback.unwrap().code), (CloneStrategy::Copy, "DriverRefused"));
+    assert_eq!(plan.refused.unwrap().met.code, "FailedPrecondition");
+}
+
+/// A source that isn't there is waited for, by its name.
+#[test]
+fn a_source_that_vanishes_is_waited_for_by_name() {
+    let mut seen = observed(&decided_volume("snapshot"), facts());
+    seen.facts.source = Lookup::Absent;
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions, vec![]);
+    let waiting = plan.waiting.unwrap();
+    assert_eq!(waiting.reason(), "CloneWithoutSource");
+    assert!(waiting.message().contains("here/disk"));
+}
+
+/// What isn't ours is neither adopted nor touched, whatever its name.
+#[test]
+fn a_strangers_objects_are_left_alone() {
+    let mut seen = observed(&decided_volume("snapshot"), facts());
+    seen.claim = Lookup::Present(Claim { ours: false, ..claim("clone", Content::Blank) });
+    let plan = step(&seen).unwrap();
+    assert_eq!((plan.actions, plan.waiting.map(|w| w.reason())), (vec![], Some("ErrResourceExists")));
+    for (temporary, mover) in [(false, true), (true, false)] {
+        let mut seen = copying(MoverState::Running);
+        if let (Lookup::Present(claim), Lookup::Present(pod)) = (&mut seen.temporary, &mut seen.mover) {
+            (claim.ours, pod.ours) = (temporary, mover);
+            (claim.trusted, pod.trusted) = (temporary, mover);
+        }
+        let plan = step(&seen).unwrap();
+        assert_eq!((plan.actions, plan.waiting.map(|w| w.reason())), (vec![], Some("ErrResourceExists")));
+    }
+}
+
+/// A snapshot that isn't ours, or not for this clone, is nobody's turn and nothing to restore from.
+#[test]
+fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
+    let mut seen = observed(&decided_volume("snapshot"), facts());
+    let shared = |ours, member: &str| SharedSnapshot {
+        exact: exact("tmp-snapshot"),
+        ours,
+        deleting: false,
+        created: None,
+        members: [(member.to_owned(), seen.request().unwrap().target.clone())].into(),
+        ready: true,
+        restore_size: None,
+        error: None,
+    };
+    let snapshots = vec![shared(false, "dv"), shared(true, "other")];
+    seen.group = Lookup::Present(SharedSnapshots { snapshots, ..SharedSnapshots::default() });
+    let plan = step(&seen).unwrap();
+    assert!(plan.wants_snapshot && plan.actions.is_empty());
+}

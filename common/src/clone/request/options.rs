@@ -1,0 +1,89 @@
+//! The options of a clone: the annotations that a user sets on a DataVolume.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    api::CloneStrategy,
+    clone::{
+        note::PlanNote,
+        request::{Consistency, SHORTEST_DEADLINE},
+    },
+    field::{FieldError, annotation_path},
+    meta,
+};
+
+/// What the annotations ask for.
+pub(crate) struct Options {
+    pub(super) wish: Option<CloneStrategy>,
+    pub(super) fallback_allowed: bool,
+    pub(super) consistency: Consistency,
+    pub(super) keep_owners: bool,
+    pub(super) immediate: bool,
+    pub(super) deadline: Option<Duration>,
+    pub(super) pre_populated: bool,
+}
+
+impl Options {
+    pub(super) fn read(annotations: Option<&BTreeMap<String, String>>, errors: &mut Vec<FieldError>) -> Self {
+        let get = |key: &str| annotations.and_then(|a| a.get(key)).map(String::as_str);
+        let mut wrong = |key: &str, value: &str, supported: &str| {
+            errors.push(FieldError::not_supported(
+                annotation_path(key),
+                value,
+                format!("supported values: {supported}"),
+            ));
+        };
+        let wish = match get(meta::CLONE_TYPE) {
+            None => None,
+            Some(text) => {
+                let wish = text.parse().ok();
+                if wish.is_none() {
+                    wrong(meta::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
+                }
+                // With a plan beside it the strategy is our own earlier decision; that one followed a wish only if it says so.
+                wish.filter(|_| get(meta::PLAN).is_none_or(PlanNote::says_wished))
+            }
+        };
+        let fallback_allowed = match get(meta::FALLBACK) {
+            None | Some("Allowed") => true,
+            Some("Never") => false,
+            Some(text) => {
+                wrong(meta::FALLBACK, text, "\"Allowed\", \"Never\"");
+                true
+            }
+        };
+        let consistency = match get(meta::CONSISTENCY) {
+            None | Some("Offline") => Consistency::Offline,
+            Some("CrashConsistent") => Consistency::CrashConsistent,
+            Some(text) => {
+                wrong(meta::CONSISTENCY, text, "\"Offline\", \"CrashConsistent\"");
+                Consistency::Offline
+            }
+        };
+        let keep_owners = match get(meta::FILE_OWNERS) {
+            None => false,
+            Some("Keep") => true,
+            Some(text) => {
+                wrong(meta::FILE_OWNERS, text, "\"Keep\"");
+                false
+            }
+        };
+        let deadline = get(meta::DEADLINE).and_then(|text| {
+            let deadline = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
+            if deadline.is_none_or(|d| d < SHORTEST_DEADLINE) {
+                wrong(meta::DEADLINE, text, "a time of at least 10 s, such as \"10m\" or \"1h30m\"");
+            }
+            deadline
+        });
+        let named = |key: &str| get(key).is_some();
+        Self {
+            wish,
+            fallback_allowed,
+            consistency,
+            keep_owners,
+            immediate: named(meta::IMMEDIATE_BINDING),
+            deadline,
+            pre_populated: named(meta::PRE_POPULATED) || named(meta::CHECK_STATIC_VOLUME),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Effects as values. The precondition is part of each, so that a crash, a second controller or a stale cache can only make it fail.
+
+use crate::object::ObjectVersion;
+use std::fmt;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+
+use crate::{api::snapshot::VolumeSnapshot, meta::Annotations, quantity::Bytes, rebind::ClaimIdentity};
+
+/// The kinds that we delete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A temporary VolumeSnapshot.
+    VolumeSnapshot,
+    /// A temporary claim; or a clone's claim that was made for a strategy which was given up.
+    PersistentVolumeClaim,
+    /// A data mover, or a pod that makes a volume appear.
+    Pod,
+}
+
+impl Kind {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::VolumeSnapshot => "VolumeSnapshot",
+            Self::PersistentVolumeClaim => "PersistentVolumeClaim",
+            Self::Pod => "Pod",
+        }
+    }
+}
+
+/// One write.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Write the decision on the DataVolume (or on the claim that is filled without one); `None` removes a key. Only if it is as it was
+    /// seen.
+    Pin(Annotations),
+    /// Its name is made of a UID: an existing one is ours or an error. Its members are written in it.
+    CreateSnapshot(Box<VolumeSnapshot>),
+    /// It is named like the DataVolume, or its name is made of a UID: an existing one is ours or an error.
+    CreateClaim(Box<PersistentVolumeClaim>),
+    /// Take over a claim that is already filled: the DataVolume becomes its owner.
+    Adopt(ObjectVersion),
+    /// Ask for more; a claim can't shrink, so a repetition is harmless.
+    GrowClaim {
+        /// The claim.
+        claim: ObjectVersion,
+        /// Its new request.
+        to: Bytes,
+    },
+    /// Write on the claim that the copy is complete and verified: the fact that outlives the pod.
+    MarkCopied {
+        /// The claim.
+        claim: ObjectVersion,
+        /// BLAKE3 of the content.
+        digest: String,
+    },
+    /// Start a pod: the data mover, or one that makes a volume appear.
+    CreatePod(Box<Pod>),
+    /// The volume's claimRef is replaced, never cleared.
+    HandOver {
+        /// The PersistentVolume.
+        volume: ObjectVersion,
+        /// The claim that has it.
+        from: ClaimIdentity,
+        /// The claim that gets it.
+        to: ClaimIdentity,
+        /// When; written on it.
+        at: Timestamp,
+    },
+    /// Touch a claim, so that Kubernetes looks at it again.
+    Nudge {
+        /// The claim.
+        claim: ObjectVersion,
+        /// When; written on it.
+        at: Timestamp,
+    },
+    /// Take our finalizer off a temporary claim that is being deleted, so that it goes.
+    Release {
+        /// The claim.
+        claim: ObjectVersion,
+        /// Its finalizers without ours.
+        rest: Vec<String>,
+    },
+    /// Remove something that is ours. A temporary claim is kept by our finalizer until it is released.
+    Delete {
+        /// The kind.
+        kind: Kind,
+        /// Which one.
+        what: ObjectVersion,
+    },
+}
+
+impl Write {
+    /// One word for logs and metric labels.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::Pin(_) => "pin",
+            Self::CreateSnapshot(_) => "create_snapshot",
+            Self::CreateClaim(_) => "create_claim",
+            Self::Adopt(_) => "adopt_claim",
+            Self::GrowClaim { .. } => "grow_claim",
+            Self::MarkCopied { .. } => "mark_copied",
+            Self::CreatePod(_) => "create_pod",
+            Self::HandOver { .. } => "hand_over",
+            Self::Nudge { .. } => "nudge",
+            Self::Release { .. } => "release_claim",
+            Self::Delete { kind: Kind::VolumeSnapshot, .. } => "delete_snapshot",
+            Self::Delete { kind: Kind::PersistentVolumeClaim, .. } => "delete_claim",
+            Self::Delete { kind: Kind::Pod, .. } => "delete_pod",
+        }
+    }
+
+    /// What is reported counts on it.
+    pub fn before_status(&self) -> bool {
+        matches!(self, Self::Adopt(_))
+    }
+
+    /// It can't be undone; a pass does one such thing at most, since a crash may fall between two.
+    pub fn irreversible(&self) -> bool {
+        matches!(self, Self::GrowClaim { .. } | Self::HandOver { .. } | Self::Release { .. } | Self::Delete { .. })
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.verb())
+    }
+}

@@ -1,0 +1,152 @@
+//! Names of objects, and the words of CDI and Kubernetes for what they are: volume modes, kinds of sources, content types.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+use crate::field::NameRule;
+
+/// The volume mode of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub enum VolumeMode {
+    /// A mounted file system; what Kubernetes assumes when nothing is said.
+    #[default]
+    Filesystem,
+    /// A raw device.
+    Block,
+}
+
+impl FromStr for VolumeMode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "Filesystem" => Ok(Self::Filesystem),
+            "Block" => Ok(Self::Block),
+            _ => Err(()),
+        }
+    }
+}
+
+impl VolumeMode {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filesystem => "Filesystem",
+            Self::Block => "Block",
+        }
+    }
+}
+
+impl fmt::Display for VolumeMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The name and namespace of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = ();
+
+    /// Reads `namespace/name`, as annotations hold it. What no object can be called is none: it would be another request's path.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (namespace, name) = text.split_once('/').ok_or(())?;
+        if !NameRule::Label.permits(namespace) || !NameRule::Subdomain.permits(name) {
+            return Err(());
+        }
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+}
+
+/// What is cloned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SourceKind {
+    /// A PersistentVolumeClaim.
+    #[serde(rename = "PersistentVolumeClaim")]
+    Claim,
+    /// A VolumeSnapshot.
+    #[serde(rename = "VolumeSnapshot")]
+    Snapshot,
+}
+
+impl SourceKind {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claim => "PersistentVolumeClaim",
+            Self::Snapshot => "VolumeSnapshot",
+        }
+    }
+}
+
+/// What is cloned, by kind and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SourceName {
+    /// Its kind.
+    pub kind: SourceKind,
+    /// Its namespace and name.
+    #[serde(flatten)]
+    pub object: ObjectName,
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str(), self.object)
+    }
+}
+
+/// What the volume holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ContentType {
+    /// The image of one disk: the device itself, or the file `disk.img` in a file system. One may be made of the other.
+    #[default]
+    KubeVirt,
+    /// Files.
+    Archive,
+}
+
+/// For whom the clone is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetKind {
+    /// A DataVolume, whose claim we make.
+    DataVolume,
+    /// A claim that somebody made with a VolumeCloneSource as its `dataSourceRef`.
+    Claim,
+}
+
+/// Exactly this object, not another one of the same name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectVersion {
+    /// Its namespace; empty for what has none.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uid: String,
+    /// The version that was looked at; a write is refused when it has changed since.
+    pub resource_version: String,
+}
+
+/// Which object, as it was looked at.
+pub fn exact(meta: &ObjectMeta) -> ObjectVersion {
+    ObjectVersion {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,74 @@
+//! The invariants once more, on real data: what no plan may do, whoever made it.
+
+use thiserror::Error;
+
+use super::{Observed, Phase, Plan, Write, handed_over, protocol};
+use crate::rebind::{self, Step};
+
+/// A plan that must not be carried out; always a mistake of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// Something would be done before what moves is on record.
+    #[error("would {0} before anything is on record")]
+    Unrecorded(&'static str),
+    /// The volume would be taken from somebody else, or given to somebody else.
+    #[error("would hand over a volume that is not the source's, or not to its target")]
+    WrongHands,
+    /// A claim would be deleted that may hold the data.
+    #[error("would delete PersistentVolumeClaim {0:?}, which may hold the data")]
+    DeletesData(String),
+    /// The DataVolume would be deleted while its claim may hold the data.
+    #[error("would delete DataVolume {0:?}, whose claim may hold the data")]
+    DeletesDataVolume(String),
+    /// Success without the data at the target.
+    #[error("would report success before the data has moved")]
+    PrematureSuccess,
+}
+
+/// Every invariant that `plan` would break.
+pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
+    let transfer = seen.transfer.record.as_ref().map(|record| (record, protocol(seen, record)));
+    let moved = transfer.as_ref().is_some_and(|(_, transfer)| rebind::step(transfer) == Step::Moved);
+    let mut found = Vec::new();
+    let was = Phase::read(&seen.transfer.status.phase);
+    if plan.phase == Phase::Complete && was != Phase::Complete && !moved {
+        found.push(Violation::PrematureSuccess);
+    }
+    let Some(action) = &plan.action else { return found };
+    let Some((record, transfer)) = transfer else {
+        if !matches!(action, Write::Guard | Write::Release) {
+            found.push(Violation::Unrecorded(action.verb()));
+        }
+        return found;
+    };
+    match action {
+        Write::HandOver { volume, to, .. } => {
+            let from = transfer.volume.present().filter(|v| v.exact == *volume).and_then(|v| v.claim_ref.as_ref());
+            let source = from.is_some_and(|from| from.uid == record.source_uid && !from.uid.is_empty());
+            let target = transfer.target.present().is_some_and(|t| t.identity() == *to && t.held_back && !t.deleting);
+            if !source || !target {
+                found.push(Violation::WrongHands);
+            }
+        }
+        Write::DeleteClaim(what) => {
+            let source = what.uid == record.source_uid && moved;
+            let target = transfer.target.present().is_some_and(|t| t.exact == *what && t.volume_name.is_none());
+            let unneeded = target && !handed_over(&transfer);
+            if !source && !unneeded {
+                found.push(Violation::DeletesData(what.name.clone()));
+            }
+        }
+        Write::DeleteDataVolume(what) => {
+            if !moved || record.data_volume_uid.as_ref() != Some(&what.uid) {
+                found.push(Violation::DeletesDataVolume(what.name.clone()));
+            }
+        }
+        Write::Guard
+        | Write::Release
+        | Write::CreateClaim(_)
+        | Write::Nudge { .. }
+        | Write::RestorePolicy { .. }
+        | Write::CreateDataVolume(_) => {}
+    }
+    found
+}

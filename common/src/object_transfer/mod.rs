@@ -1,0 +1,382 @@
+//! An ObjectTransfer: a claim with its data, or a DataVolume with its claim, moves to another name or namespace.
+//!
+//! The order is chosen so that whatever ends in between, the data is in exactly one claim, and no garbage collection can reach it:
+//!
+//! 1. What moves is written into the status, before anything is made.
+//! 2. The target claim is made, held back so that nobody fills it.
+//! 3. The volume is handed over (see [the protocol](crate::rebind)), in one write with the reclaim policy `Retain`.
+//! 4. When the target is bound, the former policy returns; a DataVolume is made that finds its claim filled; the old DataVolume goes,
+//!    and the empty claim.
+//!
+//! An ObjectTransfer that is deleted before step 3 takes its target claim with it; after it, the transfer is brought to its end. Its
+//! finalizer waits for that, but never longer than [`PATIENCE`] when there is nothing to be done.
+
+mod build;
+mod check;
+#[cfg(test)]
+mod model;
+mod plan;
+mod ready;
+mod request;
+mod seen;
+mod status;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+pub use self::{
+    check::{Violation, violations},
+    plan::{Phase, Plan, Why, Write},
+    ready::users_of,
+    request::{Move, Moved, changes, parse},
+    seen::{Observed, Record, Subject},
+    status::status,
+};
+use self::{
+    plan::COMPLETE,
+    ready::{not_bound, ready, taken},
+};
+use crate::{
+    api::{ObjectTransfer, Phase as DataVolumePhase},
+    field,
+    lookup::Lookup,
+    meta,
+    object::{ObjectVersion, exact},
+    rebind::{self, ClaimIdentity, Impossible, Rebind, SourceClaim, Step, TargetClaim, Volume},
+};
+
+/// The UID of the ObjectTransfer for which an object was made. On target claims and target DataVolumes.
+pub const TRANSFER: &str = "smartclone.dev/transfer";
+/// The reclaim policy that a volume has when it isn't on its way. On the PersistentVolume, as long as it is.
+pub const RECLAIM_POLICY: &str = "smartclone.dev/reclaim-policy";
+/// Holds an ObjectTransfer until nothing of it is left half done (CDI's name).
+pub const FINALIZER: &str = "cdi.kubevirt.io/objectTransfer";
+
+/// How long the deletion of an ObjectTransfer waits for something that doesn't come. What is left then is harmless: a claim without
+/// data, or a volume that nobody deletes.
+pub const PATIENCE: SignedDuration = SignedDuration::from_mins(1);
+
+/// True for an ObjectTransfer that is complete or has failed and has no finalizer of ours any more. Nothing triggers it.
+pub fn is_over(transfer: &ObjectTransfer) -> bool {
+    let over = |phase: Phase| transfer.status.as_ref().is_some_and(|status| status.phase == phase.as_str());
+    (over(Phase::Complete) || over(Phase::Error)) && !Subject::of(transfer).guarded
+}
+
+/// What to do next; nothing for a transfer that is over.
+pub fn step(seen: &Observed) -> Option<Plan> {
+    let transfer = &seen.transfer;
+    if transfer.phase().is_final() {
+        return transfer.guarded.then(|| release(seen));
+    }
+    match transfer.deleting {
+        None => Some(living(seen)),
+        // Kubernetes removes what nobody holds.
+        Some(_) if !transfer.guarded => None,
+        Some(_) => {
+            let plan = dying(seen);
+            let limit = limit(seen);
+            let overdue = limit.is_some_and(|limit| limit <= seen.now);
+            Some(match plan.action {
+                None if overdue || plan.phase.is_final() => Plan { action: Some(Write::Release), ..plan },
+                None => Plan { look_again_at: plan.look_again_at.into_iter().chain(limit).min(), ..plan },
+                Some(_) => plan,
+            })
+        }
+    }
+}
+
+/// Until when a deletion waits for what doesn't come. Whoever has just begun to look may not have seen everything yet.
+fn limit(seen: &Observed) -> Option<Timestamp> {
+    seen.transfer.deleting?.max(seen.since).checked_add(PATIENCE).ok()
+}
+
+/// What to do when the API server won't have the action of a plan: nothing, but a deletion doesn't wait for it for ever.
+pub fn refused(seen: &Observed, plan: &Plan, why: Why) -> Plan {
+    let overdue = limit(seen).is_some_and(|limit| limit <= seen.now);
+    let action = (overdue && plan.action != Some(Write::Release)).then_some(Write::Release);
+    Plan { action, phase: seen.transfer.phase(), record: seen.transfer.record.clone(), why, look_again_at: None }
+}
+
+/// Nothing is to be done any more, so nothing has to be waited for.
+fn release(seen: &Observed) -> Plan {
+    let over = Plan::ends(seen, seen.transfer.phase(), Why::new(COMPLETE, "The transfer is over"));
+    Plan { action: Some(Write::Release), ..over }
+}
+
+const FAILED: &str = "TransferFailed";
+
+fn living(seen: &Observed) -> Plan {
+    if let Some(which) = &seen.another_controller {
+        let message = format!("{which} runs in this cluster; smartclone stays passive until it is removed");
+        return Plan::wait(seen, Why::new("AnotherController", message));
+    }
+    let wanted = match &seen.wanted {
+        Ok(wanted) => wanted,
+        Err(errors) => return Plan::ends(seen, Phase::Error, Why::new("Invalid", field::joined(errors))),
+    };
+    match &seen.transfer.record {
+        None => begin(seen, wanted),
+        Some(record) => go_on(seen, wanted, record),
+    }
+}
+
+/// Nothing has been made yet.
+fn begin(seen: &Observed, wanted: &Move) -> Plan {
+    let source = match ready(seen, wanted) {
+        Ok(source) => source,
+        Err(why) => return Plan { phase: Phase::Pending, ..Plan::wait(seen, why) },
+    };
+    let data_volume = match wanted.kind {
+        Moved::Claim => None,
+        Moved::DataVolume => seen.source_volume.present().and_then(ResourceExt::uid),
+    };
+    let record = Record {
+        source_uid: source.uid().unwrap_or_default(),
+        volume: rebind::volume_name(source).unwrap_or_default(),
+        data_volume_uid: data_volume,
+    };
+    let plan = Plan { record: Some(record), ..Plan::running(seen, "The transfer begins") };
+    if seen.transfer.guarded { plan } else { Plan { action: Some(Write::Guard), ..plan } }
+}
+
+/// The protocol's view: the claims that are on record, and no others of their names.
+fn protocol(seen: &Observed, record: &Record) -> Rebind {
+    let source = match &seen.source {
+        Lookup::Present(claim) if claim.uid().as_deref() != Some(&record.source_uid) => Lookup::Absent,
+        source => source.as_ref().map(SourceClaim::of),
+    };
+    let target = match &seen.target {
+        Lookup::Present(claim) if !ours(seen, &claim.metadata) => Lookup::Absent,
+        target => target.as_ref().map(TargetClaim::of),
+    };
+    Rebind { source, volume: seen.volume.as_ref().map(Volume::of), target, now: seen.now }
+}
+
+/// Made for this ObjectTransfer.
+fn ours(seen: &Observed, meta: &ObjectMeta) -> bool {
+    meta::annotation(meta, TRANSFER) == Some(&seen.transfer.uid)
+}
+
+/// The volume is the target's by now.
+fn handed_over(transfer: &Rebind) -> bool {
+    let target = transfer.target.present().map(TargetClaim::identity);
+    let owner = transfer.volume.present().and_then(|v| v.claim_ref.as_ref());
+    target.is_some_and(|target| owner.is_some_and(|owner| owner.is(&target)))
+}
+
+fn go_on(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
+    let transfer = protocol(seen, record);
+    match rebind::step(&transfer) {
+        Step::Unknown(why) => Plan::wait(seen, Why::unknown(&why)),
+        Step::Wait { what, look_again_at } => Plan { look_again_at, ..Plan::running(seen, what.to_string()) },
+        Step::Nudge { target, at } => Plan::act(seen, Write::Nudge { target, at }),
+        Step::Moved => finish(seen, wanted, record),
+        // Looked at once more, as if for the first time: somebody may have begun to use it.
+        Step::HandOver { .. } if replaced(seen, record) => lost(seen, &transfer, &Impossible::SourceMissing),
+        Step::HandOver { volume, to, at, .. } => {
+            if let Err(why) = ready(seen, wanted) {
+                return Plan::wait(seen, why);
+            }
+            let policy = seen.volume.present().and_then(|v| v.spec.as_ref()?.persistent_volume_reclaim_policy.clone());
+            let policy = policy.filter(|policy| policy != RETAIN);
+            Plan::act(seen, Write::HandOver { volume, to, policy, at })
+        }
+        Step::Impossible(why) => impossible(seen, wanted, &transfer, &why),
+    }
+}
+
+const RETAIN: &str = "Retain";
+
+fn impossible(seen: &Observed, wanted: &Move, transfer: &Rebind, why: &Impossible) -> Plan {
+    let target = &wanted.target;
+    match why {
+        Impossible::TargetMissing => without_target(seen, wanted, transfer),
+        Impossible::TargetDeleting | Impossible::SourceDeleting | Impossible::VolumeDeleting => {
+            Plan::wait(seen, Why::new("ErrResourceMarkedForDeletion", format!("Can't go on: {why}")))
+        }
+        Impossible::TargetBoundElsewhere(_) | Impossible::TargetLost | Impossible::TargetNotHeldBack => {
+            let cure = format!("Can't go on: {why}; when PersistentVolumeClaim {target} is deleted, it is made anew");
+            Plan::wait(seen, Why::new("TargetSpoilt", cure))
+        }
+        Impossible::SourceMissing
+        | Impossible::SourceNamesAnother(_)
+        | Impossible::VolumeMissing
+        | Impossible::VolumeUnclaimed
+        | Impossible::VolumeOfAnother(_) => lost(seen, transfer, why),
+    }
+}
+
+/// The DataVolume isn't the one that was to move.
+fn replaced(seen: &Observed, record: &Record) -> bool {
+    let there = match &seen.source_volume {
+        Lookup::Present(volume) => volume.uid(),
+        Lookup::Absent => None,
+        Lookup::Unknown(_) => return false,
+    };
+    record.data_volume_uid.is_some() && record.data_volume_uid != there
+}
+
+/// Somebody has come between. A target without data isn't left behind.
+fn lost(seen: &Observed, transfer: &Rebind, why: &Impossible) -> Plan {
+    if let Some(target) = transfer.target.present().filter(|t| !t.deleting && t.volume_name.is_none())
+        && !handed_over(transfer)
+    {
+        return Plan::act(seen, Write::DeleteClaim(target.exact.clone()));
+    }
+    let volume = seen.transfer.record.as_ref().map(|r| r.volume.clone()).unwrap_or_default();
+    let message = format!(
+        "What was to be moved has been taken away meanwhile: {why}. PersistentVolume {volume:?} is left as it is; where it still \
+         exists, the data is there"
+    );
+    Plan::ends(seen, Phase::Error, Why::new(FAILED, message))
+}
+
+/// The target claim isn't there (yet).
+fn without_target(seen: &Observed, wanted: &Move, transfer: &Rebind) -> Plan {
+    let (source, volume) = match (&transfer.source, &transfer.volume) {
+        (Lookup::Unknown(why), _) | (_, Lookup::Unknown(why)) => return Plan::wait(seen, Why::unknown(why)),
+        (Lookup::Absent, _) => return lost(seen, transfer, &Impossible::SourceMissing),
+        (_, Lookup::Absent) => return lost(seen, transfer, &Impossible::VolumeMissing),
+        (Lookup::Present(source), Lookup::Present(volume)) => (source, volume),
+    };
+    match &volume.claim_ref {
+        None => return lost(seen, transfer, &Impossible::VolumeUnclaimed),
+        // The target had the volume, and somebody has deleted it; or the volume was seen before it was handed over.
+        Some(owner) if !owner.is(&source.identity()) => {
+            return lost(seen, transfer, &Impossible::VolumeOfAnother(owner.clone()));
+        }
+        Some(_) => {}
+    }
+    if seen.transfer.record.as_ref().is_some_and(|record| replaced(seen, record)) {
+        return lost(seen, transfer, &Impossible::SourceMissing);
+    }
+    let source = match ready(seen, wanted) {
+        Ok(source) => source,
+        Err(why) => return Plan::wait(seen, why),
+    };
+    match build::claim(&seen.transfer, wanted, source) {
+        Some(claim) => Plan::act(seen, Write::CreateClaim(Box::new(claim))),
+        None => Plan::wait(seen, not_bound(&wanted.source)),
+    }
+}
+
+/// The target has the volume.
+fn finish(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
+    if let Some(volume) = seen.volume.present()
+        && let Some(policy) = meta::annotation(&volume.metadata, RECLAIM_POLICY)
+    {
+        let action = Write::RestorePolicy { volume: exact(&volume.metadata), policy: policy.to_owned() };
+        return Plan::act(seen, action);
+    }
+    if let (Moved::DataVolume, Some(uid)) = (wanted.kind, &record.data_volume_uid)
+        && let Some(plan) = finish_data_volume(seen, wanted, uid)
+    {
+        return plan;
+    }
+    match &seen.source {
+        Lookup::Unknown(why) => Plan::wait(seen, Why::unknown(why)),
+        Lookup::Present(claim)
+            if claim.uid().as_deref() == Some(&record.source_uid) && claim.metadata.deletion_timestamp.is_none() =>
+        {
+            Plan::act(seen, Write::DeleteClaim(exact(&claim.metadata)))
+        }
+        Lookup::Present(_) | Lookup::Absent => {
+            let message = format!("{} {} is now {}", wanted.kind.as_str(), wanted.source, wanted.target);
+            Plan::ends(seen, Phase::Complete, Why::new(COMPLETE, message))
+        }
+    }
+}
+
+/// The new DataVolume before the end of the old one; nothing, when both is done.
+fn finish_data_volume(seen: &Observed, wanted: &Move, uid: &str) -> Option<Plan> {
+    let old = match &seen.source_volume {
+        Lookup::Unknown(why) => return Some(Plan::wait(seen, Why::unknown(why))),
+        Lookup::Present(old) if old.uid().as_deref() == Some(uid) => Some(old),
+        Lookup::Present(_) | Lookup::Absent => None,
+    };
+    match (&seen.target_volume, old) {
+        (Lookup::Unknown(why), _) => return Some(Plan::wait(seen, Why::unknown(why))),
+        (Lookup::Absent, Some(old)) => {
+            let new = build::data_volume(&seen.transfer, wanted, old);
+            return Some(Plan::act(seen, Write::CreateDataVolume(Box::new(new))));
+        }
+        (Lookup::Absent, None) => {
+            let message = format!(
+                "DataVolume {} was deleted before its successor was made; the data is in PersistentVolumeClaim {}",
+                wanted.source, wanted.target
+            );
+            return Some(Plan::ends(seen, Phase::Error, Why::new(FAILED, message)));
+        }
+        (Lookup::Present(new), _) if !ours(seen, &new.metadata) => {
+            return Some(Plan::wait(seen, taken("DataVolume", &wanted.target)));
+        }
+        (Lookup::Present(new), _) => {
+            let phase = new.status.as_ref().map(|s| s.phase).unwrap_or_default();
+            if phase != DataVolumePhase::Succeeded {
+                let message =
+                    format!("DataVolume {} is taking over its claim (phase {:?})", wanted.target, phase.as_str());
+                return Some(Plan::running(seen, message));
+            }
+        }
+    }
+    let old = old.filter(|old| old.metadata.deletion_timestamp.is_none())?;
+    Some(Plan::act(seen, Write::DeleteDataVolume(exact(&old.metadata))))
+}
+
+/// The ObjectTransfer is being deleted.
+fn dying(seen: &Observed) -> Plan {
+    let Some(record) = &seen.transfer.record else {
+        return Plan { action: Some(Write::Release), ..Plan::running(seen, "Nothing had begun") };
+    };
+    let transfer = protocol(seen, record);
+    if handed_over(&transfer) {
+        return living(seen);
+    }
+    match (&transfer.target, &transfer.volume) {
+        (Lookup::Unknown(why), _) | (Lookup::Present(_), Lookup::Unknown(why)) => Plan::wait(seen, Why::unknown(why)),
+        (Lookup::Present(target), Lookup::Present(_) | Lookup::Absent) if !target.deleting => match &target.volume_name
+        {
+            None => Plan::act(seen, Write::DeleteClaim(target.exact.clone())),
+            Some(name) if *name == record.volume => {
+                Plan::wait(seen, Why::unknown(&format!("PersistentVolume {name:?} has changed since it was seen")))
+            }
+            Some(_) => {
+                Plan { action: Some(Write::Release), ..Plan::running(seen, "The target claim has another volume") }
+            }
+        },
+        (Lookup::Present(_) | Lookup::Absent, _) => {
+            Plan { action: Some(Write::Release), ..Plan::running(seen, "Nothing is left of the transfer") }
+        }
+    }
+}
+
+/// Kubernetes' mark on a volume whose claim it chose itself. Such a volume is given free when its claim turns out to have another one;
+/// without the mark it stays reserved.
+const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+
+/// The JSON merge patch of [`Write::HandOver`].
+pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, policy: Option<&str>, at: Timestamp) -> Value {
+    let mut patch = rebind::hand_over(volume, to, at);
+    if let Some(annotations) = patch.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.insert(BOUND_BY_CONTROLLER.to_owned(), Value::Null);
+        if let Some(policy) = policy {
+            annotations.insert(RECLAIM_POLICY.to_owned(), json!(policy));
+        }
+    }
+    if let Some(spec) = patch.pointer_mut("/spec").and_then(Value::as_object_mut) {
+        spec.insert("persistentVolumeReclaimPolicy".to_owned(), json!(RETAIN));
+    }
+    patch
+}
+
+/// The JSON merge patch of [`Write::RestorePolicy`].
+pub fn restore_policy(volume: &ObjectVersion, policy: &str) -> Value {
+    json!({
+        "metadata": {
+            "uid": volume.uid, "resourceVersion": volume.resource_version, "annotations": { RECLAIM_POLICY: null },
+        },
+        "spec": { "persistentVolumeReclaimPolicy": policy },
+    })
+}

@@ -1,0 +1,355 @@
+//! Kubernetes' own controller of claims and volumes in miniature, with its habit of missing things until it is touched; people who
+//! delete and take what they like; and passes that see each kind late, and that may end before or after a write.
+
+use jiff::SignedDuration;
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+use crate::lookup::Lookup::{Absent, Present, Unknown};
+
+fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn id(namespace: &str, name: &str, uid: &str) -> ObjectVersion {
+    ObjectVersion { namespace: namespace.into(), name: name.into(), uid: uid.into(), resource_version: "1".into() }
+}
+
+fn source() -> SourceClaim {
+    SourceClaim {
+        exact: id("here", "temporary", "s"),
+        deleting: false,
+        kept: false,
+        phase: ClaimPhase::Bound,
+        volume_name: Some("pv".into()),
+    }
+}
+
+fn target() -> TargetClaim {
+    TargetClaim {
+        exact: id("there", "disk", "t"),
+        deleting: false,
+        phase: ClaimPhase::Pending,
+        volume_name: None,
+        held_back: true,
+        nudged_at: None,
+    }
+}
+
+fn volume(owner: ClaimIdentity) -> Volume {
+    Volume { exact: id("", "pv", "v"), deleting: false, claim_ref: Some(owner), handed_over_at: None }
+}
+
+/// Before anything has happened.
+fn begun() -> Rebind {
+    Rebind {
+        source: Present(source()),
+        volume: Present(volume(source().identity())),
+        target: Present(target()),
+        now: start(),
+    }
+}
+
+/// So many seconds after the hand-over, the last nudge so many seconds after it.
+fn waiting(seconds: i64, nudged: Option<i64>) -> Rebind {
+    let at = |seconds| start() + SignedDuration::from_secs(seconds);
+    Rebind {
+        source: Present(SourceClaim { phase: ClaimPhase::Lost, ..source() }),
+        volume: Present(Volume { handed_over_at: Some(start()), ..volume(target().identity()) }),
+        target: Present(TargetClaim { nudged_at: nudged.map(at), ..target() }),
+        now: at(seconds),
+    }
+}
+
+fn with(change: impl FnOnce(&mut SourceClaim, &mut Volume, &mut TargetClaim)) -> Rebind {
+    let (mut s, mut v, mut t) = (source(), volume(source().identity()), target());
+    change(&mut s, &mut v, &mut t);
+    Rebind { source: Present(s), volume: Present(v), target: Present(t), now: start() }
+}
+
+fn stranger() -> ClaimIdentity {
+    ClaimIdentity { namespace: "here".into(), name: "temporary".into(), uid: "another".into() }
+}
+
+#[test]
+fn the_volume_is_handed_over_with_both_identities() {
+    assert_eq!(
+        step(&begun()),
+        Step::HandOver { volume: id("", "pv", "v"), from: source().identity(), to: target().identity(), at: start() }
+    );
+}
+
+#[rstest]
+#[case::claim_of_the_same_name(with(|_, v, _| v.claim_ref = Some(stranger())), Impossible::VolumeOfAnother(stranger()))]
+#[case::nobodys(with(|_, v, _| v.claim_ref = None), Impossible::VolumeUnclaimed)]
+#[case::reserved_by_name_only(
+    with(|s, v, _| { s.exact.uid.clear(); v.claim_ref = Some(s.identity()); }),
+    Impossible::VolumeOfAnother(ClaimIdentity { uid: String::new(), ..source().identity() })
+)]
+#[case::names_another_volume(
+    with(|s, _, _| s.volume_name = Some("other".into())), Impossible::SourceNamesAnother(Some("other".into()))
+)]
+#[case::target_has_another_volume(
+    with(|_, _, t| t.volume_name = Some("other".into())), Impossible::TargetBoundElsewhere("other".into())
+)]
+#[case::target_not_held_back(with(|_, _, t| t.held_back = false), Impossible::TargetNotHeldBack)]
+#[case::source_goes(with(|s, _, _| s.deleting = true), Impossible::SourceDeleting)]
+#[case::target_goes(with(|_, _, t| t.deleting = true), Impossible::TargetDeleting)]
+#[case::volume_goes(with(|_, v, _| v.deleting = true), Impossible::VolumeDeleting)]
+#[case::no_source(Rebind { source: Absent, ..begun() }, Impossible::SourceMissing)]
+#[case::no_volume(Rebind { volume: Absent, ..begun() }, Impossible::VolumeMissing)]
+#[case::no_target(Rebind { target: Absent, ..begun() }, Impossible::TargetMissing)]
+#[case::target_recreated(
+    Rebind { target: Present(TargetClaim { exact: id("there", "disk", "t2"), ..target() }), ..waiting(1, None) },
+    Impossible::VolumeOfAnother(target().identity())
+)]
+fn what_is_not_ours_is_not_taken(#[case] rebind: Rebind, #[case] why: Impossible) {
+    assert_eq!(step(&rebind), Step::Impossible(why));
+}
+
+#[rstest]
+#[case::source(Rebind { source: Unknown("why".into()), ..begun() })]
+#[case::volume(Rebind { volume: Unknown("why".into()), ..begun() })]
+#[case::target(Rebind { target: Unknown("why".into()), ..begun() })]
+#[case::volume_seen_late(with(|s, _, _| s.phase = ClaimPhase::Lost))]
+#[case::volume_seen_later_than_the_target(with(|_, _, t| t.volume_name = Some("pv".into())))]
+fn what_can_not_be_told_is_no_verdict(#[case] rebind: Rebind) {
+    assert!(matches!(step(&rebind), Step::Unknown(_)), "{:?}", step(&rebind));
+}
+
+/// Not before two seconds, then whenever the wait has doubled.
+#[rstest]
+#[case::at_once(0, None, Some(2))]
+#[case::after_two_seconds(2, None, None)]
+#[case::just_nudged(2, Some(2), Some(4))]
+#[case::waited_twice_as_long(4, Some(2), None)]
+#[case::four_times(7, Some(4), Some(8))]
+#[case::not_too_rarely(500, Some(400), None)]
+#[case::nudged_before_the_hand_over(0, Some(-5), Some(2))]
+fn nudges(#[case] seconds: i64, #[case] nudged: Option<i64>, #[case] again: Option<i64>) {
+    let rebind = waiting(seconds, nudged);
+    match (step(&rebind), again) {
+        (Step::Wait { look_again_at, .. }, Some(again)) => {
+            assert_eq!(look_again_at, Some(start() + SignedDuration::from_secs(again)));
+        }
+        (Step::Nudge { at, .. }, None) => assert_eq!(at, rebind.now),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+/// Nothing of the former claim stays in the reference.
+#[test]
+fn the_patch_says_all_of_the_reference() {
+    let patch = hand_over(&id("", "pv", "v"), &target().identity(), start());
+    assert_eq!(patch["metadata"]["uid"], "v");
+    assert_eq!(patch["metadata"]["resourceVersion"], "1");
+    let reference = &patch["spec"]["claimRef"];
+    assert_eq!(
+        (&reference["namespace"], &reference["name"], &reference["uid"]),
+        (&json!("there"), &json!("disk"), &json!("t"))
+    );
+    assert!(reference["resourceVersion"].is_null() && reference.get("resourceVersion").is_some());
+}
+
+/// What happens outside the passes.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// Kubernetes' controller works off what it knows it has to look at.
+    Sync,
+    TimePasses,
+    SourceDeleted,
+    TargetDeleted,
+    TargetRecreated,
+    AdminGivesVolumeAway,
+    TargetBoundElsewhere,
+}
+
+#[derive(Debug, Clone)]
+struct World {
+    source: Option<SourceClaim>,
+    volume: Volume,
+    target: Option<TargetClaim>,
+    /// Kubernetes' controller knows that it has to look at the target.
+    queued: bool,
+    /// It doesn't notice that a volume was handed over.
+    misses: bool,
+    /// The UIDs of the targets that were ever bound to the volume.
+    bound: Vec<String>,
+    targets: u32,
+    version: u64,
+    milliseconds: i64,
+}
+
+impl World {
+    fn new(misses: bool) -> Self {
+        Self {
+            source: Some(source()),
+            volume: volume(source().identity()),
+            target: Some(target()),
+            queued: false,
+            misses,
+            bound: Vec::new(),
+            targets: 0,
+            version: 1,
+            milliseconds: 0,
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        start() + SignedDuration::from_millis(self.milliseconds)
+    }
+
+    fn touch(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    fn happens(&mut self, event: Event) {
+        let version = self.touch();
+        match event {
+            Event::Sync => self.sync(&version),
+            Event::TimePasses => self.milliseconds += 400,
+            // A claim in use is protected; ours isn't in use.
+            Event::SourceDeleted => self.source = None,
+            Event::TargetDeleted => self.target = None,
+            Event::TargetRecreated => {
+                self.targets += 1;
+                let mut exact = id("there", "disk", &format!("t{}", self.targets));
+                exact.resource_version = version;
+                self.target = Some(TargetClaim { exact, ..target() });
+            }
+            Event::AdminGivesVolumeAway => {
+                self.volume.claim_ref = Some(stranger());
+                self.volume.exact.resource_version = version;
+            }
+            Event::TargetBoundElsewhere => {
+                if let Some(target) = self.target.as_mut().filter(|t| t.volume_name.is_none()) {
+                    target.volume_name = Some("other".into());
+                    target.phase = ClaimPhase::Bound;
+                    target.exact.resource_version = version;
+                }
+            }
+        }
+    }
+
+    fn sync(&mut self, version: &str) {
+        let owner = self.volume.claim_ref.clone();
+        if let Some(source) = &mut self.source
+            && owner.as_ref() != Some(&source.identity())
+            && source.phase == ClaimPhase::Bound
+        {
+            source.phase = ClaimPhase::Lost;
+            source.exact.resource_version = version.to_owned();
+        }
+        if let Some(target) = self.target.as_mut().filter(|_| std::mem::take(&mut self.queued))
+            && target.volume_name.is_none()
+            && owner == Some(target.identity())
+        {
+            target.volume_name = Some(self.volume.exact.name.clone());
+            target.phase = ClaimPhase::Bound;
+            target.exact.resource_version = version.to_owned();
+            self.bound.push(target.exact.uid.clone());
+        }
+    }
+
+    /// The API server: whose precondition doesn't hold changes nothing.
+    fn write(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let version = self.touch();
+        match step {
+            Step::HandOver { volume, to, at, .. } if *volume == self.volume.exact => {
+                prop_assert_eq!(self.volume.claim_ref.as_ref(), Some(&source().identity()), "taken from a stranger");
+                prop_assert!(!to.uid.is_empty());
+                self.volume.claim_ref = Some(to.clone());
+                self.volume.handed_over_at = Some(*at);
+                self.volume.exact.resource_version = version;
+                self.queued |= !self.misses;
+            }
+            Step::Nudge { target, at, .. } => {
+                if let Some(there) = self.target.as_mut().filter(|t| t.exact == *target) {
+                    there.nudged_at = Some(*at);
+                    there.exact.resource_version = version;
+                    self.queued = true;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a pass sees when each kind is so many moments late.
+fn view(history: &[World], claims: usize, volumes: usize) -> Rebind {
+    let at = |lag: usize| &history[history.len().saturating_sub(1 + lag)];
+    Rebind {
+        source: at(claims).source.clone().into(),
+        volume: Present(at(volumes).volume.clone()),
+        target: at(claims).target.clone().into(),
+        now: at(0).now(),
+    }
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        6 => Just(Event::Sync),
+        6 => Just(Event::TimePasses),
+        1 => Just(Event::SourceDeleted),
+        1 => Just(Event::TargetDeleted),
+        1 => Just(Event::TargetRecreated),
+        1 => Just(Event::AdminGivesVolumeAway),
+        1 => Just(Event::TargetBoundElsewhere),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    /// Whatever happens in whatever order, whatever is seen late, wherever a pass is cut off: no volume is taken from anybody else, none is
+    /// ever without a claim, and it counts as moved only when it is. When nobody disturbs any more, it is moved or it can't be; and
+    /// where nobody ever disturbed, it is moved, even by a Kubernetes that misses everything until it is touched.
+    #[test]
+    fn every_road_ends(
+        misses in any::<bool>(),
+        peaceful in any::<bool>(),
+        road in proptest::collection::vec((events(), 0usize..4, 0usize..4, any::<bool>()), 0..24),
+    ) {
+        let mut world = World::new(misses);
+        let mut history = vec![world.clone()];
+        for (event, claims, volumes, written) in road {
+            if !peaceful || matches!(event, Event::Sync | Event::TimePasses) {
+                world.happens(event);
+                history.push(world.clone());
+            }
+            let next = step(&view(&history, claims, volumes));
+            if next == Step::Moved {
+                let seen = view(&history, claims, volumes).target.present().map(|t| t.exact.uid.clone());
+                prop_assert!(seen.is_some_and(|uid| world.bound.contains(&uid)), "not moved: {:?}", world);
+            }
+            if written {
+                world.write(&next)?;
+            }
+            prop_assert!(world.volume.claim_ref.is_some());
+            history.push(world.clone());
+        }
+        let mut ended = None;
+        for _ in 0..40 {
+            world.happens(Event::Sync);
+            world.happens(Event::TimePasses);
+            history.push(world.clone());
+            let next = step(&view(&history, 0, 0));
+            world.write(&next)?;
+            if matches!(next, Step::Moved | Step::Impossible(_)) {
+                ended = Some(next);
+                break;
+            }
+        }
+        prop_assert!(ended.is_some(), "never ends: {:?}", world);
+        if peaceful {
+            prop_assert_eq!(ended, Some(Step::Moved));
+            // The shell may go now; it is still moved.
+            world.happens(Event::SourceDeleted);
+            history.push(world);
+            prop_assert_eq!(step(&view(&history, 0, 0)), Step::Moved);
+        }
+    }
+}

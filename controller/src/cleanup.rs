@@ -1,0 +1,283 @@
+//! Removes what nobody needs any more: shared snapshots that all their members have been restored from, and temporary objects whose owner
+//! is gone. What is right is said by `common::clone::sweep`; an owner counts as gone only when the API server itself says so.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use common::{
+    api::{DataVolume, snapshot::VolumeSnapshot},
+    clone::{
+        claim::{Claim, Content, kept},
+        cleanup::{Member, Owner, need, needs_its_own, owner_of, retry_after},
+        observed::Target,
+        ownership, populator,
+        shared_snapshot::{Need, SharedSnapshot, superfluous},
+    },
+    lookup::Lookup,
+    names,
+    object::{ObjectName, exact},
+};
+use config::{api::Objects, shutdown::Shutdown};
+use k8s_openapi::{NamespaceResourceScope, api::core::v1::PersistentVolumeClaim};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
+use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
+use tracing::{info, warn};
+
+use crate::{
+    clone::{Reconciler, observe},
+    periodic::{self, RESYNC, RETRY_NOT_SYNCED, Trigger},
+    write,
+};
+
+/// Things happen in flocks; one look serves them all.
+const FLOCK: Duration = Duration::from_millis(100);
+
+/// Objects that could not be removed: by UID, how often in a row, and when to try again. An error belongs to one object; the others are
+/// removed all the same.
+#[derive(Default)]
+struct Failures(HashMap<String, (u32, Instant)>);
+
+impl Failures {
+    fn is_due(&self, uid: &str, now: Instant) -> bool {
+        self.0.get(uid).is_none_or(|(_, at)| *at <= now)
+    }
+
+    /// Returns the time until the next attempt.
+    fn note(&mut self, uid: &str, now: Instant) -> Duration {
+        let (failures, at) = self.0.entry(uid.to_owned()).or_insert((0, now));
+        *failures = failures.saturating_add(1);
+        let after = retry_after(*failures);
+        *at = now + after;
+        after
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.0.remove(uid);
+    }
+
+    /// The time until the first one is due; those that nobody has tried for long are gone.
+    fn next(&mut self, now: Instant) -> Option<Duration> {
+        self.0.retain(|_, (_, at)| now.saturating_duration_since(*at) < RESYNC);
+        self.0.values().map(|(_, at)| at.saturating_duration_since(now)).min()
+    }
+}
+
+/// One look at everything.
+struct Sweep<'a> {
+    ctx: &'a Reconciler,
+    failures: &'a mut Failures,
+    /// The API server doesn't answer: what is left waits for the next sweep.
+    cut_off: bool,
+}
+
+/// Sweeps run the trigger was rung.
+pub async fn run(ctx: Arc<Reconciler>, trigger: Trigger, shutdown: Shutdown) {
+    let failures = Arc::<Mutex<Failures>>::default();
+    periodic::run(trigger, shutdown, || {
+        let (ctx, failures) = (Arc::clone(&ctx), Arc::clone(&failures));
+        async move {
+            tokio::time::sleep(FLOCK).await;
+            if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
+                return RETRY_NOT_SYNCED;
+            }
+            let failures = &mut *failures.lock().await;
+            let mut sweep = Sweep { ctx: &ctx, failures, cut_off: false };
+            sweep.snapshots().await;
+            sweep.orphans(&ctx.context.caches.claims.known_objects()).await;
+            sweep.orphans(&ctx.context.caches.pods.known_objects()).await;
+            // Not in a flock: what fails takes its time.
+            failures.next(Instant::now()).map_or(RESYNC, |next| next.max(FLOCK))
+        }
+    })
+    .await;
+}
+
+impl Sweep<'_> {
+    /// Whether to look at this object in this sweep.
+    fn is_due(&self, meta: &ObjectMeta) -> bool {
+        !self.cut_off && self.failures.is_due(meta.uid.as_deref().unwrap_or_default(), Instant::now())
+    }
+
+    /// Notes what became of one object.
+    fn done(&mut self, kind: &str, meta: &ObjectMeta, result: Result<bool, kube::Error>) {
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let (namespace, name) = (&meta.namespace, &meta.name);
+        match result {
+            Ok(removed) => {
+                self.failures.forget(uid);
+                if removed {
+                    info!(kind, namespace, name, "deleted what nobody needs any more");
+                }
+            }
+            Err(error) => {
+                let retry_in = self.failures.note(uid, Instant::now());
+                self.cut_off = !matches!(error, kube::Error::Api(_) | kube::Error::SerdeError(_));
+                warn!(
+                    kind, namespace, name, error = %config::Chain(&error), ?retry_in,
+                    "what nobody needs any more could not be deleted"
+                );
+            }
+        }
+    }
+
+    async fn snapshots(&mut self) {
+        for snapshot in self.ctx.context.caches.snapshots.known_objects() {
+            let shared = SharedSnapshot::of(&snapshot);
+            if !shared.ours || shared.deleting || !self.is_due(&snapshot.metadata) || restoring(&shared, self.ctx) {
+                continue;
+            }
+            let result = remove_snapshot(&shared, self.ctx).await;
+            self.done("VolumeSnapshot", &snapshot.metadata, result);
+        }
+    }
+
+    /// Temporary objects whose owner is gone.
+    async fn orphans<K>(&mut self, all: &[Arc<K>])
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+    {
+        for object in all {
+            let meta = object.meta();
+            let Some(owner) = owner_of(meta) else { continue };
+            if known(&owner, self.ctx) || !self.is_due(meta) {
+                continue;
+            }
+            let result = remove_orphan::<K>(meta, &owner, self.ctx).await;
+            self.done(&K::kind(&()), meta, result);
+        }
+    }
+}
+
+/// Removes a snapshot if that is right; true when it did.
+async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bool, kube::Error> {
+    let mut needs = Vec::new();
+    for (uid, name) in &shared.members {
+        let state = member(uid, name, shared, ctx).await?;
+        needs.push(state);
+        if state != Need::Over {
+            break;
+        }
+    }
+    let superfluous = superfluous(needs);
+    if superfluous {
+        write::delete::<VolumeSnapshot>(&shared.exact, &ctx.context.client).await?;
+    }
+    Ok(superfluous)
+}
+
+/// Removes a temporary object unless its owner exists; true when it did.
+async fn remove_orphan<K>(meta: &ObjectMeta, owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    if exists(owner, ctx).await? {
+        return Ok(false);
+    }
+    match kept(meta) {
+        Some(rest) if meta.deletion_timestamp.is_some() => {
+            write::release(&exact(meta), &rest, &ctx.context.client).await?;
+        }
+        Some(_) | None => write::delete::<K>(&exact(meta), &ctx.context.client).await?,
+    }
+    Ok(true)
+}
+
+/// A claim is being restored from it. Deleting it now would leave finalizers behind (external-provisioner#1449).
+fn restoring(shared: &SharedSnapshot, ctx: &Reconciler) -> bool {
+    ctx.context.caches.claims.known_objects().iter().any(|claim| {
+        let source = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref());
+        claim.namespace().as_deref() == Some(&shared.exact.namespace)
+            && source.is_some_and(|source| source.kind == "VolumeSnapshot" && source.name == shared.exact.name)
+            && claim.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Bound")
+            && claim.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Lost")
+    })
+}
+
+/// Whether the clone `uid` needs the snapshot.
+async fn member(uid: &str, name: &ObjectName, shared: &SharedSnapshot, ctx: &Reconciler) -> Result<Need, kube::Error> {
+    let claim = ctx.context.caches.claims.get(Some(&name.namespace), &name.name);
+    let volume = ctx.context.caches.data_volumes.get(Some(&name.namespace), &name.name);
+    let target = match (&volume, &claim) {
+        (Lookup::Unknown(_), _) | (_, Lookup::Unknown(_)) => return Ok(Need::Unknown),
+        (Lookup::Present(volume), _) if volume.uid().as_deref() == Some(uid) => Target::of(volume),
+        (_, Lookup::Present(claim)) if claim.uid().as_deref() == Some(uid) => {
+            let Some((namespace, source)) = populator::wanted(claim) else { return Ok(Need::Over) };
+            match ctx.context.caches.clone_sources.get(Some(&namespace), &source) {
+                Lookup::Present(source) => Target::of(&populator::as_data_volume(claim, &source)),
+                Lookup::Absent => return Ok(Need::Over),
+                Lookup::Unknown(_) => return Ok(Need::Unknown),
+            }
+        }
+        // Gone, or newer than the caches.
+        _ => {
+            let owner = Owner { uid: uid.to_owned(), name: name.clone() };
+            return Ok(if exists(&owner, ctx).await? { Need::Needed } else { Need::Over });
+        }
+    };
+    let temporary = ctx.context.caches.claims.get(Some(&shared.exact.namespace), &names::temporary_claim(uid));
+    let read = |claim: &Lookup<Arc<PersistentVolumeClaim>>| {
+        claim.present().map(|claim| {
+            Claim::of(
+                claim,
+                ownership::Owner::Ours,
+                uid,
+                observe::volume_of(claim, ctx).present().map(AsRef::as_ref),
+                None,
+            )
+        })
+    };
+    // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
+    let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
+    let member = Member {
+        deleting: target.deleting,
+        phase: target.status.phase,
+        history: target.history,
+        claim: read(&claim).filter(filled),
+        temporary: read(&temporary),
+        waits_for: common::clone::cleanup::waits_for(&target.status, shared.created),
+    };
+    Ok(need(&member, &shared.exact.name))
+}
+
+fn known(owner: &Owner, ctx: &Reconciler) -> bool {
+    let (namespace, name) = (Some(owner.name.namespace.as_str()), owner.name.name.as_str());
+    let volume = ctx.context.caches.data_volumes.get(namespace, name);
+    let claim = ctx.context.caches.claims.get(namespace, name);
+    volume.present().is_some_and(|volume| needs_its_own(&volume.metadata, &owner.uid))
+        || claim.present().is_some_and(|claim| needs_its_own(&claim.metadata, &owner.uid))
+}
+
+/// Asks the API server, as the caches may be behind. Its metadata says enough, whatever else is in it.
+async fn exists(owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error> {
+    let ObjectName { namespace, name } = &owner.name;
+    let there = |found: Option<ObjectMeta>| found.is_some_and(|meta| needs_its_own(&meta, &owner.uid));
+    let volumes = Objects::<DataVolume>::namespaced(ctx.context.client.clone(), namespace);
+    if there(volumes.metadata(name).await?) {
+        return Ok(true);
+    }
+    let claims = Objects::<PersistentVolumeClaim>::namespaced(ctx.context.client.clone(), namespace);
+    Ok(there(claims.metadata(name).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_fails_is_tried_ever_more_rarely_and_no_other_waits_for_it() {
+        let (mut failures, start) = (Failures::default(), Instant::now());
+        assert_eq!(failures.note("bad", start), Duration::from_secs(1));
+        assert!(!failures.is_due("bad", start) && failures.is_due("good", start));
+        assert_eq!(failures.next(start), Some(Duration::from_secs(1)));
+        let later = start + Duration::from_secs(1);
+        assert!(failures.is_due("bad", later));
+        assert_eq!(failures.note("bad", later), Duration::from_secs(2));
+        failures.forget("bad");
+        assert_eq!(failures.note("bad", later), Duration::from_secs(1));
+        assert_eq!(failures.next(later + 2 * RESYNC), None, "gone meanwhile");
+    }
+}

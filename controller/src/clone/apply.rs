@@ -1,0 +1,216 @@
+//! The writes of a pass over a clone, in the order of the plan, up to the first that is not possible.
+
+use std::fmt::Debug;
+
+use common::{
+    api::{DataVolume, snapshot::VolumeSnapshot},
+    clone::{
+        Kind, Waiting, Write,
+        claim::owner_of_target,
+        objects,
+        observed::Target,
+        ownership::{Owner, Ownership},
+    },
+    meta,
+    object::TargetKind,
+    rebind,
+};
+use config::api::Objects;
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{Resource, ResourceExt, api::Patch};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+use tracing::info;
+
+use super::{CloneTarget, Reconciler, observe::snapshot_owner};
+use crate::{
+    Error,
+    write::{Failure, classify, delete, is_conflict, params, patch_claim, post_params, release},
+};
+
+/// What became of a pass's writes.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The DataVolume's version after our own write to it.
+    pub resource_version: Option<String>,
+    /// An object was newer than the one that was looked at; nothing was changed, and its event is on the way.
+    pub stale: bool,
+    /// The API server will not have it, and says why.
+    pub refused: Option<Waiting>,
+}
+
+/// Carries out the actions in order, up to the first that isn't possible.
+pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reconciler) -> Result<Done, Error> {
+    let mut done = Done::default();
+    for action in actions {
+        let verb = action.verb();
+        let result = apply_write(target, action, ctx, &mut done).await;
+        ctx.context.metrics.action(verb, result.is_ok());
+        match result {
+            Ok(()) => {
+                info!(namespace = target.volume.namespace(), name = target.volume.name_any(), action = verb, "done");
+            }
+            Err(error) => match classify(error) {
+                Failure::Stale => {
+                    done.stale = true;
+                    return Ok(done);
+                }
+                Failure::Refused { quota, message } => {
+                    done.refused = Some(Waiting::Refused { quota, message: format!("{verb}: {message}") });
+                    return Ok(done);
+                }
+                Failure::Gone(message) => {
+                    done.refused = Some(Waiting::Refused { quota: false, message: format!("{verb}: {message}") });
+                    return Ok(done);
+                }
+                Failure::Failed(source) => return Err(Error::Write { verb, source }),
+            },
+        }
+        if done.refused.is_some() || done.stale {
+            return Ok(done);
+        }
+    }
+    Ok(done)
+}
+
+async fn apply_write(
+    target: CloneTarget<'_>,
+    action: &Write,
+    ctx: &Reconciler,
+    done: &mut Done,
+) -> Result<(), kube::Error> {
+    let volume = target.volume;
+    let namespace = volume.namespace().unwrap_or_default();
+    match action {
+        Write::Pin(annotations) => {
+            let patch = json!({ "metadata": {
+                "uid": volume.uid(), "resourceVersion": volume.resource_version(), "annotations": annotations,
+            }});
+            let (name, client, patch) = (volume.name_any(), ctx.context.client.clone(), Patch::Merge(patch));
+            done.resource_version = match target.kind {
+                TargetKind::DataVolume => {
+                    let api = Objects::<DataVolume>::namespaced(client, &namespace);
+                    api.patch(&name, &params(), &patch).await?.resource_version()
+                }
+                TargetKind::Claim => {
+                    let api = Objects::<PersistentVolumeClaim>::namespaced(client, &namespace);
+                    api.patch(&name, &params(), &patch).await?.resource_version()
+                }
+            };
+        }
+        Write::CreateSnapshot(snapshot) => {
+            let owner = completed(volume, ctx);
+            let ours = |there: &VolumeSnapshot| snapshot_owner(there, &owner.created, ctx) == Owner::Ours;
+            create::<VolumeSnapshot>(&owner.uid, snapshot, ours, ctx, done).await?;
+        }
+        Write::CreateClaim(claim) => {
+            let owner = completed(volume, ctx);
+            let own = claim.name_any() == owner.name && claim.namespace().as_ref() == Some(&owner.namespace);
+            let ours = |there: &PersistentVolumeClaim| {
+                if own {
+                    owner_of_target(there.meta(), &owner.uid) == Owner::Ours
+                } else {
+                    is_ours(&owner, Kind::PersistentVolumeClaim, there.meta())
+                }
+            };
+            create::<PersistentVolumeClaim>(&owner.uid, claim, ours, ctx, done).await?;
+        }
+        Write::CreatePod(pod) => {
+            let owner = completed(volume, ctx);
+            let ours = |there: &Pod| is_ours(&owner, Kind::Pod, there.meta());
+            create::<Pod>(&owner.uid, pod, ours, ctx, done).await?;
+        }
+        Write::Adopt(claim) => {
+            let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.context.client.clone(), &claim.namespace);
+            let Some(there) = api.metadata(&claim.name).await? else {
+                done.stale = true;
+                return Ok(());
+            };
+            let owners = there.owner_references.unwrap_or_default();
+            let owners = objects::owners_with(&Target::of(volume), &owners);
+            patch_claim(claim, json!({ "metadata": { "ownerReferences": owners } }), &ctx.context.client).await?;
+        }
+        Write::GrowClaim { claim, to } => {
+            let size = json!({ "resources": { "requests": { "storage": to.to_string() } } });
+            patch_claim(claim, json!({ "spec": size }), &ctx.context.client).await?;
+        }
+        Write::MarkCopied { claim, digest } => {
+            let annotations = json!({ meta::COPIED: digest });
+            patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), &ctx.context.client).await?;
+        }
+        Write::Release { claim, rest } => release(claim, rest, &ctx.context.client).await?,
+        Write::Nudge { claim, at } => patch_claim(claim, rebind::nudge(claim, *at), &ctx.context.client).await?,
+        Write::HandOver { volume, to, at, .. } => {
+            let api = Objects::<PersistentVolume>::all(ctx.context.client.clone());
+            api.patch(&volume.name, &params(), &Patch::Merge(rebind::hand_over(volume, to, *at))).await?;
+        }
+        Write::Delete { kind: Kind::VolumeSnapshot, what } => {
+            delete::<VolumeSnapshot>(what, &ctx.context.client).await?;
+        }
+        Write::Delete { kind: Kind::PersistentVolumeClaim, what } => {
+            delete::<PersistentVolumeClaim>(what, &ctx.context.client).await?;
+        }
+        Write::Delete { kind: Kind::Pod, what } => delete::<Pod>(what, &ctx.context.client).await?,
+    }
+    Ok(())
+}
+
+/// The clone with all that is known of what was created for it.
+fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
+    let mut target = Target::of(volume);
+    ctx.indexes.created.complete(&target.uid, &mut target.created);
+    target
+}
+
+/// An earlier pass has made it for `target`.
+fn is_ours(target: &Target, kind: Kind, meta: &ObjectMeta) -> bool {
+    let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
+    owners.of(kind, meta) == Owner::Ours
+}
+
+/// Creates `object` for the clone `uid`. Its name holds an identity or is the DataVolume's own; one that exists is the result of an earlier
+/// pass if it is `ours`, and anybody else's is left alone. The UID that the API server answers is what makes it ours from then on.
+async fn create<K>(
+    uid: &str,
+    object: &K,
+    ours: impl Fn(&K) -> bool,
+    ctx: &Reconciler,
+    done: &mut Done,
+) -> Result<(), kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned,
+{
+    let api = Objects::<K>::namespaced(ctx.context.client.clone(), &object.namespace().unwrap_or_default());
+    match api.create(&post_params(), object).await {
+        Ok(created) => {
+            ctx.indexes.created.record(uid, created.name_any(), created.uid().unwrap_or_default());
+            Ok(())
+        }
+        Err(error) if is_conflict(&error) => {
+            let name = object.name_any();
+            match api.get_opt(&name).await? {
+                Some(there) if ours(&there) => ctx.indexes.created.record(uid, name, there.uid().unwrap_or_default()),
+                Some(_) => done.refused = Some(Waiting::Foreign { kind: kind_of::<K>(), name }),
+                // Gone since: the next pass creates it.
+                None => done.stale = true,
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
+    match K::kind(&()).as_ref() {
+        "VolumeSnapshot" => "VolumeSnapshot",
+        "PersistentVolumeClaim" => "PersistentVolumeClaim",
+        _ => "Pod",
+    }
+}

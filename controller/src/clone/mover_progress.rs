@@ -1,0 +1,192 @@
+//! How far data movers are: their logs, followed. A log is pushed to us while it is written, so nothing is polled, and the mover
+//! needs neither a network nor an account.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use common::{
+    api::DataVolume,
+    clone::{Observed, data_mover::MoverState},
+    field::NameRule,
+    mover::Progress,
+};
+use config::shutdown::Shutdown;
+use futures::{AsyncBufReadExt, Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, Client, api::LogParams, runtime::reflector::ObjectRef};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::debug;
+
+/// A status is written at most this often for progress alone.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A mover says something at least every few seconds; a log that is silent for this long is given up, and followed anew by the next pass.
+const LOG_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// What was heard of a mover that has ended is of use until its result has been recorded, which takes a moment.
+const ENTRY_TTL: Duration = Duration::from_mins(10);
+
+/// Movers that may be followed at once, waiting to be taken up.
+const QUEUE_LENGTH: usize = 1024;
+
+#[derive(Clone)]
+struct Followed {
+    volume: ObjectRef<DataVolume>,
+    uid: String,
+    pod_uid: String,
+    namespace: String,
+    pod: String,
+}
+
+/// What has been heard of one mover.
+#[derive(Default)]
+struct Entry {
+    pod_uid: String,
+    heard: Option<Progress>,
+    /// When its log ended; until then somebody is listening.
+    ended: Option<Instant>,
+}
+
+/// What is known of the progress of every mover, by the UID of the DataVolume.
+#[derive(Clone)]
+pub struct ProgressTracker {
+    entries: Arc<Mutex<HashMap<String, Entry>>>,
+    follow: mpsc::Sender<Followed>,
+}
+
+/// The other end of a [`ProgressTracker`], to be run as a service.
+pub struct Follower {
+    tracker: ProgressTracker,
+    requests: mpsc::Receiver<Followed>,
+    progressed: mpsc::Sender<ObjectRef<DataVolume>>,
+}
+
+impl ProgressTracker {
+    /// A tracker, the service that fills it, and a stream of the DataVolumes for which there is news.
+    pub fn new() -> (Self, Follower, impl Stream<Item = ObjectRef<DataVolume>> + Send) {
+        let (follow, requests) = mpsc::channel(QUEUE_LENGTH);
+        let (progressed, news) = mpsc::channel(QUEUE_LENGTH);
+        let tracker = Self { entries: Arc::default(), follow };
+        (tracker.clone(), Follower { tracker, requests, progressed }, ReceiverStream::new(news))
+    }
+
+    /// The last that was heard from the mover of the DataVolume `uid`.
+    pub fn of(&self, uid: &str) -> Option<Progress> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.heard
+    }
+
+    /// Sees that a mover which is running is listened to, and that one which is gone is forgotten.
+    pub fn follow(&self, seen: &Observed) {
+        let volume = &seen.volume;
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mover) = seen.mover.present() else {
+            if entries.get(&volume.uid).is_some_and(|entry| entry.ended.is_some()) {
+                entries.remove(&volume.uid);
+            }
+            return;
+        };
+        let known =
+            entries.get(&volume.uid).is_some_and(|entry| entry.ended.is_none() && entry.pod_uid == mover.exact.uid);
+        if known || mover.state != MoverState::Running || mover.deleting {
+            return;
+        }
+        let followed = Followed {
+            volume: ObjectRef::new(&volume.name).within(&volume.namespace),
+            uid: volume.uid.clone(),
+            pod_uid: mover.exact.uid.clone(),
+            namespace: mover.exact.namespace.clone(),
+            pod: mover.exact.name.clone(),
+        };
+        // A full queue is no loss: the mover's next event brings us here again.
+        if self.follow.try_send(followed).is_ok() {
+            // DataVolumes that are deleted meanwhile have no pass that would remove their entry.
+            entries.retain(|_, entry| entry.ended.is_none_or(|ended| ended.elapsed() < ENTRY_TTL));
+            let entry = entries.entry(volume.uid.clone()).or_default();
+            if entry.pod_uid != mover.exact.uid {
+                *entry = Entry { pod_uid: mover.exact.uid.clone(), ..Entry::default() };
+            }
+            entry.ended = None;
+        }
+    }
+
+    /// The entry of a mover, unless another one has taken its place.
+    fn note(&self, followed: &Followed, note: impl FnOnce(&mut Entry)) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = entries.get_mut(&followed.uid).filter(|entry| entry.pod_uid == followed.pod_uid) {
+            note(entry);
+        }
+    }
+
+    fn update(&self, followed: &Followed, progress: Progress) {
+        // One mover never goes back; what it said before may be heard again when its log is followed anew.
+        self.note(followed, |entry| {
+            if entry.heard.is_none_or(|heard| heard.done <= progress.done) {
+                entry.heard = Some(progress);
+            }
+        });
+    }
+
+    fn ended(&self, followed: &Followed) {
+        self.note(followed, |entry| entry.ended = Some(Instant::now()));
+    }
+}
+
+impl Follower {
+    /// Listens to movers until the process ends.
+    pub async fn run(mut self, client: Client, shutdown: Shutdown) {
+        let mut listening = JoinSet::new();
+        loop {
+            tokio::select! {
+                () = shutdown.draining() => return,
+                Some(_) = listening.join_next() => {}
+                Some(followed) = self.requests.recv() => {
+                    let (tracker, news, client) = (self.tracker.clone(), self.progressed.clone(), client.clone());
+                    listening.spawn(async move {
+                        let heard = listen(&followed, &tracker, &news, client).await;
+                        if let Err(error) = heard {
+                            debug!(pod = followed.pod, error = %config::Chain(&error), "a mover's log ended");
+                        }
+                        tracker.ended(&followed);
+                    });
+                }
+            }
+        }
+    }
+}
+
+async fn listen(
+    followed: &Followed,
+    tracker: &ProgressTracker,
+    news: &mpsc::Sender<ObjectRef<DataVolume>>,
+    client: Client,
+) -> Result<(), kube::Error> {
+    // kube puts names into the path as they are.
+    if !NameRule::Label.permits(&followed.namespace) || !NameRule::Subdomain.permits(&followed.pod) {
+        return Ok(());
+    }
+    let pods: Api<Pod> = Api::namespaced(client, &followed.namespace);
+    // From the newest line on: what was before is past.
+    let params = LogParams { follow: true, tail_lines: Some(1), ..LogParams::default() };
+    let mut lines = pods.log_stream(&followed.pod, &params).await?.lines();
+    let mut told: Option<Instant> = None;
+    while let Ok(Some(line)) = timeout(LOG_IDLE_TIMEOUT, lines.next()).await.map(|line| line.and_then(Result::ok)) {
+        // Anything that isn't progress is for people.
+        let Ok(progress) = serde_json::from_str(&line) else { continue };
+        tracker.update(followed, progress);
+        if told.is_none_or(|told| told.elapsed() >= MIN_REPORT_INTERVAL) {
+            told = Some(Instant::now());
+            if news.send(followed.volume.clone()).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}

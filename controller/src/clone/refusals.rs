@@ -1,0 +1,81 @@
+//! What one clone finds out about a driver, for similar clones.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use common::{
+    api::{CloneStrategy, Phase},
+    clone::{
+        Observed, Plan,
+        refusals::{self, NamespaceRefusals, RefusalKey},
+    },
+    lookup::Lookup,
+};
+use tracing::warn;
+
+use super::Reconciler;
+use crate::profile;
+
+/// What drivers refused to each namespace. Only in memory: who may read StorageProfiles need not know of other namespaces.
+#[derive(Default)]
+pub struct Refusals(Mutex<NamespaceRefusals>);
+
+impl Refusals {
+    fn lock(&self) -> MutexGuard<'_, NamespaceRefusals> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds what the clone's namespace has met to what is known of the class. A clone that is begun goes its way.
+pub fn add_known(seen: &mut Observed, ctx: &Reconciler) {
+    if seen.is_begun() {
+        return;
+    }
+    let (now, namespace) = (seen.now, &seen.volume.namespace);
+    if let (Lookup::Present(profile), Lookup::Present(class)) = (&mut seen.facts.profile, &seen.facts.target_class) {
+        profile.refused_here = ctx.refusals.lock().in_force(namespace, &class.name, now);
+    }
+}
+
+/// Remembers what the driver refused in this pass, and forgets a refusal that no longer holds. Nothing depends on it.
+pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
+    let learned = if let Some(refused) = plan.refused.as_ref().filter(|refused| !refused.past.too_slow) {
+        let evidence = ctx.refusals.lock().record(&seen.volume.namespace, &refused.met, seen.now);
+        match evidence {
+            Some(evidence) => {
+                let class = &evidence.key.class;
+                profile::record(&ctx.context, class, |known| Some(refusals::refused(known, &evidence, seen.now))).await
+            }
+            None => Ok(()),
+        }
+    } else {
+        forget(seen, plan, ctx).await
+    };
+    if let Err(error) = learned {
+        warn!(error = %config::Chain(&error), "what a driver refused could not be recorded");
+    }
+}
+
+/// A clone that succeeds by a strategy that is on record as refused proves that it isn't any more.
+async fn forget(seen: &Observed, plan: &Plan, ctx: &Reconciler) -> Result<(), kube::Error> {
+    let succeeded = plan.phase == Phase::Succeeded && seen.volume.status.phase != Phase::Succeeded;
+    let smart = seen.volume.history.pinned.filter(|strategy| *strategy != CloneStrategy::Copy);
+    let (Some(strategy), true) = (smart, succeeded) else { return Ok(()) };
+    let (Lookup::Present(class), Lookup::Present(source), Lookup::Present(claim)) =
+        (&seen.facts.target_class, &seen.facts.source, &seen.claim)
+    else {
+        return Ok(());
+    };
+    let key = RefusalKey {
+        strategy,
+        driver: class.provisioner.clone(),
+        source_class: source.class.clone(),
+        class: class.name.clone(),
+    };
+    ctx.refusals.lock().succeeded(&seen.volume.namespace, &key, claim.request);
+    let profile = ctx.context.caches.profiles.get(None, &class.name);
+    let known = profile.present().and_then(|profile| profile.status.as_ref()).map(|status| status.refusals.as_slice());
+    if refusals::succeeded(known.unwrap_or_default(), &key, claim.request).is_none() {
+        return Ok(());
+    }
+    profile::record(&ctx.context, &class.name, |known| refusals::succeeded(known, &key, claim.request)).await
+}

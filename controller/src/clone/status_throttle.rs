@@ -1,0 +1,135 @@
+//! What passes at once isn't news: a snapshot clone is done within a fraction of a second, and each status or event on the way costs
+//! the API server as much as a step of the clone itself. With many clones at once the news of all of them together have a budget, so that
+//! telling how far they are doesn't keep them from getting there.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use common::{
+    api::Phase,
+    clone::{Observed, Plan, Write},
+};
+
+/// A state that goes its usual way is reported when it has lasted this long.
+const MIN_AGE: Duration = Duration::from_millis(250);
+
+/// So often are states that go their usual way reported, all clones together.
+const REFILL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// So many such reports may come at once after a time without any.
+const BURST: u32 = 5;
+
+/// When a report is tried again for which the budget had no room.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// A state that has lasted this long is reported whatever else there is to report: whoever looks at a clone learns what it waits for.
+const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// An entry of this age belongs to a DataVolume that is gone.
+const ENTRY_TTL: Duration = Duration::from_mins(1);
+
+/// Which states have not been reported, and how many reports there is room for.
+#[derive(Default)]
+pub struct StatusThrottle(Mutex<Pending>);
+
+#[derive(Default)]
+struct Pending {
+    /// Since when, by the DataVolume's UID; and when it was asked about last.
+    states: HashMap<String, (Instant, Instant)>,
+    /// When the budget will be whole again.
+    whole_at: Option<Instant>,
+}
+
+impl Pending {
+    /// How long the report of a state that has lasted so long can wait; nothing, if it is due.
+    fn rest(&mut self, lasted: Duration, now: Instant) -> Option<Duration> {
+        let young = MIN_AGE.saturating_sub(lasted);
+        if !young.is_zero() {
+            return Some(young);
+        }
+        (!self.afford(now) && lasted < MAX_DELAY).then_some(RETRY_AFTER)
+    }
+
+    /// Takes the room for one report, if there is any.
+    fn afford(&mut self, now: Instant) -> bool {
+        let whole_at = self.whole_at.filter(|at| *at > now).unwrap_or(now) + REFILL_INTERVAL;
+        let affordable = whole_at <= now + REFILL_INTERVAL * BURST;
+        if affordable {
+            self.whole_at = Some(whole_at);
+        }
+        affordable
+    }
+}
+
+impl StatusThrottle {
+    /// How long the report of `plan` can wait; nothing, if it is due.
+    pub fn delay(&self, seen: &Observed, plan: &Plan, now: Instant) -> Option<Duration> {
+        let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !passing(seen, plan) {
+            pending.states.remove(&seen.volume.uid);
+            return None;
+        }
+        pending.states.retain(|_, (_, asked)| now.duration_since(*asked) < ENTRY_TTL);
+        let (since, asked) = pending.states.entry(seen.volume.uid.clone()).or_insert((now, now));
+        *asked = now;
+        let lasted = now.duration_since(*since);
+        let rest = pending.rest(lasted, now);
+        if rest.is_none() {
+            pending.states.remove(&seen.volume.uid);
+        }
+        rest
+    }
+}
+
+/// A state on the usual way, from which nothing has to be remembered and of which nobody has to know.
+fn passing(seen: &Observed, plan: &Plan) -> bool {
+    let on_the_way = matches!(
+        plan.phase,
+        Phase::CloneScheduled
+            | Phase::SnapshotForSmartCloneInProgress
+            | Phase::CloneFromSnapshotSourceInProgress
+            | Phase::CsiCloneInProgress
+            | Phase::RebindInProgress
+    );
+    let usual = plan.waiting.as_ref().is_none_or(|waiting| !waiting.needs_attention());
+    let old = &seen.volume.status;
+    let restarted = plan.restarts != old.restart_count.unwrap_or_default();
+    // The size to which it grows is needed when the source may be gone.
+    let grows = plan.chosen.as_ref().is_some_and(|chosen| chosen.sizes.create_at < chosen.sizes.finally)
+        && old.clone.as_ref().is_none_or(|clone| clone.final_size.is_none());
+    let decided = plan.actions.iter().any(|action| matches!(action, Write::Pin(_)));
+    on_the_way && usual && !restarted && !grows && !decided && plan.refused.is_none() && plan.notes.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_at_once_and_then_one_at_a_time() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        let now = |afforded: usize, at: Instant, pending: &mut Pending| {
+            let count = (0..20).filter(|_| pending.afford(at)).count();
+            assert_eq!(count, afforded, "{:?} after the start", at - start);
+        };
+        now(5, start, &mut pending);
+        now(0, start + REFILL_INTERVAL / 2, &mut pending);
+        now(1, start + REFILL_INTERVAL, &mut pending);
+        now(5, start + REFILL_INTERVAL * 60, &mut pending);
+    }
+
+    #[test]
+    fn a_report_waits_for_room_but_not_for_ever() {
+        let (mut pending, start) = (Pending::default(), Instant::now());
+        assert_eq!(pending.rest(Duration::ZERO, start), Some(MIN_AGE));
+        for _ in 0..BURST {
+            assert_eq!(pending.rest(MIN_AGE, start), None);
+        }
+        assert_eq!(pending.rest(MIN_AGE, start), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(RETRY_AFTER, start), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(MAX_DELAY, start), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! Periodic reconcilers of cluster-wide objects: they run when triggered, and at least every [`RESYNC`] in case an event was missed.
+
+use std::{sync::Arc, time::Duration};
+
+use common::{clone::facts::operator_of, lookup::Lookup};
+use config::shutdown::Shutdown;
+use tokio::sync::Notify;
+
+use crate::context::Context;
+
+/// A trigger of a periodic reconciler. Triggers between two runs lead to one run.
+pub type Trigger = Arc<Notify>;
+
+/// The resync interval: a full pass in case an event was missed.
+pub const RESYNC: Duration = Duration::from_mins(10);
+
+/// The next run while the caches are not synced yet.
+pub const RETRY_NOT_SYNCED: Duration = Duration::from_secs(1);
+
+/// The next run after a write that failed.
+pub const RETRY_FAILED: Duration = Duration::from_secs(15);
+
+/// Looks once, then run the bell was rung, and after the time that the last look gave.
+pub async fn run<F>(trigger: Trigger, shutdown: Shutdown, reconcile: impl Fn() -> F)
+where
+    F: Future<Output = Duration>,
+{
+    loop {
+        let again = tokio::select! {
+            () = shutdown.draining() => return,
+            again = reconcile() => again,
+        };
+        tokio::select! {
+            () = shutdown.draining() => return,
+            () = trigger.notified() => {}
+            () = tokio::time::sleep(again.min(RESYNC)) => {}
+        }
+    }
+}
+
+/// True unless CDI's own operator runs in the cluster. Unknown until the caches are synced.
+pub fn is_active(ctx: &Context) -> Lookup<bool> {
+    match ctx.caches.cdis.all() {
+        Lookup::Present(all) => Lookup::Present(!all.iter().any(|cdi| operator_of(cdi).is_some())),
+        Lookup::Absent => Lookup::Present(true),
+        Lookup::Unknown(why) => Lookup::Unknown(why),
+    }
+}

@@ -1,0 +1,88 @@
+//! Which clones wait for what, so that an event wakes those whom it concerns.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use common::object::{ObjectName, SourceName};
+
+/// What a clone may wait for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Dependency {
+    /// A claim or snapshot that is its source.
+    Source(SourceName),
+    /// The DataSource that it names.
+    DataSource(ObjectName),
+    /// The VolumeCloneSource that a claim names.
+    CloneSource(ObjectName),
+    /// What nodes report of the volumes that they use.
+    Nodes,
+}
+
+#[derive(Default)]
+struct Maps {
+    waiting: HashMap<Dependency, BTreeSet<ObjectName>>,
+    keys: HashMap<ObjectName, Vec<Dependency>>,
+}
+
+/// The clones that aren't done, by what they wait for. Each pass notes its own, before it looks.
+#[derive(Default)]
+pub struct Dependents(Mutex<Maps>);
+
+impl Dependents {
+    /// `clone` waits for `keys`, and for nothing else any more.
+    pub fn record(&self, clone: &ObjectName, keys: Vec<Dependency>) {
+        let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if maps.keys.get(clone).map(Vec::as_slice).unwrap_or_default() == keys {
+            return;
+        }
+        for key in maps.keys.remove(clone).unwrap_or_default() {
+            if let Some(clones) = maps.waiting.get_mut(&key) {
+                clones.remove(clone);
+                if clones.is_empty() {
+                    maps.waiting.remove(&key);
+                }
+            }
+        }
+        for key in &keys {
+            maps.waiting.entry(key.clone()).or_default().insert(clone.clone());
+        }
+        if !keys.is_empty() {
+            maps.keys.insert(clone.clone(), keys);
+        }
+    }
+
+    /// Who waits for `key`.
+    pub fn of(&self, key: &Dependency) -> Vec<ObjectName> {
+        let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.waiting.get(key).into_iter().flatten().cloned().collect()
+    }
+
+    /// Everybody who waits, and for what.
+    pub fn all(&self) -> Vec<(ObjectName, Vec<Dependency>)> {
+        let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.keys.iter().map(|(clone, keys)| (clone.clone(), keys.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::object::SourceKind;
+
+    use super::*;
+
+    #[test]
+    fn a_clone_is_found_by_what_it_waits_for_now() {
+        let name = |name: &str| ObjectName { namespace: "n".into(), name: name.into() };
+        let key = |name_: &str| Dependency::Source(SourceName { kind: SourceKind::Claim, object: name(name_) });
+        let dependents = Dependents::default();
+        dependents.record(&name("a"), vec![key("x"), Dependency::DataSource(name("d"))]);
+        dependents.record(&name("b"), vec![key("x")]);
+        dependents.record(&name("a"), vec![key("y")]);
+        assert_eq!((dependents.of(&key("x")), dependents.of(&key("y"))), (vec![name("b")], vec![name("a")]));
+        assert_eq!(dependents.of(&Dependency::DataSource(name("d"))), vec![]);
+        dependents.record(&name("a"), vec![]);
+        assert_eq!((dependents.of(&key("y")), dependents.all().len()), (vec![], 1));
+    }
+}

@@ -1,0 +1,67 @@
+//! The trigger of ObjectTransfers: those whose source or target is or owns a changed object.
+
+use super::pods_by_claim;
+use common::{
+    api::{DataVolume, ObjectTransfer},
+    object_transfer::{Move, is_over, parse},
+};
+use config::cache::Cache;
+use futures::channel::mpsc;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+/// Starts passes over ObjectTransfers. Cheap while no ObjectTransfer is under way.
+#[derive(Clone)]
+pub struct ObjectTransferTrigger {
+    transfers: Cache<ObjectTransfer>,
+    // Unbounded, since a watch must not wait: it holds a name per event and transfer, and is emptied as fast as it fills.
+    triggered: mpsc::UnboundedSender<ObjectRef<ObjectTransfer>>,
+}
+
+impl ObjectTransferTrigger {
+    /// The trigger, and the ObjectTransfers that are triggered.
+    pub fn new(transfers: Cache<ObjectTransfer>) -> (Self, mpsc::UnboundedReceiver<ObjectRef<ObjectTransfer>>) {
+        let (sender, triggered) = mpsc::unbounded();
+        (Self { transfers, triggered: sender }, triggered)
+    }
+
+    /// A claim that is a source or a target has changed.
+    pub fn claim(&self, claim: &PersistentVolumeClaim) {
+        let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
+        self.trigger(|wanted| concerns(wanted, &namespace, &name));
+    }
+
+    /// A DataVolume that is a source or a target has changed.
+    pub fn data_volume(&self, volume: &DataVolume) {
+        let (namespace, name) = (volume.namespace().unwrap_or_default(), volume.name_any());
+        self.trigger(|wanted| concerns(wanted, &namespace, &name));
+    }
+
+    /// The volume of a source or target has changed. When it has just changed hands, the event of its new claim follows.
+    pub fn volume(&self, volume: &PersistentVolume) {
+        let Some(claim) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return };
+        let (namespace, name) =
+            (claim.namespace.as_deref().unwrap_or_default(), claim.name.as_deref().unwrap_or_default());
+        self.trigger(|wanted| concerns(wanted, namespace, name));
+    }
+
+    /// A pod that may use a source has changed.
+    pub fn pod(&self, pod: &Pod) {
+        let used = pods_by_claim::claims_of(pod);
+        self.trigger(|wanted| used.contains(&wanted.source));
+    }
+
+    fn trigger(&self, concerned: impl Fn(&Move) -> bool) {
+        for transfer in self.transfers.known_objects() {
+            let is_concerned = !is_over(&transfer) && parse(&transfer.spec).is_ok_and(|wanted| concerned(&wanted));
+            // Sending fails only during shutdown.
+            if is_concerned && self.triggered.unbounded_send(ObjectRef::from_obj(&*transfer)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn concerns(wanted: &Move, namespace: &str, name: &str) -> bool {
+    [&wanted.source, &wanted.target].iter().any(|it| it.namespace == namespace && it.name == name)
+}

@@ -1,0 +1,114 @@
+//! Which pods use which claim: an index, since the pods of a cluster are many.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use common::object::ObjectName;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+/// A pod that the cache doesn't have is either gone or not in it yet, as during a new list; after this time it is gone.
+const MAX_CACHE_DELAY: Duration = Duration::from_mins(1);
+
+#[derive(Default)]
+struct Maps {
+    pods: HashMap<ObjectName, BTreeSet<String>>,
+    claims: HashMap<ObjectName, Vec<ObjectName>>,
+    unconfirmed: VecDeque<(Instant, ObjectName)>,
+}
+
+impl Maps {
+    fn replace(&mut self, pod: ObjectName, used: Vec<ObjectName>) {
+        for claim in self.claims.remove(&pod).unwrap_or_default() {
+            if let Some(pods) = self.pods.get_mut(&claim) {
+                pods.remove(&pod.name);
+                if pods.is_empty() {
+                    self.pods.remove(&claim);
+                }
+            }
+        }
+        for claim in &used {
+            self.pods.entry(claim.clone()).or_default().insert(pod.name.clone());
+        }
+        if !used.is_empty() {
+            self.claims.insert(pod, used);
+        }
+    }
+}
+
+/// Names of pods by the claim that they use, gone ones among them for a while. Kept by the watch of the pods.
+#[derive(Default)]
+pub struct PodsByClaim(Mutex<Maps>);
+
+impl PodsByClaim {
+    /// A pod has appeared, changed, or gone; `exists` looks a pod up.
+    pub fn record(&self, pod: &Pod, now: Instant, exists: impl Fn(&ObjectName) -> bool) {
+        let Some(namespace) = pod.namespace() else { return };
+        let name = ObjectName { namespace, name: pod.name_any() };
+        let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !exists(&name) {
+            maps.unconfirmed.push_back((now, name.clone()));
+        }
+        maps.replace(name, claims_of(pod));
+        while let Some((_, name)) =
+            maps.unconfirmed.pop_front_if(|(since, _)| now.duration_since(*since) > MAX_CACHE_DELAY)
+        {
+            if !exists(&name) {
+                maps.replace(name, Vec::new());
+            }
+        }
+    }
+
+    /// The pods that use `claim`, by name.
+    pub fn of(&self, claim: &ObjectName) -> Vec<String> {
+        let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        maps.pods.get(claim).into_iter().flatten().cloned().collect()
+    }
+}
+
+/// The claims that a pod uses; that of a generic ephemeral volume is named `<pod>-<volume>`.
+pub fn claims_of(pod: &Pod) -> Vec<ObjectName> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let names = volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), volume.name)),
+        (None, None) => None,
+    });
+    names.map(|name| ObjectName { namespace: namespace.clone(), name }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_is_found_by_its_claims_until_it_is_gone() {
+        let pod = |claim: &str| -> Pod {
+            serde_json::from_value(json!({
+                "metadata": {"name": "vm", "namespace": "n"},
+                "spec": {"containers": [], "volumes": [
+                    {"name": "disk", "persistentVolumeClaim": {"claimName": claim}}, {"name": "scratch", "ephemeral": {}}
+                ]}
+            }))
+            .unwrap()
+        };
+        let claim = |name: &str| ObjectName { namespace: "n".into(), name: name.into() };
+        let index = PodsByClaim::default();
+        let now = Instant::now();
+        index.record(&pod("a"), now, |_| true);
+        index.record(&pod("b"), now, |_| true);
+        assert_eq!((index.of(&claim("a")), index.of(&claim("b"))), (vec![], vec!["vm".to_owned()]));
+        assert_eq!(index.of(&claim("vm-scratch")), ["vm"]);
+        index.record(&pod("b"), now, |_| false);
+        assert_eq!(index.of(&claim("b")), ["vm"]);
+        let other: Pod = serde_json::from_value(json!({"metadata": {"name": "other", "namespace": "n"}})).unwrap();
+        index.record(&other, now + 2 * MAX_CACHE_DELAY, |name| name.name == "other");
+        assert_eq!(index.of(&claim("b")), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,19 @@
+//! The watches of the webhook.
+
+use config::{admin::Readiness, cache::Cache};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use kube::{Client, Resource, runtime::watcher};
+use serde::de::DeserializeOwned;
+use std::fmt::Debug;
+
+/// Keeps a cache up to date, for ever.
+pub type Watch = (&'static str, BoxFuture<'static, ()>);
+
+pub(crate) fn watch<K>(client: &Client, readiness: &Readiness, plural: &'static str) -> (Cache<K>, Watch)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
+    let strip = |object: &mut K| object.meta_mut().managed_fields = None;
+    let (cache, stream) = Cache::watch(client.clone(), watcher::Config::default(), readiness.register(plural), strip);
+    (cache, (plural, stream.for_each(|_| std::future::ready(())).boxed()))
+}
