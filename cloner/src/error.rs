@@ -1,4 +1,4 @@
-//! What went wrong, and whether starting again can help.
+//! Errors of a copy, and whether another attempt can help.
 
 use std::{io, os::fd::AsFd, path::Path};
 

@@ -1,4 +1,4 @@
-//! Regular file to regular file, the cheapest way that there is.
+//! Copies of regular files to regular files: a reflink, else `copy_file_range`, else reads and writes.
 
 use std::{fs::File, os::fd::AsFd, path::Path};
 

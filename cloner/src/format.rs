@@ -1,4 +1,4 @@
-//! Tells disk images that aren't raw by their first bytes.
+//! Detection of disk image formats other than raw, by their first bytes.
 
 /// How much of an image's beginning [`not_raw`] wants to see.
 pub const HEAD: usize = 512;

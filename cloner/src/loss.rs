@@ -1,4 +1,4 @@
-//! What of a source a target may have to do without.
+//! The parts of a source that a target may lack: owners, special files.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What is told while copying.
+//! The progress meter of a copy.
 
 use std::{
     collections::BTreeMap,

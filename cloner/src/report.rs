@@ -1,4 +1,4 @@
-//! What the process says to who started it: progress and losses while it runs, and how it ended.
+//! The report of the process: progress and losses on standard output, the outcome in the termination log.
 
 use std::{
     io::Write,

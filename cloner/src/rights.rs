@@ -1,4 +1,4 @@
-//! Who this process is, and what to advise where that isn't enough.
+//! The identity of this process, and the cure where its rights are not enough.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Which parts of a buffer are zero.
+//! Detection of the parts of a buffer that are zero.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The settings in force: how much of a volume its file system needs for itself, and what else `CDIConfig.status` tells.
+//! The settings in force: the overhead of file systems, and the rest of `CDIConfig.status`.
 //!
 //! All arithmetic is in whole bytes and thousandths, so that both gates, and CDI's readers of the status, get the same sizes.
 

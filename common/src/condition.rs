@@ -1,4 +1,4 @@
-//! Conditions of a DataVolume: types, and how a new observation becomes the next list.
+//! Conditions of a DataVolume: their types, and their transitions.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

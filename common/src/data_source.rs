@@ -1,4 +1,4 @@
-//! What a DataSource stands for, and what its status says about that.
+//! The resolution of a DataSource to its source, and its status.
 //!
 //! A DataSource names a claim, a VolumeSnapshot, or one more DataSource of its own namespace, which then has to name a claim or a
 //! snapshot itself (CDI's limit: chains can't grow, and no circle can come about).

@@ -1,4 +1,4 @@
-//! What is wrong with a field, in the words that users of `kubectl` know.
+//! Errors about a field, in the form that `kubectl` prints.
 
 use std::fmt;
 

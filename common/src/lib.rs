@@ -1,4 +1,4 @@
-//! What is true and what to do next.
+//! Decisions of smartclone as pure functions: which strategy a clone gets, and what the next step is.
 //!
 //! Nothing in this crate waits, reads a clock, draws a random number, logs, or talks to anybody: every function takes
 //! what it needs and returns what it decided. Its dependency tree holds no tokio, hyper or rustls, and a test keeps it so.

@@ -1,4 +1,4 @@
-//! The answer to "does it exist?", which has three values.
+//! The result of a lookup: present, absent, or unknown.
 
 /// What a look at the cluster gave. *Absent* and *could not tell* are different answers and lead to different decisions:
 /// an absent StorageClass is the user's mistake, one that could not be read is nobody's.

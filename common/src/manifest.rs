@@ -1,4 +1,4 @@
-//! What an admin applies, as typed values: the parts that both programs' manifests are made of.
+//! Manifests as typed values: the parts that webhook and controller share.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Every annotation, label, finalizer and name of a field manager that smartclone reads or writes, each with its meaning.
+//! Keys: every annotation, label and finalizer that smartclone reads or writes, but for those of an ObjectTransfer and of the
+//! hand-over, which are beside their protocol.
 //!
 //! `cdi.kubevirt.io/` is CDI's and means what it means there; `smartclone.dev/` is for what CDI has no word for.
 

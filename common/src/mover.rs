@@ -1,4 +1,4 @@
-//! What the controller and the data mover (`cloner`) agree on: where volumes are, what is said while copying, and how it ends.
+//! The contract between the controller and the data mover (`cloner`): paths of volumes, progress, outcome.
 //!
 //! The mover has no network and no Kubernetes. It says how far it is on standard output, one [`Progress`] as JSON a line,
 //! which the controller follows as the pod's log; and how it ended in its termination message, one [`Outcome`] as JSON.

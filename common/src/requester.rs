@@ -1,4 +1,4 @@
-//! Who asked for a clone, and what the API server is asked about them.
+//! The requester of a clone: the identity in the requester annotation, and the rights that are asked for.
 //!
 //! Whoever has a clone can read it. So a clone of something in another namespace takes a right there: at admission, for an answer at
 //! once, and again when the clone is made, for what was admitted before its source was known.

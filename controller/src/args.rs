@@ -1,4 +1,4 @@
-//! What an admin may set.
+//! The command line of the controller.
 
 use clap::Parser;
 use config::args::{AdminArgs, LogArgs, ShutdownArgs};

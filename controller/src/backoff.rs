@@ -1,4 +1,4 @@
-//! When a pass that failed is tried again.
+//! Backoff of failed passes.
 
 use std::{
     collections::HashMap,

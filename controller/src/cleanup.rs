@@ -1,5 +1,5 @@
-//! Removes what nobody needs any more: shared snapshots that all their members have been restored from, and temporary objects whose owner
-//! is gone. What is right is said by `common::clone::sweep`; an owner counts as gone only when the API server itself says so.
+//! Removal of temporary objects whose owner is gone, and of shared snapshots that no clone needs. `common::clone::cleanup`
+//! decides; the API server itself is asked whether an owner exists.
 
 use std::{
     collections::HashMap,
@@ -33,8 +33,8 @@ use crate::{
     write,
 };
 
-/// Things happen in flocks; one look serves them all.
-const FLOCK: Duration = Duration::from_millis(100);
+/// Events come in bursts; one run serves them all.
+const BURST_DELAY: Duration = Duration::from_millis(100);
 
 /// Objects that could not be removed: by UID, how often in a row, and when to try again. An error belongs to one object; the others are
 /// removed all the same.
@@ -67,37 +67,37 @@ impl Failures {
 }
 
 /// One look at everything.
-struct Sweep<'a> {
+struct Cleanup<'a> {
     ctx: &'a Reconciler,
     failures: &'a mut Failures,
-    /// The API server doesn't answer: what is left waits for the next sweep.
+    /// The API server doesn't answer: what is left waits for the next run.
     cut_off: bool,
 }
 
-/// Sweeps run the trigger was rung.
+/// Runs the cleanup whenever it is triggered.
 pub async fn run(ctx: Arc<Reconciler>, trigger: Trigger, shutdown: Shutdown) {
     let failures = Arc::<Mutex<Failures>>::default();
     periodic::run(trigger, shutdown, || {
         let (ctx, failures) = (Arc::clone(&ctx), Arc::clone(&failures));
         async move {
-            tokio::time::sleep(FLOCK).await;
+            tokio::time::sleep(BURST_DELAY).await;
             if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
                 return RETRY_NOT_SYNCED;
             }
             let failures = &mut *failures.lock().await;
-            let mut sweep = Sweep { ctx: &ctx, failures, cut_off: false };
-            sweep.snapshots().await;
-            sweep.orphans(&ctx.context.caches.claims.known_objects()).await;
-            sweep.orphans(&ctx.context.caches.pods.known_objects()).await;
-            // Not in a flock: what fails takes its time.
-            failures.next(Instant::now()).map_or(RESYNC, |next| next.max(FLOCK))
+            let mut cleanup = Cleanup { ctx: &ctx, failures, cut_off: false };
+            cleanup.snapshots().await;
+            cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
+            cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
+            // A removal that fails is not retried at once.
+            failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
         }
     })
     .await;
 }
 
-impl Sweep<'_> {
-    /// Whether to look at this object in this sweep.
+impl Cleanup<'_> {
+    /// True if this object is due in this run.
     fn is_due(&self, meta: &ObjectMeta) -> bool {
         !self.cut_off && self.failures.is_due(meta.uid.as_deref().unwrap_or_default(), Instant::now())
     }

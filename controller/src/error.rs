@@ -1,4 +1,4 @@
-//! What can go wrong in a pass, and what that means for the next one.
+//! Errors of a pass.
 
 use std::fmt::Display;
 

@@ -20,7 +20,7 @@ pub const RETRY_NOT_SYNCED: Duration = Duration::from_secs(1);
 /// The next run after a write that failed.
 pub const RETRY_FAILED: Duration = Duration::from_secs(15);
 
-/// Looks once, then run the bell was rung, and after the time that the last look gave.
+/// Runs `reconcile` once, then whenever it is triggered, and after the time that the last run returned.
 pub async fn run<F>(trigger: Trigger, shutdown: Shutdown, reconcile: impl Fn() -> F)
 where
     F: Future<Output = Duration>,

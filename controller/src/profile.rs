@@ -62,7 +62,7 @@ impl OpenRefusals {
     }
 }
 
-/// Keeps the profiles. `trigger` is rung when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object was touched.
+/// Keeps the profiles. `trigger` is notified when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object has changed.
 pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, trigger: Trigger, shutdown: Shutdown) {
     periodic::run(trigger, shutdown, || {
         let (ctx, gauge) = (Arc::clone(&ctx), gauge.clone());

@@ -1,4 +1,4 @@
-//! What an admin may set.
+//! The command line of the webhook.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! What the webhook needs in the cluster: its configurations, its Service, its Deployment, and its rights, each with its reason.
+//! The manifests of the webhook: configurations, Service, Deployment, and rights, each with its reason.
 
 use common::{
     api,

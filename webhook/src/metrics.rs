@@ -1,4 +1,4 @@
-//! What the webhook counts. Labels are words from our own types, never names of objects.
+//! The metrics of the webhook. Labels are words of our own types, never names of objects.
 
 use std::{sync::Arc, time::Duration};
 

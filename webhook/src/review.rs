@@ -1,4 +1,4 @@
-//! The conversation with the API server: `AdmissionReview`, both ways.
+//! AdmissionReviews, read and answered.
 //!
 //! Types of our own, because the object is to stay as it was sent: what doesn't fit our types is an answer to the user, not a
 //! malformed request.

@@ -1,4 +1,4 @@
-//! The process: caches, certificate, server.
+//! The process: caches, certificate, server. Wiring only.
 
 use std::sync::Arc;
 

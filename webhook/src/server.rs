@@ -1,5 +1,5 @@
-//! HTTP. What can't be read is 400; what was decided, either way, is 200; what can't be decided for a reason of ours is 500, and the
-//! webhook configuration's `failurePolicy` has the word.
+//! The HTTP server of the reviews. A review that can't be read is 400; a decision is 200; a review that can't be decided is 500,
+//! and the webhook configuration's `failurePolicy` applies.
 
 use std::{any::Any, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 

@@ -1,4 +1,4 @@
-//! The decision in words that fit on a line of a terminal.
+//! The decision as warnings, one line of a terminal each.
 
 use std::time::Duration;
 

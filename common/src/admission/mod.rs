@@ -1,4 +1,4 @@
-//! What the webhook answers: pure functions from object, facts and decision to annotations, warnings and mistakes.
+//! The answers of the webhook: pure functions from object, facts and decision to annotations, warnings and errors.
 
 pub mod claim;
 mod explain;
@@ -92,8 +92,7 @@ pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldE
     let has = |key: &str| meta::annotation(&volume.metadata, key);
     let strategy: CloneStrategy = has(meta::CLONE_TYPE)?.parse().ok()?;
     let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_deref) != Some(*plan))?;
-    let whole =
-        PlanNote::read(plan)?.candidates.iter().any(|rung| rung.strategy == Some(strategy) && rung.outcome == CHOSEN);
+    let whole = PlanNote::read(plan)?.candidates.iter().any(|it| it.strategy == Some(strategy) && it.outcome == CHOSEN);
     whole.then(|| {
         let why = format!("what smartclone chose \"{strategy}\" for a moment ago has changed since; try again");
         FieldError::invalid(annotation_path(meta::PLAN), plan, why)

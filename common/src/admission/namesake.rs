@@ -1,4 +1,4 @@
-//! The claim that has the name which the clone's claim is to get.
+//! Name conflicts: a PersistentVolumeClaim that already has the name which the clone's claim needs.
 
 use k8s_openapi::{
     api::core::v1::PersistentVolumeClaim,

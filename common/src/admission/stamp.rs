@@ -1,4 +1,4 @@
-//! Who asked for a clone stands on it, as the API server said at its creation, and for ever.
+//! The requester annotation: set once at creation from the review's `userInfo`, immutable afterwards.
 
 use kube::core::ObjectMeta;
 

@@ -1,4 +1,4 @@
-//! What may change after creation.
+//! The changes that are allowed after creation.
 
 use super::stamp;
 use crate::{

@@ -1,4 +1,4 @@
-//! The settings of the whole installation.
+//! The kind CDI: the settings of the whole installation.
 
 use std::collections::BTreeMap;
 

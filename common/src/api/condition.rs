@@ -1,4 +1,4 @@
-//! What is true of an object, one aspect at a time.
+//! The condition type of CDI's objects.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;

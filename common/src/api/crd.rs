@@ -1,4 +1,4 @@
-//! The definitions that an admin installs.
+//! The CustomResourceDefinitions that an admin installs.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,

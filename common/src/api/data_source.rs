@@ -1,4 +1,4 @@
-//! A name for a source that may move on: golden images are offered by it.
+//! The kind DataSource: a reference to a source that may be replaced, such as a golden image.
 
 use kube::CustomResource;
 use schemars::JsonSchema;

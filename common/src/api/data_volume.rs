@@ -1,4 +1,4 @@
-//! A disk to be filled: the object that users create.
+//! The kind DataVolume: a disk to be filled.
 
 use std::collections::BTreeMap;
 
@@ -404,7 +404,7 @@ pub struct CloneStatus {
     /// Every strategy that there is, cheapest first, and what was decided about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
-    pub plan: Vec<PlanRung>,
+    pub plan: Vec<PlanCandidate>,
     /// Every strategy that was begun, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -421,7 +421,7 @@ pub struct CloneStatus {
 /// What was decided about one strategy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct PlanRung {
+pub struct PlanCandidate {
     /// Which one.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     pub strategy: Option<CloneStrategy>,

@@ -1,4 +1,4 @@
-//! A claim, with its data, or a DataVolume with its claim, that moves to another name or namespace.
+//! The kind ObjectTransfer: moves a claim with its data, or a DataVolume with its claim, to another name or namespace.
 
 use std::collections::BTreeMap;
 

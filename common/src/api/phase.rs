@@ -1,4 +1,4 @@
-//! Where a DataVolume stands, in one word.
+//! The phases of a DataVolume.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What the API server itself refuses: rules about one object, told with the path of the field, before any webhook is asked.
+//! The CEL rules of the CRDs, which the API server checks before any webhook: rules about one object, with the path of the field.
 
 use kube::core::{Reason, Rule, validate};
 use schemars::Schema;

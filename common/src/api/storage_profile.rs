@@ -1,4 +1,4 @@
-//! What an admin says, and what is known, about one StorageClass.
+//! The kind StorageProfile: the settings of an admin for one StorageClass, and what is known about it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;

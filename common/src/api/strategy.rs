@@ -1,4 +1,4 @@
-//! How a clone comes about.
+//! The clone strategies.
 
 use std::borrow::Cow;
 

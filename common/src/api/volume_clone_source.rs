@@ -1,4 +1,4 @@
-//! What a claim names in its `dataSourceRef` to be filled as a clone, without a DataVolume.
+//! The kind VolumeCloneSource, which a claim names in its `dataSourceRef` to be filled as a clone without a DataVolume.
 
 use k8s_openapi::api::core::v1::TypedLocalObjectReference;
 use kube::CustomResource;

@@ -1,4 +1,4 @@
-//! The ladder of strategies, the cheapest first: which of them can be had, and why not the others.
+//! The candidates of a decision, the cheapest strategy first: each is feasible, or not with a fallback reason.
 
 use std::fmt;
 
@@ -23,10 +23,10 @@ use crate::{
     quantity::Bytes,
 };
 
-/// The ladder, the cheapest rung first.
+/// The strategies, the cheapest first.
 const CHEAPEST_FIRST: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
 
-/// Why a rung can't be had: one stable word (CDI's where CDI has one), the facts, the cure.
+/// The reason why a strategy is not feasible: one stable word (CDI's where CDI has one), the facts, the cure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// One word, for machines: event reason, metric label.
@@ -60,7 +60,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a rung would be done with.
+/// The sizes and the snapshot class of a feasible strategy.
 pub(super) struct Feasible {
     pub(super) sizes: SizePlan,
     pub(super) snapshot_class: Option<String>,
@@ -83,28 +83,28 @@ pub(super) struct Candidates<'a> {
 pub(super) struct Candidate {
     pub(super) strategy: CloneStrategy,
     /// Whether it is possible.
-    pub(super) fate: Feasibility,
+    pub(super) feasibility: Feasibility,
     /// It is possible, and the driver refused it lately for a similar clone. Another strategy is taken if there is one that this can't be
     /// said of; if there is none it is tried.
     pub(super) remembered: Option<Reason>,
 }
 
-/// The fate of a rung: what it would be done with, or why it can't be had.
+/// A feasible strategy, or the reason why it is not feasible.
 pub(super) type Feasibility = Result<Feasible, Reason>;
 
 impl Candidates<'_> {
     /// All strategies, the cheapest first; the error is that something could not be read.
     pub(super) fn candidates(&self) -> Result<Vec<Candidate>, String> {
         let candidate = |strategy| {
-            let fate = self.rung(strategy)?;
-            let remembered = fate.as_ref().ok().and_then(|rung| self.remembered(strategy, rung));
-            Ok(Candidate { strategy, fate, remembered })
+            let feasibility = self.feasibility(strategy)?;
+            let remembered = feasibility.as_ref().ok().and_then(|feasible| self.remembered(strategy, feasible));
+            Ok(Candidate { strategy, feasibility, remembered })
         };
         CHEAPEST_FIRST.into_iter().map(candidate).collect()
     }
 
-    /// Whether a rung can be had; the outer error is that nobody can tell.
-    fn rung(&self, strategy: CloneStrategy) -> Result<Feasibility, String> {
+    /// The feasibility of a strategy; the outer error says why it is not known.
+    fn feasibility(&self, strategy: CloneStrategy) -> Result<Feasibility, String> {
         if let Some(reason) = self.refused(strategy) {
             return Ok(Err(reason));
         }
@@ -141,7 +141,7 @@ impl Candidates<'_> {
     }
 
     /// The driver refused it lately for a similar clone. That is a hint, and rejects nothing: see [`Candidate::remembered`].
-    fn remembered(&self, strategy: CloneStrategy, rung: &Feasible) -> Option<Reason> {
+    fn remembered(&self, strategy: CloneStrategy, feasible: &Feasible) -> Option<Reason> {
         let profile = self.facts.profile.present()?;
         let key = RefusalKey {
             strategy,
@@ -150,7 +150,7 @@ impl Candidates<'_> {
             class: self.class.name.clone(),
         };
         let request = VolumeRequest {
-            size: rung.sizes.create_at,
+            size: feasible.sizes.create_at,
             mode: self.mode,
             access_modes: access_modes(self.request, self.source, self.mode, self.facts),
         };

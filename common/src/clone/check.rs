@@ -1,5 +1,4 @@
-//! The invariants once more, on real data: what no plan may do, whoever made it. Run after the plan in tests, and in production as a
-//! refusal.
+//! The invariants of a plan, checked again on real data: in tests, and in production before any write.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;

@@ -1,5 +1,6 @@
-//! What nobody needs any more. Temporary objects in another namespace than their DataVolume can't be owned by it, and a snapshot that
-//! several share can't be deleted by one of them: both are swept, whenever something happens that may have made them superfluous.
+//! The conditions under which temporary objects and shared snapshots may be removed. Temporary objects in another namespace than
+//! their DataVolume can't be owned by it, and a snapshot that several share can't be deleted by one of them: the cleanup
+//! removes both when nothing needs them any more.
 
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub struct Owner {
 }
 
 /// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already and not kept by our finalizer. Nothing
-/// else is ever swept.
+/// else is ever removed.
 pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
     let uid = temporary.labels.as_ref()?.get(meta::OWNED_BY_UID)?;
     let name = meta::annotation(temporary, meta::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
@@ -50,7 +51,7 @@ pub fn retry_after(failures: u32) -> Duration {
     RETRY_AFTER.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_AFTER)
 }
 
-/// A clone as a sweep sees it.
+/// A clone as the cleanup sees it.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// It is being deleted.

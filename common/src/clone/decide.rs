@@ -16,7 +16,7 @@ use super::{
 };
 
 use crate::{
-    api::{ClaimPropertySet, CloneStrategy, PlanRung},
+    api::{ClaimPropertySet, CloneStrategy, PlanCandidate},
     cdi_config::{required, usable},
     field::{FieldError, annotation_path},
     lookup::Lookup,
@@ -30,19 +30,19 @@ pub use self::history::{History, PastRefusal};
 
 pub use self::decision::{Chosen, ChosenBy, Decision, Resize, Route, Undecided};
 
-/// The [`PlanRung::outcome`] of the strategy that was chosen.
+/// The [`PlanCandidate::outcome`] of the strategy that was chosen.
 pub const CHOSEN: &str = "Chosen";
 
-/// What became of one rung.
+/// A candidate as it is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// The rung.
+    /// The strategy.
     pub strategy: CloneStrategy,
-    /// Its fate.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
-impl From<&Verdict> for PlanRung {
+impl From<&Verdict> for PlanCandidate {
     fn from(verdict: &Verdict) -> Self {
         let (outcome, reason) = match &verdict.outcome {
             Outcome::Chosen => (CHOSEN, None),
@@ -59,7 +59,7 @@ impl From<&Verdict> for PlanRung {
     }
 }
 
-/// The fate of a rung.
+/// The outcome of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is carried out.
@@ -139,8 +139,8 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         rule: class.restore,
         expands: class.expands,
     };
-    let ladder = Candidates { request, history, class, source, mode, resize, least: fits(capacity), facts };
-    let candidates = match ladder.candidates() {
+    let input = Candidates { request, history, class, source, mode, resize, least: fits(capacity), facts };
+    let candidates = match input.candidates() {
         Ok(candidates) => candidates,
         Err(why) => return undecided("the VolumeSnapshotClasses", &why),
     };
@@ -148,13 +148,13 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         Ok(wanted) => wanted,
         Err(why) => return undecided("the wanted strategy", &why),
     };
-    let (strategy, rung, fallback) = match choose(&ladder, &candidates, wanted, by) {
+    let (strategy, feasible, fallback) = match choose(&input, &candidates, wanted, by) {
         Ok(chosen) => chosen,
         Err(decision) => return decision,
     };
     let verdicts = candidates.iter().map(|candidate| Verdict {
         strategy: candidate.strategy,
-        outcome: match (&candidate.fate, &candidate.remembered) {
+        outcome: match (&candidate.feasibility, &candidate.remembered) {
             (Ok(_), _) if candidate.strategy == strategy => Outcome::Chosen,
             (Ok(_), None) => Outcome::NotWanted,
             (Ok(_), Some(reason)) | (Err(reason), _) => Outcome::Impossible(reason.clone()),
@@ -180,9 +180,9 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         source_mode: source.mode.unwrap_or(mode),
         mode,
         access_modes: access_modes(request, source, mode, facts),
-        sizes: rung.sizes,
+        sizes: feasible.sizes,
         source_size: capacity,
-        snapshot_class: rung.snapshot_class.clone(),
+        snapshot_class: feasible.snapshot_class.clone(),
         waits_for_consumer,
         binds_late: class.waits_for_consumer,
         resize: if strategy == CloneStrategy::Copy { Resize { rule: RestoreRule::Larger, ..resize } } else { resize },
@@ -214,7 +214,7 @@ fn too_small(
 /// What is remembered about other clones only makes a copy of what would have been cheaper. Where no copy is possible or allowed, or the
 /// driver is remembered to have refused that, too, the wanted strategy is tried as if nothing were remembered.
 fn choose<'a>(
-    ladder: &Candidates<'_>,
+    input: &Candidates<'_>,
     candidates: &'a [Candidate],
     wanted: CloneStrategy,
     by: ChosenBy,
@@ -224,22 +224,22 @@ fn choose<'a>(
         Err(Decision::Rejected(vec![FieldError::invalid(field, value, detail)]))
     };
     let (Some(asked), Some(copy)) = (of(wanted), of(CloneStrategy::Copy)) else {
-        return Err(undecided("the wanted strategy", "it is not on the ladder"));
+        return Err(undecided("the wanted strategy", "unknown strategy"));
     };
-    match (&asked.fate, &copy.fate) {
-        (Ok(rung), Ok(other)) => match &asked.remembered {
-            Some(reason) if ladder.request.fallback_allowed && copy.remembered.is_none() => {
+    match (&asked.feasibility, &copy.feasibility) {
+        (Ok(feasible), Ok(other)) => match &asked.remembered {
+            Some(reason) if input.request.fallback_allowed && copy.remembered.is_none() => {
                 Ok((CloneStrategy::Copy, other, Some(reason.clone())))
             }
-            _ => Ok((wanted, rung, None)),
+            _ => Ok((wanted, feasible, None)),
         },
-        (Ok(rung), Err(_)) => Ok((wanted, rung, None)),
-        // What the driver refused while it was at it is nobody's slip: the next rung will do, if one is allowed.
+        (Ok(feasible), Err(_)) => Ok((wanted, feasible, None)),
+        // A strategy that the driver refused during the clone falls back even if the requester asked for it.
         (Err(reason), _) if by == ChosenBy::Requester && !reason.came_from_the_driver() => {
             let detail = format!("{reason}; or leave the annotation out and let smartclone choose");
             wrong(annotation_path(meta::CLONE_TYPE), wanted.as_str(), detail)
         }
-        (Err(reason), Ok(copy)) if ladder.request.fallback_allowed => {
+        (Err(reason), Ok(copy)) if input.request.fallback_allowed => {
             Ok((CloneStrategy::Copy, copy, Some(reason.clone())))
         }
         (Err(reason), Ok(_)) => {
@@ -247,9 +247,8 @@ fn choose<'a>(
             wrong(annotation_path(meta::FALLBACK), "Never", detail)
         }
         (Err(_), Err(reason)) => {
-            let field = format!("{}.{}", ladder.request.form.path(), reason.field());
-            let value =
-                if reason.field() == "volumeMode" { ladder.mode.to_string() } else { ladder.class.name.clone() };
+            let field = format!("{}.{}", input.request.form.path(), reason.field());
+            let value = if reason.field() == "volumeMode" { input.mode.to_string() } else { input.class.name.clone() };
             wrong(field, &value, reason.to_string())
         }
     }

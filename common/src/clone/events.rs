@@ -68,3 +68,77 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        api::DataVolumeStatus,
+        clone::{
+            fixtures::{annotated, facts, observed, volume},
+            status::status,
+            step,
+        },
+        lookup::Lookup::Absent,
+        meta,
+    };
+
+    fn reasons(events: &[CloneEvent]) -> Vec<(&str, bool)> {
+        events.iter().map(|event| (event.reason.as_str(), event.is_warning)).collect()
+    }
+
+    /// A copy that is wished for is no fallback; a snapshot without a class is one.
+    #[rstest]
+    #[case::snapshot(|_: &mut Value| {}, true, &[])]
+    #[case::wanted_copy(annotated(meta::CLONE_TYPE, "copy"), true, &[])]
+    #[case::fallback(|_: &mut Value| {}, false, &["NoVolumeSnapshotClass"])]
+    fn a_decision_is_told_once(
+        #[case] change: impl FnOnce(&mut Value),
+        #[case] has_snapshot_class: bool,
+        #[case] expected: &[&str],
+    ) {
+        let mut facts = facts();
+        if !has_snapshot_class {
+            facts.snapshot_classes = Absent;
+        }
+        let mut seen = observed(&volume(change), facts);
+        let plan = step(&seen).unwrap();
+        let told = events(&seen, &plan);
+        let warnings: Vec<_> =
+            told.iter().filter(|event| event.is_warning).map(|event| event.reason.as_str()).collect();
+        assert_eq!(warnings, expected);
+        // The same plan, after its status was written.
+        seen.volume.status = status(&seen, &plan);
+        let again = Plan { actions: Vec::new(), ..plan };
+        assert_eq!(events(&seen, &again), Vec::new());
+    }
+
+    /// A missing source is a new reason to wait, told when it changes and not in every pass.
+    #[test]
+    fn a_reason_to_wait_is_told_when_it_is_new() {
+        let mut facts = facts();
+        facts.source = Absent;
+        let mut seen = observed(&volume(|_| {}), facts);
+        let plan = step(&seen).unwrap();
+        assert_eq!(reasons(&events(&seen, &plan)), [("CloneWithoutSource", true)]);
+        seen.volume.status = status(&seen, &plan);
+        assert_eq!(events(&seen, &plan), Vec::new());
+        let other =
+            json!({"phase": "Pending", "clone": {"waitingFor": {"reason": "CloneWithoutSource", "message": "other"}}});
+        seen.volume.status = serde_json::from_value::<DataVolumeStatus>(other).unwrap();
+        assert_eq!(reasons(&events(&seen, &plan)), [("CloneWithoutSource", true)]);
+    }
+
+    #[test]
+    fn the_end_is_told() {
+        let seen = observed(&volume(|_| {}), facts());
+        let succeeded = Plan::idle(&seen, Phase::Succeeded);
+        assert_eq!(reasons(&events(&seen, &succeeded)), [("CloneSucceeded", false)]);
+        let failed = Plan { failure: Some("why".to_owned()), ..Plan::idle(&seen, Phase::Failed) };
+        let told = events(&seen, &failed);
+        assert_eq!((reasons(&told), told[0].note.as_str()), (vec![("CloneFailed", true)], "why"));
+    }
+}

@@ -1,4 +1,4 @@
-//! What a decision may look at. Read by somebody else, whole, and typed; a decision asks nobody anything.
+//! The facts of a decision, complete and typed. They are read before the decision, which reads nothing itself.
 
 use std::{collections::BTreeMap, time::Duration};
 

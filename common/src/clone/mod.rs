@@ -1,4 +1,4 @@
-//! How a DataVolume is cloned ([`decide()`]), and what to do next about it ([`step()`]).
+//! The clone of a DataVolume: the decision ([`decide()`]) and the next step ([`step()`]).
 //!
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 

@@ -1,11 +1,11 @@
-//! What is written on a DataVolume about its decision, for the next pass and for people.
+//! The annotations that record a decision, for the next pass and for users.
 
 use super::{
     decide::{Chosen, ChosenBy, PastRefusal},
     request::Request,
 };
 use crate::{
-    api::PlanRung,
+    api::PlanCandidate,
     clone::observed::Observed,
     meta::{self, Annotations},
     object::SourceName,
@@ -28,7 +28,8 @@ pub struct PlanNote {
     pub source_uid: Option<String>,
     /// Every strategy, the cheapest first, and what was decided about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub candidates: Vec<PlanRung>,
+    #[serde(alias = "rungs")]
+    pub candidates: Vec<PlanCandidate>,
     /// What the driver has refused to do for this clone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<PastRefusal>,

@@ -1,4 +1,4 @@
-//! What a pass looks at ([`Observed`]) and what it concludes ([`Plan`]).
+//! The plan of a pass: the phase, the writes, and what is waited for.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,5 @@
-//! A claim that is to be filled without a DataVolume, seen as the DataVolume that it could have had, so that one step function serves both.
+//! Claims that are filled without a DataVolume (volume populator): each is represented by the DataVolume that it could have had,
+//! so that one step function serves both.
 
 use std::collections::BTreeMap;
 

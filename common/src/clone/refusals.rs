@@ -1,4 +1,4 @@
-//! Remembered refusals: what a driver refused lately, and for which other clones that counts.
+//! Remembered refusals: the strategies that a driver refused recently, and the clones for which that counts.
 //!
 //! A clone that meets a refusal spares similar clones the attempt. For whom it counts depends on what it hangs on
 //! ([`Scope`]) and on where it was read ([`ErrorSource`]), because one tenant can provoke a refusal, and write an Event, at will:

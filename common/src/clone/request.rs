@@ -1,4 +1,4 @@
-//! What a DataVolume asks for: parsed once, with every mistake found at once; nothing behind this reads the raw object.
+//! The request of a DataVolume: parsed once, with every error found at once; nothing behind this reads the raw object.
 
 mod options;
 

@@ -1,5 +1,5 @@
-//! What admins have set up, as far as a decision depends on it; and how facts are made of it. Both gates read it here, so that the
-//! controller finds what the webhook found.
+//! The cluster's settings on which a decision depends, and the facts that follow from them. Webhook and controller read them
+//! here, so that both find the same.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What a user reads in `kubectl describe datavolume`.
+//! The status of a DataVolume, as it follows from what was observed and planned.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;

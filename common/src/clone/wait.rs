@@ -1,4 +1,4 @@
-//! What has to happen elsewhere before the next step. Each is woken by a watch, none by a timer.
+//! The reasons to wait. Most end with an event of a watch; retries, rights and deadlines end at a time.
 
 use std::{fmt, time::Duration};
 

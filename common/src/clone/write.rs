@@ -1,4 +1,5 @@
-//! Effects as values. The precondition is part of each, so that a crash, a second controller or a stale cache can only make it fail.
+//! The writes of a plan as values. Each contains its precondition, so that a crash, a second controller or a stale cache can only
+//! make it fail.
 
 use crate::object::ObjectVersion;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! The objects that appear at the target. Nothing of them owns or is owned by the ObjectTransfer: its end must not be theirs.
+//! The objects that are created at the target. None of them owns or is owned by the ObjectTransfer, so that they stay when it is
+//! deleted.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The invariants once more, on real data: what no plan may do, whoever made it.
+//! The invariants of a plan, checked again on real data.
 
 use thiserror::Error;
 

@@ -1,4 +1,4 @@
-//! A volume changes hands: from the claim that has it to a claim that waits for it, in any namespace, with every byte where it is.
+//! The hand-over of a PersistentVolume from the claim that has it to a claim that waits for it, in any namespace, without a copy.
 //!
 //! A PersistentVolume has no namespace; whose it is, is said by its `claimRef`. [`step()`] looks at the two claims and the volume and
 //! says the one thing to do next. It remembers nothing: where a rebind stands is read off the objects, so a crash between any two

@@ -1,5 +1,5 @@
-//! The requester's rights in other namespaces: the API server is asked in every pass, before anything there is looked at, since rights may
-//! have been taken away meanwhile.
+//! The requester's rights in other namespaces: asked for in every pass, before anything there is read, because a right may be
+//! taken away.
 
 use std::{
     collections::HashMap,

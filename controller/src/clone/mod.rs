@@ -126,10 +126,10 @@ pub async fn run<K, F>(
         .await;
 }
 
-/// What is cloned into: a DataVolume, or the picture of a claim that is filled without one.
+/// The clone target: a DataVolume, or a DataVolume built from a claim that references a VolumeCloneSource (volume populator).
 #[derive(Clone, Copy)]
 pub struct CloneTarget<'a> {
-    /// The DataVolume, or the picture.
+    /// The DataVolume, or the one that was built from the claim.
     pub volume: &'a DataVolume,
     /// Which of the two.
     pub kind: TargetKind,

@@ -1,5 +1,5 @@
-//! How far data movers are: their logs, followed. A log is pushed to us while it is written, so nothing is polled, and the mover
-//! needs neither a network nor an account.
+//! Progress of data movers: their logs, followed while they are written. Nothing is polled, and the mover needs neither a network
+//! nor an account.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! What one clone finds out about a driver, for similar clones.
+//! Records what one clone learns about a driver, for similar clones.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,4 +1,4 @@
-//! Status and events: only what changed.
+//! The status and the events of a pass: only what changed.
 
 use common::{
     api::{DataVolume, DataVolumeStatus},

@@ -1,4 +1,5 @@
-//! Whose turn it is to ask for the next snapshot of a source, and for whom.
+//! Batches clones of one source so that they share a VolumeSnapshot: decides which pass creates the next one, and for which
+//! clones.
 //!
 //! Only a hint: what is decided here makes snapshots few, not right. Who shares one is written in the snapshot, and what a restart
 //! forgets here is gathered again by the next passes.

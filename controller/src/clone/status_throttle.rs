@@ -1,6 +1,6 @@
-//! What passes at once isn't news: a snapshot clone is done within a fraction of a second, and each status or event on the way costs
-//! the API server as much as a step of the clone itself. With many clones at once the news of all of them together have a budget, so that
-//! telling how far they are doesn't keep them from getting there.
+//! Throttles status updates and events of clones that progress normally. A clone that waits for somebody is always reported. Each
+//! status or event costs the API server as much as a step of the clone itself. With many clones at once all reports share a token
+//! bucket.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Which clones wait for what, so that an event wakes those whom it concerns.
+//! The index of dependents: clones by the objects that they depend on.
 
 use std::{
     collections::{BTreeSet, HashMap},

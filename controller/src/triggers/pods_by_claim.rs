@@ -1,4 +1,4 @@
-//! Which pods use which claim: an index, since the pods of a cluster are many.
+//! The index of pods by the claim that they use.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},

@@ -1,4 +1,4 @@
-//! The answers about claims that name a VolumeCloneSource: who asks for them is stamped on them, and may they read and clone that.
+//! Admission of PersistentVolumeClaims that reference a VolumeCloneSource: records the requester and checks access to the source.
 
 use common::{
     admission::{claim, stamp},

@@ -1,4 +1,4 @@
-//! The answers about DataVolumes. What is right and wrong is said by `common`; this says when it is asked, and what it is asked about.
+//! Admission of DataVolumes: gathers the facts, lets `common` decide, and answers.
 
 use std::{future::Future, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What is said about an ObjectTransfer. Whether it may be done now is for the controller to wait for; here is refused what never could.
+//! Admission of ObjectTransfers: rejects what can never succeed. The controller waits for what may.
 
 use common::{
     api::{DataVolume, ObjectTransfer},

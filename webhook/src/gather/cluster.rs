@@ -1,4 +1,5 @@
-//! The facts: small kinds from caches, the source by asking, within a time that leaves enough for the answer.
+//! The facts of a review: small kinds from caches, the source from the API server, within a time that leaves enough for the
+//! answer.
 
 mod watch;
 

@@ -1,23 +1,22 @@
-//! What was seen a moment ago: enough for a yes, and a burst of reviews about one source asks about it once.
+//! A short-lived cache of reads, good for an unconditional allow: a burst of reviews about one source reads it once.
 
 use std::{future::Future, hash::Hash, time::Duration};
 
 use moka::future::Cache;
 
-/// How closely a review looks.
+/// The freshness of what a review reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// At what is remembered, here or by the API server. It may be older than what somebody wrote a moment ago, so it is good for a plain
-    /// yes only.
+    /// Reads from a cache, here or of the API server. It may be older than the last write, so it is good for an unconditional allow only.
     Cached,
-    /// At what the API server says now.
+    /// Reads the latest state from the API server.
     Latest,
 }
 
-/// How many answers of one kind are remembered.
-const ROOM: u64 = 512;
+/// The capacity of one cache, in answers.
+const MAX_ENTRIES: u64 = 512;
 
-/// Answers that are good for a while. What isn't `Ok` is never remembered.
+/// A cache of answers with a time to live. An error is never cached.
 pub struct ReadCache<K, V>(Cache<K, V>);
 
 impl<K, V> ReadCache<K, V>
@@ -25,9 +24,9 @@ where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    /// A memory that forgets after this time.
+    /// A cache with this time to live.
     pub fn of(time: Duration) -> Self {
-        Self(Cache::builder().max_capacity(ROOM).time_to_live(time).build())
+        Self(Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(time).build())
     }
 
     /// What is known of `key`, else what `ask` finds out; looking closely, only the latter. At a glance, whoever comes while somebody asks

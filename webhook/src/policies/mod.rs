@@ -1,5 +1,5 @@
-//! Admission policies: what the API server refuses by itself, without asking the webhook. Rules in CEL, each of which holds with every other
-//! lock open.
+//! ValidatingAdmissionPolicies: rules in CEL that the API server checks without the webhook. Each holds when every other one is
+//! missing.
 
 mod controller;
 mod mover;

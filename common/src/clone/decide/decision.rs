@@ -40,7 +40,7 @@ pub struct Chosen {
     pub by: ChosenBy,
     /// Why it isn't what was wanted first.
     pub fallback: Option<Reason>,
-    /// What became of each rung of the ladder, the cheapest first.
+    /// Every candidate, the cheapest first.
     pub verdicts: Vec<Verdict>,
     /// The identity of the source that this was decided for.
     pub source_uid: String,

@@ -1,8 +1,8 @@
 //! The shipped functions in a cluster in miniature, through everything that can happen within small bounds: each state of the cluster is
 //! visited once, breadth first, so that a way to a mistake is a shortest one.
 //!
-//! Shipped are [`step()`](super::step()), [`status()`](super::status::status), the invariants of [`check`](super::check), and what is swept
-//! and why ([`sweep`](super::sweep), [`group`](super::group)). The rest is a model: the API server (UIDs, versions, names that are taken,
+//! Shipped are [`step()`](super::step()), [`status()`](super::status::status), the invariants of [`check`](super::check), and what is
+//! removed and why ([`cleanup`](super::cleanup), [`shared_snapshot`](super::shared_snapshot)). The rest is a model: the API server (UIDs, versions, names that are taken,
 //! owners), Kubernetes' controllers, the sidecars, a driver that refuses once or is too slow, the mover, a person who deletes one thing at any
 //! time, a crash before or after any write, and caches of which one, or all, are behind.
 

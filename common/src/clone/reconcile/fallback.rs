@@ -1,4 +1,4 @@
-//! How long a strategy is tried, and what comes after it.
+//! The end of an attempt: gives up on a strategy when the driver refused it or its deadline passed, and falls back.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ fn shown(text: &str, read_in: ErrorSource) -> String {
     }
 }
 
-/// What the driver's refusal, or the end of its time, leads to: the next rung, or the end. Nothing, while there is hope for the attempt.
+/// Gives up on a strategy when the driver refused it or its deadline passed, and falls back. `None` while the attempt may still succeed.
 pub(super) fn attempt(seen: &Observed, request: &Request, chosen: &Chosen, attempt: &Attempt<'_>) -> Option<Plan> {
     // Before the text is made fit to be shown.
     let understood = attempt.error.map(driver_error::classify);
@@ -133,7 +133,7 @@ pub fn time_limit(request: &Request, facts: &Facts) -> Duration {
     asked.or(of_class).unwrap_or(profile::DEADLINE.unsigned_abs())
 }
 
-/// A strategy didn't work out: the next rung, if there is one and it is allowed; else the end.
+/// Falls back to the next strategy if there is one and a fallback is allowed; else the clone fails.
 fn give_up(seen: &Observed, request: &Request, failed_attempt: Refused) -> Plan {
     let past = &failed_attempt.past;
     let mut refused = seen.volume.history.refused.clone();

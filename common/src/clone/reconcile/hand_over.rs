@@ -157,7 +157,7 @@ fn hand_over(seen: &Observed, request: &Request) -> Plan {
         rebind::Step::Wait { what, look_again_at } => {
             Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::HandOver(what.to_string())) }
         }
-        // The claim's own picture is behind; its event is on the way.
+        // The cached claim is older; its event is on the way.
         rebind::Step::Moved => Plan::wait(seen, phase, Waiting::HandOver("the clone's claim is bound".to_owned())),
         rebind::Step::Impossible(why) => Plan::wait(seen, phase, Waiting::TransferImpossible(why.to_string())),
         rebind::Step::Unknown(why) => Plan::wait(seen, phase, Waiting::CouldNotTell(why)),

@@ -1,4 +1,4 @@
-//! A pod copies the bytes into the temporary claim.
+//! The phase of the host-assisted copy: a pod copies the bytes into the temporary claim.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What to do next. Every pass starts from the objects and derives again what is already done, so a restart is just another pass.
+//! The next step of a clone. Every pass starts from the objects and derives again what is done, so a restart is just another
+//! pass.
 
 mod adopt;
 mod expand;
@@ -41,7 +42,7 @@ use crate::{
 const RIGHTS_RECHECK: SignedDuration = SignedDuration::from_secs(5);
 
 /// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
-/// beside it goes with it, and what was made elsewhere is swept).
+/// beside it goes with it, and the cleanup removes what was made elsewhere).
 pub fn step(seen: &Observed) -> Option<Plan> {
     if seen.volume.deleting || seen.parsed == Parsed::NotAClone {
         return None;
@@ -108,7 +109,7 @@ pub(crate) fn recorded(seen: &Observed) -> Phase {
     }
 }
 
-/// The decision in force. A pinned one that can no longer be had has already been replaced by the ladder.
+/// The decision in force. A pinned one that is no longer possible has already been replaced.
 pub(crate) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>, Waiting> {
     match decide(request, &seen.volume.history, &seen.facts) {
         Decision::Chosen(chosen) => Ok(chosen),
@@ -204,8 +205,8 @@ fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     }
 }
 
-/// Made for a strategy that the driver has refused. That is for ever, so even an old picture of the DataVolume doesn't say so of a claim that
-/// is wanted; the strategy in force would, as it changes.
+/// True if the claim was created for a strategy that the driver refused. Refusals are never taken back, so a stale DataVolume can't
+/// cause a false positive; comparing with the current strategy could.
 pub(crate) fn given_up(seen: &Observed, content: &Content) -> bool {
     seen.volume.history.refused.iter().any(|past| Some(past.strategy) == content.strategy())
 }

@@ -1,4 +1,4 @@
-//! Whether storage of one class can become storage of another without a copy.
+//! The rule for StorageClasses: whether a volume of one can become a volume of another without a copy.
 
 use crate::clone::facts::Class;
 

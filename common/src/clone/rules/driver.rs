@@ -1,4 +1,4 @@
-//! How a driver wants a volume restored.
+//! The rule for restores: at the source's size or larger, as the driver needs it.
 
 use crate::profile::{self, drivers};
 

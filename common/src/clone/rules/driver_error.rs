@@ -1,4 +1,4 @@
-//! What the words of a storage driver mean: whether waiting helps; and what of them may be shown.
+//! Classification and redaction of a storage driver's errors: whether waiting helps, and which text may be shown.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! Events about a claim: which of them are the words of the components that provision it.
+//! Events about a claim: those that come from the components which provision it.
 //!
 //! An Event is a hint about one object, and nothing more: whoever may create Events in a namespace may write any of its fields. So it
 //! counts only for the claim that it names in full, and a refusal that is learnt from it never counts for another namespace (see

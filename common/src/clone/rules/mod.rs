@@ -1,4 +1,4 @@
-//! One rule, one function, with its reason.
+//! Rules that a decision and a step apply: StorageClasses, sizes, snapshot classes, and the errors and Events of drivers.
 
 pub mod class;
 pub mod driver;

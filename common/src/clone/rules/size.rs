@@ -1,4 +1,4 @@
-//! How large the clone is made, and how it gets there.
+//! The sizes of a clone: the size at creation and the final size.
 
 use serde::Serialize;
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! Which VolumeSnapshotClass takes the snapshot.
+//! The choice of the VolumeSnapshotClass.
 
 use crate::clone::facts::SnapshotClass;
 
