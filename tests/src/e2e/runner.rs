@@ -14,7 +14,11 @@ use super::Test;
 use crate::{cluster::Lab, harness::Space};
 
 /// Most of a test is waiting for kubelet; this many keep two cores busy and no deadline in danger.
-const TOGETHER: usize = 8;
+const TOGETHER: usize = 6;
+
+/// How many namespaces are removed at the same time. The next test begins when the namespace of the one before has its turn: on a busy
+/// machine removing is slower than testing, and without a limit the last in a row of thirty waits for longer than its deadline.
+const REMOVED_TOGETHER: usize = 4;
 
 /// The longest that a test may take.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -37,7 +41,7 @@ pub async fn run(lab: &Lab, tests: Vec<Test>, mut report: impl FnMut(&Outcome)) 
     let mut outcomes = Vec::new();
     // One after the other: whoever is alone waits for the others to end.
     for (tests, at_once) in [(together, TOGETHER), (alone, 1)] {
-        let room = Semaphore::new(at_once);
+        let room = Room { tests: Semaphore::new(at_once), removals: Semaphore::new(REMOVED_TOGETHER) };
         let all = tests.into_iter().map(|test| one(lab, &client, test, &room).boxed_local());
         let mut running: FuturesUnordered<_> = all.collect();
         while let Some(outcome) = running.next().await {
@@ -48,16 +52,28 @@ pub async fn run(lab: &Lab, tests: Vec<Test>, mut report: impl FnMut(&Outcome)) 
     Ok(outcomes)
 }
 
-async fn one(lab: &Lab, client: &Client, test: Test, room: &Semaphore) -> Outcome {
-    let place = room.acquire().await;
+/// What limits how much happens at once.
+struct Room {
+    tests: Semaphore,
+    removals: Semaphore,
+}
+
+async fn one(lab: &Lab, client: &Client, test: Test, room: &Room) -> Outcome {
+    let place = room.tests.acquire().await;
     let start = Instant::now();
-    let result = within_a_space(lab, client, test, place.ok()).await;
+    let result = within_a_space(lab, client, test, room, place.ok()).await;
     Outcome { name: test.name, took: start.elapsed(), failure: result.err().map(|error| format!("{error:#}")) }
 }
 
-/// The place is given to the next as soon as only removing is left, which is Kubernetes' work: it takes 5 s, but nearly no processor. Who
-/// is alone has to be undone first.
-async fn within_a_space(lab: &Lab, client: &Client, test: Test, place: Option<SemaphorePermit<'_>>) -> Result<()> {
+/// The place is given to the next as soon as only removing is left and has begun, which is Kubernetes' work. A test that is alone has to be
+/// undone first.
+async fn within_a_space(
+    lab: &Lab,
+    client: &Client,
+    test: Test,
+    room: &Room,
+    place: Option<SemaphorePermit<'_>>,
+) -> Result<()> {
     let space = Space::new(lab, client, test.name).await?;
     let body = timeout(LIMIT, (test.body)(&space)).await;
     let mut result = body.unwrap_or_else(|_| bail!("it took longer than {LIMIT:?}"));
@@ -66,6 +82,7 @@ async fn within_a_space(lab: &Lab, client: &Client, test: Test, place: Option<Se
         let diagnosis = space.diagnosis().await;
         result = result.map_err(|error| anyhow::anyhow!("{error:#}\n\n{diagnosis}"));
     }
+    let _removal = room.removals.acquire().await;
     let _place = place.filter(|_| test.alone);
     let ended = space.clone().end().await;
     if let (Err(_), true) = (&ended, result.is_ok()) {
