@@ -1,8 +1,9 @@
 //! Names of objects, and the words of CDI and Kubernetes for what they are: volume modes, kinds of sources, content types.
 
+use std::{fmt, str::FromStr};
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
-use std::{fmt, str::FromStr};
 
 use crate::field::NameRule;
 

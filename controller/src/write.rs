@@ -33,7 +33,7 @@ pub enum Failure {
     Failed(kube::Error),
 }
 
-/// The only classification of errors of the API server.
+/// Classifies the error of a write.
 pub fn classify(error: kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => match status.code {

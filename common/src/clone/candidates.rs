@@ -66,7 +66,7 @@ pub(super) struct Feasible {
     pub(super) snapshot_class: Option<String>,
 }
 
-/// What the candidates depend on.
+/// The input of the candidates.
 pub(super) struct Candidates<'a> {
     pub(super) request: &'a Request,
     pub(super) history: &'a History,

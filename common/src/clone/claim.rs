@@ -15,7 +15,7 @@ use crate::{
     rebind,
 };
 
-/// Whose the claim of the clone's name is: ours if the DataVolume of this UID controls it, or if it is itself what is to be filled. A name alone
+/// The owner of the claim that has the clone's name: ours if the DataVolume of this UID controls it, or if it is itself what is to be filled. A name alone
 /// proves nothing.
 pub fn owner_of_target(meta: &ObjectMeta, uid: &str) -> Owner {
     let controlled = meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == uid);
@@ -46,7 +46,7 @@ impl Content {
         }
     }
 
-    /// What fills a claim of this content.
+    /// The strategy that fills a claim of this content.
     pub fn strategy(&self) -> Option<CloneStrategy> {
         match self {
             Self::Snapshot(_) => Some(CloneStrategy::Snapshot),
@@ -60,7 +60,7 @@ impl Content {
 /// The clone's claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Which one.
+    /// Its identity and version.
     pub exact: ObjectVersion,
     /// It belongs to the DataVolume, or was made for it.
     pub ours: bool,
@@ -86,9 +86,9 @@ pub struct Claim {
     pub selected_node: Option<String>,
     /// Its volume was handed over to it by us.
     pub handed_over: bool,
-    /// What is asked for.
+    /// The requested size.
     pub request: Bytes,
-    /// What there is.
+    /// The size of the volume.
     pub capacity: Option<Bytes>,
     /// The device has grown; its file system grows when kubelet mounts it.
     pub file_system_grows_at_mount: bool,

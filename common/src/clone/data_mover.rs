@@ -13,7 +13,7 @@ use crate::{
 /// Our data mover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mover {
-    /// Which one.
+    /// Its identity and version.
     pub exact: ObjectVersion,
     /// It belongs to the DataVolume.
     pub ours: bool,
@@ -25,11 +25,11 @@ pub struct Mover {
     pub deleting: bool,
     /// The UID of the claim that it fills.
     pub fills: Option<String>,
-    /// What it does.
+    /// Its state.
     pub state: MoverState,
 }
 
-/// What a data mover does.
+/// The state of a data mover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MoverState {
     /// Not running yet, and what its pod says about it.

@@ -5,6 +5,7 @@ mod history;
 
 pub use super::candidates::Reason;
 
+use self::history::JOURNAL;
 use super::{
     candidates::{Candidate, Candidates, Feasible},
     facts::{Class, Facts, Profile, Source},
@@ -25,7 +26,6 @@ use crate::{
     quantity::Bytes,
 };
 
-use self::history::JOURNAL;
 pub use self::history::{History, PastRefusal};
 
 pub use self::decision::{Chosen, ChosenBy, Decision, Resize, Route, Undecided};
@@ -33,7 +33,7 @@ pub use self::decision::{Chosen, ChosenBy, Decision, Resize, Route, Undecided};
 /// The [`PlanCandidate::outcome`] of the strategy that was chosen.
 pub const CHOSEN: &str = "Chosen";
 
-/// A candidate as it is told.
+/// A candidate and its outcome, for annotation and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// The strategy.

@@ -1,7 +1,8 @@
 //! The observations of a pass over a clone: everything that the decision depends on, as values.
 
-use jiff::Timestamp;
 use std::collections::BTreeMap;
+
+use jiff::Timestamp;
 
 use crate::{
     api::{DataVolume, DataVolumeStatus},

@@ -8,13 +8,12 @@ use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::
 
 use super::note::PlanNote;
 
-use crate::object::{ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode};
-
-use crate::clone::request::options::Options;
 use crate::{
     api::{CloneStrategy, DataVolume},
+    clone::request::options::Options,
     field::{FieldError, Kind, NameRule},
     meta,
+    object::{ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode},
     quantity::Bytes,
 };
 

@@ -1,13 +1,14 @@
 //! The writes of a plan as values. Each contains its precondition, so that a crash, a second controller or a stale cache can only
 //! make it fail.
 
-use crate::object::ObjectVersion;
 use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
-use crate::{api::snapshot::VolumeSnapshot, meta::Annotations, quantity::Bytes, rebind::ClaimIdentity};
+use crate::{
+    api::snapshot::VolumeSnapshot, meta::Annotations, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity,
+};
 
 /// The kinds that we delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,18 +3,20 @@
 
 use std::collections::BTreeMap;
 
-use super::{Move, Moved, Subject, TRANSFER};
-use crate::{
-    api::{self, DataVolume},
-    meta, names,
-    quantity::Bytes,
-    rebind::VOLUME_CLONE_SOURCE,
-};
 use k8s_openapi::{
     api::core::v1::{
         PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedObjectReference, VolumeResourceRequirements,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::{Move, Moved, Subject, TRANSFER};
+
+use crate::{
+    api::{self, DataVolume},
+    meta, names,
+    quantity::Bytes,
+    rebind::VOLUME_CLONE_SOURCE,
 };
 
 /// What a claim has.

@@ -1,8 +1,9 @@
 //! The two claims of a hand-over, as the protocol sees them.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use std::fmt;
 
 use crate::{
     api,

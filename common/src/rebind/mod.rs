@@ -16,12 +16,10 @@ mod model;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-
 use serde_json::{Value, json};
 
 use crate::{

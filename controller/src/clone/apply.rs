@@ -54,18 +54,9 @@ pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reco
                 info!(namespace = target.volume.namespace(), name = target.volume.name_any(), action = verb, "done");
             }
             Err(error) => match classify(error) {
-                Failure::Stale => {
-                    done.stale = true;
-                    return Ok(done);
-                }
-                Failure::Refused { quota, message } => {
-                    done.refused = Some(Waiting::Refused { quota, message: format!("{verb}: {message}") });
-                    return Ok(done);
-                }
-                Failure::Gone(message) => {
-                    done.refused = Some(Waiting::Refused { quota: false, message: format!("{verb}: {message}") });
-                    return Ok(done);
-                }
+                Failure::Stale => done.stale = true,
+                Failure::Gone(message) => done.refused = Some(refused(verb, false, &message)),
+                Failure::Refused { quota, message } => done.refused = Some(refused(verb, quota, &message)),
                 Failure::Failed(source) => return Err(Error::Write { verb, source }),
             },
         }
@@ -74,6 +65,10 @@ pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reco
         }
     }
     Ok(done)
+}
+
+fn refused(verb: &str, quota: bool, message: &str) -> Waiting {
+    Waiting::Refused { quota, message: format!("{verb}: {message}") }
 }
 
 async fn apply_write(

@@ -158,9 +158,9 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -
         let reference = access::ask(&claim.metadata, act, &ctx).await;
         if reference != ALLOWED {
             // What it names, and whether it exists, is told to those who may get it: this is the same for one that isn't there.
-            let picture = populator::as_data_volume(&claim, &populator::unread(&source));
+            let volume = populator::as_data_volume(&claim, &populator::unread(&source));
             return reconcile_within_timeout(
-                CloneTarget { volume: &picture, kind: TargetKind::Claim, reference: &reference },
+                CloneTarget { volume: &volume, kind: TargetKind::Claim, reference: &reference },
                 &ctx,
             )
             .await;
@@ -169,9 +169,9 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -
     ctx.indexes.claims_by_clone_source.record(&name_of(&*claim), vec![Dependency::CloneSource(source.clone())]);
     match ctx.context.caches.clone_sources.get(Some(&namespace), &name) {
         Lookup::Present(source) => {
-            let picture = populator::as_data_volume(&claim, &source);
+            let volume = populator::as_data_volume(&claim, &source);
             reconcile_within_timeout(
-                CloneTarget { volume: &picture, kind: TargetKind::Claim, reference: &ALLOWED },
+                CloneTarget { volume: &volume, kind: TargetKind::Claim, reference: &ALLOWED },
                 &ctx,
             )
             .await
@@ -179,7 +179,7 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -
         // Its event wakes us.
         Lookup::Absent => {
             let note = format!("The VolumeCloneSource {source} does not exist; the claim is filled when it appears");
-            report::no_clone_source(&claim, note, &ctx).await;
+            report::no_clone_source(&claim, &note, &ctx).await;
             Ok(Action::await_change())
         }
         Lookup::Unknown(_) => Ok(Action::requeue(Duration::from_secs(1))),
@@ -282,9 +282,4 @@ fn next(plan: &Plan, stale: bool, now: Timestamp) -> Action {
         None => RESYNC,
     };
     Action::requeue(after.min(RESYNC))
-}
-
-/// For logs.
-pub fn named(target: CloneTarget<'_>) -> (String, String) {
-    (target.volume.namespace().unwrap_or_default(), target.volume.name_any())
 }

@@ -11,15 +11,13 @@ use common::{
     object::TargetKind,
 };
 use config::api::Objects;
-use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use kube::{
     Resource, ResourceExt,
     api::{Patch, PostParams},
-    runtime::events::{Event, EventType},
 };
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{CloneTarget, Reconciler};
 use crate::{
@@ -29,6 +27,9 @@ use crate::{
 
 /// The reason of the event about a claim whose VolumeCloneSource isn't there.
 const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
+
+/// The action of the events of clones.
+const ACTION: &str = "Clone";
 
 /// Writes the status and events that follow from the pass. True when the object is newer than the one that was looked at, whose event will
 /// start the next pass.
@@ -97,15 +98,12 @@ async fn on_claim(
 }
 
 /// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.
-pub async fn no_clone_source(claim: &PersistentVolumeClaim, note: String, ctx: &Reconciler) {
-    let event = published(&CloneEvent::warning(NO_CLONE_SOURCE, note));
-    if let Err(error) = ctx.context.recorder.publish(&event, &claim.object_ref(&())).await {
-        warn!(error = %config::Chain(&error), "an event could not be published");
-    }
+pub async fn no_clone_source(claim: &PersistentVolumeClaim, note: &str, ctx: &Reconciler) {
+    let event = events::event(true, NO_CLONE_SOURCE, note, ACTION);
+    events::publish(&[event], &claim.object_ref(&()), &ctx.context.recorder).await;
 }
 
-/// An event that can't be published is a line in the log: nothing depends on it.
-async fn publish(target: CloneTarget<'_>, events: &[CloneEvent], ctx: &Reconciler) {
+async fn publish(target: CloneTarget<'_>, told: &[CloneEvent], ctx: &Reconciler) {
     let about = match target.kind {
         TargetKind::DataVolume => target.volume.object_ref(&()),
         TargetKind::Claim => ObjectReference {
@@ -114,20 +112,7 @@ async fn publish(target: CloneTarget<'_>, events: &[CloneEvent], ctx: &Reconcile
             ..target.volume.object_ref(&())
         },
     };
-    let events: Vec<_> = events.iter().map(published).collect();
-    for result in join_all(events.iter().map(|event| ctx.context.recorder.publish(event, &about))).await {
-        if let Err(error) = result {
-            warn!(error = %config::Chain(&error), "an event could not be published");
-        }
-    }
-}
-
-fn published(event: &CloneEvent) -> Event {
-    Event {
-        type_: if event.is_warning { EventType::Warning } else { EventType::Normal },
-        reason: event.reason.clone(),
-        note: Some(events::note(&event.note)),
-        action: "Clone".to_owned(),
-        secondary: None,
-    }
+    let told: Vec<_> =
+        told.iter().map(|event| events::event(event.is_warning, &event.reason, &event.note, ACTION)).collect();
+    events::publish(&told, &about, &ctx.context.recorder).await;
 }

@@ -18,12 +18,11 @@ use kube::{
     runtime::{
         Controller,
         controller::{self, Action},
-        events::{Event, EventType},
         reflector::ObjectRef,
     },
 };
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::info;
 
 use self::{apply::Done, observe::ReadFrom};
 use crate::{
@@ -155,22 +154,8 @@ async fn report(
         info!(name = old.name, phase = new, reason = plan.why.reason, "phase");
     }
     if old.status.phase != new || reason != Some(plan.why.reason) && plan.why.needs_attention() {
-        publish(transfer, plan, ctx).await;
+        let event = events::event(plan.why.needs_attention(), plan.why.reason, &plan.why.message, "Transfer");
+        events::publish(&[event], &transfer.object_ref(&()), &ctx.recorder).await;
     }
     Ok(false)
-}
-
-/// An event that can't be published is a line in the log: nothing depends on it.
-async fn publish(transfer: &ObjectTransfer, plan: &Plan, ctx: &Context) {
-    let warning = plan.why.needs_attention();
-    let event = Event {
-        type_: if warning { EventType::Warning } else { EventType::Normal },
-        reason: plan.why.reason.to_owned(),
-        note: Some(events::note(&plan.why.message)),
-        action: "Transfer".to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = ctx.recorder.publish(&event, &transfer.object_ref(&())).await {
-        warn!(error = %config::Chain(&error), "an event could not be published");
-    }
 }

@@ -108,6 +108,14 @@ impl Triggers {
         }
     }
 
+    /// Triggers the clone that has a claim of this name as its own or as a temporary one.
+    fn claim_named(&self, name: &ObjectName) {
+        if let Lookup::Present(claim) = self.caches.claims.get(Some(&name.namespace), &name.name) {
+            self.owner(&*claim);
+        }
+        self.clone_named(name);
+    }
+
     fn all_clones(&self) {
         for (name, _) in self.indexes.dependents.all() {
             self.clone_named(&name);
@@ -138,7 +146,7 @@ impl Triggers {
         }
     }
 
-    /// A data volume was created, changed or deleted.
+    /// A DataVolume was created, changed or deleted.
     pub fn data_volume(&self, volume: &DataVolume) {
         self.transfers.data_volume(volume);
         let there = self.caches.data_volumes.get(volume.namespace().as_deref(), &volume.name_any());
@@ -151,7 +159,7 @@ impl Triggers {
         self.periodic.cleanup.notify_one();
     }
 
-    /// A claim was created, changed or deleted.
+    /// A PersistentVolumeClaim was created, changed or deleted.
     pub fn claim(&self, claim: &PersistentVolumeClaim) {
         self.transfers.claim(claim);
         self.owner(claim);
@@ -165,16 +173,13 @@ impl Triggers {
         }
     }
 
-    /// A volume was created, changed or deleted.
+    /// A PersistentVolume was created, changed or deleted.
     pub fn volume(&self, volume: &PersistentVolume) {
         self.transfers.volume(volume);
         let Some(claim) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return };
         let (Some(namespace), Some(name)) = (claim.namespace.clone(), claim.name.clone()) else { return };
-        if let Lookup::Present(claim) = self.caches.claims.get(Some(&namespace), &name) {
-            self.owner(&*claim);
-        }
         let name = ObjectName { namespace, name };
-        self.clone_named(&name);
+        self.claim_named(&name);
         self.source(SourceKind::Claim, name);
     }
 
@@ -187,15 +192,12 @@ impl Triggers {
         self.owner(pod);
         for claim in pods_by_claim::claims_of(pod) {
             // A temporary claim is handed over when nobody uses it any more.
-            if let Lookup::Present(claim) = self.caches.claims.get(Some(&claim.namespace), &claim.name) {
-                self.owner(&*claim);
-            }
-            self.clone_named(&claim);
+            self.claim_named(&claim);
             self.source(SourceKind::Claim, claim);
         }
     }
 
-    /// A snapshot was created, changed or deleted.
+    /// A VolumeSnapshot was created, changed or deleted.
     pub fn snapshot(&self, snapshot: &VolumeSnapshot) {
         self.source(SourceKind::Snapshot, name_of(snapshot));
         self.sources.content(snapshot);
@@ -214,7 +216,7 @@ impl Triggers {
         self.periodic.cleanup.notify_one();
     }
 
-    /// A content was created, changed or deleted.
+    /// A VolumeSnapshotContent was created, changed or deleted.
     pub fn content(&self, content: &VolumeSnapshotContent) {
         let about = &content.spec.volume_snapshot_ref;
         if let (Some(namespace), Some(name)) = (about.namespace.clone(), about.name.clone()) {
@@ -222,7 +224,7 @@ impl Triggers {
         }
     }
 
-    /// A data source was created, changed or deleted.
+    /// A DataSource was created, changed or deleted.
     pub fn data_source(&self, source: &DataSource) {
         self.sources.reference(source);
         let touched = name_of(source);
@@ -235,7 +237,7 @@ impl Triggers {
         }
     }
 
-    /// A clone source was created, changed or deleted.
+    /// A VolumeCloneSource was created, changed or deleted.
     pub fn clone_source(&self, source: &VolumeCloneSource) {
         let named = name_of(source);
         for claim in self.indexes.claims_by_clone_source.of(&Dependency::CloneSource(named)) {
@@ -243,7 +245,7 @@ impl Triggers {
         }
     }
 
-    /// A attachment was created, changed or deleted.
+    /// A VolumeAttachment was created, changed or deleted.
     pub fn attachment(&self, attachment: &VolumeAttachment) {
         let volume = attachment.spec.source.persistent_volume_name.as_deref();
         if let Some(Lookup::Present(volume)) = volume.map(|name| self.caches.volumes.get(None, name)) {
@@ -258,17 +260,14 @@ impl Triggers {
         }
     }
 
-    /// A event was created, changed or deleted.
+    /// An Event about a claim was created, changed or deleted.
     pub fn event(&self, event: &Event) {
         let about = &event.involved_object;
         let (Some(namespace), Some(name)) = (about.namespace.clone(), about.name.clone()) else { return };
-        if let Lookup::Present(claim) = self.caches.claims.get(Some(&namespace), &name) {
-            self.owner(&*claim);
-        }
-        self.clone_named(&ObjectName { namespace, name });
+        self.claim_named(&ObjectName { namespace, name });
     }
 
-    /// A quota was created, changed or deleted: a write that exceeded it may be allowed now.
+    /// A ResourceQuota was created, changed or deleted: a write that exceeded it may be allowed now.
     pub fn quota(&self, quota: &ResourceQuota) {
         let namespace = quota.namespace().unwrap_or_default();
         for (clone, keys) in self.indexes.dependents.all() {

@@ -1,6 +1,5 @@
 //! The trigger of ObjectTransfers: those whose source or target is or owns a changed object.
 
-use super::pods_by_claim;
 use common::{
     api::{DataVolume, ObjectTransfer},
     object_transfer::{Move, is_over, parse},
@@ -9,6 +8,8 @@ use config::cache::Cache;
 use futures::channel::mpsc;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+use super::pods_by_claim;
 
 /// Starts passes over ObjectTransfers. Cheap while no ObjectTransfer is under way.
 #[derive(Clone)]

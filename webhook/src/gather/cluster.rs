@@ -10,7 +10,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-
 use common::{
     api::{
         Cdi, CdiConfig, DataSource, StorageProfile, VolumeCloneSource,
@@ -26,35 +25,29 @@ use common::{
     object::{ObjectName, SourceKind, SourceName},
     pods::{User, is_named_mover, users_of},
 };
-
 use config::{
     admin::Readiness,
     api::Objects,
     cache::{Cache, ask, ask_all, glance},
 };
-
 use k8s_openapi::api::{
     authorization::v1::SubjectAccessReview,
     core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     storage::v1::StorageClass,
 };
-
 use kube::{
     Client, Resource,
     api::PostParams,
     core::{ClusterResourceScope, NamespaceResourceScope},
 };
-
 use serde::de::DeserializeOwned;
-
 use thiserror::Error;
-
 use tokio::{sync::Mutex, time::timeout};
 
-use crate::gather::cluster::watch::{Watch, watch};
-use crate::{
-    gather::access::{Asker, Right},
-    gather::read_cache::{Freshness, ReadCache},
+use crate::gather::{
+    access::{Asker, Right},
+    cluster::watch::{Watch, watch},
+    read_cache::{Freshness, ReadCache},
 };
 
 /// For one step of a look at the cluster.

@@ -1,7 +1,8 @@
 //! The result of a decision.
 
-use serde::{Deserialize, Serialize};
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
     api::CloneStrategy,
@@ -18,7 +19,7 @@ use crate::{
     quantity::Bytes,
 };
 
-/// What is to be done with a request.
+/// The decision about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// It is cloned like this.
@@ -36,7 +37,7 @@ pub struct Chosen {
     pub strategy: CloneStrategy,
     /// By which way the content comes to the claim.
     pub route: Route,
-    /// Who wanted it so.
+    /// The origin of the wanted strategy.
     pub by: ChosenBy,
     /// Why it isn't what was wanted first.
     pub fallback: Option<Reason>,
@@ -62,7 +63,7 @@ pub struct Chosen {
     pub sizes: SizePlan,
     /// The VolumeSnapshotClass, for the strategy `snapshot`.
     pub snapshot_class: Option<String>,
-    /// What the source has.
+    /// The size of the source.
     pub source_size: Bytes,
     /// The clone's volume is made when a pod wants it (`WaitForFirstConsumer`).
     pub waits_for_consumer: bool,
@@ -71,7 +72,7 @@ pub struct Chosen {
     pub(super) resize: Resize,
 }
 
-/// How the content comes to the claim.
+/// The way in which the content gets into the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
     /// The claim names its data source, and the driver fills it.
@@ -80,7 +81,7 @@ pub enum Route {
     Rebind,
 }
 
-/// What the sizes depend on; kept to compute them once more when the driver has told the snapshot's size.
+/// The input of the sizes, kept to compute them again when the driver has reported the snapshot's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resize {
     pub(crate) request: Option<Bytes>,
@@ -97,7 +98,7 @@ impl Chosen {
     }
 }
 
-/// Whose wish a strategy is; the first that has one is heard.
+/// The origin of the wanted strategy. The first that names one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChosenBy {
     /// Decided before and written on the object.
@@ -110,7 +111,7 @@ pub enum ChosenBy {
     Profile,
     /// The annotation `cdi.kubevirt.io/clone-strategy` of the StorageClass.
     StorageClass,
-    /// What is known of the driver, as the StorageProfile's status shows.
+    /// The table of drivers, as the StorageProfile's status shows it.
     Record,
     /// Nobody's: the cheapest that most drivers can.
     Default,
@@ -137,7 +138,7 @@ pub enum Undecided {
     SourceMissing,
     /// The source exists and has no volume yet; a snapshot can't be restored yet.
     SourceNotReady {
-        /// What the driver complains about.
+        /// The driver's error.
         driver_says: Option<String>,
     },
     /// Something could not be read.

@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{api::CloneStrategy, quantity::Bytes};
 
-/// What became of earlier passes over the same request.
+/// The results of earlier passes over the same request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
     /// The strategy that is already written on the object by us.
     pub pinned: Option<CloneStrategy>,
     /// The UID of the source for which it was decided. Another source of the same name needs another decision.
     pub decided_for: Option<String>,
-    /// What the driver has refused to do for it.
+    /// The strategies that the driver refused for it.
     pub refused: Vec<PastRefusal>,
 }
 

@@ -1,4 +1,3 @@
-use crate::clone::rules::size::SizePlan;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -13,8 +12,10 @@ use super::{
     },
     *,
 };
+
 use crate::{
     api::Refusal,
+    clone::rules::size::SizePlan,
     lookup::Lookup::{Absent, Present, Unknown},
     quantity::Bytes,
 };

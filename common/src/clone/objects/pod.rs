@@ -1,5 +1,7 @@
 //! The pods that the controller creates: the data mover, and the consumer that makes a late-binding class provision a volume.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
@@ -7,7 +9,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
-use std::collections::BTreeMap;
 
 use crate::{
     clone::{

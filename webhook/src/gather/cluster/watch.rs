@@ -1,10 +1,11 @@
 //! The watches of the webhook.
 
+use std::fmt::Debug;
+
 use config::{admin::Readiness, cache::Cache};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use kube::{Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
-use std::fmt::Debug;
 
 /// Keeps a cache up to date, for ever.
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
