@@ -33,10 +33,11 @@ pub mod object_transfer;
 #[cfg(feature = "k8s")]
 pub mod pods;
 #[cfg(feature = "k8s")]
-pub mod profile;
-#[cfg(feature = "k8s")]
 pub mod quantity;
 #[cfg(feature = "k8s")]
 pub mod rebind;
 #[cfg(feature = "k8s")]
 pub mod requester;
+#[cfg(feature = "k8s")]
+pub mod storage;
+pub mod words;

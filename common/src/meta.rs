@@ -161,6 +161,9 @@ pub const WEBHOOK_MANAGER: &str = "smartclone-webhook";
 /// The prefix of every key of ours that CDI doesn't have.
 pub const PREFIX: &str = "smartclone.dev/";
 
+/// The decision about a clone, on the DataVolume. Written at admission and by the controller, and by nobody else.
+pub const DECISION: [&str; 4] = [CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, OWNERSHIP_KEY];
+
 /// Annotations, beside the label [`OWNED_BY_UID`], by which temporary objects are recognized and trusted. Only the controller writes them.
 pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, COPIED];
 

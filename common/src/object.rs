@@ -2,46 +2,42 @@
 
 use std::{fmt, str::FromStr};
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use serde::{Deserialize, Serialize};
 
-use crate::field::NameRule;
+use crate::{field::NameRule, words::words};
 
-/// The volume mode of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub enum VolumeMode {
-    /// A mounted file system; what Kubernetes assumes when nothing is said.
-    #[default]
-    Filesystem,
-    /// A raw device.
-    Block,
-}
-
-impl FromStr for VolumeMode {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "Filesystem" => Ok(Self::Filesystem),
-            "Block" => Ok(Self::Block),
-            _ => Err(()),
-        }
+words! {
+    /// The volume mode of a claim.
+    #[derive(Default)]
+    pub enum VolumeMode {
+        /// A mounted file system; what Kubernetes assumes when nothing is said.
+        #[default]
+        Filesystem = "Filesystem",
+        /// A raw device.
+        Block = "Block",
     }
 }
 
-impl VolumeMode {
-    /// As Kubernetes spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Filesystem => "Filesystem",
-            Self::Block => "Block",
-        }
+words! {
+    /// The phase of a claim.
+    #[derive(Default)]
+    pub enum ClaimPhase {
+        /// It has no volume yet.
+        #[default]
+        Pending = "Pending",
+        /// It has its volume.
+        Bound = "Bound",
+        /// It has lost its volume.
+        Lost = "Lost",
     }
 }
 
-impl fmt::Display for VolumeMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+impl ClaimPhase {
+    /// Reads the phase of a claim; one without a phase, or with an unknown one, is pending.
+    pub fn of(claim: &PersistentVolumeClaim) -> Self {
+        let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+        phase.and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Removal of temporary objects whose owner is gone, and of shared snapshots that no clone needs. `common::clone::cleanup`
 //! decides; the API server itself is asked whether an owner exists.
 
+use common::object::ClaimPhase;
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -231,7 +232,7 @@ async fn member(uid: &str, name: &ObjectName, shared: &SharedSnapshot, ctx: &Rec
         })
     };
     // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
-    let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
+    let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == ClaimPhase::Bound;
     let member = Member {
         deleting: target.deleting,
         phase: target.status.phase,

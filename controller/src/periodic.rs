@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{clone::facts::operator_of, lookup::Lookup};
+use common::{cdi_config::operator_of, lookup::Lookup};
 use config::shutdown::Shutdown;
 use tokio::sync::Notify;
 

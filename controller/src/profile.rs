@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     api::{Refusal, StorageProfile, StorageProfileSpec},
-    clone::{facts::SnapshotClass, refusals},
     lookup::Lookup,
     meta,
-    profile::status,
+    storage::{profile::status, refusals, snapshot_class::SnapshotClass},
 };
 use config::{api::Objects, shutdown::Shutdown};
 use jiff::Timestamp;

@@ -70,9 +70,6 @@ const POD_PORT: i32 = 8443;
 /// Longer than any answer takes, shorter than a user's patience.
 const TIMEOUT_SECONDS: i32 = 5;
 
-/// Annotations that nobody but smartclone changes once they are there. [`meta::REQUESTER`] nobody changes at all.
-const GUARDED: [&str; 3] = [meta::CLONE_TYPE, meta::CLONE_FALLBACK_REASON, meta::PLAN];
-
 /// Every file.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
@@ -338,7 +335,7 @@ fn clones_only() -> MatchCondition {
 /// Labels, finalizers and owners of a living clone, and anything of one that is being deleted, change without us; so do the
 /// annotations when the controller writes them, which must not depend on a webhook that may be down.
 fn changes_only() -> MatchCondition {
-    let keys = GUARDED.map(|key| format!("'{key}'")).join(", ");
+    let keys = meta::DECISION.map(|key| format!("'{key}'")).join(", ");
     let changed =
         |key: &str| format!("object.metadata.?annotations[?{key}] != oldObject.metadata.?annotations[?{key}]");
     MatchCondition {

@@ -8,7 +8,8 @@ use crate::{
     api::CloneStrategy,
     cdi_config,
     clone::{
-        ChosenBy, Decision, Facts, Undecided,
+        Decision, Facts, Undecided,
+        note::ChosenBy,
         reconcile::{fallback::time_limit, pending::in_the_way},
         request::Request,
         wait::named,
@@ -22,7 +23,7 @@ use crate::{
 /// clone's namespace the requester may, of another one only the number is told.
 pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Option<String> {
     let pods = in_the_way(request, strategy, users);
-    let otherwise = if strategy == CloneStrategy::Snapshot {
+    let otherwise = if strategy.spec().takes_snapshot {
         format!(" (or asks for {}: CrashConsistent)", meta::CONSISTENCY)
     } else {
         String::new()

@@ -15,9 +15,9 @@ pub use update::changes;
 use crate::{
     api::{CloneStrategy, DataVolume},
     clone::{
-        Decision, Facts, History,
-        decide::{CHOSEN, decide},
-        note::{PlanNote, pin},
+        Decision, Facts,
+        decide::{CHOSEN, decide, pin},
+        note::{History, PlanNote},
         request::Request,
     },
     field::{FieldError, annotation_path},

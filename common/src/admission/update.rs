@@ -8,9 +8,6 @@ use crate::{
     quantity::Bytes,
 };
 
-/// What only the controller may write.
-const DECIDED: [&str; 4] = [meta::CLONE_TYPE, meta::CLONE_FALLBACK_REASON, meta::PLAN, meta::OWNERSHIP_KEY];
-
 /// The mistakes in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account.
 /// Who asked for the clone, nobody changes.
 pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<FieldError> {
@@ -27,7 +24,7 @@ pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<F
     errors.extend(stamp::changed(&old.metadata, &new.metadata));
     if !by_controller {
         let changed = |key: &&&str| meta::annotation(&old.metadata, key) != meta::annotation(&new.metadata, key);
-        errors.extend(DECIDED.iter().filter(changed).map(|key| {
+        errors.extend(meta::DECISION.iter().filter(changed).map(|key| {
             FieldError::forbidden(
                 annotation_path(key),
                 "decided at creation, and only smartclone may change it; delete the DataVolume and create another one",

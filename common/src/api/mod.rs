@@ -15,7 +15,6 @@ pub mod snapshot;
 mod storage_profile;
 mod strategy;
 mod volume_clone_source;
-mod words;
 
 pub use cdi::*;
 pub use condition::Condition;
@@ -27,7 +26,6 @@ pub use phase::Phase;
 pub use storage_profile::*;
 pub use strategy::CloneStrategy;
 pub use volume_clone_source::*;
-pub use words::UnknownWord;
 
 /// The API group of everything but the snapshots.
 pub const GROUP: &str = "cdi.kubevirt.io";

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
-use super::words::words;
+use crate::words::words;
 
 words! {
     /// `status.phase` of a DataVolume. All words are CDI's, since tools compare them; those of imports and uploads, and those that

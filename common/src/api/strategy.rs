@@ -5,10 +5,11 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de::Error};
 
-use super::words::words;
+use super::Phase;
+use crate::words::words;
 
 words! {
-    /// How the bytes get from the source to the clone; the words are CDI's.
+    /// How the bytes get from the source to the clone, the cheapest first; the words are CDI's.
     pub enum CloneStrategy {
         /// The storage driver restores a snapshot of the source.
         Snapshot = "snapshot",
@@ -16,6 +17,58 @@ words! {
         CsiClone = "csi-clone",
         /// A pod reads the source and writes the clone.
         Copy = "copy",
+    }
+}
+
+/// The properties of a strategy. Code that depends on a strategy reads them here; a new strategy is a new row of [`SPECS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StrategySpec {
+    /// The strategy.
+    pub strategy: CloneStrategy,
+    /// The storage driver fills the claim, which therefore names its data source; else a pod of ours does.
+    pub filled_by_driver: bool,
+    /// It takes a snapshot of a source claim first, and is consistent as of that moment while the source is in use.
+    pub takes_snapshot: bool,
+    /// The source is read for so long that a pod which is about to start would change it meanwhile.
+    pub reads_for_long: bool,
+    /// The phase in which the claim is filled.
+    pub fill_phase: Phase,
+    /// The strategy that is tried when this one is not feasible or was refused.
+    pub fallback: Option<CloneStrategy>,
+}
+
+/// Every strategy, the cheapest first.
+pub const SPECS: [StrategySpec; 3] = [
+    StrategySpec {
+        strategy: CloneStrategy::Snapshot,
+        filled_by_driver: true,
+        takes_snapshot: true,
+        reads_for_long: false,
+        fill_phase: Phase::CloneFromSnapshotSourceInProgress,
+        fallback: Some(CloneStrategy::Copy),
+    },
+    StrategySpec {
+        strategy: CloneStrategy::CsiClone,
+        filled_by_driver: true,
+        takes_snapshot: false,
+        reads_for_long: false,
+        fill_phase: Phase::CsiCloneInProgress,
+        fallback: Some(CloneStrategy::Copy),
+    },
+    StrategySpec {
+        strategy: CloneStrategy::Copy,
+        filled_by_driver: false,
+        takes_snapshot: false,
+        reads_for_long: true,
+        fill_phase: Phase::CloneInProgress,
+        fallback: None,
+    },
+];
+
+impl CloneStrategy {
+    /// The properties of the strategy.
+    pub const fn spec(self) -> &'static StrategySpec {
+        &SPECS[self as usize]
     }
 }
 
@@ -39,4 +92,17 @@ impl JsonSchema for CloneStrategy {
 /// nobody knows counts as not given: a watch must not break over one object.
 pub(super) fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CloneStrategy>, D::Error> {
     Ok(Option::<Cow<'de, str>>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_strategy_has_its_row_and_falls_back_to_one_that_falls_back_no_further() {
+        for strategy in CloneStrategy::ALL {
+            assert_eq!(strategy.spec().strategy, *strategy);
+            assert_eq!(strategy.spec().fallback.and_then(|next| next.spec().fallback), None);
+        }
+    }
 }

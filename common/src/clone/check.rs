@@ -1,5 +1,6 @@
 //! The invariants of a plan, checked again on real data: in tests, and in production before any write.
 
+use crate::object::ClaimPhase;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;
 
@@ -80,7 +81,7 @@ pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
 fn complete(seen: &Observed) -> bool {
     seen.claim.present().is_some_and(|claim| {
         let taken_over = seen.volume.takes_over(claim);
-        (claim.ours || taken_over) && !claim.deleting && claim.phase == "Bound"
+        (claim.ours || taken_over) && !claim.deleting && claim.phase == ClaimPhase::Bound
     })
 }
 
@@ -172,9 +173,9 @@ fn loses_data(seen: &Observed, what: &ObjectVersion) -> bool {
         let handed = seen.rebind.volume.present().and_then(|volume| volume.claim_ref.as_ref());
         let target = seen.claim.present();
         return handed.is_some_and(|owner| target.is_some_and(|claim| owner.uid == claim.exact.uid))
-            && target.is_some_and(|claim| claim.phase != "Bound");
+            && target.is_some_and(|claim| claim.phase != ClaimPhase::Bound);
     }
-    seen.claim.present().is_some_and(|claim| claim.exact == *what && claim.phase == "Bound")
+    seen.claim.present().is_some_and(|claim| claim.exact == *what && claim.phase == ClaimPhase::Bound)
 }
 
 /// Whether Kubernetes, or we, can tell for whom it was made when that one is gone.

@@ -1,5 +1,6 @@
 //! A PersistentVolumeClaim as a clone sees it: its content, its owner, and its volume.
 
+use crate::object::ClaimPhase;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
@@ -78,8 +79,8 @@ pub struct Claim {
     pub deleting: bool,
     /// When it was made.
     pub created: Option<Timestamp>,
-    /// `Pending`, `Bound` or `Lost`.
-    pub phase: String,
+    /// Its phase.
+    pub phase: ClaimPhase,
     /// See [`Content`].
     pub content: Content,
     /// The node that the scheduler has chosen for a pod that uses it.
@@ -108,7 +109,7 @@ impl Claim {
             Content::Snapshot(_) | Content::Claim(_) => true,
             Content::HeldBack => false,
         };
-        complete && self.phase == "Bound"
+        complete && self.phase == ClaimPhase::Bound
     }
 
     /// Reads a claim, whose `owner` is known, as the DataVolume `uid` sees it. `volume` is the claim's, as far as it is known.
@@ -146,7 +147,7 @@ impl Claim {
             selected_node: annotation(meta::SELECTED_NODE).map(str::to_owned),
             handed_over,
             deleting: claim.metadata.deletion_timestamp.is_some(),
-            phase: status.and_then(|s| s.phase.clone()).unwrap_or_default(),
+            phase: ClaimPhase::of(claim),
             request: requests.and_then(|r| r.get("storage")).and_then(storage).unwrap_or_default(),
             capacity: status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage")).and_then(storage),
             file_system_grows_at_mount: status

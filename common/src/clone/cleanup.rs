@@ -2,14 +2,18 @@
 //! their DataVolume can't be owned by it, and a snapshot that several share can't be deleted by one of them: the cleanup
 //! removes both when nothing needs them any more.
 
+use crate::object::ClaimPhase;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{decide::History, shared_snapshot::Need};
+use super::shared_snapshot::Need;
 use crate::{
-    api::{CloneStrategy, Phase},
-    clone::claim::{Claim, Content, kept},
+    api::Phase,
+    clone::{
+        claim::{Claim, Content, kept},
+        note::History,
+    },
     meta, names,
     object::ObjectName,
 };
@@ -86,11 +90,10 @@ pub fn need(member: &Member, snapshot: &str) -> Need {
     let over = member.deleting
         || stopped
         || matches!(member.phase, Phase::Succeeded | Phase::Failed)
-        || member.history.pinned.is_some_and(|strategy| strategy != CloneStrategy::Snapshot);
-    let restored = [&member.claim, &member.temporary]
-        .into_iter()
-        .flatten()
-        .any(|claim| claim.phase != "Pending" && matches!(&claim.content, Content::HeldBack | Content::Snapshot(_)));
+        || member.history.pinned.is_some_and(|strategy| !strategy.spec().takes_snapshot);
+    let restored = [&member.claim, &member.temporary].into_iter().flatten().any(|claim| {
+        claim.phase != ClaimPhase::Pending && matches!(&claim.content, Content::HeldBack | Content::Snapshot(_))
+    });
     // Restored from another one, of which it is a member, too.
     let elsewhere = [&member.claim, &member.temporary]
         .into_iter()
@@ -105,6 +108,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::CloneStrategy;
     use crate::clone::Waiting;
 
     fn temporary(name: &str, uid: &str, owner: &str) -> ObjectMeta {

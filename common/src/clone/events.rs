@@ -34,7 +34,7 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     // Decided here, or at admission: told once, at the first sight of the decision.
     if let Some(Write::Pin(_)) = plan.actions.first() {
         if let Some(reason) = plan.chosen.as_ref().and_then(|c| c.fallback.as_ref()) {
-            events.push(CloneEvent::warning(reason.code, reason.to_string()));
+            events.push(CloneEvent::warning(reason.code().as_str(), reason.to_string()));
         }
     } else if let (Some(reason), true) = (&seen.volume.fallback, old.phase.is_unset()) {
         let code = seen.volume.fallback_code.as_deref().unwrap_or("CloneFallback");

@@ -3,26 +3,28 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
+
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
 
-use super::{
-    refusals::{self, NamespaceRefusal},
-    rules::driver::{self, RestoreRule},
-};
 use crate::{
     api::{
-        Cdi, ClaimPropertySet, CloneStrategy, Refusal, StorageProfile,
-        snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
+        ClaimPropertySet, CloneStrategy, Refusal, StorageProfile,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
-    cdi_config::Overhead,
     lookup::Lookup,
     meta,
     object::{SourceKind, VolumeMode},
-    profile::{self, Provenance, Record},
     quantity::Bytes,
+    storage::{
+        class::Class,
+        overhead::Overhead,
+        profile::{self, Provenance, Record},
+        refusals::{self, NamespaceRefusal},
+        snapshot_class::SnapshotClass,
+    },
 };
 
 /// All facts of one decision.
@@ -157,71 +159,6 @@ pub fn driver_of(claim_uid: Option<&String>, volume: Lookup<&PersistentVolume>) 
     }
 }
 
-/// A StorageClass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Class {
-    /// Its name.
-    pub name: String,
-    /// The driver.
-    pub provisioner: String,
-    /// What the driver is told.
-    pub parameters: BTreeMap<String, String>,
-    /// `allowVolumeExpansion`.
-    pub expands: bool,
-    /// `volumeBindingMode: WaitForFirstConsumer`.
-    pub waits_for_consumer: bool,
-    /// The annotation `cdi.kubevirt.io/clone-strategy`, as it is written.
-    pub strategy: Option<String>,
-    /// How the driver wants a larger restore.
-    pub restore: RestoreRule,
-    /// Names of classes that the admin declares compatible (`smartclone.dev/compatible-with`).
-    pub compatible_with: Vec<String>,
-}
-
-impl Class {
-    /// Reads a StorageClass.
-    pub fn of(class: &StorageClass) -> Self {
-        let annotation = |key: &str| meta::annotation(&class.metadata, key);
-        Self {
-            name: class.metadata.name.clone().unwrap_or_default(),
-            provisioner: class.provisioner.clone(),
-            parameters: class.parameters.clone().unwrap_or_default(),
-            expands: class.allow_volume_expansion.unwrap_or_default(),
-            waits_for_consumer: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-            strategy: annotation(meta::CLASS_CLONE_STRATEGY).map(str::to_owned),
-            restore: driver::restore_rule(&class.provisioner, annotation(meta::RESTORE_SIZE)),
-            compatible_with: annotation(meta::COMPATIBLE_WITH)
-                .unwrap_or_default()
-                .split(',')
-                .map(|name| name.trim().to_owned())
-                .filter(|name| !name.is_empty())
-                .collect(),
-        }
-    }
-}
-
-/// A VolumeSnapshotClass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotClass {
-    /// Its name.
-    pub name: String,
-    /// The driver.
-    pub driver: String,
-    /// Annotated as the driver's default.
-    pub is_default: bool,
-}
-
-impl SnapshotClass {
-    /// Reads a VolumeSnapshotClass.
-    pub fn of(class: &VolumeSnapshotClass) -> Self {
-        Self {
-            name: class.metadata.name.clone().unwrap_or_default(),
-            driver: class.driver.clone(),
-            is_default: meta::annotation(&class.metadata, meta::DEFAULT_SNAPSHOT_CLASS) == Some("true"),
-        }
-    }
-}
-
 /// What an admin says about a StorageClass in its StorageProfile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Profile {
@@ -259,36 +196,4 @@ impl Profile {
             refused_here: Vec::new(),
         }
     }
-}
-
-/// Which of all classes is the default one, as Kubernetes and CDI choose: one for virtual machines before the general one,
-/// among several the newest, then by name.
-pub fn default_class<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Option<&'a StorageClass> {
-    let marked = |class: &StorageClass, key: &str| meta::annotation(&class.metadata, key) == Some("true");
-    classes
-        .into_iter()
-        .filter_map(|class| {
-            let virtual_machines = marked(class, meta::DEFAULT_VIRT_CLASS);
-            (virtual_machines || marked(class, meta::DEFAULT_CLASS)).then_some((virtual_machines, class))
-        })
-        .max_by(|(a_virt, a), (b_virt, b)| {
-            let created = |c: &StorageClass| c.metadata.creation_timestamp.as_ref().map(|t| t.0);
-            a_virt
-                .cmp(b_virt)
-                .then_with(|| created(a).cmp(&created(b)))
-                .then_with(|| b.metadata.name.cmp(&a.metadata.name))
-        })
-        .map(|(_, class)| class)
-}
-
-/// `cloneStrategyOverride` of the CDI object in force: the only one, or among several the oldest, so that a second one changes nothing.
-pub fn strategy_override<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<CloneStrategy> {
-    let age = |cdi: &&Cdi| (cdi.metadata.creation_timestamp.as_ref().map(|t| t.0), cdi.metadata.name.clone());
-    all.into_iter().min_by_key(age)?.spec.clone_strategy_override
-}
-
-/// CDI's own operator, if it manages this object: it writes its version into the status, and nobody else does.
-pub fn operator_of(cdi: &Cdi) -> Option<String> {
-    let version = cdi.status.as_ref()?.operator_version.as_deref().filter(|v| !v.is_empty())?;
-    Some(format!("CDI's own operator (version {version})"))
 }

@@ -6,19 +6,18 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    facts::{Class, Facts, SnapshotClass, Source},
+    facts::{Facts, Source},
     request::{Parsed, Request},
-    rules::driver::RestoreRule,
     shared_snapshot::SharedSnapshots,
 };
 use crate::{
     api::DataVolume,
-    cdi_config::Overhead,
     clone::observed::{MoverSettings, Observed, Target},
     lookup::Lookup::{Absent, Present},
     object::{SourceKind, VolumeMode},
     quantity::Bytes,
     rebind::Rebind,
+    storage::{class::Class, overhead::Overhead, restore::RestoreRule, snapshot_class::SnapshotClass},
 };
 
 pub const fn gi(n: u64) -> Bytes {
@@ -103,7 +102,7 @@ pub fn facts() -> Facts {
         cluster_override: Absent,
         profile: Absent,
         overhead: Overhead::DEFAULT,
-        max_deadline: crate::profile::MAX_DEADLINE.unsigned_abs(),
+        max_deadline: crate::storage::profile::MAX_DEADLINE.unsigned_abs(),
     }
 }
 

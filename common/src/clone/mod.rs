@@ -2,10 +2,10 @@
 //!
 //! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
 
-mod candidates;
 pub mod check;
 pub mod claim;
 pub mod cleanup;
+pub mod cluster_storage;
 pub mod data_mover;
 pub mod decide;
 pub mod events;
@@ -22,21 +22,19 @@ pub mod ownership;
 pub mod plan;
 pub mod populator;
 pub mod reconcile;
-pub mod refusals;
 pub mod request;
-pub mod rules;
-pub mod settings;
 pub mod shared_snapshot;
 pub mod status;
 pub mod wait;
 pub mod write;
 
-pub use decide::{Chosen, ChosenBy, Decision, History, Outcome, Route, Undecided, Verdict, decide};
+pub use cluster_storage::ClusterStorage;
+pub use decide::{Chosen, Decision, Outcome, Route, Undecided, Verdict, decide};
 pub use facts::Facts;
+pub use note::{ChosenBy, History};
 pub use observed::Observed;
 pub use plan::Plan;
 pub use reconcile::step;
 pub use request::Request;
-pub use settings::Settings;
 pub use wait::Waiting;
 pub use write::{Kind, Write};

@@ -1,18 +1,16 @@
-//! The annotations that record a decision, for the next pass and for users.
+//! The record of a decision on the object itself: the plan annotation, what was tried before, and whose wish it followed.
 
-use super::{
-    decide::{Chosen, ChosenBy, PastRefusal},
-    request::Request,
-};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    api::PlanCandidate,
-    clone::observed::Observed,
-    meta::{self, Annotations},
+    api::{CloneStrategy, PlanCandidate},
     object::SourceName,
 };
 
 /// The content of the annotation `smartclone.dev/plan`: that the strategy beside it was decided, not wished.
-#[derive(serde::Serialize, serde::Deserialize, Debug, PartialEq, Eq)]
+#[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanNote {
     /// Whose wish it was.
@@ -47,28 +45,66 @@ impl PlanNote {
     }
 }
 
-/// The annotations that say what was decided, and a new ownership key for a clone that has none.
-pub(super) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
-    let mut annotations = pin(request, chosen, refused);
-    if seen.volume.key.is_none() {
-        annotations.insert(meta::OWNERSHIP_KEY, seen.fresh_key.clone());
-    }
-    annotations
+/// The results of earlier passes over the same request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// The strategy that is already written on the object by us.
+    pub pinned: Option<CloneStrategy>,
+    /// The UID of the source for which it was decided. Another source of the same name needs another decision.
+    pub decided_for: Option<String>,
+    /// The strategies that the driver refused for it.
+    pub refused: Vec<PastRefusal>,
 }
 
-/// The annotations that say what was decided.
-pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
-    let note = PlanNote {
-        chosen_by: chosen.by,
-        reason: chosen.fallback.as_ref().map(|f| f.code.to_owned()),
-        source: request.by_reference.then(|| request.source.clone()),
-        source_uid: Some(chosen.source_uid.clone()),
-        candidates: chosen.verdicts.iter().map(Into::into).collect(),
-        refused: refused.to_vec(),
-    };
-    Annotations::from([
-        (meta::CLONE_TYPE, Some(chosen.strategy.to_string())),
-        (meta::CLONE_FALLBACK_REASON, chosen.fallback.as_ref().map(ToString::to_string)),
-        (meta::PLAN, serde_json::to_string(&note).ok()),
-    ])
+impl History {
+    /// The strategy that is written on the object, if it was decided for this source.
+    pub fn pinned_for(&self, source_uid: &str) -> Option<CloneStrategy> {
+        self.pinned.filter(|_| self.decided_for.as_deref() == Some(source_uid))
+    }
+}
+
+/// A strategy that was tried in vain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PastRefusal {
+    /// The strategy.
+    pub strategy: CloneStrategy,
+    /// Nobody refused, but it wasn't done within its deadline.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub too_slow: bool,
+    /// The driver's words, without secrets.
+    pub message: String,
+}
+
+/// The origin of the wanted strategy. The first that names one counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChosenBy {
+    /// Decided before and written on the object.
+    Pinned,
+    /// The annotation `cdi.kubevirt.io/cloneType` that the object was created with.
+    Requester,
+    /// `CDI.spec.cloneStrategyOverride`.
+    Override,
+    /// `StorageProfile.spec.cloneStrategy`.
+    Profile,
+    /// The annotation `cdi.kubevirt.io/clone-strategy` of the StorageClass.
+    StorageClass,
+    /// The table of drivers, as the StorageProfile's status shows it.
+    Record,
+    /// Nobody's: the cheapest that most drivers can.
+    Default,
+}
+
+impl fmt::Display for ChosenBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pinned => "the earlier decision",
+            Self::Requester => "the annotation cdi.kubevirt.io/cloneType",
+            Self::Override => "cloneStrategyOverride of the CDI object",
+            Self::Profile => "the StorageProfile",
+            Self::StorageClass => "the StorageClass",
+            Self::Record => "what is known of the driver",
+            Self::Default => "default",
+        })
+    }
 }

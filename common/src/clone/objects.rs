@@ -26,12 +26,12 @@ use crate::{
     },
     clone::observed::Target,
     meta, names,
-    object::{TargetKind, VolumeMode},
+    object::{ObjectName, TargetKind, VolumeMode},
     quantity::Bytes,
     rebind,
 };
 
-pub use self::pod::{consumer, mover};
+pub use self::pod::{MoverPod, consumer};
 
 /// Where the content of a new claim comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,48 +94,62 @@ fn proof_of(volume: &Target, kind: Kind, namespace: &str, name: &str) -> BTreeMa
     proof.into_iter().collect()
 }
 
-/// The temporary snapshot of the request's source, for `members`. Named after the first of them, so that two passes that ask for the
-/// same make one.
-pub fn snapshot(volume: &Target, request: &Request, class: Option<&str>, members: &Members) -> VolumeSnapshot {
-    let source = &request.source.object;
-    let leader = members.keys().next().unwrap_or(&volume.uid);
-    let beside = members.values().all(|member| member.namespace == source.namespace);
-    // With several owners Kubernetes removes it after the last one; across namespaces there can't be any.
-    let owners = members.iter().map(|(uid, member)| OwnerReference {
-        name: member.name.clone(),
-        uid: uid.clone(),
-        controller: None,
-        block_owner_deletion: None,
-        ..owner(volume)
-    });
-    let name = names::snapshot(leader);
-    let mut annotations = proof_of(volume, Kind::VolumeSnapshot, &source.namespace, &name);
-    for proof in annotations.values_mut() {
-        // Several share it, and each has to know whose key it is that proves it.
-        *proof = ownership::with_creator(&volume.uid, proof);
-    }
-    annotations.insert(meta::MEMBERS.to_owned(), write_members(members));
-    VolumeSnapshot {
-        metadata: ObjectMeta {
-            name: Some(name),
-            namespace: Some(source.namespace.clone()),
-            labels: Some(BTreeMap::from([
-                (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
-                (meta::OWNED_BY_UID.to_owned(), leader.clone()),
-                (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
-            ])),
-            annotations: Some(annotations),
-            owner_references: (beside && volume.kind == TargetKind::DataVolume).then(|| owners.collect()),
-            ..ObjectMeta::default()
-        },
-        spec: VolumeSnapshotSpec {
-            source: VolumeSnapshotSource {
-                persistent_volume_claim_name: Some(source.name.clone()),
-                ..VolumeSnapshotSource::default()
+/// The temporary snapshot of a source that a clone needs, and shares with other clones that need it at the same time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SnapshotTemplate {
+    /// The clone for which it is asked.
+    pub volume: Target,
+    /// The name of the source.
+    pub source: ObjectName,
+    /// The UID of the source.
+    pub source_uid: String,
+    /// The VolumeSnapshotClass, the same for all clones that may share it.
+    pub class: Option<String>,
+}
+
+impl SnapshotTemplate {
+    /// The snapshot, for `members`. Named after the first of them, so that two passes that ask for the same make one.
+    pub fn snapshot(&self, members: &Members) -> VolumeSnapshot {
+        let Self { volume, source, class, .. } = self;
+        let leader = members.keys().next().unwrap_or(&volume.uid);
+        let beside = members.values().all(|member| member.namespace == source.namespace);
+        // With several owners Kubernetes removes it after the last one; across namespaces there can't be any.
+        let owners = members.iter().map(|(uid, member)| OwnerReference {
+            name: member.name.clone(),
+            uid: uid.clone(),
+            controller: None,
+            block_owner_deletion: None,
+            ..owner(volume)
+        });
+        let name = names::snapshot(leader);
+        let mut annotations = proof_of(volume, Kind::VolumeSnapshot, &source.namespace, &name);
+        for proof in annotations.values_mut() {
+            // Several share it, and each has to know whose key it is that proves it.
+            *proof = ownership::with_creator(&volume.uid, proof);
+        }
+        annotations.insert(meta::MEMBERS.to_owned(), write_members(members));
+        VolumeSnapshot {
+            metadata: ObjectMeta {
+                name: Some(name),
+                namespace: Some(source.namespace.clone()),
+                labels: Some(BTreeMap::from([
+                    (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
+                    (meta::OWNED_BY_UID.to_owned(), leader.clone()),
+                    (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
+                ])),
+                annotations: Some(annotations),
+                owner_references: (beside && volume.kind == TargetKind::DataVolume).then(|| owners.collect()),
+                ..ObjectMeta::default()
             },
-            volume_snapshot_class_name: class.map(ToOwned::to_owned),
-        },
-        status: None,
+            spec: VolumeSnapshotSpec {
+                source: VolumeSnapshotSource {
+                    persistent_volume_claim_name: Some(source.name.clone()),
+                    ..VolumeSnapshotSource::default()
+                },
+                volume_snapshot_class_name: class.clone(),
+            },
+            status: None,
+        }
     }
 }
 
@@ -173,28 +187,25 @@ pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_
         owner_references: Some(vec![owner(volume)]),
         ..ObjectMeta::default()
     };
-    let later = names::volume_clone_source(&volume.uid);
-    shaped(metadata, chosen.access_modes.clone(), &chosen.class, chosen.mode, size, from, &later)
+    ClaimTemplate { from, ..ClaimTemplate::of(chosen, size) }.claim(metadata, &volume.uid)
 }
 
-/// The claim beside the source that gets the content; nothing of what the requester has written goes there.
+/// The claim beside the source, in `namespace`, that gets the content; nothing of what the requester has written goes there. A `node` is
+/// where the scheduler wants the clone: its volume has to be made there.
 pub fn temporary(
     volume: &Target,
-    request: &Request,
-    chosen: &Chosen,
-    size: Bytes,
-    from: &DataSource<'_>,
+    namespace: &str,
+    template: &ClaimTemplate<'_>,
     node: Option<String>,
 ) -> PersistentVolumeClaim {
-    let (namespace, name) = (&request.source.object.namespace, names::temporary_claim(&volume.uid));
+    let name = names::temporary_claim(&volume.uid);
     let mut metadata = temporary_object(volume, Kind::PersistentVolumeClaim, namespace, name);
     // Its volume outlives its deletion until it is handed over.
     metadata.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
     if let Some(node) = node {
-        // Where the scheduler wants the clone, its volume has to be made.
         metadata.annotations.get_or_insert_default().insert(meta::SELECTED_NODE.to_owned(), node);
     }
-    shaped(metadata, chosen.access_modes.clone(), &chosen.class, chosen.mode, size, from, "")
+    template.claim(metadata, &volume.uid)
 }
 
 /// The claim that is restored from the source snapshot to be copied from.
@@ -202,47 +213,70 @@ pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> Persiste
     let source = &request.source.object;
     let name = names::temporary_source(&volume.uid);
     let metadata = temporary_object(volume, Kind::PersistentVolumeClaim, &source.namespace, name);
-    let class = chosen.restore_class.as_deref().unwrap_or(&chosen.class);
-    let modes = vec!["ReadWriteOnce".to_owned()];
-    let from = DataSource::Snapshot(&source.name);
-    shaped(metadata, modes, class, chosen.source_mode, chosen.source_size, &from, "")
+    ClaimTemplate {
+        class: chosen.restore_class.as_deref().unwrap_or(&chosen.class),
+        access_modes: &["ReadWriteOnce".to_owned()],
+        mode: chosen.source_mode,
+        size: chosen.source_size,
+        from: &DataSource::Snapshot(&source.name),
+    }
+    .claim(metadata, &volume.uid)
 }
 
-fn shaped(
-    metadata: ObjectMeta,
-    access_modes: Vec<String>,
-    class: &str,
-    mode: VolumeMode,
-    size: Bytes,
-    from: &DataSource<'_>,
-    later: &str,
-) -> PersistentVolumeClaim {
-    let source = match from {
-        DataSource::Blank => None,
-        DataSource::Snapshot(name) => Some((Some(api::snapshot::GROUP.to_owned()), "VolumeSnapshot", *name)),
-        DataSource::Claim(name) => Some((None, "PersistentVolumeClaim", *name)),
-        DataSource::Later => Some((Some(api::GROUP.to_owned()), rebind::VOLUME_CLONE_SOURCE, later)),
-    };
-    PersistentVolumeClaim {
-        metadata,
-        spec: Some(PersistentVolumeClaimSpec {
-            access_modes: Some(access_modes),
-            storage_class_name: Some(class.to_owned()),
-            volume_mode: Some(mode.to_string()),
-            resources: Some(VolumeResourceRequirements {
-                requests: Some(BTreeMap::from([("storage".to_owned(), size.into())])),
-                limits: None,
+/// The spec of a claim that is to be created.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimTemplate<'a> {
+    /// The StorageClass.
+    pub class: &'a str,
+    /// The access modes.
+    pub access_modes: &'a [String],
+    /// The volume mode.
+    pub mode: VolumeMode,
+    /// The size.
+    pub size: Bytes,
+    /// Where the content comes from.
+    pub from: &'a DataSource<'a>,
+}
+
+impl<'a> ClaimTemplate<'a> {
+    /// A claim like the clone's, of this size, whose content comes from the data mover.
+    pub fn of(chosen: &'a Chosen, size: Bytes) -> Self {
+        let (class, access_modes) = (chosen.class.as_str(), chosen.access_modes.as_slice());
+        Self { class, access_modes, mode: chosen.mode, size, from: &DataSource::Blank }
+    }
+
+    /// The claim; `uid` is that of the object for which it is made.
+    fn claim(&self, metadata: ObjectMeta, uid: &str) -> PersistentVolumeClaim {
+        let snapshot_api = || Some(api::snapshot::GROUP.to_owned());
+        let source = match self.from {
+            DataSource::Blank => None,
+            DataSource::Snapshot(name) => Some((snapshot_api(), "VolumeSnapshot", (*name).to_owned())),
+            DataSource::Claim(name) => Some((None, "PersistentVolumeClaim", (*name).to_owned())),
+            DataSource::Later => {
+                Some((Some(api::GROUP.to_owned()), rebind::VOLUME_CLONE_SOURCE, names::volume_clone_source(uid)))
+            }
+        };
+        PersistentVolumeClaim {
+            metadata,
+            spec: Some(PersistentVolumeClaimSpec {
+                access_modes: Some(self.access_modes.to_vec()),
+                storage_class_name: Some(self.class.to_owned()),
+                volume_mode: Some(self.mode.to_string()),
+                resources: Some(VolumeResourceRequirements {
+                    requests: Some(BTreeMap::from([("storage".to_owned(), self.size.into())])),
+                    limits: None,
+                }),
+                // Kubernetes copies it to `dataSource` where that is possible.
+                data_source_ref: source.map(|(api_group, kind, name)| TypedObjectReference {
+                    api_group,
+                    kind: kind.to_owned(),
+                    name,
+                    namespace: None,
+                }),
+                ..PersistentVolumeClaimSpec::default()
             }),
-            // Kubernetes copies it to `dataSource` where that is possible.
-            data_source_ref: source.map(|(api_group, kind, name)| TypedObjectReference {
-                api_group,
-                kind: kind.to_owned(),
-                name: name.to_owned(),
-                namespace: None,
-            }),
-            ..PersistentVolumeClaimSpec::default()
-        }),
-        status: None,
+            status: None,
+        }
     }
 }
 

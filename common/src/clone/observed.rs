@@ -1,5 +1,6 @@
 //! The observations of a pass over a clone: everything that the decision depends on, as values.
 
+use crate::object::ClaimPhase;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -9,9 +10,8 @@ use crate::{
     clone::{
         claim::{Claim, Content},
         data_mover::Mover,
-        decide::{ChosenBy, History},
         facts::Facts,
-        note::PlanNote,
+        note::{ChosenBy, History, PlanNote},
         ownership::Created,
         request::{Parsed, Request},
         shared_snapshot::SharedSnapshots,
@@ -90,7 +90,7 @@ pub struct MoverSettings {
 }
 
 /// The DataVolume; or the claim that is filled without one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Target {
     /// Which of the two.
     pub kind: TargetKind,
@@ -201,7 +201,7 @@ impl Observed {
 
     /// Something was made by the strategy that was decided: a claim with content to come, a snapshot, a pod.
     pub fn is_begun(&self) -> bool {
-        let held_back = |claim: &Claim| claim.content == Content::HeldBack && claim.phase == "Pending";
+        let held_back = |claim: &Claim| claim.content == Content::HeldBack && claim.phase == ClaimPhase::Pending;
         let claim = match &self.claim {
             Lookup::Present(claim) => !held_back(claim),
             Lookup::Absent => false,

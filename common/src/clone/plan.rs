@@ -3,13 +3,10 @@
 use jiff::Timestamp;
 
 use super::{
-    decide::{Chosen, PastRefusal},
-    refusals::MetRefusal,
-    wait::Waiting,
-    write::Write,
+    decide::Chosen, note::PastRefusal, objects::SnapshotTemplate, observed::Observed, shared_snapshot::Members,
+    wait::Waiting, write::Write,
 };
-
-use crate::{api::Phase, clone::observed::Observed, mover::Progress};
+use crate::{api::Phase, mover::Progress, storage::refusals::MetRefusal};
 
 /// A strategy that didn't work out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +17,15 @@ pub struct Refused {
     pub since: Option<Timestamp>,
     /// What it says about other clones.
     pub met: MetRefusal,
+}
+
+/// Whether a clone may ask for the snapshot that it wants. The answer depends on what other clones of the source do at the same time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// Now, for these clones, itself among them.
+    Now(Members),
+    /// Not before this time, unless something changes earlier.
+    Later(Option<Timestamp>),
 }
 
 /// What a pass concludes.
@@ -43,8 +49,8 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// What the driver has refused in this pass, to be remembered for others.
     pub refused: Option<Refused>,
-    /// It needs a snapshot and waits for its turn to ask for one.
-    pub wants_snapshot: bool,
+    /// The snapshot that it needs and does not ask for before its turn; see [`Plan::with_turn`].
+    pub wanted_snapshot: Option<Box<SnapshotTemplate>>,
     /// When to look again although nothing happens.
     pub look_again_at: Option<Timestamp>,
 }
@@ -62,7 +68,7 @@ impl Plan {
             failure: None,
             notes: Vec::new(),
             refused: None,
-            wants_snapshot: false,
+            wanted_snapshot: None,
             look_again_at: None,
         }
     }
@@ -75,11 +81,30 @@ impl Plan {
         Self { actions: vec![action], ..Self::idle(seen, phase) }
     }
 
-    /// The API server won't have the actions: nothing of them is reported, and why is.
-    pub fn refused(&mut self, why: Waiting, seen: &Observed) {
-        self.actions.clear();
-        self.phase = seen.volume.status.phase;
-        self.waiting = Some(why);
+    /// The plan with the answer about the [snapshot that it wants](Self::wanted_snapshot); the same plan, if it wants none.
+    #[must_use]
+    pub fn with_turn(self, turn: &Turn) -> Self {
+        let Some(wanted) = &self.wanted_snapshot else { return self };
+        match turn {
+            Turn::Now(members) => {
+                let snapshot = wanted.snapshot(members);
+                Self {
+                    actions: vec![Write::CreateSnapshot(Box::new(snapshot))],
+                    waiting: Some(Waiting::SnapshotNotReady { driver_says: None }),
+                    look_again_at: None,
+                    ..self
+                }
+            }
+            Turn::Later(again_at) => {
+                Self { look_again_at: [self.look_again_at, *again_at].into_iter().flatten().min(), ..self }
+            }
+        }
+    }
+
+    /// The plan when the API server has refused its writes: nothing of them is reported, and why they were refused is.
+    #[must_use]
+    pub fn refused(self, why: Waiting, observed: &Observed) -> Self {
+        Self { actions: Vec::new(), phase: observed.volume.status.phase, waiting: Some(why), ..self }
     }
 
     /// Creates the clone's claim, which is called `name`.

@@ -84,15 +84,11 @@ pub fn read_members(text: &str) -> Option<Members> {
     all.into_iter().map(|(uid, name)| Some((uid, name.parse().ok()?))).collect()
 }
 
-/// What is known of the snapshots of a source, and whether it is this clone's turn to ask for the next one.
+/// The temporary snapshots of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SharedSnapshots {
     /// Our temporary snapshots of the source, those included that are on their way out.
     pub snapshots: Vec<SharedSnapshot>,
-    /// Whose snapshot may be asked for now, this clone's among them; nothing, while others gather or another pass is at it.
-    pub turn: Option<Members>,
-    /// When to look again, if the turn hasn't come.
-    pub again_at: Option<Timestamp>,
 }
 
 impl SharedSnapshots {
@@ -104,6 +100,11 @@ impl SharedSnapshots {
 }
 
 impl SharedSnapshots {
+    /// One of them is being cut: it was asked for, and the driver has neither finished nor failed yet.
+    pub fn is_cutting(&self) -> bool {
+        self.snapshots.iter().any(|shared| shared.ours && !shared.ready && !shared.deleting && shared.error.is_none())
+    }
+
     /// Whether a clone in `namespace` may ask for one more snapshot of the source at `now`; `waits` says whether a member still waits.
     ///
     /// All share the limit as long as snapshots come and go. One that stays counts only for the namespaces whose clones still wait for it,
@@ -165,7 +166,7 @@ mod tests {
 
     fn group(all: &[(i64, &str)]) -> SharedSnapshots {
         let snapshots = all.iter().enumerate().map(|(number, (age, whose))| shared(number, *age, whose));
-        SharedSnapshots { snapshots: snapshots.collect(), ..SharedSnapshots::default() }
+        SharedSnapshots { snapshots: snapshots.collect() }
     }
 
     /// Snapshots by age in seconds and the namespace of their only member, which still waits; for a clone in `mine`.

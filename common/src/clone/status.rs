@@ -1,5 +1,6 @@
 //! The status of a DataVolume, as it follows from what was observed and planned.
 
+use crate::object::ClaimPhase;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -108,8 +109,10 @@ fn progress(plan: &Plan, old: &DataVolumeStatus) -> String {
 fn bound(seen: &Observed, plan: &Plan) -> Observation {
     let name = &seen.volume.name;
     let (status, reason, message) = match seen.claim.present().filter(|c| c.ours) {
-        Some(claim) if claim.phase == "Bound" => (true, "Bound", format!("PersistentVolumeClaim {name} is bound")),
-        Some(claim) if claim.phase == "Lost" => {
+        Some(claim) if claim.phase == ClaimPhase::Bound => {
+            (true, "Bound", format!("PersistentVolumeClaim {name} is bound"))
+        }
+        Some(claim) if claim.phase == ClaimPhase::Lost => {
             (false, "ClaimLost", format!("PersistentVolumeClaim {name} has lost its volume"))
         }
         None if !plan.makes_claim(&seen.volume.name) => match &plan.waiting {

@@ -13,9 +13,9 @@ use crate::{
     api::{DataVolume, Phase},
     lookup::Lookup,
     meta,
-    object::ObjectName,
+    object::{ClaimPhase, ObjectName},
     pods,
-    rebind::{ClaimPhase, SourceClaim, Volume},
+    rebind::{SourceClaim, Volume},
 };
 
 /// While they are on a claim, a snapshot or a clone of it is being made.

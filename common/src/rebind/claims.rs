@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
+use crate::object::ClaimPhase;
 use crate::{
     api,
     clone::claim::kept,
@@ -12,27 +13,6 @@ use crate::{
     object::{ObjectVersion, exact},
     rebind::{VOLUME_CLONE_SOURCE, time, volume_name},
 };
-
-/// Whether a claim has its volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimPhase {
-    /// Not yet.
-    Pending,
-    /// It has.
-    Bound,
-    /// It had.
-    Lost,
-}
-
-impl ClaimPhase {
-    fn of(claim: &PersistentVolumeClaim) -> Self {
-        match claim.status.as_ref().and_then(|s| s.phase.as_deref()) {
-            Some("Bound") => Self::Bound,
-            Some("Lost") => Self::Lost,
-            _ => Self::Pending,
-        }
-    }
-}
 
 /// Which claim, and not another one of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]

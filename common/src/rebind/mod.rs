@@ -28,7 +28,8 @@ use crate::{
     object::{ObjectName, ObjectVersion, exact},
 };
 
-pub use self::claims::{ClaimIdentity, ClaimPhase, SourceClaim, TargetClaim};
+pub use self::claims::{ClaimIdentity, SourceClaim, TargetClaim};
+pub use crate::object::ClaimPhase;
 
 /// When a volume was handed over, which is when the target begins to wait. On the PersistentVolume, written together with `claimRef`.
 pub const HANDED_OVER: &str = "smartclone.dev/handed-over";

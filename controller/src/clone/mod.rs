@@ -21,9 +21,8 @@ use common::{
     clone::{
         Observed, Plan, Waiting, Write, check,
         observed::{Authorization, MoverSettings},
-        populator,
-        shared_snapshot::Members,
-        step,
+        plan::Turn,
+        populator, step,
     },
     lookup::Lookup,
     object::{ObjectName, TargetKind},
@@ -48,7 +47,7 @@ use self::{
     access::{AccessCache, Act},
     mover_progress::ProgressTracker,
     refusals::Refusals,
-    snapshot_batch::{BatchKey, SnapshotBatches, Turn},
+    snapshot_batch::{Answer, Room, SnapshotBatches},
     status_throttle::StatusThrottle,
 };
 use crate::{
@@ -188,71 +187,71 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -
 
 async fn reconcile_within_timeout(target: CloneTarget<'_>, ctx: &Reconciler) -> Result<Action, Error> {
     let timer = ctx.context.metrics.pass();
-    let outcome = timeout(PASS_TIMEOUT, pass(target, ctx)).await.unwrap_or(Err(Error::Late(PASS_TIMEOUT)));
+    let outcome = timeout(PASS_TIMEOUT, Box::pin(pass(target, ctx))).await.unwrap_or(Err(Error::Late(PASS_TIMEOUT)));
     timer.done(&outcome);
     outcome
 }
 
 async fn pass(target: CloneTarget<'_>, ctx: &Reconciler) -> Result<Action, Error> {
     let now = Timestamp::now();
-    let mut seen = observe::observe(target, ctx, now).await; // reads; no opinions
-    refusals::add_known(&mut seen, ctx); // what the driver refused to its namespace
-    let Some(mut plan) = step(&seen) else { return Ok(Action::await_change()) }; // opinions; no reads, no clock
-    let turn = if plan.wants_snapshot {
-        gather(&mut seen, &mut plan, ctx)
-    } else {
-        ctx.batches.forget(&seen.volume.uid);
-        None
-    };
-    let violations = check::violations(&seen, &plan); // the invariants, once more, on real data
+    let observed = observe::observe(target, ctx, now).await; // reads only
+    let observed = refusals::with_known(observed, ctx); // what the driver refused to its namespace
+    let Some(plan) = step(&observed) else { return Ok(Action::await_change()) }; // pure: no reads, no clock
+    let turn = turn(&observed, &plan, ctx); // whether other clones of the source go first
+    let plan = plan.with_turn(&turn);
+    let violations = check::violations(&observed, &plan); // the invariants, once more, on real data
     if !violations.is_empty() {
         return Err(Error::refused(&violations));
     }
     let writes = apply::apply_writes(target, &plan.actions, ctx); // each carries its precondition
-    let stale = if plan.phase == Phase::Succeeded && !plan.actions.iter().any(Write::before_status) {
+    if plan.phase == Phase::Succeeded && !plan.actions.iter().any(Write::before_status) {
         // What is left to write can wait; what the user waits for can't. Neither needs the other to have happened.
-        let (done, stale) = tokio::join!(writes, report::report(target, None, &seen, &plan, ctx));
-        done?.stale | stale?
-    } else {
-        let done = writes.await;
-        if let Some((key, members)) = turn {
-            let served = done.as_ref().is_ok_and(|done| !done.stale && done.refused.is_none());
-            ctx.batches.finish(&key, served.then_some(&members), Instant::now());
-        }
-        let done = done?;
-        if let Some(refused) = done.refused {
-            plan.refused(refused, &seen);
-        }
-        if let (false, Some(rest)) = (done.stale, ctx.status_throttle.delay(&seen, &plan, Instant::now())) {
-            return Ok(Action::requeue(rest));
-        }
-        done.stale | report::report(target, done.resource_version, &seen, &plan, ctx).await? // only what changed
+        let (done, stale) = tokio::join!(writes, report::report(target, None, &observed, &plan, ctx));
+        let stale = done?.stale | stale?;
+        return Ok(finish(&observed, &plan, stale, ctx).await);
+    }
+    let done = writes.await;
+    asked(&plan, &turn, done.as_ref().is_ok_and(|done| !done.stale && done.refused.is_none()), ctx);
+    let done = done?;
+    let plan = match done.refused {
+        Some(why) => plan.refused(why, &observed),
+        None => plan,
     };
-    refusals::record(&seen, &plan, ctx).await; // what the driver refused, for others
-    ctx.progress.follow(&seen);
-    Ok(next(&plan, stale, now))
+    if let (false, Some(rest)) = (done.stale, ctx.status_throttle.delay(&observed, &plan, Instant::now())) {
+        return Ok(Action::requeue(rest));
+    }
+    let stale = done.stale | report::report(target, done.resource_version, &observed, &plan, ctx).await?; // only what changed
+    Ok(finish(&observed, &plan, stale, ctx).await)
 }
 
-/// The clone needs a snapshot. If it is its turn, the plan is made once more, with those for whom it is to be taken.
-fn gather(seen: &mut Observed, plan: &mut Plan, ctx: &Reconciler) -> Option<(BatchKey, Members)> {
-    let chosen = plan.chosen.as_ref()?;
-    let key = (chosen.source_uid.clone(), chosen.snapshot_class.clone());
-    let name = ObjectName { namespace: seen.volume.namespace.clone(), name: seen.volume.name.clone() };
-    let Lookup::Present(group) = &mut seen.group else { return None };
-    let has_room = |namespace: &str| group.has_room(namespace, seen.now, |uid, name| waits(uid, name, ctx));
-    match ctx.batches.join(key.clone(), (&seen.volume.uid, name), has_room, Instant::now()) {
-        Turn::Later(rest) => {
-            group.again_at = seen.now.checked_add(rest).ok();
-            plan.look_again_at = [plan.look_again_at, group.again_at].into_iter().flatten().min();
-            None
-        }
-        Turn::Now(members) => {
-            group.turn = Some(members.clone());
-            if let Some(next) = step(seen) {
-                *plan = next;
-            }
-            Some((key, members))
-        }
+/// The end of a pass: what it learned, and when the next one starts.
+async fn finish(observed: &Observed, plan: &Plan, stale: bool, ctx: &Reconciler) -> Action {
+    refusals::record(observed, plan, ctx).await; // what the driver refused, for others
+    ctx.progress.follow(observed);
+    next(plan, stale, observed.now)
+}
+
+/// Whether the clone may ask now for the snapshot that it wants, and for whom.
+fn turn(observed: &Observed, plan: &Plan, ctx: &Reconciler) -> Turn {
+    let (Some(wanted), Lookup::Present(group)) = (&plan.wanted_snapshot, &observed.group) else {
+        ctx.batches.leave(&observed.volume.uid);
+        return Turn::Later(None);
+    };
+    let name = ObjectName { namespace: observed.volume.namespace.clone(), name: observed.volume.name.clone() };
+    let room = Room {
+        is_cutting: group.is_cutting(),
+        of: |namespace: &str| group.has_room(namespace, observed.now, |uid, name| waits(uid, name, ctx)),
+    };
+    match ctx.batches.join(wanted.as_ref().into(), (&observed.volume.uid, name), room, Instant::now()) {
+        Answer::Ask(members) => Turn::Now(members),
+        Answer::Wait(rest) => Turn::Later(observed.now.checked_add(rest).ok()),
+    }
+}
+
+/// The snapshot has been asked for, or not.
+fn asked(plan: &Plan, turn: &Turn, served: bool, ctx: &Reconciler) {
+    if let (Some(wanted), Turn::Now(members)) = (&plan.wanted_snapshot, turn) {
+        ctx.batches.finish(&wanted.as_ref().into(), served.then_some(members), Instant::now());
     }
 }
 

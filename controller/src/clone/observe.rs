@@ -9,7 +9,7 @@ use common::{
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
     clone::{
-        Facts, Kind, Settings, Waiting,
+        ClusterStorage, Facts, Kind, Waiting,
         claim::{Claim, owner_of_target},
         data_mover::Mover,
         facts::{Source, driver_of},
@@ -17,7 +17,6 @@ use common::{
         ownership::{self, Created, Owner, Ownership},
         reconcile::missing_right,
         request::{Parsed, Request},
-        rules::event,
         shared_snapshot::{SharedSnapshot, SharedSnapshots},
     },
     data_source::{self, Resolution},
@@ -27,6 +26,7 @@ use common::{
     pods::{User, users_of},
     rebind::{self, Rebind, SourceClaim, TargetClaim},
     requester::Reference,
+    storage::driver_event,
 };
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -188,8 +188,8 @@ fn keys(volume: &DataVolume, visible: Option<&Request>, unresolved: Option<&Wait
     keys
 }
 
-fn settings(ctx: &Reconciler) -> Settings {
-    Settings {
+fn settings(ctx: &Reconciler) -> ClusterStorage {
+    ClusterStorage {
         classes: ctx.context.caches.classes.all(),
         snapshot_classes: ctx.context.caches.snapshot_classes.all(),
         profiles: ctx.context.caches.profiles.all(),
@@ -320,7 +320,6 @@ fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedS
             .map(|snapshot| SharedSnapshot::of(snapshot))
             .filter(|shared| shared.ours)
             .collect(),
-        ..SharedSnapshots::default()
     })
 }
 
@@ -342,5 +341,5 @@ fn complaint(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<String> 
     let class = ctx.context.caches.classes.get(None, class);
     let provisioner = class.present().map(|class| class.provisioner.as_str()).unwrap_or_default();
     let events = ctx.context.caches.events.known_objects();
-    event::newest_warning(events.iter().map(AsRef::as_ref), claim, provisioner)
+    driver_event::newest_warning(events.iter().map(AsRef::as_ref), claim, provisioner)
 }

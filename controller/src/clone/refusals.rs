@@ -3,12 +3,10 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{
-    api::{CloneStrategy, Phase},
-    clone::{
-        Observed, Plan,
-        refusals::{self, NamespaceRefusals, RefusalKey},
-    },
+    api::Phase,
+    clone::{Observed, Plan},
     lookup::Lookup,
+    storage::refusals::{self, NamespaceRefusals, RefusalKey},
 };
 use tracing::warn;
 
@@ -25,15 +23,18 @@ impl Refusals {
     }
 }
 
-/// Adds what the clone's namespace has met to what is known of the class. A clone that is begun goes its way.
-pub fn add_known(seen: &mut Observed, ctx: &Reconciler) {
-    if seen.is_begun() {
-        return;
+/// What was observed, with what the clone's namespace has met at the driver. A clone that is begun goes its way.
+pub fn with_known(mut observed: Observed, ctx: &Reconciler) -> Observed {
+    if observed.is_begun() {
+        return observed;
     }
-    let (now, namespace) = (seen.now, &seen.volume.namespace);
-    if let (Lookup::Present(profile), Lookup::Present(class)) = (&mut seen.facts.profile, &seen.facts.target_class) {
+    let (now, namespace) = (observed.now, &observed.volume.namespace);
+    if let (Lookup::Present(profile), Lookup::Present(class)) =
+        (&mut observed.facts.profile, &observed.facts.target_class)
+    {
         profile.refused_here = ctx.refusals.lock().in_force(namespace, &class.name, now);
     }
+    observed
 }
 
 /// Remembers what the driver refused in this pass, and forgets a refusal that no longer holds. Nothing depends on it.
@@ -58,7 +59,7 @@ pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
 /// A clone that succeeds by a strategy that is on record as refused proves that it isn't any more.
 async fn forget(seen: &Observed, plan: &Plan, ctx: &Reconciler) -> Result<(), kube::Error> {
     let succeeded = plan.phase == Phase::Succeeded && seen.volume.status.phase != Phase::Succeeded;
-    let smart = seen.volume.history.pinned.filter(|strategy| *strategy != CloneStrategy::Copy);
+    let smart = seen.volume.history.pinned.filter(|strategy| strategy.spec().fallback.is_some());
     let (Some(strategy), true) = (smart, succeeded) else { return Ok(()) };
     let (Lookup::Present(class), Lookup::Present(source), Lookup::Present(claim)) =
         (&seen.facts.target_class, &seen.facts.source, &seen.claim)

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use common::{
     api::ObjectTransfer,
-    clone::facts::operator_of,
+    cdi_config::operator_of,
     lookup::Lookup,
     object::ObjectName,
     object_transfer::{Observed, Subject, parse, users_of},

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{CdiConfig, Phase, StorageProfile},
-    cdi_config::{self, Overhead, required},
-    meta,
+    cdi_config, meta,
     quantity::Bytes,
+    storage::overhead::{Overhead, required},
 };
 use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 use kube::{

@@ -16,7 +16,7 @@ use common::{
         snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
     },
     clone::{
-        Settings,
+        ClusterStorage,
         facts::{Source, driver_of},
         observed::Authorization,
     },
@@ -89,14 +89,14 @@ pub struct Cluster {
     /// The settings as the watches told them last.
     told: ArcSwapOption<Told>,
     /// The settings as they were listed last, and when that began.
-    listed: Mutex<Option<(Instant, Arc<Settings>)>>,
+    listed: Mutex<Option<(Instant, Arc<ClusterStorage>)>>,
     seen: Seen,
 }
 
-/// Settings, and the revisions of the caches just before they were put together.
+/// ClusterStorage, and the revisions of the caches just before they were put together.
 struct Told {
     revisions: [u64; 5],
-    settings: Arc<Settings>,
+    settings: Arc<ClusterStorage>,
 }
 
 /// What was seen a moment ago.
@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// What admins have set up, as the watches have told. It is put together once for all reviews until they tell something else.
-    pub fn settings(&self) -> Result<Arc<Settings>, Undecidable> {
+    pub fn settings(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
         let revisions = [
             self.classes.revision(),
             self.snapshot_classes.revision(),
@@ -145,7 +145,7 @@ impl Cluster {
         if let Some(told) = self.told.load().as_ref().filter(|told| told.revisions == revisions) {
             return Ok(Arc::clone(&told.settings));
         }
-        let settings = known(Settings {
+        let settings = known(ClusterStorage {
             classes: self.classes.all(),
             snapshot_classes: self.snapshot_classes.all(),
             profiles: self.profiles.all(),
@@ -157,7 +157,7 @@ impl Cluster {
     }
 
     /// What admins have set up, looked at in this way.
-    pub async fn settings_at(&self, freshness: Freshness) -> Result<Arc<Settings>, Undecidable> {
+    pub async fn settings_at(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Undecidable> {
         match freshness {
             Freshness::Cached => self.settings(),
             // Where the API server is too busy to tell, what the watches have told will do.
@@ -169,7 +169,7 @@ impl Cluster {
     }
 
     /// What admins have set up by now. Whoever asks while somebody lists waits for the next list, and shares it with all who do.
-    async fn list(&self) -> Result<Arc<Settings>, Undecidable> {
+    async fn list(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
         let asked = Instant::now();
         let mut listed = self.listed.lock().await;
         if let Some((_, settings)) = listed.as_ref().filter(|(begun, _)| *begun >= asked) {
@@ -178,7 +178,7 @@ impl Cluster {
         let begun = Instant::now();
         let (classes, snapshot_classes, profiles, cdis, configs) =
             tokio::join!(self.every(), self.every(), self.every(), self.every(), self.every());
-        let settings = known(Settings { classes, snapshot_classes, profiles, cdis, configs })?;
+        let settings = known(ClusterStorage { classes, snapshot_classes, profiles, cdis, configs })?;
         *listed = Some((begun, Arc::clone(&settings)));
         Ok(settings)
     }
@@ -377,8 +377,8 @@ impl Cluster {
     }
 }
 
-/// Settings of which nothing is missing.
-fn known(settings: Settings) -> Result<Arc<Settings>, Undecidable> {
+/// ClusterStorage of which nothing is missing.
+fn known(settings: ClusterStorage) -> Result<Arc<ClusterStorage>, Undecidable> {
     match settings.unknown() {
         Some(why) => Err(Undecidable(why.to_owned())),
         None => Ok(Arc::new(settings)),

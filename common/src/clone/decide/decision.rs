@@ -1,18 +1,11 @@
 //! The result of a decision.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
-
+use crate::clone::{decide::size::Resize, note::ChosenBy};
 use crate::{
-    api::CloneStrategy,
-    clone::{
-        candidates::Reason,
-        decide::Verdict,
-        rules::{
-            driver::RestoreRule,
-            size::{SizeError, SizePlan, SourceSize, size},
-        },
+    api::{CloneStrategy, PlanCandidate},
+    clone::decide::{
+        reason::FallbackReason,
+        size::{SizeError, SizePlan, SourceSize, size},
     },
     field::FieldError,
     object::VolumeMode,
@@ -40,7 +33,7 @@ pub struct Chosen {
     /// The origin of the wanted strategy.
     pub by: ChosenBy,
     /// Why it isn't what was wanted first.
-    pub fallback: Option<Reason>,
+    pub fallback: Option<FallbackReason>,
     /// Every candidate, the cheapest first.
     pub verdicts: Vec<Verdict>,
     /// The identity of the source that this was decided for.
@@ -69,7 +62,47 @@ pub struct Chosen {
     pub waits_for_consumer: bool,
     /// The class is of that kind, whether or not the requester wants to wait.
     pub binds_late: bool,
-    pub(super) resize: Resize,
+    pub(crate) resize: Resize,
+}
+
+/// The [`PlanCandidate::outcome`] of the strategy that was chosen.
+pub const CHOSEN: &str = "Chosen";
+
+/// A candidate and its outcome, for annotation and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The strategy.
+    pub strategy: CloneStrategy,
+    /// The outcome.
+    pub outcome: Outcome,
+}
+
+impl From<&Verdict> for PlanCandidate {
+    fn from(verdict: &Verdict) -> Self {
+        let (outcome, reason) = match &verdict.outcome {
+            Outcome::Chosen => (CHOSEN, None),
+            Outcome::NotWanted => ("NotWanted", None),
+            Outcome::Infeasible(reason) => ("Impossible", Some(reason)),
+        };
+        Self {
+            strategy: Some(verdict.strategy),
+            outcome: outcome.to_owned(),
+            reason: reason.map(|reason| reason.code().to_string()),
+            message: reason.map(FallbackReason::message),
+            cure: reason.map(FallbackReason::cure),
+        }
+    }
+}
+
+/// The outcome of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is carried out.
+    Chosen,
+    /// It would do, and another one is wanted.
+    NotWanted,
+    /// It is not feasible, or the driver refused it lately.
+    Infeasible(FallbackReason),
 }
 
 /// The way in which the content gets into the claim.
@@ -81,53 +114,11 @@ pub enum Route {
     Rebind,
 }
 
-/// The input of the sizes, kept to compute them again when the driver has reported the snapshot's size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Resize {
-    pub(crate) request: Option<Bytes>,
-    pub(crate) source: SourceSize,
-    pub(crate) rule: RestoreRule,
-    pub(crate) expands: bool,
-}
-
 impl Chosen {
     /// The sizes with what the driver says a restore of the snapshot needs.
     pub fn sizes_for(&self, restore_size: Option<Bytes>) -> Result<SizePlan, SizeError> {
         let Resize { request, source, rule, expands } = self.resize;
         size(request, SourceSize { restore_size, ..source }, rule, expands)
-    }
-}
-
-/// The origin of the wanted strategy. The first that names one counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ChosenBy {
-    /// Decided before and written on the object.
-    Pinned,
-    /// The annotation `cdi.kubevirt.io/cloneType` that the object was created with.
-    Requester,
-    /// `CDI.spec.cloneStrategyOverride`.
-    Override,
-    /// `StorageProfile.spec.cloneStrategy`.
-    Profile,
-    /// The annotation `cdi.kubevirt.io/clone-strategy` of the StorageClass.
-    StorageClass,
-    /// The table of drivers, as the StorageProfile's status shows it.
-    Record,
-    /// Nobody's: the cheapest that most drivers can.
-    Default,
-}
-
-impl fmt::Display for ChosenBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Pinned => "the earlier decision",
-            Self::Requester => "the annotation cdi.kubevirt.io/cloneType",
-            Self::Override => "cloneStrategyOverride of the CDI object",
-            Self::Profile => "the StorageProfile",
-            Self::StorageClass => "the StorageClass",
-            Self::Record => "what is known of the driver",
-            Self::Default => "default",
-        })
     }
 }
 

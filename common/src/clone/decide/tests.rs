@@ -4,20 +4,21 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::{
-    super::{
-        facts::SnapshotClass,
-        fixtures::{annotated, class, facts, gi, request, sized, volume},
-        refusals::{ErrorSource, MetRefusal, NamespaceRefusal, NamespaceRefusals, RefusalKey, VolumeRequest},
-        rules::driver_error::Scope,
-    },
+    super::fixtures::{annotated, class, facts, gi, request, sized, volume},
     *,
 };
 
 use crate::{
     api::Refusal,
-    clone::rules::size::SizePlan,
+    clone::{decide::size::SizePlan, note::PastRefusal},
     lookup::Lookup::{Absent, Present, Unknown},
     quantity::Bytes,
+    storage::{
+        class::Class,
+        driver_error::Scope,
+        refusals::{ErrorSource, MetRefusal, NamespaceRefusal, NamespaceRefusals, RefusalKey, VolumeRequest},
+        snapshot_class::SnapshotClass,
+    },
 };
 
 type World = fn(&mut Facts);
@@ -65,9 +66,9 @@ fn snapshot_or_copy(#[case] wish: Wish, #[case] world: World, #[case] expected: 
     let chosen = chosen(wish, world);
     let expected_strategy = if expected.is_ok() { CloneStrategy::Snapshot } else { CloneStrategy::Copy };
     assert_eq!(chosen.strategy, expected_strategy);
-    assert_eq!(chosen.fallback.as_ref().map_or(Ok(()), |reason| Err(reason.code)), expected);
+    assert_eq!(chosen.fallback.as_ref().map_or(Ok(()), |reason| Err(reason.code().as_str())), expected);
     assert_eq!(chosen.snapshot_class.is_some(), chosen.strategy == CloneStrategy::Snapshot);
-    // Every rung has a verdict, exactly one is carried out.
+    // Every candidate has an outcome, exactly one is carried out.
     assert_eq!(chosen.verdicts.len(), 3);
     assert_eq!(chosen.verdicts.iter().filter(|v| v.outcome == Outcome::Chosen).count(), 1);
 }
@@ -294,8 +295,8 @@ fn what_others_met_is_told_without_their_words() {
     match decide(&request(&volume(as_is)), &History::default(), &known) {
         Decision::Chosen(chosen) => {
             let reason = chosen.fallback.unwrap();
-            assert_eq!(reason.code, "DriverRefused");
-            assert!(reason.message.contains("several namespaces (FailedPrecondition)"), "{reason}");
+            assert_eq!(reason.code(), FallbackCode::DriverRefused);
+            assert!(reason.message().contains("several namespaces (FailedPrecondition)"), "{reason}");
         }
         other => panic!("not chosen: {other:?}"),
     }

@@ -26,7 +26,6 @@ use crate::{
         observed::{Authorization, Observed, Target},
         ownership::Owner,
         reconcile::step,
-        rules::driver::RestoreRule,
         shared_snapshot::{MAX_LIVE_SNAPSHOTS, Members, SharedSnapshot, SharedSnapshots, read_members, superfluous},
         status::status,
     },
@@ -37,6 +36,7 @@ use crate::{
     object::{ObjectName, ObjectVersion},
     quantity::Bytes,
     rebind::{self, ClaimIdentity, Rebind, SourceClaim, TargetClaim},
+    storage::restore::RestoreRule,
 };
 
 /// What is cloned, and how.
@@ -299,7 +299,7 @@ impl Controller {
             populated: false,
             deleting: claim.deleting,
             created: Some(ago(if claim.late { 1000 } else { 1 })),
-            phase: format!("{:?}", claim.phase),
+            phase: claim.phase,
             content: match claim.from {
                 From::Blank => Content::Blank,
                 From::HeldBack => Content::HeldBack,
@@ -319,22 +319,17 @@ impl Controller {
 
     /// As the controller's `observe` puts it together.
     fn rebind(&self, objects: &Objects, clone: usize) -> Rebind {
-        let phase = |claim: &Claim| match claim.phase {
-            ClaimPhase::Pending => rebind::ClaimPhase::Pending,
-            ClaimPhase::Bound => rebind::ClaimPhase::Bound,
-            ClaimPhase::Lost => rebind::ClaimPhase::Lost,
-        };
         let source = objects.claims[temporary(clone)].map(|claim| SourceClaim {
             exact: self.claim_exact(temporary(clone), &claim),
             deleting: claim.deleting,
             kept: claim.kept,
-            phase: phase(&claim),
+            phase: claim.phase,
             volume_name: claim.volume.map(|name| name.to_string()),
         });
         let target = objects.claims[target(clone)].map(|claim| TargetClaim {
             exact: self.claim_exact(target(clone), &claim),
             deleting: claim.deleting,
-            phase: phase(&claim),
+            phase: claim.phase,
             volume_name: claim.volume.map(|name| name.to_string()),
             held_back: claim.from == From::HeldBack,
             nudged_at: claim.nudged.then(|| ago(1)),
@@ -382,7 +377,7 @@ impl Controller {
         those.map(|clone| (UIDS[clone].to_owned(), name(clone))).collect()
     }
 
-    fn observe(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Observed> {
+    fn observe(&self, objects: &Objects, clone: usize) -> Option<Observed> {
         let Dv::There { pin, status } = objects.dvs[clone] else { return None };
         let volume = self.data_volume(clone, pin, status);
         let mut facts = facts();
@@ -400,8 +395,6 @@ impl Controller {
             rebind: self.rebind(objects, clone),
             group: Present(SharedSnapshots {
                 snapshots: snapshots.filter_map(|(at, s)| s.map(|s| self.shared(at, s))).collect(),
-                turn: (turn > 0).then(|| self.members(turn)),
-                again_at: None,
             }),
             holders: Present(if self.blind {
                 Vec::new()
@@ -446,8 +439,10 @@ impl Controller {
     }
 
     fn make(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Pass> {
-        let seen = self.observe(objects, clone, turn)?;
+        let seen = self.observe(objects, clone)?;
         let plan = step(&seen)?;
+        let wants_snapshot = plan.wanted_snapshot.is_some();
+        let plan = if turn > 0 { plan.with_turn(&crate::clone::plan::Turn::Now(self.members(turn))) } else { plan };
         let mut next = status(&seen, &plan);
         // UIDs mean nothing here beyond the life of an object; who created what is not part of this model.
         if let Some(clone) = &mut next.clone {
@@ -466,7 +461,7 @@ impl Controller {
             writes,
             phase: next.phase,
             status: self.statuses.borrow_mut().number(next),
-            wants_snapshot: plan.wants_snapshot,
+            wants_snapshot,
             violations: found,
             waiting: plan.waiting.as_ref().map(crate::clone::Waiting::reason),
         })
@@ -582,7 +577,7 @@ impl Controller {
         }
         let Dv::There { pin, status } = about.dvs[clone] else { return false };
         let volume = Target::of(&self.data_volume(clone, pin, status));
-        let filled = |claim: &claim::Claim| claim.content != Content::HeldBack || claim.phase == "Bound";
+        let filled = |claim: &claim::Claim| claim.content != Content::HeldBack || claim.phase == ClaimPhase::Bound;
         let member = Member {
             deleting: false,
             phase: volume.status.phase,

@@ -1,6 +1,8 @@
 //! A cluster in miniature. What a UID, a version or a time is only matters by comparison, so an object's UID is the smallest number that
 //! nobody remembers, its version is its content, and a time is either just now or long ago.
 
+pub use crate::object::ClaimPhase;
+
 /// At most this many clones.
 pub const CLONES: usize = 2;
 
@@ -47,13 +49,6 @@ pub enum From {
     HeldBack,
     Source,
     Snapshot(u8),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ClaimPhase {
-    Pending,
-    Bound,
-    Lost,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

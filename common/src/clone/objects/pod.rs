@@ -28,46 +28,56 @@ const QEMU: i64 = 107;
 
 /// The pod that copies the claim `source` to `target`. It has no network identity worth having: no service account token, no
 /// environment of services. It runs under Pod Security `restricted`, unless owners of files are to be kept.
-pub fn mover(
-    volume: &Target,
-    request: &Request,
-    chosen: &Chosen,
-    source: &str,
-    target: &Claim,
-    settings: &MoverSettings,
-) -> Pod {
-    let (from, to) = (chosen.source_mode, chosen.mode);
-    let files = from == VolumeMode::Filesystem && to == VolumeMode::Filesystem;
-    let content = match request.content {
-        ContentType::KubeVirt => "kubevirt",
-        ContentType::Archive => "archive",
-    };
-    let arguments = ["--source", path(from, true), "--target", path(to, false), "--content", content];
-    let use_of = |name: &str, mode: VolumeMode, source: bool| match mode {
-        VolumeMode::Filesystem => (Some(mount(name, path(mode, source), source)), None),
-        VolumeMode::Block => (None, Some(device(name, path(mode, source)))),
-    };
-    let ((a, c), (b, d)) = (use_of("source", from, true), use_of("target", to, false));
-    let mut metadata = temporary_object(volume, Kind::Pod, &target.exact.namespace, names::mover(&volume.uid));
-    metadata.annotations.get_or_insert_default().insert(meta::FILLS.to_owned(), target.exact.uid.clone());
-    let mut pod = pod(
-        metadata,
-        volume,
-        arguments.map(ToOwned::to_owned).to_vec(),
-        a.into_iter().chain(b).collect(),
-        c.into_iter().chain(d).collect(),
-        files && request.keep_owners,
-        settings,
-    );
-    if let Some(spec) = &mut pod.spec {
-        spec.volumes = Some(vec![
-            // Kubelet changes owners of files in volumes that aren't read-only, and a source is never written to. Of a device only some
-            // drivers can attach a read-only one.
-            volume_of("source", source, from == VolumeMode::Filesystem),
-            volume_of("target", &target.exact.name, false),
-        ]);
+#[derive(Debug, Clone, Copy)]
+pub struct MoverPod<'a> {
+    /// The object for which it copies.
+    pub volume: &'a Target,
+    /// Its request.
+    pub request: &'a Request,
+    /// The decision about it.
+    pub chosen: &'a Chosen,
+    /// The name of the claim that is read.
+    pub source: &'a str,
+    /// The claim that is written.
+    pub target: &'a Claim,
+}
+
+impl MoverPod<'_> {
+    /// The pod.
+    pub fn build(self, settings: &MoverSettings) -> Pod {
+        let Self { volume, request, chosen, source, target } = self;
+        let (from, to) = (chosen.source_mode, chosen.mode);
+        let files = from == VolumeMode::Filesystem && to == VolumeMode::Filesystem;
+        let content = match request.content {
+            ContentType::KubeVirt => "kubevirt",
+            ContentType::Archive => "archive",
+        };
+        let arguments = ["--source", path(from, true), "--target", path(to, false), "--content", content];
+        let use_of = |name: &str, mode: VolumeMode, source: bool| match mode {
+            VolumeMode::Filesystem => (Some(mount(name, path(mode, source), source)), None),
+            VolumeMode::Block => (None, Some(device(name, path(mode, source)))),
+        };
+        let ((a, c), (b, d)) = (use_of("source", from, true), use_of("target", to, false));
+        let mut metadata = temporary_object(volume, Kind::Pod, &target.exact.namespace, names::mover(&volume.uid));
+        metadata.annotations.get_or_insert_default().insert(meta::FILLS.to_owned(), target.exact.uid.clone());
+        let template = PodTemplate {
+            metadata,
+            arguments: arguments.map(ToOwned::to_owned).to_vec(),
+            mounts: a.into_iter().chain(b).collect(),
+            devices: c.into_iter().chain(d).collect(),
+            keep_owners: files && request.keep_owners,
+        };
+        let mut pod = template.pod(volume, settings);
+        if let Some(spec) = &mut pod.spec {
+            spec.volumes = Some(vec![
+                // Kubelet changes owners of files in volumes that aren't read-only, and a source is never written to. Of a device only some
+                // drivers can attach a read-only one.
+                volume_of("source", source, from == VolumeMode::Filesystem),
+                volume_of("target", &target.exact.name, false),
+            ]);
+        }
+        pod
     }
-    pod
 }
 
 /// The pod that uses `claim` and does nothing: a volume of a class that binds late is made for it.
@@ -77,7 +87,9 @@ pub fn consumer(volume: &Target, claim: &ObjectVersion, mode: VolumeMode, settin
         VolumeMode::Block => (Vec::new(), vec![device("target", mover::TARGET_DEVICE)]),
     };
     let metadata = temporary_object(volume, Kind::Pod, &claim.namespace, names::consumer(&volume.uid));
-    let mut pod = pod(metadata, volume, vec!["--version".to_owned()], mounts, devices, false, settings);
+    let template =
+        PodTemplate { metadata, arguments: vec!["--version".to_owned()], mounts, devices, keep_owners: false };
+    let mut pod = template.pod(volume, settings);
     if let Some(spec) = &mut pod.spec {
         // Nothing may change in what the driver fills.
         if let Some(security) = &mut spec.security_context {
@@ -97,80 +109,87 @@ fn path(mode: VolumeMode, source: bool) -> &'static str {
     }
 }
 
-fn pod(
-    mut metadata: ObjectMeta,
-    volume: &Target,
+/// The parts in which the pods differ.
+struct PodTemplate {
+    metadata: ObjectMeta,
     arguments: Vec<String>,
     mounts: Vec<VolumeMount>,
     devices: Vec<VolumeDevice>,
     keep_owners: bool,
-    settings: &MoverSettings,
-) -> Pod {
-    // Owners of files can only be kept with these rights, all of which the Pod Security level `baseline` allows.
-    let (user, capabilities) = if keep_owners {
-        (0, Some(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]))
-    } else {
-        (QEMU, None)
-    };
-    if let Some(labels) = &mut metadata.labels {
-        labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
-        // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
-        labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
-    }
-    metadata.annotations.get_or_insert_default().insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
-    Pod {
-        metadata,
-        spec: Some(PodSpec {
-            restart_policy: Some("Never".to_owned()),
-            automount_service_account_token: Some(false),
-            enable_service_links: Some(false),
-            // It looks up no name.
-            dns_policy: Some("Default".to_owned()),
-            priority_class_name: volume.priority_class.clone(),
-            // It holds no state that a longer goodbye could save.
-            termination_grace_period_seconds: Some(1),
-            security_context: Some(PodSecurityContext {
-                run_as_user: Some(user),
-                run_as_group: Some(user),
-                run_as_non_root: Some(user != 0),
-                // So that a blank file system may be written to, and a block device has the owner that the container runtime gives it.
-                fs_group: (user != 0).then_some(user),
-                fs_group_change_policy: (user != 0).then(|| "OnRootMismatch".to_owned()),
-                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
-                ..PodSecurityContext::default()
-            }),
-            containers: vec![Container {
-                name: mover::CONTAINER.to_owned(),
-                image: Some(settings.image.clone()),
-                image_pull_policy: Some("IfNotPresent".to_owned()),
-                args: Some(arguments),
-                env: Some(vec![EnvVar {
-                    name: "RUST_BACKTRACE".to_owned(),
-                    value: Some("1".to_owned()),
-                    ..EnvVar::default()
-                }]),
-                volume_mounts: (!mounts.is_empty()).then_some(mounts),
-                volume_devices: (!devices.is_empty()).then_some(devices),
-                resources: Some(ResourceRequirements {
-                    requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
-                    // The page cache that a copy fills is reclaimed, not counted as a leak; this bounds it.
-                    limits: Some(quantities(&[("memory", "512Mi")])),
-                    claims: None,
-                }),
-                security_context: Some(SecurityContext {
-                    allow_privilege_escalation: Some(false),
-                    read_only_root_filesystem: Some(true),
-                    capabilities: Some(Capabilities {
-                        drop: Some(vec!["ALL".to_owned()]),
-                        add: capabilities.map(|c| c.into_iter().map(ToOwned::to_owned).collect()),
+}
+
+impl PodTemplate {
+    fn pod(self, volume: &Target, settings: &MoverSettings) -> Pod {
+        let Self { mut metadata, arguments, mounts, devices, keep_owners } = self;
+        // Owners of files can only be kept with these rights, all of which the Pod Security level `baseline` allows.
+        let (user, capabilities) = if keep_owners {
+            (0, Some(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]))
+        } else {
+            (QEMU, None)
+        };
+        if let Some(labels) = &mut metadata.labels {
+            labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
+            // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
+            labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
+        }
+        metadata.annotations.get_or_insert_default().insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
+        Pod {
+            metadata,
+            spec: Some(PodSpec {
+                restart_policy: Some("Never".to_owned()),
+                automount_service_account_token: Some(false),
+                enable_service_links: Some(false),
+                // It looks up no name.
+                dns_policy: Some("Default".to_owned()),
+                priority_class_name: volume.priority_class.clone(),
+                // It holds no state that a longer goodbye could save.
+                termination_grace_period_seconds: Some(1),
+                security_context: Some(PodSecurityContext {
+                    run_as_user: Some(user),
+                    run_as_group: Some(user),
+                    run_as_non_root: Some(user != 0),
+                    // So that a blank file system may be written to, and a block device has the owner that the container runtime gives it.
+                    fs_group: (user != 0).then_some(user),
+                    fs_group_change_policy: (user != 0).then(|| "OnRootMismatch".to_owned()),
+                    seccomp_profile: Some(SeccompProfile {
+                        type_: "RuntimeDefault".to_owned(),
+                        localhost_profile: None,
                     }),
-                    ..SecurityContext::default()
+                    ..PodSecurityContext::default()
                 }),
-                ..Container::default()
-            }],
-            ..PodSpec::default()
-        }),
-        status: None,
+                containers: vec![Container {
+                    name: mover::CONTAINER.to_owned(),
+                    image: Some(settings.image.clone()),
+                    image_pull_policy: Some("IfNotPresent".to_owned()),
+                    args: Some(arguments),
+                    env: Some(vec![EnvVar {
+                        name: "RUST_BACKTRACE".to_owned(),
+                        value: Some("1".to_owned()),
+                        ..EnvVar::default()
+                    }]),
+                    volume_mounts: (!mounts.is_empty()).then_some(mounts),
+                    volume_devices: (!devices.is_empty()).then_some(devices),
+                    resources: Some(ResourceRequirements {
+                        requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
+                        // The page cache that a copy fills is reclaimed, not counted as a leak; this bounds it.
+                        limits: Some(quantities(&[("memory", "512Mi")])),
+                        claims: None,
+                    }),
+                    security_context: Some(SecurityContext {
+                        allow_privilege_escalation: Some(false),
+                        read_only_root_filesystem: Some(true),
+                        capabilities: Some(Capabilities {
+                            drop: Some(vec!["ALL".to_owned()]),
+                            add: capabilities.map(|c| c.into_iter().map(ToOwned::to_owned).collect()),
+                        }),
+                        ..SecurityContext::default()
+                    }),
+                    ..Container::default()
+                }],
+                ..PodSpec::default()
+            }),
+            status: None,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 use super::*;
 use crate::clone::{
-    Decision, History, decide,
+    Decision, decide,
     fixtures::{facts, request, volume},
+    note::History,
     ownership::{Owner, Ownership},
 };
 
@@ -31,7 +32,7 @@ fn a_user_s_labels_and_annotations_mark_nothing() {
     assert_eq!(annotations.get("example.com/note").map(String::as_str), Some("kept"));
     assert!(labels.keys().chain(annotations.keys()).all(|key| !meta::is_reserved(key)), "{labels:?} {annotations:?}");
 
-    let mut beside = temporary(&target, &request, &chosen, chosen.sizes.create_at, &DataSource::Blank, None);
+    let mut beside = temporary(&target, "gold", &ClaimTemplate::of(&chosen, chosen.sizes.create_at), None);
     assert!(!serde_json::to_string(&beside).unwrap().contains("mine"), "{beside:?}");
     beside.metadata.uid = Some("1".to_owned());
     let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };

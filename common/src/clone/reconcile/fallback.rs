@@ -8,20 +8,23 @@ use crate::{
     api::{CloneStrategy, Phase},
     clone::{
         claim::Claim,
-        decide::{Chosen, Decision, History, PastRefusal, decide},
+        decide::{Chosen, Decision, decide},
         facts::Facts,
-        note::pin_for,
+        note::{History, PastRefusal},
         observed::Observed,
         plan::{Plan, Refused},
-        reconcile::recorded,
-        refusals::{ErrorSource, MetRefusal, RefusalKey, VolumeRequest},
+        reconcile::{pin_for, recorded},
         request::Request,
-        rules::driver_error::{self, Scope},
         shared_snapshot::SharedSnapshot,
         wait::Waiting,
         write::Write,
     },
-    field, profile,
+    field,
+    storage::{
+        driver_error::{self, Scope},
+        profile,
+        refusals::{ErrorSource, MetRefusal, RefusalKey, VolumeRequest},
+    },
 };
 
 /// An attempt to clone by one strategy, and what is known of it.
@@ -139,17 +142,17 @@ fn give_up(seen: &Observed, request: &Request, failed_attempt: Refused) -> Plan 
     let mut refused = seen.volume.history.refused.clone();
     refused.push(past.clone());
     let history = History { refused, ..History::default() };
-    let copying = past.strategy == CloneStrategy::Copy;
+    let is_last = past.strategy.spec().fallback.is_none();
     let plan = match decide(request, &history, &seen.facts) {
         // After a copy that was made only because of what others met, what was wanted first.
         Decision::Chosen(next) if next.strategy != past.strategy && request.fallback_allowed => {
             let pin = pin_for(seen, request, &next, &history.refused);
             Plan { chosen: Some(next), ..Plan::act(seen, Phase::CloneScheduled, Write::Pin(pin)) }
         }
-        Decision::Undecided(_) if !copying => {
+        Decision::Undecided(_) if !is_last => {
             return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(past.message.clone()));
         }
-        Decision::Rejected(errors) if !copying => failed(seen, field::joined(&errors)),
+        Decision::Rejected(errors) if !is_last => failed(seen, field::joined(&errors)),
         Decision::Chosen(_) | Decision::Undecided(_) | Decision::Rejected(_) => {
             failed(seen, format!("\"{}\" did not work: {}", past.strategy, past.message))
         }
@@ -181,7 +184,7 @@ mod tests {
         },
         lookup::Lookup,
         meta,
-        object::ObjectVersion,
+        object::{ClaimPhase, ObjectVersion},
     };
 
     /// Decided for a snapshot; it has waited for `reason` since `minutes`.
@@ -234,7 +237,7 @@ mod tests {
             populated: false,
             deleting: false,
             created: Some(now()),
-            phase: text("Pending"),
+            phase: ClaimPhase::Pending,
             content,
             selected_node: None,
             handed_over: false,
@@ -248,7 +251,7 @@ mod tests {
     }
 
     fn seen(volume: &DataVolume, snapshots: Vec<SharedSnapshot>) -> Observed {
-        let group = Lookup::Present(SharedSnapshots { snapshots, ..SharedSnapshots::default() });
+        let group = Lookup::Present(SharedSnapshots { snapshots });
         Observed { group, ..observed(volume, facts()) }
     }
 
@@ -274,7 +277,7 @@ mod tests {
             (None, waiting) => waiting.as_ref().map(Waiting::reason).unwrap_or_default(),
         };
         assert_eq!(does, expected, "{plan:?}");
-        assert_eq!(plan.wants_snapshot, expected == "SnapshotShared");
+        assert_eq!(plan.wanted_snapshot.is_some(), expected == "SnapshotShared");
         assert_eq!(plan.refused.is_some(), expected == "copy");
         // Slow is not refused, and says nothing about others.
         assert!(plan.refused.is_none_or(|refused| refused.past.too_slow));

@@ -5,45 +5,30 @@ use jiff::SignedDuration;
 use crate::{
     api::Phase,
     clone::{
-        claim::{Claim, Content},
-        decide::Chosen,
+        claim::Claim,
         objects,
         observed::Observed,
         plan::Plan,
         reconcile::{
             decided,
             fallback::{Attempt, attempt, deadline, reported},
-            pending::used,
+            make::{provisioning, used},
         },
         request::Request,
-        rules::driver_error,
         wait::Waiting,
         write::Write,
     },
     lookup::Lookup,
     rebind,
+    storage::driver_error,
 };
 
 /// A claim that others tripped over is touched after this time, plus some.
 const PATIENCE: SignedDuration = SignedDuration::from_millis(500);
 
-/// What an unbound claim waits for.
-pub(crate) fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
-    let conflict = |claim: &&Claim| claim.complaint.as_deref().is_some_and(driver_error::is_conflict);
-    let complaint = claim.filter(|claim| !conflict(claim)).and_then(|claim| reported(seen, claim));
-    if chosen.waits_for_consumer && claim.is_none_or(|c| c.selected_node.is_none()) && !used(seen) {
-        Waiting::FirstConsumer
-    } else {
-        Waiting::ClaimNotBound { driver_says: complaint }
-    }
-}
-
 /// The driver restores or clones into `claim`, which may be the clone's or the temporary one.
 pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
-    let phase = match claim.content {
-        Content::Claim(_) => Phase::CsiCloneInProgress,
-        _ => Phase::CloneFromSnapshotSourceInProgress,
-    };
+    let phase = claim.content.strategy().map_or(Phase::CloneScheduled, |strategy| strategy.spec().fill_phase);
     let Ok(chosen) = decided(seen, request) else {
         return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: reported(seen, claim) });
     };

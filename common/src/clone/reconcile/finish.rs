@@ -1,5 +1,6 @@
 //! The end of a clone: the removal of what was made for it, and the final phase.
 
+use crate::object::ClaimPhase;
 use crate::{
     api::Phase,
     clone::{
@@ -17,7 +18,8 @@ use crate::{
 pub(crate) fn after_failure(seen: &Observed) -> Plan {
     let mut plan = Plan::idle(seen, Phase::Failed);
     plan.failure = failure_on_record(seen);
-    let empty = |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == "Pending" && !claim.populated;
+    let empty =
+        |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == ClaimPhase::Pending && !claim.populated;
     let claim = seen.claim.present().filter(empty).filter(|_| seen.volume.kind == TargetKind::DataVolume);
     match leftover(seen).or(claim.map(removal)) {
         Some(action) => plan.and(action),

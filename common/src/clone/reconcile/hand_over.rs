@@ -1,10 +1,10 @@
 //! The phases in which a temporary claim beside the source is filled, and its volume is handed over to the clone's claim.
 
+use crate::object::ClaimPhase;
 use crate::{
     api::{CloneStrategy, Phase},
     clone::{
         claim::Claim,
-        note::pin_for,
         observed::Observed,
         plan::Plan,
         reconcile::{
@@ -13,8 +13,9 @@ use crate::{
             fill::driver_fills,
             finish::{pod_to_remove, release},
             foreign, given_up, host_copy, is_unwritten,
-            pending::{Place, begin},
-            recorded, removal, unauthorized, withdrawn,
+            make::Place,
+            pending::begin,
+            pin_for, recorded, removal, unauthorized, withdrawn,
         },
         request::Request,
         wait::Waiting,
@@ -40,7 +41,7 @@ pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim
     }
     let name = &temporary.exact.name;
     // Claims and volumes are watched apart: the news of the volume are on their way.
-    if temporary.phase == "Lost" && belongs(seen, temporary) {
+    if temporary.phase == ClaimPhase::Lost && belongs(seen, temporary) {
         let why = format!("the volume of PersistentVolumeClaim {name:?} has changed since it was seen");
         return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why));
     }
@@ -60,7 +61,7 @@ pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim
     }
     match temporary.content.strategy() {
         // Its volume went somewhere else: with a claim of the same name that is gone now.
-        _ if temporary.phase == "Lost" => {
+        _ if temporary.phase == ClaimPhase::Lost => {
             Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary))
         }
         Some(_) if temporary.is_filled() => close_and_hand_over(seen, request, temporary),
@@ -137,7 +138,7 @@ pub(crate) fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     } else if chosen.waits_for_consumer && claim.selected_node.is_none() {
         Plan::wait(seen, Phase::PendingPopulation, Waiting::FirstConsumer)
     } else {
-        begin(seen, request, &chosen, Place::Temporary)
+        begin(seen, request, &chosen, Place::BesideSource(&request.source.object.namespace))
     };
     plan.chosen.get_or_insert(chosen);
     plan

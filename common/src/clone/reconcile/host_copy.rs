@@ -1,5 +1,6 @@
 //! The phase of the host-assisted copy: a pod copies the bytes into the temporary claim.
 
+use crate::object::ClaimPhase;
 use std::time::Duration;
 
 use crate::{
@@ -149,14 +150,15 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     let restored_late = seen.facts.source_class.present().is_some_and(|class| class.waits_for_consumer);
     let mut plan = if let Some(waiting) = blocked_source(seen, request, &chosen) {
         Plan::wait(seen, phase, waiting)
-    } else if target.phase != "Bound" && !chosen.binds_late {
+    } else if target.phase != ClaimPhase::Bound && !chosen.binds_late {
         // A pod would have to be scheduled twice.
         unbound(target)
-    } else if let Some(restored) = restored.filter(|claim| claim.phase != "Bound" && !restored_late) {
+    } else if let Some(restored) = restored.filter(|claim| claim.phase != ClaimPhase::Bound && !restored_late) {
         unbound(restored)
     } else {
         let source = restored.map_or(request.source.object.name.as_str(), |claim| claim.exact.name.as_str());
-        let pod = objects::mover(&seen.volume, request, &chosen, source, target, &seen.mover_settings);
+        let pod = objects::MoverPod { volume: &seen.volume, request, chosen: &chosen, source, target }
+            .build(&seen.mover_settings);
         Plan::act(seen, phase, Write::CreatePod(Box::new(pod)))
             .with_waiting(Waiting::MoverNotRunning { pod_says: None })
     };

@@ -8,16 +8,19 @@ mod fill;
 mod finish;
 mod hand_over;
 mod host_copy;
+mod make;
 pub mod pending;
 mod snapshot;
 
+use crate::object::ClaimPhase;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::Phase,
     clone::{
         claim::{Claim, Content},
-        decide::{Chosen, Decision, Undecided, decide},
+        decide::{Chosen, Decision, Undecided, decide, pin},
+        note::PastRefusal,
         observed::{Authorization, Observed},
         plan::Plan,
         reconcile::{
@@ -30,12 +33,12 @@ use crate::{
             pending::without_claim,
         },
         request::{Parsed, Request},
-        rules::driver_error,
         wait::Waiting,
         write::{Kind, Write},
     },
     lookup::Lookup,
-    meta,
+    meta::{self, Annotations},
+    storage::driver_error,
 };
 
 /// Whether the requester may still read the source is asked again after this time, as long as something is beside the source.
@@ -137,6 +140,15 @@ pub(crate) fn is_unwritten(seen: &Observed, request: &Request, chosen: &Chosen) 
         || request.by_reference && seen.volume.source.as_ref() != Some(&request.source)
 }
 
+/// The annotations that say what was decided, and a new ownership key for a clone that has none.
+pub(crate) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
+    let mut annotations = pin(request, chosen, refused);
+    if seen.volume.key.is_none() {
+        annotations.insert(meta::OWNERSHIP_KEY, seen.fresh_key.clone());
+    }
+    annotations
+}
+
 /// The right is missing, or was taken away: what was made beside the source goes, and nothing more is made or told.
 pub(crate) fn withdrawn(seen: &Observed, phase: Phase, waiting: Waiting) -> Plan {
     let plan = Plan::wait(seen, phase, waiting);
@@ -177,15 +189,15 @@ fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     if !claim.ours {
         return taken_over(seen, claim);
     }
-    if claim.phase == "Lost" {
+    if claim.phase == ClaimPhase::Lost {
         return failed(seen, format!("PersistentVolumeClaim {name:?} has lost its volume"));
     }
-    if seen.volume.status.phase == Phase::Succeeded || claim.populated && claim.phase == "Bound" {
+    if seen.volume.status.phase == Phase::Succeeded || claim.populated && claim.phase == ClaimPhase::Bound {
         // Complete; nothing that happens to the source, the classes or the wishes matters any more. Unless somebody has deleted the claim, and
         // this is the next one of its name.
-        return if claim.phase == "Bound" { finished(seen) } else { again(seen) };
+        return if claim.phase == ClaimPhase::Bound { finished(seen) } else { again(seen) };
     }
-    let bound = claim.phase == "Bound";
+    let bound = claim.phase == ClaimPhase::Bound;
     match &claim.content {
         Content::Snapshot(_) | Content::Claim(_) if bound => grown(seen, request, claim),
         Content::HeldBack if bound && claim.handed_over => grown(seen, request, claim),

@@ -4,13 +4,15 @@ use crate::{
     api::{CloneStrategy, Phase},
     clone::{
         decide::{Chosen, Route},
-        note::pin_for,
         objects::{self, DataSource},
         observed::Observed,
         plan::Plan,
         reconcile::{
-            again, decided, fill::provisioning, foreign, is_unwritten, recorded, snapshot::by_snapshot, unauthorized,
-            withdrawn,
+            again, decided, foreign, is_unwritten,
+            make::{Place, create},
+            pin_for, recorded,
+            snapshot::by_snapshot,
+            unauthorized, withdrawn,
         },
         request::{Consistency, Request},
         wait::{InUse, Waiting},
@@ -20,13 +22,6 @@ use crate::{
     object::{SourceKind, TargetKind},
     pods::User,
 };
-
-/// Where the content is made: in the clone's claim itself, or in a temporary one beside the source.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Clone,
-    Temporary,
-}
 
 /// Before there is a claim: decide, then make it, filled by the driver or held back.
 pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
@@ -63,7 +58,7 @@ pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
 }
 
 /// The first step towards the content in `place`.
-pub(crate) fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> Plan {
+pub(crate) fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: Place<'_>) -> Plan {
     let phase = Phase::CloneScheduled;
     // A snapshot that has been cut needs the source no more.
     let cut = seen.group.present().and_then(|group| group.of(&seen.volume.uid)).is_some_and(|snapshot| snapshot.ready);
@@ -79,38 +74,18 @@ pub(crate) fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: 
         (CloneStrategy::Snapshot, SourceKind::Claim) => by_snapshot(seen, request, chosen, place),
         (CloneStrategy::Snapshot, SourceKind::Snapshot) => {
             let from = DataSource::Snapshot(&request.source.object.name);
-            create(seen, request, chosen, place, &from, Phase::CloneFromSnapshotSourceInProgress)
+            create(seen, chosen, place, &from, chosen.strategy.spec().fill_phase)
         }
         (CloneStrategy::CsiClone, _) => {
             let from = DataSource::Claim(&request.source.object.name);
-            create(seen, request, chosen, place, &from, Phase::CsiCloneInProgress)
+            create(seen, chosen, place, &from, chosen.strategy.spec().fill_phase)
         }
         (CloneStrategy::Copy, SourceKind::Snapshot) if seen.restored == Lookup::Absent => {
             let claim = objects::restored(&seen.volume, request, chosen);
             Plan::act(seen, phase, Write::CreateClaim(Box::new(claim)))
         }
-        (CloneStrategy::Copy, _) => create(seen, request, chosen, place, &DataSource::Blank, phase),
+        (CloneStrategy::Copy, _) => create(seen, chosen, place, &DataSource::Blank, phase),
     }
-}
-
-/// Creates the claim in `place`, to be filled from `from`.
-pub(crate) fn create(
-    seen: &Observed,
-    request: &Request,
-    chosen: &Chosen,
-    place: Place,
-    from: &DataSource<'_>,
-    phase: Phase,
-) -> Plan {
-    let size = chosen.sizes.create_at;
-    let claim = match place {
-        Place::Clone => objects::claim(&seen.volume, chosen, size, from),
-        Place::Temporary => {
-            let node = seen.claim.present().and_then(|claim| claim.selected_node.clone());
-            objects::temporary(&seen.volume, request, chosen, size, from, node)
-        }
-    };
-    Plan::act(seen, phase, Write::CreateClaim(Box::new(claim))).with_waiting(provisioning(seen, chosen, None))
 }
 
 /// Why the source can't be read now.
@@ -127,15 +102,11 @@ pub(crate) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen
 
 /// The pods that have to end before the source may be read.
 pub fn in_the_way(request: &Request, strategy: CloneStrategy, users: &[User]) -> Vec<String> {
-    let tolerated = request.consistency == Consistency::CrashConsistent && strategy == CloneStrategy::Snapshot;
-    if tolerated { Vec::new() } else { writers(users, strategy == CloneStrategy::Copy) }
+    let tolerated = request.consistency == Consistency::CrashConsistent && strategy.spec().takes_snapshot;
+    if tolerated { Vec::new() } else { writers(users, strategy.spec().reads_for_long) }
 }
 
 /// Who may be writing. A pod without a node isn't; but it may be at any moment, which is too soon for a copy that takes a while.
 pub(crate) fn writers(users: &[User], slow: bool) -> Vec<String> {
     users.iter().filter(|u| u.writes && (u.scheduled || slow)).map(|u| u.pod.clone()).collect()
-}
-
-pub(crate) fn used(seen: &Observed) -> bool {
-    seen.target_users.iter().any(|user| user.scheduled)
 }

@@ -4,25 +4,24 @@ use crate::{
     api::Phase,
     clone::{
         decide::Chosen,
-        objects::{self, DataSource},
+        objects::{DataSource, SnapshotTemplate},
         observed::Observed,
         plan::Plan,
         reconcile::{
             fallback::{Attempt, attempt, deadline},
-            pending::{Place, create},
+            make::{Place, create},
             waiting_since,
         },
         request::Request,
-        rules::driver_error,
-        shared_snapshot::{SharedSnapshot, SharedSnapshots},
+        shared_snapshot::SharedSnapshot,
         wait::{REFUSED, Waiting},
-        write::Write,
     },
     lookup::Lookup,
+    storage::driver_error,
 };
 
 /// Restores the snapshot that this clone shares; asks for one when it is its turn.
-pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place) -> Plan {
+pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place<'_>) -> Plan {
     let phase = Phase::SnapshotForSmartCloneInProgress;
     let group = match &seen.group {
         Lookup::Present(group) => group,
@@ -32,10 +31,7 @@ pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, p
         Lookup::Unknown(why) => return Plan::wait(seen, phase, Waiting::CouldNotTell(why.clone())),
     };
     let Some(snapshot) = group.of(&seen.volume.uid) else {
-        let Some(members) = &group.turn else { return for_a_turn(seen, request, chosen, group) };
-        let snapshot = objects::snapshot(&seen.volume, request, chosen.snapshot_class.as_deref(), members);
-        return Plan::act(seen, phase, Write::CreateSnapshot(Box::new(snapshot)))
-            .with_waiting(Waiting::SnapshotNotReady { driver_says: None });
+        return for_a_turn(seen, request, chosen);
     };
     // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
     if !snapshot.ready {
@@ -54,7 +50,7 @@ pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, p
             let mut chosen = chosen.clone();
             chosen.sizes = sizes;
             let phase = Phase::CloneFromSnapshotSourceInProgress;
-            create(seen, request, &chosen, place, &DataSource::Snapshot(&name), phase)
+            create(seen, &chosen, place, &DataSource::Snapshot(&name), phase)
         }
         Err(error) => {
             let since = snapshot.created.unwrap_or(seen.now);
@@ -67,13 +63,21 @@ pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, p
 
 /// Others are at the source's snapshots. For how long they are, depends on them: so a turn has a deadline, like everything else that one
 /// strategy needs.
-fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen, group: &SharedSnapshots) -> Plan {
+fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen) -> Plan {
     let since = waiting_since(seen, &Waiting::SnapshotTurn);
     let turn = Attempt::to_go_on(chosen.strategy, since, "other clones of the source have all its temporary snapshots");
     attempt(seen, request, chosen, &turn).unwrap_or_else(|| {
-        let look_again_at = [group.again_at, deadline(seen, request, Some(since))].into_iter().flatten().min();
-        let wait = Plan::wait(seen, Phase::SnapshotForSmartCloneInProgress, Waiting::SnapshotTurn);
-        Plan { wants_snapshot: true, look_again_at, ..wait }
+        let wanted = SnapshotTemplate {
+            source_uid: chosen.source_uid.clone(),
+            class: chosen.snapshot_class.clone(),
+            source: request.source.object.clone(),
+            volume: seen.volume.clone(),
+        };
+        Plan {
+            wanted_snapshot: Some(Box::new(wanted)),
+            look_again_at: deadline(seen, request, Some(since)),
+            ..Plan::wait(seen, Phase::SnapshotForSmartCloneInProgress, Waiting::SnapshotTurn)
+        }
     })
 }
 

@@ -1,3 +1,4 @@
+use crate::object::ClaimPhase;
 use rstest::rstest;
 
 use super::*;
@@ -31,7 +32,7 @@ fn claim(name: &str, content: Content) -> Claim {
         populated: false,
         deleting: false,
         created: Some(now()),
-        phase: "Bound".to_owned(),
+        phase: ClaimPhase::Bound,
         content,
         selected_node: None,
         handed_over: false,
@@ -55,7 +56,7 @@ fn decided_volume(strategy: &'static str) -> DataVolume {
 /// A copy whose mover is in `state`.
 fn copying(state: MoverState) -> Observed {
     Observed {
-        claim: Lookup::Present(Claim { phase: "Pending".into(), ..claim("clone", Content::HeldBack) }),
+        claim: Lookup::Present(Claim { phase: ClaimPhase::Pending, ..claim("clone", Content::HeldBack) }),
         temporary: Lookup::Present(claim("tmp-pvc-dv", Content::Blank)),
         mover: Lookup::Present(Mover {
             exact: exact("clone-mover-dv"),
@@ -82,7 +83,7 @@ fn copied(deleting: bool) -> Observed {
     };
     let owner =
         |exact: ObjectVersion| rebind::ClaimIdentity { namespace: exact.namespace, name: exact.name, uid: exact.uid };
-    let target = Claim { phase: "Pending".into(), ..claim("clone", Content::HeldBack) };
+    let target = Claim { phase: ClaimPhase::Pending, ..claim("clone", Content::HeldBack) };
     let rebind = rebind::Rebind {
         source: Lookup::Present(rebind::SourceClaim {
             exact: temporary.exact.clone(),
@@ -255,7 +256,7 @@ fn a_claim_that_others_tripped_over_is_touched_after_a_while() {
     let text =
         "Operation cannot be fulfilled on volumesnapshots.snapshot.storage.k8s.io \"s\": the object has been modified";
     let pending = claim("clone", Content::Snapshot("s".to_owned()));
-    seen.claim = Lookup::Present(Claim { phase: "Pending".into(), complaint: Some(text.to_owned()), ..pending });
+    seen.claim = Lookup::Present(Claim { phase: ClaimPhase::Pending, complaint: Some(text.to_owned()), ..pending });
     let plan = step(&seen).unwrap();
     assert_eq!((plan.actions.len(), plan.waiting.as_ref().map(Waiting::reason)), (0, Some("ClaimNotBound")));
     seen.now = plan.look_again_at.unwrap();
@@ -291,11 +292,11 @@ fn a_refused_snapshot_is_replaced_by_a_decision_that_tells_why() {
         restore_size: None,
         error: Some("rpc error: code = FailedPrecondition desc = a thick pool".to_owned()),
     };
-    seen.group = Lookup::Present(SharedSnapshots { snapshots: vec![refused], ..SharedSnapshots::default() });
+    seen.group = Lookup::Present(SharedSnapshots { snapshots: vec![refused] });
     let plan = step(&seen).unwrap();
     assert_eq!(plan.actions.first().map(Write::verb), Some("pin"));
     let chosen = plan.chosen.unwrap();
-    assert_eq!((chosen.strategy, chosen.fallback.unwrap().code), (CloneStrategy::Copy, "DriverRefused"));
+    assert_eq!((chosen.strategy, chosen.fallback.unwrap().code().as_str()), (CloneStrategy::Copy, "DriverRefused"));
     assert_eq!(plan.refused.unwrap().met.code, "FailedPrecondition");
 }
 
@@ -344,7 +345,7 @@ fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
         error: None,
     };
     let snapshots = vec![shared(false, "dv"), shared(true, "other")];
-    seen.group = Lookup::Present(SharedSnapshots { snapshots, ..SharedSnapshots::default() });
+    seen.group = Lookup::Present(SharedSnapshots { snapshots });
     let plan = step(&seen).unwrap();
-    assert!(plan.wants_snapshot && plan.actions.is_empty());
+    assert!(plan.wanted_snapshot.is_some() && plan.actions.is_empty());
 }

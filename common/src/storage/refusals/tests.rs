@@ -2,7 +2,8 @@ use CloneStrategy::{Copy, CsiClone, Snapshot};
 use proptest::prelude::*;
 use rstest::rstest;
 
-use super::{super::fixtures::gi, *};
+use super::*;
+use crate::clone::fixtures::gi;
 
 fn at(minutes: i64) -> Timestamp {
     Timestamp::UNIX_EPOCH.saturating_add(SignedDuration::from_mins(minutes)).unwrap()

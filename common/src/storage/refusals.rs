@@ -21,11 +21,11 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::rules::driver_error::Scope;
 use crate::{
     api::{CloneStrategy, Refusal},
     object::VolumeMode,
     quantity::Bytes,
+    storage::driver_error::Scope,
 };
 
 /// How long the first refusal counts.
@@ -151,7 +151,7 @@ impl NamespaceRefusals {
     /// Remembers that a clone of `namespace` met a refusal. Returns what is known about the StorageClass if this makes it count for all;
     /// the next time it takes as many namespaces again.
     pub fn record(&mut self, namespace: &str, met: &MetRefusal, now: Timestamp) -> Option<ClassEvidence> {
-        let remembered = met.key.strategy != CloneStrategy::Copy && met.scope != Scope::Object;
+        let remembered = met.key.strategy.spec().fallback.is_some() && met.scope != Scope::Object;
         if !remembered || met.read_in == ErrorSource::ForeignEvent {
             return None;
         }

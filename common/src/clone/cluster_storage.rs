@@ -6,22 +6,27 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use k8s_openapi::api::storage::v1::StorageClass;
 
-use super::{
-    facts::{Class, Facts, Profile, SnapshotClass, Source, default_class, operator_of, strategy_override},
-    request::Request,
-};
 use crate::{
     api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
-    cdi_config::{self, Overhead},
+    cdi_config::{self, operator_of, strategy_override},
+    clone::{
+        facts::{Facts, Profile, Source},
+        request::Request,
+    },
     lookup::Lookup,
     meta,
     object::SourceKind,
-    profile,
+    storage::{
+        class::{Class, default_class},
+        overhead::Overhead,
+        profile,
+        snapshot_class::SnapshotClass,
+    },
 };
 
 /// All objects of the small kinds.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ClusterStorage {
     /// Every StorageClass.
     pub classes: Lookup<Vec<Arc<StorageClass>>>,
     /// Every VolumeSnapshotClass; absent when the cluster has no snapshot API.
@@ -34,7 +39,7 @@ pub struct Settings {
     pub configs: Lookup<Vec<Arc<CdiConfig>>>,
 }
 
-impl Settings {
+impl ClusterStorage {
     /// What the decision about `request` to clone `source` depends on at `now`.
     pub fn facts(&self, request: &Request, source: Lookup<Source>, now: Timestamp) -> Facts {
         let target = match request.storage_class.as_deref() {

@@ -8,18 +8,16 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::{
     api::{Capability, ClaimPropertySet, CloneStrategy, StorageProfile, StorageProfileStatus},
-    clone::{
-        facts::SnapshotClass,
-        refusals,
-        rules::{driver::RestoreRule, snapshot_class},
-    },
     condition::{self, Observation},
     meta,
     object::VolumeMode,
     quantity::Bytes,
+    storage::{
+        drivers, refusals,
+        restore::RestoreRule,
+        snapshot_class::{self, SnapshotClass},
+    },
 };
-
-pub mod drivers;
 
 /// The condition that says whether the driver is known (CDI's).
 pub const RECOGNIZED: &str = "Recognized";
@@ -156,8 +154,8 @@ impl Record {
             ]),
             minimum_size: minimum_size(profile, row),
             restore: best([
-                (Provenance::Learned, learned(names::RESTORE_SIZE).and_then(restore_rule)),
-                (Provenance::StorageClass, annotation(meta::RESTORE_SIZE).and_then(restore_rule)),
+                (Provenance::Learned, learned(names::RESTORE_SIZE).and_then(|text| text.parse().ok())),
+                (Provenance::StorageClass, annotation(meta::RESTORE_SIZE).and_then(|text| text.parse().ok())),
                 (Provenance::BuiltIn, row.and_then(|r| r.restore)),
             ])
             .unwrap_or(Known::new(Provenance::Default, RestoreRule::Larger)),
@@ -183,7 +181,7 @@ impl Record {
             Some(strategy.capability(names::CLONE_STRATEGY, ToString::to_string)),
             sets.map(|known| known.capability(names::CLAIM_PROPERTY_SETS, |sets| in_words(sets))),
             minimum.map(|known| known.capability(names::MINIMUM_SIZE, ToString::to_string)),
-            Some(self.restore.capability(names::RESTORE_SIZE, |rule| restore_word(*rule).to_owned())),
+            Some(self.restore.capability(names::RESTORE_SIZE, ToString::to_string)),
             Some(self.deadline.capability(names::DEADLINE, |deadline| format!("{deadline:#}"))),
         ]
         .into_iter()
@@ -202,22 +200,6 @@ fn minimum_size(profile: Option<&StorageProfile>, row: Option<drivers::Driver>) 
         (Provenance::StorageProfile, annotation.and_then(|text| Bytes::parse(text).ok())),
         (Provenance::BuiltIn, row.and_then(|r| r.minimum)),
     ])
-}
-
-/// Reads `exact` and `larger`.
-pub fn restore_rule(text: &str) -> Option<RestoreRule> {
-    match text {
-        "exact" => Some(RestoreRule::SourceSizeOnly),
-        "larger" => Some(RestoreRule::Larger),
-        _ => None,
-    }
-}
-
-fn restore_word(rule: RestoreRule) -> &'static str {
-    match rule {
-        RestoreRule::SourceSizeOnly => "exact",
-        RestoreRule::Larger => "larger",
-    }
 }
 
 /// Reads a time such as `10m` or `1h30m`; no time at all counts as not given.
@@ -271,7 +253,7 @@ pub fn status(
     let record = Record::of(class, profile);
     let spec = profile.map(|p| &p.spec);
     let named = spec.and_then(|s| s.snapshot_class.as_deref());
-    let snapshot_class = snapshot_class::choose(&class.provisioner, snapshot_classes, named).map(|(class, _)| class);
+    let snapshot_class = snapshot_class::choose(&class.provisioner, snapshot_classes, named);
     let wanted = record.strategy.clone().unwrap_or_else(|| {
         let value = if snapshot_class.is_some() { CloneStrategy::Snapshot } else { CloneStrategy::Copy };
         Known::new(Provenance::Default, value)

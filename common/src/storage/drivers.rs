@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use crate::{
     api::CloneStrategy::{self, Copy, CsiClone, Snapshot},
-    clone::rules::driver::RestoreRule,
     object::VolumeMode::{self, Block, Filesystem},
     quantity::Bytes,
+    storage::restore::RestoreRule,
 };
 
 /// An access mode that goes with a volume mode.

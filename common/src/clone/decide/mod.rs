@@ -1,74 +1,45 @@
 //! The decision: facts in, strategy out. Total and deterministic; it reads nothing and asks nobody.
 
+mod candidates;
 mod decision;
-mod history;
+pub(crate) mod modes;
+pub mod pin;
+pub mod reason;
+pub mod size;
+pub(crate) mod wish;
 
-pub use super::candidates::Reason;
-
-use self::history::JOURNAL;
-use super::{
+use self::{
     candidates::{Candidate, Candidates, Feasible},
-    facts::{Class, Facts, Profile, Source},
-    request::{Form, Request},
-    rules::{
-        driver::RestoreRule,
-        size::{SizeError, SourceSize},
-    },
+    modes::{access_modes, mode},
+    size::{Resize, SizeError, SourceSize},
+    wish::{standing, wanted},
 };
-
+use super::{
+    facts::{Facts, Profile, Source},
+    note::{ChosenBy, History},
+    request::{Form, Request},
+};
 use crate::{
-    api::{ClaimPropertySet, CloneStrategy, PlanCandidate},
-    cdi_config::{required, usable},
+    api::CloneStrategy,
     field::{FieldError, annotation_path},
     lookup::Lookup,
     meta,
-    object::{ContentType, SourceKind, TargetKind, VolumeMode},
+    object::{SourceKind, TargetKind, VolumeMode},
     quantity::Bytes,
+    storage::{
+        overhead::{required, usable},
+        restore::RestoreRule,
+    },
 };
 
-pub use self::history::{History, PastRefusal};
+pub use self::{
+    decision::{CHOSEN, Chosen, Decision, Outcome, Route, Undecided, Verdict},
+    pin::pin,
+    reason::{FallbackCode, FallbackReason},
+};
 
-pub use self::decision::{Chosen, ChosenBy, Decision, Resize, Route, Undecided};
-
-/// The [`PlanCandidate::outcome`] of the strategy that was chosen.
-pub const CHOSEN: &str = "Chosen";
-
-/// A candidate and its outcome, for annotation and status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// The strategy.
-    pub strategy: CloneStrategy,
-    /// The outcome.
-    pub outcome: Outcome,
-}
-
-impl From<&Verdict> for PlanCandidate {
-    fn from(verdict: &Verdict) -> Self {
-        let (outcome, reason) = match &verdict.outcome {
-            Outcome::Chosen => (CHOSEN, None),
-            Outcome::NotWanted => ("NotWanted", None),
-            Outcome::Impossible(reason) => ("Impossible", Some(reason)),
-        };
-        Self {
-            strategy: Some(verdict.strategy),
-            outcome: outcome.to_owned(),
-            reason: reason.map(|reason| reason.code.to_owned()),
-            message: reason.map(|reason| reason.message.clone()),
-            cure: reason.map(|reason| reason.cure.clone()),
-        }
-    }
-}
-
-/// The outcome of a candidate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is carried out.
-    Chosen,
-    /// It would do, and another one is wanted.
-    NotWanted,
-    /// It can't be had.
-    Impossible(Reason),
-}
+/// What a file system takes for its log, whatever its size; the share that is configured is too little for it on a small volume.
+const JOURNAL: Bytes = Bytes(64 * Bytes::MIB.0);
 
 /// Decides how `request` is cloned.
 pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
@@ -157,14 +128,14 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         outcome: match (&candidate.feasibility, &candidate.remembered) {
             (Ok(_), _) if candidate.strategy == strategy => Outcome::Chosen,
             (Ok(_), None) => Outcome::NotWanted,
-            (Ok(_), Some(reason)) | (Err(reason), _) => Outcome::Impossible(reason.clone()),
+            (Ok(_), Some(reason)) | (Err(reason), _) => Outcome::Infeasible(reason.clone()),
         },
     });
     let waits_for_consumer = class.waits_for_consumer && !request.immediate;
     // A claim that names its snapshot would keep that until a pod comes, and with it the place of another clone's.
     let holds_a_snapshot =
-        waits_for_consumer && strategy == CloneStrategy::Snapshot && request.source.kind == SourceKind::Claim;
-    let filled_by_driver = strategy != CloneStrategy::Copy && !holds_a_snapshot;
+        waits_for_consumer && strategy.spec().takes_snapshot && request.source.kind == SourceKind::Claim;
+    let filled_by_driver = strategy.spec().filled_by_driver && !holds_a_snapshot;
     let direct = filled_by_driver && !request.crosses() && request.made_for == TargetKind::DataVolume;
     Decision::Chosen(Box::new(Chosen {
         strategy,
@@ -185,7 +156,7 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         snapshot_class: feasible.snapshot_class.clone(),
         waits_for_consumer,
         binds_late: class.waits_for_consumer,
-        resize: if strategy == CloneStrategy::Copy { Resize { rule: RestoreRule::Larger, ..resize } } else { resize },
+        resize: if strategy.spec().filled_by_driver { resize } else { Resize { rule: RestoreRule::Larger, ..resize } },
     }))
 }
 
@@ -218,32 +189,32 @@ fn choose<'a>(
     candidates: &'a [Candidate],
     wanted: CloneStrategy,
     by: ChosenBy,
-) -> Result<(CloneStrategy, &'a Feasible, Option<Reason>), Decision> {
+) -> Result<(CloneStrategy, &'a Feasible, Option<FallbackReason>), Decision> {
     let of = |strategy: CloneStrategy| candidates.iter().find(|candidate| candidate.strategy == strategy);
     let wrong = |field: String, value: &str, detail: String| {
         Err(Decision::Rejected(vec![FieldError::invalid(field, value, detail)]))
     };
-    let (Some(asked), Some(copy)) = (of(wanted), of(CloneStrategy::Copy)) else {
+    // The one without a fallback is its own.
+    let next = wanted.spec().fallback.unwrap_or(wanted);
+    let (Some(asked), Some(fallback)) = (of(wanted), of(next)) else {
         return Err(undecided("the wanted strategy", "unknown strategy"));
     };
-    match (&asked.feasibility, &copy.feasibility) {
+    match (&asked.feasibility, &fallback.feasibility) {
         (Ok(feasible), Ok(other)) => match &asked.remembered {
-            Some(reason) if input.request.fallback_allowed && copy.remembered.is_none() => {
-                Ok((CloneStrategy::Copy, other, Some(reason.clone())))
+            Some(reason) if input.request.fallback_allowed && fallback.remembered.is_none() => {
+                Ok((next, other, Some(reason.clone())))
             }
             _ => Ok((wanted, feasible, None)),
         },
         (Ok(feasible), Err(_)) => Ok((wanted, feasible, None)),
         // A strategy that the driver refused during the clone falls back even if the requester asked for it.
-        (Err(reason), _) if by == ChosenBy::Requester && !reason.came_from_the_driver() => {
+        (Err(reason), _) if by == ChosenBy::Requester && !reason.is_of_the_driver() => {
             let detail = format!("{reason}; or leave the annotation out and let smartclone choose");
             wrong(annotation_path(meta::CLONE_TYPE), wanted.as_str(), detail)
         }
-        (Err(reason), Ok(copy)) if input.request.fallback_allowed => {
-            Ok((CloneStrategy::Copy, copy, Some(reason.clone())))
-        }
+        (Err(reason), Ok(other)) if input.request.fallback_allowed => Ok((next, other, Some(reason.clone()))),
         (Err(reason), Ok(_)) => {
-            let detail = format!("\"{wanted}\" can't be had, and no fallback is allowed: {reason}");
+            let detail = format!("\"{wanted}\" is not possible, and no fallback is allowed: {reason}");
             wrong(annotation_path(meta::FALLBACK), "Never", detail)
         }
         (Err(_), Err(reason)) => {
@@ -251,45 +222,6 @@ fn choose<'a>(
             let value = if reason.field() == "volumeMode" { input.mode.to_string() } else { input.class.name.clone() };
             wrong(field, &value, reason.to_string())
         }
-    }
-}
-
-/// The volume mode of the clone: the one that is asked for; `spec.pvc` means what Kubernetes means by leaving it out; `spec.storage` the
-/// source's, unless the StorageProfile has only the other one.
-pub(crate) fn mode(request: &Request, source: &Source, facts: &Facts) -> VolumeMode {
-    if request.content == ContentType::Archive {
-        return VolumeMode::Filesystem;
-    }
-    match (request.volume_mode, request.form) {
-        (Some(mode), _) => mode,
-        (None, Form::Pvc) => VolumeMode::default(),
-        (None, Form::Storage) => {
-            let sets = property_sets(facts);
-            let of = |set: &ClaimPropertySet| set.volume_mode.as_deref().and_then(|m| m.parse::<VolumeMode>().ok());
-            match (source.mode, sets.iter().find_map(of)) {
-                (Some(mode), Some(best)) if !sets.iter().any(|set| of(set) == Some(mode)) => best,
-                (Some(mode), _) => mode,
-                (None, best) => best.unwrap_or_default(),
-            }
-        }
-    }
-}
-
-fn property_sets(facts: &Facts) -> &[ClaimPropertySet] {
-    facts.profile.present().map(|p| p.claim_property_sets.as_slice()).unwrap_or_default()
-}
-
-/// The access modes of the clone: those that are asked for, else the StorageProfile's best for its volume mode, else the source's.
-pub(crate) fn access_modes(request: &Request, source: &Source, mode: VolumeMode, facts: &Facts) -> Vec<String> {
-    if !request.access_modes.is_empty() {
-        return request.access_modes.clone();
-    }
-    let sets = property_sets(facts);
-    let best = sets.iter().find(|set| set.volume_mode.as_deref() == Some(mode.as_str()));
-    match best.and_then(|set| set.access_modes.clone()).filter(|modes| !modes.is_empty()) {
-        Some(modes) => modes,
-        None if source.access_modes.is_empty() => vec!["ReadWriteOnce".to_owned()],
-        None => source.access_modes.clone(),
     }
 }
 
@@ -323,51 +255,6 @@ fn no_class(request: &Request) -> FieldError {
             "there is no such StorageClass; kubectl get storageclass lists those that exist",
         ),
     }
-}
-
-/// The decision that was made before, unless nothing is begun and the clone's namespace has met since then that the driver refuses it. Then
-/// it is decided again from the wish on, so that the wish stays on record.
-fn standing(history: &History, source: &Source, candidates: &[Candidate]) -> Option<CloneStrategy> {
-    let refused =
-        |strategy: CloneStrategy| candidates.iter().any(|it| it.strategy == strategy && it.remembered.is_some());
-    history.pinned_for(&source.uid).filter(|strategy| *strategy == CloneStrategy::Copy || !refused(*strategy))
-}
-
-/// The first wish that somebody has.
-pub(crate) fn wanted(
-    request: &Request,
-    pinned: Option<CloneStrategy>,
-    class: &Class,
-    facts: &Facts,
-) -> Result<(CloneStrategy, ChosenBy), String> {
-    if let Some(strategy) = pinned {
-        return Ok((strategy, ChosenBy::Pinned));
-    }
-    if let Some(strategy) = request.wish {
-        return Ok((strategy, ChosenBy::Requester));
-    }
-    match &facts.cluster_override {
-        Lookup::Present(strategy) => return Ok((*strategy, ChosenBy::Override)),
-        Lookup::Unknown(why) => return Err(why.clone()),
-        Lookup::Absent => {}
-    }
-    match &facts.profile {
-        Lookup::Present(profile) => {
-            if let Some(strategy) = profile.strategy {
-                return Ok((strategy, ChosenBy::Profile));
-            }
-        }
-        Lookup::Unknown(why) => return Err(why.clone()),
-        Lookup::Absent => {}
-    }
-    // An unknown word in the class's annotation counts as none, so that a slip of the admin's doesn't stop everybody.
-    Ok(match class.strategy.as_deref().and_then(|text| text.parse().ok()) {
-        Some(strategy) => (strategy, ChosenBy::StorageClass),
-        None => match facts.profile.present().and_then(|profile| profile.advised) {
-            Some(strategy) => (strategy, ChosenBy::Record),
-            None => (CloneStrategy::Snapshot, ChosenBy::Default),
-        },
-    })
 }
 
 #[cfg(test)]

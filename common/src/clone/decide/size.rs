@@ -3,8 +3,7 @@
 use serde::Serialize;
 use thiserror::Error;
 
-use super::driver::RestoreRule;
-use crate::quantity::Bytes;
+use crate::{quantity::Bytes, storage::restore::RestoreRule};
 
 /// What is known about the size of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +36,15 @@ impl SizePlan {
     pub fn grows(&self) -> bool {
         self.finally > self.create_at
     }
+}
+
+/// The input of the sizes, kept to compute them again when the driver has reported the snapshot's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resize {
+    pub(crate) request: Option<Bytes>,
+    pub(crate) source: SourceSize,
+    pub(crate) rule: RestoreRule,
+    pub(crate) expands: bool,
 }
 
 /// Why there is no such clone.

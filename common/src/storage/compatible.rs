@@ -1,6 +1,6 @@
 //! The rule for StorageClasses: whether a volume of one can become a volume of another without a copy.
 
-use crate::clone::facts::Class;
+use crate::storage::class::Class;
 
 /// Why the storage can't be shared.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,12 @@
+//! What is known of storage: StorageClasses, snapshot classes, drivers and their errors, StorageProfiles, and remembered refusals.
+
+pub mod class;
+pub mod compatible;
+pub mod driver_error;
+pub mod driver_event;
+pub mod drivers;
+pub mod overhead;
+pub mod profile;
+pub mod refusals;
+pub mod restore;
+pub mod snapshot_class;

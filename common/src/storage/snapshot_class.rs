@@ -1,0 +1,60 @@
+//! VolumeSnapshotClasses: the part of one that a decision depends on, and the choice for a driver.
+
+use crate::{api::snapshot::VolumeSnapshotClass, meta};
+
+/// A VolumeSnapshotClass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotClass {
+    /// Its name.
+    pub name: String,
+    /// The driver.
+    pub driver: String,
+    /// Annotated as the driver's default.
+    pub is_default: bool,
+}
+
+impl SnapshotClass {
+    /// Reads a VolumeSnapshotClass.
+    pub fn of(class: &VolumeSnapshotClass) -> Self {
+        Self {
+            name: class.metadata.name.clone().unwrap_or_default(),
+            driver: class.driver.clone(),
+            is_default: meta::annotation(&class.metadata, meta::DEFAULT_SNAPSHOT_CLASS) == Some("true"),
+        }
+    }
+}
+
+/// The class for `driver`: the profile's > the default one > the only one > the first by name. A profile that names a class of another
+/// driver, or none that exists, is an error of the admin's that isn't papered over: no class then.
+pub fn choose<'a>(driver: &str, classes: &'a [SnapshotClass], profile: Option<&str>) -> Option<&'a SnapshotClass> {
+    let of_driver = classes.iter().filter(|class| class.driver == driver);
+    match profile {
+        Some(name) => of_driver.into_iter().find(|class| class.name == name),
+        None => of_driver.min_by_key(|class| (!class.is_default, &class.name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn class(name: &str, driver: &str, is_default: bool) -> SnapshotClass {
+        SnapshotClass { name: name.into(), driver: driver.into(), is_default }
+    }
+
+    #[rstest]
+    #[case::none_of_the_driver(&[class("a", "other", true)], None, None)]
+    #[case::only_one(&[class("a", "d", false), class("b", "other", true)], None, Some("a"))]
+    #[case::first_by_name(&[class("b", "d", false), class("a", "d", false)], None, Some("a"))]
+    #[case::default_before_name(&[class("a", "d", false), class("b", "d", true)], None, Some("b"))]
+    #[case::two_defaults_by_name(&[class("c", "d", true), class("b", "d", true)], None, Some("b"))]
+    #[case::profile_before_default(&[class("a", "d", false), class("b", "d", true)], Some("a"), Some("a"))]
+    #[case::profile_of_another_driver(&[class("a", "other", false), class("b", "d", true)], Some("a"), None)]
+    #[case::profile_names_nothing(&[class("b", "d", true)], Some("gone"), None)]
+    fn chooses(#[case] classes: &[SnapshotClass], #[case] profile: Option<&str>, #[case] expected: Option<&str>) {
+        let chosen = choose("d", classes, profile);
+        assert_eq!(chosen.map(|class| class.name.as_str()), expected);
+    }
+}
