@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::{core::v1::ResourceRequirements, storage::v1::StorageClass},
+    api::{
+        core::v1::{LocalObjectReference, ResourceRequirements},
+        storage::v1::StorageClass,
+    },
     apimachinery::pkg::api::resource::Quantity,
 };
 
@@ -78,8 +81,13 @@ impl<'a> Config<'a> {
         }
     }
 
-    /// What a pod that moves data may use: CDI's defaults, key by key overruled by the admin.
-    fn pod_resources(self) -> ResourceRequirements {
+    /// The names of Secrets with which the images of pods that move data are pulled.
+    pub fn image_pull_secrets(self) -> Vec<LocalObjectReference> {
+        self.first(|spec| spec.image_pull_secrets.clone()).unwrap_or_default()
+    }
+
+    /// The resources of a pod that moves data: CDI's defaults, key by key overruled by the admin.
+    pub fn pod_resources(self) -> ResourceRequirements {
         let asked = self.first(|spec| spec.pod_resource_requirements.clone()).unwrap_or_default();
         let merged = |defaults: [(&str, &str); 2], asked: Option<BTreeMap<String, Quantity>>| {
             let mut all: BTreeMap<_, _> =

@@ -46,6 +46,11 @@ pub mod pattern {
         format!("^tmp-(source-)?pvc-{UID}$")
     }
 
+    /// Temporary snapshots.
+    pub fn snapshot() -> String {
+        format!("^tmp-snapshot-{UID}$")
+    }
+
     /// Our pods.
     pub fn pod() -> String {
         format!("^(clone-mover|prep)-{UID}$")

@@ -9,7 +9,10 @@ use std::{
 };
 
 use common::{
-    api::{DataVolume, snapshot::VolumeSnapshot},
+    api::{
+        DataVolume,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+    },
     clone::{
         claim::{Claim, Content, kept},
         cleanup::{Member, Owner, need, needs_its_own, owner_of, retry_after},
@@ -19,7 +22,8 @@ use common::{
     },
     lookup::Lookup,
     names,
-    object::{ObjectName, exact},
+    object::{ObjectName, ObjectVersion, exact},
+    storage::snapshot_class::RETAIN,
 };
 use config::{api::Objects, shutdown::Shutdown};
 use k8s_openapi::{NamespaceResourceScope, api::core::v1::PersistentVolumeClaim};
@@ -163,11 +167,16 @@ async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bo
             break;
         }
     }
-    let superfluous = superfluous(needs);
-    if superfluous {
-        write::delete::<VolumeSnapshot>(&shared.exact, &ctx.context.client).await?;
+    if !superfluous(needs) {
+        return Ok(false);
     }
-    Ok(superfluous)
+    // Its deletion starts the next run.
+    if let Some(content) = retained_content(shared, ctx) {
+        write::discard_content(&content, &ctx.context.client).await?;
+        return Ok(false);
+    }
+    write::delete::<VolumeSnapshot>(&shared.exact, &ctx.context.client).await?;
+    Ok(true)
 }
 
 /// Removes a temporary object unless its owner exists; true when it did.
@@ -178,13 +187,40 @@ where
     if exists(owner, ctx).await? {
         return Ok(false);
     }
-    match kept(meta) {
+    let kept = kept(meta);
+    // A claim that goes takes its volume along; one that nothing keeps goes when it is deleted.
+    if let Some(volume) = retained_volume(meta, ctx).filter(|_| kept.is_none() || meta.deletion_timestamp.is_some()) {
+        write::discard_volume(&volume, &ctx.context.client).await?;
+        return Ok(false);
+    }
+    match kept {
         Some(rest) if meta.deletion_timestamp.is_some() => {
             write::release(&exact(meta), &rest, &ctx.context.client).await?;
         }
         Some(_) | None => write::delete::<K>(&exact(meta), &ctx.context.client).await?,
     }
     Ok(true)
+}
+
+/// The content of a temporary snapshot, if the driver would keep it when the snapshot goes. A content counts only when both sides agree
+/// on whose it is.
+fn retained_content(shared: &SharedSnapshot, ctx: &Reconciler) -> Option<ObjectVersion> {
+    let contents = ctx.context.caches.contents.known_objects();
+    let is_its = |content: &&Arc<VolumeSnapshotContent>| {
+        content.spec.volume_snapshot_ref.uid.as_ref() == Some(&shared.exact.uid)
+            && content.spec.deletion_policy == RETAIN
+            && content.metadata.deletion_timestamp.is_none()
+    };
+    contents.iter().find(is_its).map(|content| exact(&content.metadata))
+}
+
+/// The volume of a temporary claim, if it would stay when the claim goes.
+fn retained_volume(meta: &ObjectMeta, ctx: &Reconciler) -> Option<ObjectVersion> {
+    let found = ctx.context.caches.claims.get(meta.namespace.as_deref(), meta.name.as_deref()?);
+    let claim = found.present().filter(|claim| claim.uid() == meta.uid)?;
+    let volume = observe::volume_of(claim, ctx);
+    let uid = meta.uid.as_deref()?;
+    Claim::of(claim, ownership::Owner::Ours, uid, volume.present().map(AsRef::as_ref), None).retained
 }
 
 /// A claim is being restored from it. Deleting it now would leave finalizers behind (external-provisioner#1449).

@@ -62,6 +62,8 @@ fn rights() -> Vec<PolicyRule> {
         right(snapshot::GROUP, &["volumesnapshots"], &[], &["get", "list", "watch", "create", "delete"]),
         // What the storage can do, and the driver behind a snapshot.
         right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], WATCH),
+        // A class for backups keeps what is deleted: the contents of temporary snapshots are to go all the same.
+        right(snapshot::GROUP, &["volumesnapshotcontents"], &[], &["patch"]),
         right("storage.k8s.io", &["storageclasses"], &[], WATCH),
         // Who still has a volume that is about to be handed over.
         right("storage.k8s.io", &["volumeattachments"], &[], WATCH),

@@ -5,9 +5,9 @@
 
 use std::fmt::Debug;
 
-use common::{meta, object::ObjectVersion, rebind};
+use common::{api::snapshot::VolumeSnapshotContent, meta, object::ObjectVersion, rebind};
 use config::api::Objects;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::{
     Client, Resource,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
@@ -104,6 +104,26 @@ where
         Err(error) if answered(&error, &[404, 409]) => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Lets the volume of a temporary claim go with the claim, unless it has changed since it was read.
+pub async fn discard_volume(volume: &ObjectVersion, client: &Client) -> Result<(), kube::Error> {
+    let api = Objects::<PersistentVolume>::all(client.clone());
+    let patch = json!({
+        "metadata": { "uid": volume.uid, "resourceVersion": volume.resource_version },
+        "spec": { "persistentVolumeReclaimPolicy": "Delete" },
+    });
+    api.patch(&volume.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
+}
+
+/// Lets the driver's snapshot go with a temporary VolumeSnapshot, unless its content has changed since it was read.
+pub async fn discard_content(content: &ObjectVersion, client: &Client) -> Result<(), kube::Error> {
+    let api = Objects::<VolumeSnapshotContent>::all(client.clone());
+    let patch = json!({
+        "metadata": { "uid": content.uid, "resourceVersion": content.resource_version },
+        "spec": { "deletionPolicy": "Delete" },
+    });
+    api.patch(&content.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
 }
 
 #[cfg(test)]

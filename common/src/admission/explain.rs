@@ -12,7 +12,7 @@ use crate::{
         note::ChosenBy,
         reconcile::{fallback::time_limit, pending::in_the_way},
         request::Request,
-        wait::named,
+        wait::{kept_by, named},
     },
     meta,
     object::SourceKind,
@@ -61,6 +61,11 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
         Decision::Undecided(Undecided::SourceMissing) => lines.push(format!(
             "smartclone: the source {} does not exist yet; the strategy is decided when it appears",
             request.source
+        )),
+        Decision::Undecided(Undecided::SourceDeleting { finalizers }) => lines.push(format!(
+            "smartclone: the source {} is being deleted{} and can't be cloned any more; the clone starts when another one of this name appears",
+            request.source,
+            kept_by(finalizers),
         )),
         Decision::Undecided(Undecided::SourceNotReady { .. }) => lines.push(format!(
             "smartclone: the source {} {}; the strategy is decided then",

@@ -10,10 +10,10 @@ mod update;
 
 pub use explain::{in_use, warnings};
 pub use namesake::{Namesake, namesake};
-pub use update::changes;
+pub use update::{carried_over, changes};
 
 use crate::{
-    api::{CloneStrategy, DataVolume},
+    api::DataVolume,
     clone::{
         Decision, Facts,
         decide::{CHOSEN, decide, pin},
@@ -67,11 +67,10 @@ pub fn taken_over(request: &Request) -> Verdict {
 
 /// The wish stays; a decision that hasn't been made, and the reason for it, don't.
 fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
-    let annotations = Annotations::from([
-        (meta::CLONE_TYPE, request.wish.map(|wish| wish.to_string())),
-        (meta::CLONE_FALLBACK_REASON, None),
-        (meta::PLAN, None),
-    ]);
+    let mut annotations = Annotations::from([(meta::CLONE_FALLBACK_REASON, None), (meta::PLAN, None)]);
+    if request.wish.is_none() {
+        annotations.insert(meta::CLONE_TYPE, None);
+    }
     Verdict::Admitted { annotations, warnings }
 }
 
@@ -90,9 +89,10 @@ pub fn namespace_path(request: &Request) -> &'static str {
 /// yet to the other: whoever asked has forged nothing, and is told to ask again.
 pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldError> {
     let has = |key: &str| meta::annotation(&volume.metadata, key);
-    let strategy: CloneStrategy = has(meta::CLONE_TYPE)?.parse().ok()?;
     let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_deref) != Some(*plan))?;
-    let whole = PlanNote::read(plan)?.candidates.iter().any(|it| it.strategy == Some(strategy) && it.outcome == CHOSEN);
+    let note = PlanNote::read(plan)?;
+    let strategy = note.strategy_in_force(has(meta::CLONE_TYPE))?;
+    let whole = note.candidates.iter().any(|it| it.strategy == Some(strategy) && it.outcome == CHOSEN);
     whole.then(|| {
         let why = format!("what smartclone chose \"{strategy}\" for a moment ago has changed since; try again");
         FieldError::invalid(annotation_path(meta::PLAN), plan, why)

@@ -1,12 +1,22 @@
 //! The changes that are allowed after creation.
 
+use kube::core::ObjectMeta;
+
 use super::stamp;
 use crate::{
     api::{DataVolume, DataVolumeSpec},
     field::{FieldError, annotation_path},
-    meta,
+    meta::{self, Annotations},
     quantity::Bytes,
 };
+
+/// The annotations of `old` that `new` has lost: what admission and the controller have added, and who sends an object again (an apply of the
+/// same file, a replace, a restore, a controller that writes what it read) need not know of. A changed annotation is not among them.
+pub fn carried_over(old: &ObjectMeta, new: &ObjectMeta) -> Annotations {
+    let is_lost = |key: &&str| meta::annotation(new, key).is_none();
+    let keys = meta::DECISION.into_iter().chain([meta::REQUESTER]).filter(is_lost);
+    keys.filter_map(|key| Some((key, Some(meta::annotation(old, key)?.to_owned())))).collect()
+}
 
 /// The mistakes in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account.
 /// Who asked for the clone, nobody changes.
@@ -51,4 +61,39 @@ fn comparable(spec: &DataVolumeSpec) -> DataVolumeSpec {
         }
     }
     spec
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn meta(annotations: &Value) -> ObjectMeta {
+        serde_json::from_value(json!({ "annotations": annotations })).unwrap()
+    }
+
+    /// Whoever sends the object without what admission added gets it unchanged; what he changes is his mistake, and is not hidden.
+    #[rstest]
+    #[case::all_are_lost(json!({}), &[meta::CLONE_FALLBACK_REASON, meta::CLONE_TYPE, meta::OWNERSHIP_KEY, meta::PLAN, meta::REQUESTER])]
+    #[case::one_is_lost(json!({
+        (meta::CLONE_TYPE): "copy", (meta::CLONE_FALLBACK_REASON): "r", (meta::OWNERSHIP_KEY): "k", (meta::REQUESTER): "a",
+    }), &[meta::PLAN])]
+    #[case::one_is_changed(json!({
+        (meta::CLONE_TYPE): "snapshot", (meta::CLONE_FALLBACK_REASON): "r", (meta::OWNERSHIP_KEY): "k", (meta::REQUESTER): "a",
+        (meta::PLAN): "p",
+    }), &[])]
+    fn what_is_lost_is_carried_over(#[case] new: Value, #[case] expected: &[&str]) {
+        let old = json!({
+            (meta::CLONE_TYPE): "copy", (meta::CLONE_FALLBACK_REASON): "r", (meta::OWNERSHIP_KEY): "k", (meta::REQUESTER): "a",
+            (meta::PLAN): "p", "example.com/note": "x",
+        });
+        let carried = carried_over(&meta(&old), &meta(&new));
+        assert_eq!(carried.keys().copied().collect::<Vec<_>>(), expected);
+        for (key, value) in carried {
+            assert_eq!(value.as_deref(), old[key].as_str());
+        }
+        assert_eq!(carried_over(&meta(&json!({})), &meta(&json!({}))), Annotations::new());
+    }
 }

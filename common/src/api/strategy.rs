@@ -29,8 +29,6 @@ pub struct StrategySpec {
     pub filled_by_driver: bool,
     /// It takes a snapshot of a source claim first, and is consistent as of that moment while the source is in use.
     pub takes_snapshot: bool,
-    /// The source is read for so long that a pod which is about to start would change it meanwhile.
-    pub reads_for_long: bool,
     /// The phase in which the claim is filled.
     pub fill_phase: Phase,
     /// The strategy that is tried when this one is not feasible or was refused.
@@ -43,7 +41,6 @@ pub const SPECS: [StrategySpec; 3] = [
         strategy: CloneStrategy::Snapshot,
         filled_by_driver: true,
         takes_snapshot: true,
-        reads_for_long: false,
         fill_phase: Phase::CloneFromSnapshotSourceInProgress,
         fallback: Some(CloneStrategy::Copy),
     },
@@ -51,7 +48,6 @@ pub const SPECS: [StrategySpec; 3] = [
         strategy: CloneStrategy::CsiClone,
         filled_by_driver: true,
         takes_snapshot: false,
-        reads_for_long: false,
         fill_phase: Phase::CsiCloneInProgress,
         fallback: Some(CloneStrategy::Copy),
     },
@@ -59,7 +55,6 @@ pub const SPECS: [StrategySpec; 3] = [
         strategy: CloneStrategy::Copy,
         filled_by_driver: false,
         takes_snapshot: false,
-        reads_for_long: true,
         fill_phase: Phase::CloneInProgress,
         fallback: None,
     },

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::Phase,
     clone::observed::Observed,
+    lookup::Lookup,
     meta,
     object::{ObjectVersion, SourceKind, SourceName},
     quantity::Bytes,
@@ -132,6 +133,11 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
                 return Some(Violation::LosesData(claim.name.clone()));
             }
             (!our_claim(claim)).then(|| not_ours(claim))
+        }
+        Write::DiscardVolume { volume } => {
+            let holder = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present);
+            let mut holder = holder.filter(|claim| claim.ours && claim.retained.as_ref() == Some(volume));
+            holder.next().is_none().then(|| not_ours(volume))
         }
         Write::HandOver { volume, from, to, .. } => {
             let temporary = seen.temporary.present().is_some_and(|c| c.ours && c.exact.uid == from.uid);

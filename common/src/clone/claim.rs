@@ -37,7 +37,8 @@ pub enum Content {
 }
 
 impl Content {
-    fn of(claim: &PersistentVolumeClaim) -> Self {
+    /// Reads where the content of a claim comes from.
+    pub fn of(claim: &PersistentVolumeClaim) -> Self {
         let Some(source) = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref()) else { return Self::Blank };
         match (source.api_group.as_deref(), source.kind.as_str()) {
             (Some(api::snapshot::GROUP), "VolumeSnapshot") => Self::Snapshot(source.name.clone()),
@@ -97,6 +98,8 @@ pub struct Claim {
     pub copied: Option<String>,
     /// The newest complaint about it.
     pub complaint: Option<String>,
+    /// Its volume, if that would stay when the claim goes (`persistentVolumeReclaimPolicy: Retain`).
+    pub retained: Option<ObjectVersion>,
     /// When it was touched last to make others look at it.
     pub nudged_at: Option<Timestamp>,
 }
@@ -155,9 +158,18 @@ impl Claim {
                 .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
             copied: annotation(meta::COPIED).map(str::to_owned),
             complaint,
+            retained: volume.filter(|volume| retains(volume, claim)).map(|volume| exact(&volume.metadata)),
             nudged_at: annotation(meta::NUDGED).and_then(|text| text.parse().ok()),
         }
     }
+}
+
+/// `volume` is that of `claim`, and stays when the claim goes.
+fn retains(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    volume.spec.as_ref().is_some_and(|spec| {
+        let owner = spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref());
+        spec.persistent_volume_reclaim_policy.as_deref() == Some("Retain") && owner == claim.metadata.uid.as_ref()
+    })
 }
 
 /// The finalizers beside [`meta::HAND_OVER_FINALIZER`]; nothing, where that one is missing.

@@ -82,8 +82,14 @@ impl ClusterStorage {
         })
     }
 
+    /// The CDI object in force.
+    pub fn cdi(&self) -> Option<&Cdi> {
+        let cdis = self.cdis.present().map(Vec::as_slice).unwrap_or_default();
+        cdi_config::in_force(cdis.iter().map(AsRef::as_ref))
+    }
+
     /// The CDIConfig in force.
-    fn config(&self) -> Option<&CdiConfig> {
+    pub fn config(&self) -> Option<&CdiConfig> {
         let configs = self.configs.present().map(Vec::as_slice).unwrap_or_default();
         configs.iter().find(|config| config.metadata.name.as_deref() == Some(cdi_config::NAME)).map(AsRef::as_ref)
     }
@@ -97,9 +103,7 @@ impl ClusterStorage {
     /// What a file system of this class needs for itself.
     fn overhead(&self, class: &str) -> Overhead {
         let config = self.config();
-        let cdis = self.cdis.present().map(Vec::as_slice).unwrap_or_default();
-        let cdi = cdi_config::in_force(cdis.iter().map(AsRef::as_ref));
-        cdi_config::Config::of(config.map(|config| &config.spec), cdi).overhead(class)
+        cdi_config::Config::of(config.map(|config| &config.spec), self.cdi()).overhead(class)
     }
 
     /// CDI's own operator, if it manages this cluster. Then everything is left to it.

@@ -8,12 +8,14 @@ use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
     storage::v1::StorageClass,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{
     api::{
         ClaimPropertySet, CloneStrategy, Refusal, StorageProfile,
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
+    clone::note::SourceFacts,
     lookup::Lookup,
     meta,
     object::{SourceKind, VolumeMode},
@@ -87,6 +89,8 @@ pub struct Source {
     pub capacity: Option<Bytes>,
     /// A claim: bound to a volume and not lost. A snapshot: a volume can be restored from it.
     pub ready: bool,
+    /// The finalizers that keep it, while it is being deleted.
+    pub deleting: Option<Vec<String>>,
     /// What the driver complains about.
     pub complaint: Option<String>,
     /// The CSI driver of its volume.
@@ -108,6 +112,7 @@ impl Source {
             request: spec.resources.and_then(|r| r.requests).as_ref().and_then(storage),
             capacity: status.capacity.as_ref().and_then(storage),
             ready: status.phase.as_deref() == Some("Bound") && claim.metadata.deletion_timestamp.is_none(),
+            deleting: deleting(&claim.metadata),
             complaint: None,
             driver,
         }
@@ -135,10 +140,45 @@ impl Source {
             // 0 means that the driver doesn't know.
             capacity: status.restore_size.as_ref().and_then(|q| Bytes::of(q).ok()).filter(|size| *size > Bytes(0)),
             ready: status.ready_to_use.unwrap_or_default() && snapshot.metadata.deletion_timestamp.is_none(),
+            deleting: deleting(&snapshot.metadata),
             complaint: status.error.and_then(|error| error.message),
             driver: content.map(|content| content.spec.driver),
         }
     }
+}
+
+impl Source {
+    /// A source claim as it was when it was decided about.
+    pub fn on_record(uid: String, facts: &SourceFacts) -> Self {
+        Self {
+            kind: SourceKind::Claim,
+            uid,
+            class: facts.class.clone(),
+            mode: facts.volume_mode.as_deref().and_then(|mode| mode.parse().ok()),
+            access_modes: facts.access_modes.clone(),
+            request: Some(Bytes(facts.request)),
+            capacity: Some(Bytes(facts.capacity)),
+            ready: true,
+            deleting: None,
+            complaint: None,
+            driver: Some(facts.driver.clone()).filter(|driver| !driver.is_empty()).into(),
+        }
+    }
+}
+
+/// The source that a decision rests on. Once its snapshot is cut (`is_cut`), that is the source on record, whatever has become of the live one:
+/// moved, changed, replaced by another one of its name, or gone.
+pub fn source_in_force(live: Lookup<Source>, recorded: Option<&Source>, is_cut: bool) -> Lookup<Source> {
+    let Some(recorded) = recorded.filter(|_| is_cut) else { return live };
+    match live {
+        Lookup::Present(live) if live.uid == recorded.uid && live.ready => Lookup::Present(live),
+        Lookup::Present(_) | Lookup::Absent | Lookup::Unknown(_) => Lookup::Present(recorded.clone()),
+    }
+}
+
+/// The finalizers of an object that is being deleted.
+fn deleting(meta: &ObjectMeta) -> Option<Vec<String>> {
+    meta.deletion_timestamp.as_ref().map(|_| meta.finalizers.clone().unwrap_or_default())
 }
 
 /// The CSI driver of the volume of a claim with this UID; absent where the claim has no volume, or the volume no such driver.
@@ -174,6 +214,8 @@ pub struct Profile {
     pub minimum: Option<Bytes>,
     /// How long the driver may take for one strategy.
     pub deadline: Option<Duration>,
+    /// An admin has said how long, on the StorageClass.
+    pub deadline_is_given: bool,
     /// What the driver refused to several namespaces, not to be asked for again now.
     pub refused: Vec<Refusal>,
     /// What it refused to the clone's own namespace. Only the controller remembers that, and it counts only before the clone is begun.
@@ -192,8 +234,41 @@ impl Profile {
             advised: record.strategy.filter(|known| known.provenance == Provenance::BuiltIn).map(|known| known.value),
             minimum: record.minimum_size.map(|known| known.value),
             deadline: Duration::try_from(record.deadline.value).ok(),
+            deadline_is_given: record.deadline.provenance == Provenance::StorageClass,
             refused: refusals.into_iter().flatten().filter(|refusal| refusals::open(refusal, now)).cloned().collect(),
             refused_here: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::clone::fixtures::facts;
+
+    /// The live source, by UID and whether it is ready; whether its snapshot is cut; and the UID of the source that counts.
+    #[rstest]
+    #[case::not_cut(Some(("a", true)), false, Some("a"))]
+    #[case::not_cut_and_gone(None, false, None)]
+    #[case::not_cut_and_another(Some(("b", true)), false, Some("b"))]
+    #[case::cut(Some(("a", true)), true, Some("a"))]
+    #[case::cut_and_being_deleted(Some(("a", false)), true, Some("a"))]
+    #[case::cut_and_gone(None, true, Some("a"))]
+    #[case::cut_and_another(Some(("b", true)), true, Some("a"))]
+    fn once_cut_nothing_else_about_the_source_matters(
+        #[case] live: Option<(&str, bool)>,
+        #[case] is_cut: bool,
+        #[case] expected: Option<&str>,
+    ) {
+        let Lookup::Present(source) = facts().source else { panic!() };
+        let named = |uid: &str, ready| Source { uid: uid.to_owned(), ready, ..source.clone() };
+        let live = Lookup::from(live.map(|(uid, ready)| named(uid, ready)));
+        let found = source_in_force(live.clone(), Some(&named("a", true)), is_cut);
+        assert_eq!(found.present().map(|source| source.uid.as_str()), expected);
+        assert!(!is_cut || found.present().is_some_and(|source| source.ready));
+        // An earlier version recorded nothing.
+        assert_eq!(source_in_force(live.clone(), None, is_cut), live);
     }
 }

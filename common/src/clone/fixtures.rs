@@ -83,6 +83,7 @@ pub fn source() -> Source {
         request: Some(gi(1)),
         capacity: Some(gi(1)),
         ready: true,
+        deleting: None,
         complaint: None,
         driver: Present("driver".into()),
     }
@@ -98,6 +99,7 @@ pub fn facts() -> Facts {
             name: "snap".into(),
             driver: "driver".into(),
             is_default: false,
+            retains: false,
         }]),
         cluster_override: Absent,
         profile: Absent,
@@ -127,7 +129,7 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         consumer: Absent,
         progress: None,
         another_controller: None,
-        mover_settings: MoverSettings { image: "cloner".into() },
+        mover_settings: MoverSettings::of("cloner".into(), None, None),
         holders: Present(Vec::new()),
         fresh_key: Some("fresh".into()),
     }

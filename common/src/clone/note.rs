@@ -9,10 +9,17 @@ use crate::{
     object::SourceName,
 };
 
-/// The content of the annotation `smartclone.dev/plan`: that the strategy beside it was decided, not wished.
+/// The content of the annotation `smartclone.dev/plan`: the decision in force. The strategy is here and not in [`CLONE_TYPE`](crate::meta::CLONE_TYPE), which
+/// keeps the requester's wish where there is one: a field that a user owns is never overwritten (argo-cd#5882).
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanNote {
+    /// The strategy. Nothing in a note of an earlier version, which had it in [`CLONE_TYPE`](crate::meta::CLONE_TYPE).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<CloneStrategy>,
+    /// The strategy that the requester asked for, if he did. It stays his wish when another one is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wish: Option<CloneStrategy>,
     /// Whose wish it was.
     pub chosen_by: ChosenBy,
     /// The word for why it isn't what was wanted first.
@@ -24,6 +31,9 @@ pub struct PlanNote {
     /// The identity of the source for which it was decided: one that comes after it under the same name is another one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_uid: Option<String>,
+    /// The source as it was when it was decided. Once its snapshot is cut, nothing else about the source matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_facts: Option<SourceFacts>,
     /// Every strategy, the cheapest first, and what was decided about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(alias = "rungs")]
@@ -34,15 +44,41 @@ pub struct PlanNote {
 }
 
 impl PlanNote {
-    /// Whether `text` is the note of a decision that the requester's own wish led to.
-    pub fn says_wished(text: &str) -> bool {
-        Self::read(text).is_some_and(|note| note.chosen_by == ChosenBy::Requester)
+    /// The strategy in force, where `clone_type` is [`CLONE_TYPE`](crate::meta::CLONE_TYPE) of the same object.
+    pub fn strategy_in_force(&self, clone_type: Option<&str>) -> Option<CloneStrategy> {
+        self.strategy.or_else(|| clone_type?.parse().ok())
+    }
+
+    /// The requester's wish, where `clone_type` is [`CLONE_TYPE`](crate::meta::CLONE_TYPE) of the same object.
+    pub fn wish_on_record(&self, clone_type: Option<CloneStrategy>) -> Option<CloneStrategy> {
+        // An earlier version had no wish on record, and said only that the strategy beside the note was wished for.
+        if self.strategy.is_some() { self.wish } else { clone_type.filter(|_| self.chosen_by == ChosenBy::Requester) }
     }
 
     /// The note in an annotation, if it is one.
     pub fn read(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
+}
+
+/// The part of a source on which a decision depends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceFacts {
+    /// Its StorageClass; empty where it names none.
+    pub class: String,
+    /// The driver of its volume.
+    pub driver: String,
+    /// Its volume mode, as Kubernetes spells it; nothing where nobody has recorded that of a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_mode: Option<String>,
+    /// Its access modes.
+    #[serde(default)]
+    pub access_modes: Vec<String>,
+    /// The size that its owner asked for, in bytes.
+    pub request: u64,
+    /// The size that it has, in bytes.
+    pub capacity: u64,
 }
 
 /// The results of earlier passes over the same request.

@@ -166,10 +166,11 @@ const NOT_FOR_CLAIMS: [&str; 4] = [
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
     let mut labels = volume.labels.clone();
     labels.retain(|key, _| !meta::is_reserved(key));
-    labels.insert(meta::APP_LABEL.to_owned(), meta::APP.to_owned());
+    // The user's labels win: people, NetworkPolicies and backups find claims by them (containerized-data-importer#2533).
+    labels.entry(meta::APP_LABEL.to_owned()).or_insert_with(|| meta::APP.to_owned());
     if chosen.mode == VolumeMode::Filesystem {
         // A file system that holds one image is meant to be full.
-        labels.insert(meta::FILLING_UP_ALERT.to_owned(), "disabled".to_owned());
+        labels.entry(meta::FILLING_UP_ALERT.to_owned()).or_insert_with(|| "disabled".to_owned());
     }
     let mut annotations = volume.annotations.clone();
     annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()) && !meta::is_reserved(key));

@@ -4,13 +4,15 @@ use crate::object::ClaimPhase;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{LocalObjectReference, ResourceRequirements};
 
 use crate::{
-    api::{DataVolume, DataVolumeStatus},
+    api::{Cdi, CdiConfigSpec, DataVolume, DataVolumeStatus, NodePlacement},
+    cdi_config::Config,
     clone::{
         claim::{Claim, Content},
         data_mover::Mover,
-        facts::Facts,
+        facts::{Facts, Source},
         note::{ChosenBy, History, PlanNote},
         ownership::Created,
         request::{Parsed, Request},
@@ -82,11 +84,30 @@ pub enum Authorization {
     Denied(String),
 }
 
-/// What the admin says about data movers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The settings of pods that work for clones: the image of the installation, and what the CDI object says about workloads.
+#[derive(Debug, Clone, PartialEq)]
 pub struct MoverSettings {
     /// The image.
     pub image: String,
+    /// The resources of the container: `podResourceRequirements`, filled up with CDI's defaults, as `CDIConfig.status` shows them.
+    pub resources: ResourceRequirements,
+    /// `imagePullSecrets`, by name, in the namespace of the pod.
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    /// `workload` of the CDI object: the nodes on which the pods may run.
+    pub placement: NodePlacement,
+}
+
+impl MoverSettings {
+    /// The settings that follow from the CDI object and the CDIConfig in force.
+    pub fn of(image: String, config: Option<&CdiConfigSpec>, cdi: Option<&Cdi>) -> Self {
+        let settings = Config::of(config, cdi);
+        Self {
+            image,
+            resources: settings.pod_resources(),
+            image_pull_secrets: settings.image_pull_secrets(),
+            placement: cdi.and_then(|cdi| cdi.spec.workload.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 /// The DataVolume; or the claim that is filled without one.
@@ -108,6 +129,8 @@ pub struct Target {
     pub chosen_by: Option<ChosenBy>,
     /// What its `sourceRef` stands for, once that has been written down.
     pub source: Option<SourceName>,
+    /// The source as it was when the decision was made.
+    pub recorded_source: Option<Source>,
     /// What the volume holds, as it is written.
     pub content_type: Option<String>,
     /// Its labels and annotations, for its own claim, which lives beside it.
@@ -141,12 +164,15 @@ impl Target {
             uid: meta.uid.clone().unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
             history: History {
-                pinned: note.as_ref().and_then(|_| annotation(meta::CLONE_TYPE)?.parse().ok()),
+                pinned: note.as_ref().and_then(|note| note.strategy_in_force(annotation(meta::CLONE_TYPE))),
                 decided_for: note.as_ref().and_then(|note| note.source_uid.clone()),
                 refused: note.as_ref().map(|note| note.refused.clone()).unwrap_or_default(),
             },
             chosen_by: note.as_ref().map(|note| note.chosen_by),
             source: note.as_ref().and_then(|note| note.source.clone()),
+            recorded_source: note
+                .as_ref()
+                .and_then(|note| Some(Source::on_record(note.source_uid.clone()?, note.source_facts.as_ref()?))),
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
             fallback: annotation(meta::CLONE_FALLBACK_REASON).map(str::to_owned),

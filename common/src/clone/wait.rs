@@ -21,6 +21,13 @@ pub enum Waiting {
     },
     /// The source doesn't exist yet.
     SourceMissing(SourceName),
+    /// The source is being deleted.
+    SourceDeleting {
+        /// The source.
+        source: SourceName,
+        /// The finalizers that keep it.
+        finalizers: Vec<String>,
+    },
     /// The source has no volume yet; or can't be restored yet, if it is a snapshot.
     SourceNotReady {
         /// Which one.
@@ -110,6 +117,7 @@ impl Waiting {
         match self {
             Self::SourceMissing(_) => "CloneWithoutSource",
             Self::DataSource { .. } => "DataSourceNotReady",
+            Self::SourceDeleting { .. } => "CloneSourceDeleting",
             Self::SourceNotReady { source, .. } if source.kind == SourceKind::Snapshot => "CloneSourceNotReady",
             Self::SourceNotReady { .. } => "CloneSourceNotBound",
             Self::NotAuthorized(_) => "CloneNotAuthorized",
@@ -145,6 +153,10 @@ impl Waiting {
             Self::SourceMissing(source) => {
                 format!("The source {source} does not exist; the clone starts when it appears")
             }
+            Self::SourceDeleting { source, finalizers } => format!(
+                "The source {source} is being deleted{} and can't be cloned any more; the clone starts when another one of this name appears",
+                kept_by(finalizers)
+            ),
             Self::SourceNotReady { source, driver_says: Some(text) } => {
                 format!("The source {source} is not ready, and the storage driver reports: {text}")
             }
@@ -234,6 +246,11 @@ impl Waiting {
             _ => 24 * 60 * MINUTE,
         })
     }
+}
+
+/// The finalizers that keep an object, in parentheses; nothing for none.
+pub(crate) fn kept_by(finalizers: &[String]) -> String {
+    if finalizers.is_empty() { String::new() } else { format!(" (finalizers: {})", listed(finalizers)) }
 }
 
 /// Pods that use something.

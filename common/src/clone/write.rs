@@ -85,6 +85,11 @@ pub enum Write {
         /// Its finalizers without ours.
         rest: Vec<String>,
     },
+    /// Let the volume of a temporary claim go with the claim, whatever the StorageClass says about users' volumes.
+    DiscardVolume {
+        /// The PersistentVolume.
+        volume: ObjectVersion,
+    },
     /// Remove something that is ours. A temporary claim is kept by our finalizer until it is released.
     Delete {
         /// The kind.
@@ -108,6 +113,7 @@ impl Write {
             Self::HandOver { .. } => "hand_over",
             Self::Nudge { .. } => "nudge",
             Self::Release { .. } => "release_claim",
+            Self::DiscardVolume { .. } => "discard_volume",
             Self::Delete { kind: Kind::VolumeSnapshot, .. } => "delete_snapshot",
             Self::Delete { kind: Kind::PersistentVolumeClaim, .. } => "delete_claim",
             Self::Delete { kind: Kind::Pod, .. } => "delete_pod",
@@ -121,7 +127,14 @@ impl Write {
 
     /// It can't be undone; a pass does one such thing at most, since a crash may fall between two.
     pub fn irreversible(&self) -> bool {
-        matches!(self, Self::GrowClaim { .. } | Self::HandOver { .. } | Self::Release { .. } | Self::Delete { .. })
+        matches!(
+            self,
+            Self::GrowClaim { .. }
+                | Self::HandOver { .. }
+                | Self::Release { .. }
+                | Self::DiscardVolume { .. }
+                | Self::Delete { .. }
+        )
     }
 }
 

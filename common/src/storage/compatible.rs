@@ -2,6 +2,16 @@
 
 use crate::storage::class::Class;
 
+/// The class of the source's volume. A volume may name a class of which there is no object: it was deleted or renamed, or the volume
+/// was made by hand (longhorn#4194).
+#[derive(Debug, Clone, Copy)]
+pub struct SourceClass<'a> {
+    /// The name; empty where the volume names none.
+    pub name: &'a str,
+    /// The object, where there is one.
+    pub object: Option<&'a Class>,
+}
+
 /// Why the storage can't be shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mismatch {
@@ -9,6 +19,8 @@ pub enum Mismatch {
     Driver,
     /// The same driver, told different things: another pool, replica count, encryption … (containerized-data-importer#4068).
     Parameters,
+    /// The same driver; what it was told about the source is not known, because the source's class does not exist.
+    NoSourceClass,
 }
 
 /// Parameters that only say how a secret is found or what file system a blank volume gets; volumes are interchangeable in spite of them.
@@ -18,19 +30,61 @@ fn matters(key: &str) -> bool {
 
 /// The same class; or another one of the same driver with equal parameters, or declared compatible by the admin on either of the two.
 ///
-/// `driver` is that of the source's volume, which counts more than what its class (perhaps deleted since) says.
-pub fn compatible(driver: &str, source: Option<&Class>, target: &Class) -> Result<(), Mismatch> {
+/// `driver` is that of the source's volume, which counts more than what its class (perhaps deleted since) says. The provisioner never
+/// asks for the object of the source's class, so the admin's word is enough where that is missing.
+pub fn compatible(driver: &str, source: SourceClass<'_>, target: &Class) -> Result<(), Mismatch> {
     if target.provisioner != driver {
         return Err(Mismatch::Driver);
     }
-    let Some(source) = source else { return Err(Mismatch::Parameters) };
-    let declared = source.compatible_with.contains(&target.name) || target.compatible_with.contains(&source.name);
+    let named = |class: &Class, name: &str| class.compatible_with.iter().any(|other| other == name);
+    let declared = !source.name.is_empty() && named(target, source.name)
+        || source.object.is_some_and(|class| named(class, &target.name));
+    if source.name == target.name || declared {
+        return Ok(());
+    }
+    let Some(class) = source.object else { return Err(Mismatch::NoSourceClass) };
     let relevant = |class: &Class| -> Vec<(String, String)> {
         class.parameters.iter().filter(|(key, _)| matters(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
     };
-    if source.name == target.name || declared || relevant(source) == relevant(target) {
-        Ok(())
-    } else {
-        Err(Mismatch::Parameters)
+    if relevant(class) == relevant(target) { Ok(()) } else { Err(Mismatch::Parameters) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A class of driver `d`: its name, a parameter, and what it is declared compatible with.
+    fn class((name, parameter, compatible_with): (&str, &str, &str)) -> Class {
+        let class = serde_json::from_value(json!({
+            "metadata": {"name": name, "annotations": {"smartclone.dev/compatible-with": compatible_with}},
+            "provisioner": "d",
+            "parameters": {"pool": parameter, "csi.storage.k8s.io/provisioner-secret-name": name},
+        }));
+        Class::of(&class.unwrap())
+    }
+
+    #[rstest]
+    #[case::same("a", Some(("a", "1", "")), ("a", "1", ""), Ok(()))]
+    #[case::like("a", Some(("a", "1", "")), ("b", "1", ""), Ok(()))]
+    #[case::other_parameters("a", Some(("a", "1", "")), ("b", "2", ""), Err(Mismatch::Parameters))]
+    #[case::declared_by_the_target("a", Some(("a", "1", "")), ("b", "2", "x, a"), Ok(()))]
+    #[case::declared_by_the_source("a", Some(("a", "1", "b")), ("b", "2", ""), Ok(()))]
+    #[case::object_is_gone("a", None, ("b", "1", ""), Err(Mismatch::NoSourceClass))]
+    #[case::object_is_gone_and_declared("a", None, ("b", "2", "a"), Ok(()))]
+    #[case::no_class("", None, ("b", "1", ""), Err(Mismatch::NoSourceClass))]
+    #[case::no_class_is_not_declared("", None, ("b", "1", ","), Err(Mismatch::NoSourceClass))]
+    fn classes(
+        #[case] name: &str,
+        #[case] source: Option<(&'static str, &'static str, &'static str)>,
+        #[case] target: (&'static str, &'static str, &'static str),
+        #[case] expected: Result<(), Mismatch>,
+    ) {
+        let object = source.map(class);
+        let source = SourceClass { name, object: object.as_ref() };
+        assert_eq!(compatible("d", source, &class(target)), expected);
+        assert_eq!(compatible("other", source, &class(target)), Err(Mismatch::Driver));
     }
 }

@@ -33,6 +33,12 @@ pub struct Complaint {
     pub code: &'static str,
 }
 
+/// True if the driver says that it is still at work on the request: `Aborted` means an operation that is pending for the volume (CSI
+/// specification, error scheme of CreateVolume), which the provisioner asks about again and again.
+pub fn is_progress(text: &str) -> bool {
+    classify(text).code == "Aborted"
+}
+
 /// gRPC codes, and what they mean for a volume or snapshot that was asked for.
 ///
 /// The provisioner repeats the same request with the same name whatever the answer was, so only what the driver says tells whether that

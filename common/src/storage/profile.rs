@@ -10,7 +10,6 @@ use crate::{
     api::{Capability, ClaimPropertySet, CloneStrategy, StorageProfile, StorageProfileStatus},
     condition::{self, Observation},
     meta,
-    object::VolumeMode,
     quantity::Bytes,
     storage::{
         drivers, refusals,
@@ -223,23 +222,6 @@ fn in_words(sets: &[ClaimPropertySet]) -> String {
         format!("{modes} {}", set.volume_mode.as_deref().unwrap_or_default())
     };
     sets.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// The volume mode and access modes of a claim that leaves some of them open, as CDI fills them: from the first set that agrees with what
-/// is given. Nothing, where no set does.
-pub fn complete(
-    sets: &[ClaimPropertySet],
-    access_modes: &[String],
-    volume_mode: Option<VolumeMode>,
-) -> Option<(Vec<String>, VolumeMode)> {
-    sets.iter().find_map(|set| {
-        let mode: VolumeMode = set.volume_mode.as_deref()?.parse().ok()?;
-        let offered = set.access_modes.as_deref().filter(|modes| !modes.is_empty())?;
-        let agrees = volume_mode.is_none_or(|wanted| wanted == mode)
-            && (access_modes.is_empty() || access_modes.iter().any(|wanted| offered.contains(wanted)));
-        let access_modes = if access_modes.is_empty() { offered } else { access_modes };
-        agrees.then(|| (access_modes.to_vec(), mode))
-    })
 }
 
 /// The next status of the StorageProfile of `class`; `snapshot_classes` are all that there are. What was learned and what was refused

@@ -28,7 +28,7 @@ use tracing::info;
 use super::{CloneTarget, Reconciler, observe::snapshot_owner};
 use crate::{
     Error,
-    write::{Failure, classify, delete, is_conflict, params, patch_claim, post_params, release},
+    write::{Failure, classify, delete, discard_volume, is_conflict, params, patch_claim, post_params, release},
 };
 
 /// What became of a pass's writes.
@@ -138,6 +138,7 @@ async fn apply_write(
         }
         Write::Release { claim, rest } => release(claim, rest, &ctx.context.client).await?,
         Write::Nudge { claim, at } => patch_claim(claim, rebind::nudge(claim, *at), &ctx.context.client).await?,
+        Write::DiscardVolume { volume } => discard_volume(volume, &ctx.context.client).await?,
         Write::HandOver { volume, to, at, .. } => {
             let api = Objects::<PersistentVolume>::all(ctx.context.client.clone());
             api.patch(&volume.name, &params(), &Patch::Merge(rebind::hand_over(volume, to, *at))).await?;

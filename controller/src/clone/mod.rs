@@ -18,12 +18,7 @@ use std::{
 
 use common::{
     api::{DataVolume, Phase},
-    clone::{
-        Observed, Plan, Waiting, Write, check,
-        observed::{Authorization, MoverSettings},
-        plan::Turn,
-        populator, step,
-    },
+    clone::{Observed, Plan, Waiting, Write, check, observed::Authorization, plan::Turn, populator, step},
     lookup::Lookup,
     object::{ObjectName, TargetKind},
     requester::Reference,
@@ -73,7 +68,7 @@ pub struct Reconciler {
     status_throttle: StatusThrottle,
     refusals: Refusals,
     progress: ProgressTracker,
-    mover_settings: MoverSettings,
+    cloner_image: String,
     backoff: Backoff,
 }
 
@@ -88,7 +83,7 @@ impl Reconciler {
             status_throttle: StatusThrottle::default(),
             refusals: Refusals::default(),
             progress,
-            mover_settings: MoverSettings { image: cloner_image },
+            cloner_image,
             backoff: Backoff::default(),
         }
     }
@@ -194,7 +189,16 @@ async fn reconcile_within_timeout(target: CloneTarget<'_>, ctx: &Reconciler) -> 
 
 async fn pass(target: CloneTarget<'_>, ctx: &Reconciler) -> Result<Action, Error> {
     let now = Timestamp::now();
-    let observed = observe::observe(target, ctx, now).await; // reads only
+    let permitted = observe::permitted(target, ctx).await; // the requester's rights, before anything else
+    let here = ObjectName { namespace: target.volume.namespace().unwrap_or_default(), name: target.volume.name_any() };
+    ctx.indexes.dependents.record(&here, permitted.dependencies());
+    let observed = observe::observe(permitted, ctx, now); // reads only
+    let observed = if observed.is_closed() {
+        ctx.indexes.dependents.add(&here, Dependency::Nodes);
+        Observed { holders: holders::observe(&observed, ctx).await, ..observed } // asks the API server, not a cache
+    } else {
+        observed
+    };
     let observed = refusals::with_known(observed, ctx); // what the driver refused to its namespace
     let Some(plan) = step(&observed) else { return Ok(Action::await_change()) }; // pure: no reads, no clock
     let turn = turn(&observed, &plan, ctx); // whether other clones of the source go first

@@ -10,10 +10,10 @@ use common::{
     },
     clone::{
         ClusterStorage, Facts, Kind, Waiting,
-        claim::{Claim, owner_of_target},
+        claim::{Claim, Content, owner_of_target},
         data_mover::Mover,
-        facts::{Source, driver_of},
-        observed::{Authorization, Observed, Target},
+        facts::{Source, driver_of, source_in_force},
+        observed::{Authorization, MoverSettings, Observed, Target},
         ownership::{self, Created, Owner, Ownership},
         reconcile::missing_right,
         request::{Parsed, Request},
@@ -38,43 +38,101 @@ use kube::ResourceExt;
 use super::{
     CloneTarget, Reconciler,
     access::{self, Act, Stage},
-    holders,
 };
 use crate::triggers::dependents::Dependency;
 
-/// All that a pass over `target` looks at.
-pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) -> Observed {
-    let CloneTarget { volume, kind, reference } = target;
+/// What a clone asks for, and what its requester may know. It says on which objects the clone depends, and nothing of those has been read.
+pub struct Permitted {
+    target: Target,
+    parsed: Parsed,
+    unresolved: Option<Waiting>,
+    authorized: Lookup<Authorization>,
+    /// What its DataSource is called, if one names the source.
+    reference: Option<ObjectName>,
+}
+
+impl Permitted {
+    /// The request, as far as its requester may know of the source and the clone is not over.
+    fn visible(&self) -> Option<&Request> {
+        let allowed = self.authorized == Lookup::Present(Authorization::Allowed) && !over(&self.target);
+        self.request().filter(|_| allowed)
+    }
+
+    fn request(&self) -> Option<&Request> {
+        match &self.parsed {
+            Parsed::Clone(request) => Some(request),
+            Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
+        }
+    }
+
+    /// The objects whose changes start a pass, as far as they aren't made for the clone, and as far as its requester may know of them.
+    pub fn dependencies(&self) -> Vec<Dependency> {
+        if over(&self.target) {
+            return Vec::new();
+        }
+        let mut keys = Vec::new();
+        if let Some(name) = &self.reference {
+            let denied = matches!(self.unresolved, Some(Waiting::NotAuthorized(_) | Waiting::CouldNotTell(_)));
+            if name.namespace == self.target.namespace || !denied {
+                keys.push(Dependency::DataSource(name.clone()));
+            }
+        }
+        keys.extend(self.visible().map(|request| Dependency::Source(request.source.clone())));
+        keys
+    }
+}
+
+/// Follows the references of `target` and asks for its requester's rights, before anything in another namespace is looked at.
+pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
+    let CloneTarget { volume, kind, reference } = clone;
     let mut target = Target::of(volume);
     target.kind = kind;
     ctx.indexes.created.complete(&target.uid, &mut target.created);
-    let here = ObjectName { namespace: target.namespace.clone(), name: target.name.clone() };
     let (parsed, unresolved) = parsed(volume, kind, ctx).await;
-    let request = match &parsed {
-        Parsed::Clone(request) => Some(request.as_ref()),
-        Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
+    let mut permitted = Permitted {
+        reference: volume.spec.source_ref.as_ref().map(|named| {
+            let namespace = named.namespace.clone().filter(|namespace| !namespace.is_empty());
+            let namespace = namespace.unwrap_or_else(|| target.namespace.clone());
+            ObjectName { namespace, name: named.name.clone() }
+        }),
+        target,
+        parsed,
+        unresolved,
+        authorized: Lookup::Present(Authorization::Allowed),
     };
-    let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
-    let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
-    let claim_at = |namespace: &str, name: &str| ctx.context.caches.claims.get(Some(namespace), name);
-    let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
-    // Before anything in another namespace is looked at.
-    let authorized = match request.filter(|request| request.crosses() && !over(&target)) {
+    let crossing = permitted.request().filter(|request| request.crosses() && !over(&permitted.target));
+    let authorized = match crossing {
         Some(_) if *reference != Lookup::Present(Authorization::Allowed) => reference.clone(),
         Some(request) => {
             // An answer is good for a while; one about what is begun now has to be of now.
+            let name = names::temporary_claim(&permitted.target.uid);
+            let temporary = ctx.context.caches.claims.get(Some(&request.source.object.namespace), &name);
             let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
             let stage = if filled { Stage::HandOver } else { Stage::Begin };
             access::ask(&volume.metadata, Act::Clone(request.source.clone(), stage), ctx).await
         }
         None => Lookup::Present(Authorization::Allowed),
     };
-    let visible = request.filter(|_| authorized == Lookup::Present(Authorization::Allowed) && !over(&target));
-    // Noted before anything is looked at, so that no event falls between the two.
-    let keys = if over(&target) { Vec::new() } else { keys(volume, visible, unresolved.as_ref()) };
-    ctx.indexes.dependents.record(&here, keys.clone());
-    let settings = settings(ctx);
-    let source = visible.map(|request| source(&request.source, ctx));
+    permitted.authorized = authorized;
+    permitted
+}
+
+/// Reads all that a pass looks at; no opinions, no writes. Its [dependencies](Permitted::dependencies) are on record before, so that no
+/// event falls between the two.
+pub fn observe(permitted: Permitted, ctx: &Reconciler, now: Timestamp) -> Observed {
+    let (target, visible) = (&permitted.target, permitted.visible());
+    let request = permitted.request();
+    let here = ObjectName { namespace: target.namespace.clone(), name: target.name.clone() };
+    let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
+    let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
+    let claim_at = |namespace: &str, name: &str| ctx.context.caches.claims.get(Some(namespace), name);
+    let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
+    let storage = storage(ctx);
+    let group = visible.map_or(Lookup::Absent, |request| group(request, target, ctx));
+    let snapshot = group.present().and_then(|group| group.of(uid));
+    let is_cut = snapshot.is_some_and(|snapshot| snapshot.ready);
+    let source =
+        visible.map(|request| source_in_force(source(&request.source, ctx), target.recorded_source.as_ref(), is_cut));
     let owners = Ownership { uid, key: target.key.as_deref(), created: &target.created };
     let read = |claim: Lookup<Arc<PersistentVolumeClaim>>, owner: fn(&Ownership<'_>, &ObjectMeta) -> Owner| {
         claim.map(|claim| {
@@ -91,7 +149,7 @@ pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) 
     };
     let of_a_claim = visible.filter(|request| request.source.kind == SourceKind::Claim);
     let target_claim = claim_at(namespace, &target.name);
-    let mut seen = Observed {
+    Observed {
         now,
         source_populated: of_a_claim.and_then(|request| {
             let ObjectName { namespace, name } = &request.source.object;
@@ -103,26 +161,24 @@ pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) 
         claim: read(target_claim, of_target),
         restored: read(claim_at(elsewhere, &names::temporary_source(uid)), of_temporary),
         temporary: read(temporary, of_temporary),
-        group: visible.map_or(Lookup::Absent, |request| group(request, &target, ctx)),
+        group,
         mover: pod_at(names::mover(uid)),
         consumer: pod_at(names::consumer(uid)),
         progress: ctx.progress.of(uid),
-        facts: visible.zip(source).map_or_else(Facts::unread, |(request, source)| settings.facts(request, source, now)),
-        another_controller: settings.operator().present().cloned(),
-        mover_settings: ctx.mover_settings.clone(),
+        facts: visible.zip(source).map_or_else(Facts::unread, |(request, source)| storage.facts(request, source, now)),
+        another_controller: storage.operator().present().cloned(),
+        mover_settings: MoverSettings::of(
+            ctx.cloner_image.clone(),
+            storage.config().map(|config| &config.spec),
+            storage.cdi(),
+        ),
         holders: Lookup::Unknown("nobody looked yet".to_owned()),
         fresh_key: config::random::secret().ok(),
-        authorized,
-        volume: target,
-        parsed,
-        unresolved,
-    };
-    if seen.is_closed() {
-        // What a node reports wakes those who wait for it.
-        ctx.indexes.dependents.record(&here, keys.into_iter().chain([Dependency::Nodes]).collect());
-        seen.holders = holders::observe(&seen, ctx).await;
+        authorized: permitted.authorized,
+        volume: permitted.target,
+        parsed: permitted.parsed,
+        unresolved: permitted.unresolved,
     }
-    seen
 }
 
 fn is_bound(status: &PersistentVolumeClaimStatus) -> bool {
@@ -137,6 +193,14 @@ fn over(target: &Target) -> bool {
 async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
+    // What a DataSource stood for is kept. When that is gone before anything of it was read, the DataSource is followed again.
+    if let Parsed::Clone(request) = &parsed
+        && request.by_reference
+        && is_gone(&request.source, ctx)
+        && !is_begun(&Target::of(volume), &request.source.object.namespace, ctx)
+    {
+        parsed = Request::parse_new(volume);
+    }
     if let Parsed::Reference(name, _) = &parsed {
         let name = name.clone();
         match follow(volume, &name, ctx).await {
@@ -150,6 +214,37 @@ async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Par
         request.made_for = kind;
     }
     (parsed, unresolved)
+}
+
+/// The source does not exist any more, or is being deleted.
+fn is_gone(source: &SourceName, ctx: &Reconciler) -> bool {
+    fn gone<K: ResourceExt>(found: &Lookup<Arc<K>>) -> bool {
+        match found {
+            Lookup::Present(object) => object.meta().deletion_timestamp.is_some(),
+            Lookup::Absent => true,
+            Lookup::Unknown(_) => false,
+        }
+    }
+    let (namespace, name) = (Some(source.object.namespace.as_str()), source.object.name.as_str());
+    match source.kind {
+        SourceKind::Claim => gone(&ctx.context.caches.claims.get(namespace, name)),
+        SourceKind::Snapshot => gone(&ctx.context.caches.snapshots.get(namespace, name)),
+    }
+}
+
+/// Something was made for the clone that may have content of its source. What this process has created counts even before caches show it.
+fn is_begun(target: &Target, beside: &str, ctx: &Reconciler) -> bool {
+    let (uid, caches) = (target.uid.as_str(), &ctx.context.caches);
+    let mut created = target.created.clone();
+    ctx.indexes.created.complete(uid, &mut created);
+    let claim = |namespace: &str, name: &str| caches.claims.get(Some(namespace), name);
+    let is_there = |name: String| claim(beside, &name).present().is_some();
+    let own = claim(&target.namespace, &target.name);
+    !created.is_empty()
+        || is_there(names::temporary_claim(uid))
+        || is_there(names::temporary_source(uid))
+        || own.present().is_some_and(|claim| Content::of(claim) != Content::HeldBack)
+        || caches.snapshots.known_objects().iter().any(|it| SharedSnapshot::of(it).members.contains_key(uid))
 }
 
 /// What the DataSource of this name stands for. In another namespace each DataSource on the way is followed only for a requester who may get
@@ -173,22 +268,7 @@ async fn may_follow(volume: &DataVolume, name: &ObjectName, ctx: &Reconciler) ->
     missing_right(&access::ask(&volume.metadata, act, ctx).await).map_or(Ok(()), Err)
 }
 
-/// What the clone waits for, as far as it isn't made for it, and as far as its requester may know of it.
-fn keys(volume: &DataVolume, visible: Option<&Request>, unresolved: Option<&Waiting>) -> Vec<Dependency> {
-    let mut keys = Vec::new();
-    if let Some(reference) = &volume.spec.source_ref {
-        let here = volume.namespace().unwrap_or_default();
-        let namespace = reference.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| here.clone());
-        let denied = matches!(unresolved, Some(Waiting::NotAuthorized(_) | Waiting::CouldNotTell(_)));
-        if namespace == here || !denied {
-            keys.push(Dependency::DataSource(ObjectName { namespace, name: reference.name.clone() }));
-        }
-    }
-    keys.extend(visible.map(|request| Dependency::Source(request.source.clone())));
-    keys
-}
-
-fn settings(ctx: &Reconciler) -> ClusterStorage {
+fn storage(ctx: &Reconciler) -> ClusterStorage {
     ClusterStorage {
         classes: ctx.context.caches.classes.all(),
         snapshot_classes: ctx.context.caches.snapshot_classes.all(),

@@ -53,6 +53,16 @@ impl Dependents {
         }
     }
 
+    /// `clone` waits for `key` as well.
+    pub fn add(&self, clone: &ObjectName, key: Dependency) {
+        let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = maps.keys.entry(clone.clone()).or_default();
+        if !keys.contains(&key) {
+            keys.push(key.clone());
+            maps.waiting.entry(key).or_default().insert(clone.clone());
+        }
+    }
+
     /// Who waits for `key`.
     pub fn of(&self, key: &Dependency) -> Vec<ObjectName> {
         let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +92,10 @@ mod tests {
         dependents.record(&name("a"), vec![key("y")]);
         assert_eq!((dependents.of(&key("x")), dependents.of(&key("y"))), (vec![name("b")], vec![name("a")]));
         assert_eq!(dependents.of(&Dependency::DataSource(name("d"))), vec![]);
+        dependents.add(&name("a"), Dependency::Nodes);
+        assert_eq!(dependents.of(&Dependency::Nodes), vec![name("a")]);
         dependents.record(&name("a"), vec![]);
+        assert_eq!(dependents.of(&Dependency::Nodes), vec![]);
         assert_eq!((dependents.of(&key("y")), dependents.all().len()), (vec![], 1));
     }
 }

@@ -4,7 +4,7 @@ use common::{
     api::snapshot,
     manifest,
     meta::{self, CONTROLLER},
-    object_transfer, rebind,
+    names, object_transfer, rebind,
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
 
@@ -43,6 +43,7 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
             rule("", "v1", "persistentvolumeclaims", &["UPDATE", "DELETE"]),
             rule("", "v1", "pods", &["DELETE"]),
             rule(snapshot::GROUP, "*", "volumesnapshots", &["CREATE", "DELETE"]),
+            rule(snapshot::GROUP, "*", "volumesnapshotcontents", &["UPDATE"]),
         ],
         vec![MatchCondition {
             name: "by-the-controller".to_owned(),
@@ -98,6 +99,17 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
                     finalizers("oldObject")
                 ),
                 &format!("no finalizer but {} is written", meta::HAND_OVER_FINALIZER),
+            ),
+            validation(
+                &format!(
+                    "{} || object.spec.volumeSnapshotRef == oldObject.spec.volumeSnapshotRef && \
+                     object.spec.source == oldObject.spec.source && object.spec.driver == oldObject.spec.driver && \
+                     object.spec.deletionPolicy == 'Delete' && \
+                     object.spec.volumeSnapshotRef.name.matches('{}')",
+                    on("volumesnapshotcontents", "UPDATE"),
+                    names::pattern::snapshot(),
+                ),
+                "of a snapshot's content, only that it goes with its temporary snapshot is changed",
             ),
             validation(
                 &format!("{} || {}", on("volumesnapshots", "CREATE"), has_label("object")),

@@ -6,7 +6,7 @@ use crate::{
     api::{CloneStrategy, Refusal},
     clone::{
         decide::{
-            modes::access_modes,
+            modes::{self, access_modes},
             reason::FallbackReason,
             size::{Resize, SizePlan, size},
         },
@@ -19,7 +19,7 @@ use crate::{
     quantity::Bytes,
     storage::{
         class::Class,
-        compatible::{Mismatch, compatible},
+        compatible::{Mismatch, SourceClass, compatible},
         refusals::{self, RefusalKey, VolumeRequest},
         snapshot_class,
     },
@@ -153,7 +153,10 @@ impl Candidates<'_> {
         };
         // Nobody knows with which class the claim behind a snapshot was made; only the driver can be compared.
         let same = match source.kind {
-            SourceKind::Claim => compatible(driver, self.facts.source_class.present(), target),
+            SourceKind::Claim => {
+                let object = self.facts.source_class.present();
+                compatible(driver, SourceClass { name: &source.class, object }, target)
+            }
             SourceKind::Snapshot if *driver == target.provisioner => Ok(()),
             SourceKind::Snapshot => Err(Mismatch::Driver),
         };
@@ -164,6 +167,12 @@ impl Candidates<'_> {
                     driver: driver.clone(),
                     class: target.name.clone(),
                     provisioner: target.provisioner.clone(),
+                });
+            }
+            Err(Mismatch::NoSourceClass) => {
+                return Err(FallbackReason::NoSourceClass {
+                    source_class: source.class.clone(),
+                    class: target.name.clone(),
                 });
             }
             Err(Mismatch::Parameters) => {
@@ -209,6 +218,10 @@ impl Candidates<'_> {
     }
 
     fn copy(&self) -> Feasibility {
+        let access_modes = access_modes(self.request, self.source, self.mode, self.facts);
+        if !modes::is_writable(&access_modes) {
+            return Err(FallbackReason::ReadOnly { access_modes });
+        }
         let mode = self.source.mode.unwrap_or(self.mode);
         if mode != self.mode && self.request.content == ContentType::Archive {
             return Err(FallbackReason::NotConverted { source: mode });

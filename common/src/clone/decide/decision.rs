@@ -1,6 +1,9 @@
 //! The result of a decision.
 
-use crate::clone::{decide::size::Resize, note::ChosenBy};
+use crate::clone::{
+    decide::size::Resize,
+    note::{ChosenBy, SourceFacts},
+};
 use crate::{
     api::{CloneStrategy, PlanCandidate},
     clone::decide::{
@@ -38,6 +41,8 @@ pub struct Chosen {
     pub verdicts: Vec<Verdict>,
     /// The identity of the source that this was decided for.
     pub source_uid: String,
+    /// The source as it was, to be recorded.
+    pub source_facts: SourceFacts,
     /// The StorageClass of the source; empty where it has none.
     pub source_class: String,
     /// The StorageClass with which a source snapshot is restored to be copied from.
@@ -127,6 +132,11 @@ impl Chosen {
 pub enum Undecided {
     /// The source doesn't exist.
     SourceMissing,
+    /// The source is being deleted, and nothing can be made from it any more.
+    SourceDeleting {
+        /// The finalizers that keep it.
+        finalizers: Vec<String>,
+    },
     /// The source exists and has no volume yet; a snapshot can't be restored yet.
     SourceNotReady {
         /// The driver's error.

@@ -16,7 +16,7 @@ use self::{
 };
 use super::{
     facts::{Facts, Profile, Source},
-    note::{ChosenBy, History},
+    note::{ChosenBy, History, SourceFacts},
     request::{Form, Request},
 };
 use crate::{
@@ -92,6 +92,9 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     let Lookup::Present(class) = &facts.target_class else {
         return Decision::Rejected(classless.into_iter().collect());
     };
+    if let Some(finalizers) = source.deleting.clone() {
+        return Decision::Undecided(Undecided::SourceDeleting { finalizers });
+    }
     if !source.ready {
         return Decision::Undecided(Undecided::SourceNotReady { driver_says: source.complaint.clone() });
     }
@@ -144,6 +147,14 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         fallback,
         verdicts: verdicts.collect(),
         source_uid: source.uid.clone(),
+        source_facts: SourceFacts {
+            class: source.class.clone(),
+            driver: source.driver.present().cloned().unwrap_or_default(),
+            volume_mode: source.mode.map(|mode| mode.to_string()),
+            access_modes: source.access_modes.clone(),
+            request: source.request.unwrap_or(capacity).0,
+            capacity: capacity.0,
+        },
         source_class: source.class.clone(),
         restore_class: facts.source_class.present().map(|class| class.name.clone()),
         driver: class.provisioner.clone(),
@@ -219,7 +230,11 @@ fn choose<'a>(
         }
         (Err(_), Err(reason)) => {
             let field = format!("{}.{}", input.request.form.path(), reason.field());
-            let value = if reason.field() == "volumeMode" { input.mode.to_string() } else { input.class.name.clone() };
+            let value = match reason.field() {
+                "volumeMode" => input.mode.to_string(),
+                "accessModes" => input.request.access_modes.join(", "),
+                _ => input.class.name.clone(),
+            };
             wrong(field, &value, reason.to_string())
         }
     }

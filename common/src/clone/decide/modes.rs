@@ -1,4 +1,5 @@
-//! The volume mode and the access modes of a clone: what is asked for, else what the StorageProfile offers, else the source's.
+//! The volume mode and the access modes of a clone, chosen as a pair that the StorageProfile offers: what is asked for, else the profile's best, else
+//! the source's. A clone is a disk that is written: that its source is read-only says nothing about it.
 
 use crate::{
     api::ClaimPropertySet,
@@ -9,8 +10,16 @@ use crate::{
     object::{ContentType, VolumeMode},
 };
 
+/// The access modes with which a pod can write.
+const WRITABLE: [&str; 3] = ["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"];
+
+/// True if a pod can write with one of the access modes.
+pub(crate) fn is_writable(access_modes: &[String]) -> bool {
+    access_modes.iter().any(|mode| WRITABLE.contains(&mode.as_str()))
+}
+
 /// The volume mode of the clone: the one that is asked for; `spec.pvc` means what Kubernetes means by leaving it out; `spec.storage` the
-/// source's, unless the StorageProfile has only the other one.
+/// source's, unless the StorageProfile offers only the other one, with the access modes that are asked for.
 pub(crate) fn mode(request: &Request, source: &Source, facts: &Facts) -> VolumeMode {
     if request.content == ContentType::Archive {
         return VolumeMode::Filesystem;
@@ -19,19 +28,25 @@ pub(crate) fn mode(request: &Request, source: &Source, facts: &Facts) -> VolumeM
         (Some(mode), _) => mode,
         (None, Form::Pvc) => VolumeMode::default(),
         (None, Form::Storage) => {
-            let sets = property_sets(facts);
-            let of = |set: &ClaimPropertySet| set.volume_mode.as_deref().and_then(|m| m.parse::<VolumeMode>().ok());
-            match (source.mode, sets.iter().find_map(of)) {
-                (Some(mode), Some(best)) if !sets.iter().any(|set| of(set) == Some(mode)) => best,
-                (Some(mode), _) => mode,
-                (None, best) => best.unwrap_or_default(),
+            let offered = offered(facts);
+            let agrees = |offer: &&Offer<'_>| {
+                request.access_modes.is_empty()
+                    || request.access_modes.iter().any(|mode| offer.access_modes.contains(mode))
+            };
+            let mut modes = offered.iter().filter(agrees).map(|offer| offer.mode);
+            match (source.mode, modes.clone().next()) {
+                (Some(mode), Some(best)) => {
+                    if modes.any(|other| other == mode) {
+                        mode
+                    } else {
+                        best
+                    }
+                }
+                (None, Some(best)) => best,
+                (mode, None) => mode.unwrap_or_default(),
             }
         }
     }
-}
-
-fn property_sets(facts: &Facts) -> &[ClaimPropertySet] {
-    facts.profile.present().map(|p| p.claim_property_sets.as_slice()).unwrap_or_default()
 }
 
 /// The access modes of the clone: those that are asked for, else the StorageProfile's best for its volume mode, else the source's.
@@ -39,11 +54,91 @@ pub(crate) fn access_modes(request: &Request, source: &Source, mode: VolumeMode,
     if !request.access_modes.is_empty() {
         return request.access_modes.clone();
     }
-    let sets = property_sets(facts);
-    let best = sets.iter().find(|set| set.volume_mode.as_deref() == Some(mode.as_str()));
-    match best.and_then(|set| set.access_modes.clone()).filter(|modes| !modes.is_empty()) {
-        Some(modes) => modes,
-        None if source.access_modes.is_empty() => vec!["ReadWriteOnce".to_owned()],
-        None => source.access_modes.clone(),
+    let offered = offered(facts);
+    let of_mode = offered.iter().filter(|offer| offer.mode == mode).map(|offer| offer.access_modes);
+    let known = of_mode.chain([source.access_modes.as_slice()]).find(|modes| is_writable(modes));
+    known.map_or_else(|| vec!["ReadWriteOnce".to_owned()], <[String]>::to_vec)
+}
+
+/// A volume mode, and the access modes that go with it.
+struct Offer<'a> {
+    mode: VolumeMode,
+    access_modes: &'a [String],
+}
+
+impl<'a> Offer<'a> {
+    /// Nothing, for a mode that nobody knows, or without access modes.
+    fn of(set: &'a ClaimPropertySet) -> Option<Self> {
+        let mode = set.volume_mode.as_deref()?.parse().ok()?;
+        let access_modes = set.access_modes.as_deref().filter(|modes| !modes.is_empty())?;
+        Some(Self { mode, access_modes })
+    }
+}
+
+/// The pairs of the StorageProfile, the best first.
+fn offered(facts: &Facts) -> Vec<Offer<'_>> {
+    let sets = facts.profile.present().map(|profile| profile.claim_property_sets.as_slice()).unwrap_or_default();
+    sets.iter().filter_map(Offer::of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        clone::{
+            facts::Profile,
+            fixtures::{facts, request, volume},
+        },
+        lookup::Lookup,
+    };
+
+    const RWO: &str = "ReadWriteOnce";
+    const RWX: &str = "ReadWriteMany";
+    const ROX: &str = "ReadOnlyMany";
+
+    /// What is asked for (access modes, volume mode), what the profile offers, what the source has; and the pair that the clone gets.
+    #[rstest]
+    #[case::source(&[], None, &[], (RWO, "Filesystem"), &[RWO], "Filesystem")]
+    #[case::block_source(&[], None, &[], (RWX, "Block"), &[RWX], "Block")]
+    #[case::source_before_the_best(&[], None, &[(RWX, "Block"), (RWO, "Filesystem")], (RWO, "Filesystem"), &[RWO], "Filesystem")]
+    #[case::only_the_other_mode(&[], None, &[(RWX, "Block")], (RWO, "Filesystem"), &[RWX], "Block")]
+    #[case::mode_of_the_access_mode(&[RWX], None, &[(RWX, "Block"), (RWO, "Filesystem")], (RWO, "Filesystem"), &[RWX], "Block")]
+    #[case::one_of_several(&[RWO, RWX], None, &[(RWX, "Block")], (RWO, "Filesystem"), &[RWO, RWX], "Block")]
+    #[case::offered_with_both(&[RWX], None, &[(RWX, "Block"), (RWX, "Filesystem")], (RWO, "Filesystem"), &[RWX], "Filesystem")]
+    #[case::offered_by_none(&[ROX], None, &[(RWX, "Block")], (RWO, "Filesystem"), &[ROX], "Filesystem")]
+    #[case::access_of_the_mode(&[], Some("Block"), &[(RWO, "Filesystem"), (RWX, "Block")], (RWO, "Filesystem"), &[RWX], "Block")]
+    #[case::both_as_asked(&[RWX], Some("Filesystem"), &[(RWX, "Block")], (RWO, "Filesystem"), &[RWX], "Filesystem")]
+    #[case::read_only_source(&[], None, &[], (ROX, "Filesystem"), &[RWO], "Filesystem")]
+    #[case::read_only_offer_first(&[], None, &[(ROX, "Filesystem"), (RWX, "Filesystem")], (ROX, "Filesystem"), &[RWX], "Filesystem")]
+    #[case::nothing_but_read_only(&[], None, &[(ROX, "Block")], (ROX, "Block"), &[RWO], "Block")]
+    #[case::read_only_wish(&[ROX], None, &[], (RWO, "Filesystem"), &[ROX], "Filesystem")]
+    fn pairs(
+        #[case] asked: &[&str],
+        #[case] mode_asked: Option<&str>,
+        #[case] offers: &[(&str, &str)],
+        #[case] source: (&str, &str),
+        #[case] access: &[&str],
+        #[case] expected: &str,
+    ) {
+        let mut facts = facts();
+        let sets = offers.iter().map(|(access, mode)| ClaimPropertySet {
+            access_modes: Some(vec![(*access).to_owned()]),
+            volume_mode: Some((*mode).to_owned()),
+        });
+        facts.profile = Lookup::Present(Profile { claim_property_sets: sets.collect(), ..Profile::default() });
+        let Lookup::Present(of_source) = &mut facts.source else { panic!() };
+        (of_source.access_modes, of_source.mode) = (vec![source.0.to_owned()], source.1.parse().ok());
+        let of_source = of_source.clone();
+        let volume = volume(|object| {
+            object["spec"]["pvc"].take();
+            object["spec"]["storage"] = json!({"accessModes": asked, "volumeMode": mode_asked});
+        });
+        let request = request(&volume);
+        let mode = mode(&request, &of_source, &facts);
+        assert_eq!(mode.as_str(), expected);
+        assert_eq!(access_modes(&request, &of_source, mode, &facts), access);
     }
 }

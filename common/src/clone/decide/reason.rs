@@ -21,6 +21,8 @@ words! {
         IncompatibleProvisioners = "IncompatibleProvisioners",
         /// The StorageClasses tell one driver different things.
         IncompatibleStorageClasses = "IncompatibleStorageClasses",
+        /// A pod writes the copy, and the clone is to be read-only.
+        ReadOnlyAccessMode = "ReadOnlyAccessMode",
         /// The source and the clone have different volume modes.
         IncompatibleVolumeModes = "IncompatibleVolumeModes",
         /// The clone is larger than the driver restores, and the StorageClass can't grow it.
@@ -81,6 +83,18 @@ pub enum FallbackReason {
         /// The StorageClass of the clone.
         class: String,
     },
+    /// A source that names a StorageClass of which there is no object, or none.
+    NoSourceClass {
+        /// The name that the source has; empty for none.
+        source_class: String,
+        /// The StorageClass of the clone.
+        class: String,
+    },
+    /// Access modes with which the data mover can't write.
+    ReadOnly {
+        /// The access modes of the clone.
+        access_modes: Vec<String>,
+    },
     /// A source with another volume mode than the clone, which only a copy converts.
     OtherVolumeMode {
         /// The source's.
@@ -131,7 +145,8 @@ impl FallbackReason {
             Self::SourceIsSnapshot => FallbackCode::SourceIsSnapshot,
             Self::NoCsiDriver => FallbackCode::NoCsiDriver,
             Self::OtherDriver { .. } => FallbackCode::IncompatibleProvisioners,
-            Self::OtherParameters { .. } => FallbackCode::IncompatibleStorageClasses,
+            Self::OtherParameters { .. } | Self::NoSourceClass { .. } => FallbackCode::IncompatibleStorageClasses,
+            Self::ReadOnly { .. } => FallbackCode::ReadOnlyAccessMode,
             Self::OtherVolumeMode { .. } | Self::NotConverted { .. } => FallbackCode::IncompatibleVolumeModes,
             Self::NoVolumeExpansion { .. } => FallbackCode::NoVolumeExpansion,
             Self::NoSnapshotApi | Self::UnknownSnapshotClass { .. } | Self::NoSnapshotClass { .. } => {
@@ -159,6 +174,15 @@ impl FallbackReason {
             }
             Self::OtherParameters { source_class, class } => {
                 format!("StorageClass {source_class:?} of the source and {class:?} differ in their parameters")
+            }
+            Self::NoSourceClass { source_class, class } if source_class.is_empty() => {
+                format!("the source names no StorageClass, so its parameters can't be compared with those of {class:?}")
+            }
+            Self::NoSourceClass { source_class, class } => format!(
+                "StorageClass {source_class:?} of the source does not exist, so its parameters can't be compared with those of {class:?}"
+            ),
+            Self::ReadOnly { access_modes } => {
+                format!("a pod writes the copy, and the clone is to be {}", access_modes.join(", "))
             }
             Self::OtherVolumeMode { source, clone } => format!("the source is {source}, the clone is to be {clone}"),
             Self::NotConverted { source } => {
@@ -193,6 +217,14 @@ impl FallbackReason {
                 "choose {source_class:?}, or let the admin annotate one of the two with {}",
                 meta::COMPATIBLE_WITH
             ),
+            Self::NoSourceClass { source_class, .. } if source_class.is_empty() => {
+                "give the source's PersistentVolume and claim a storageClassName".to_owned()
+            }
+            Self::NoSourceClass { source_class, class } => format!(
+                "if the two are alike, let the admin annotate StorageClass {class:?} with {}: {source_class}",
+                meta::COMPATIBLE_WITH
+            ),
+            Self::ReadOnly { .. } => "ask for ReadWriteOnce as well".to_owned(),
             Self::OtherVolumeMode { source, .. } => format!("ask for volumeMode {source}"),
             Self::NotConverted { .. } => "clone it as contentType kubevirt if it holds the image of a disk".to_owned(),
             Self::NoVolumeExpansion { capacity, class, .. } => {
@@ -212,7 +244,11 @@ impl FallbackReason {
 
     /// The field of the request that would have to change, below `spec.pvc` or `spec.storage`.
     pub(super) fn field(&self) -> &'static str {
-        if self.code() == FallbackCode::IncompatibleVolumeModes { "volumeMode" } else { "storageClassName" }
+        match self.code() {
+            FallbackCode::IncompatibleVolumeModes => "volumeMode",
+            FallbackCode::ReadOnlyAccessMode => "accessModes",
+            _ => "storageClassName",
+        }
     }
 }
 

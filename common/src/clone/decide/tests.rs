@@ -135,7 +135,7 @@ fn never_falls_back(object: &mut Value) {
 }
 fn no_snapshot_class(facts: &mut Facts) {
     facts.snapshot_classes =
-        Present(vec![SnapshotClass { name: "x".into(), driver: "other".into(), is_default: true }]);
+        Present(vec![SnapshotClass { name: "x".into(), driver: "other".into(), is_default: true, retains: false }]);
 }
 
 /// What is rejected, under which field, and that the message holds the cure.

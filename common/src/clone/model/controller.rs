@@ -15,7 +15,7 @@ use super::world::{
     CLONES, Claim, ClaimPhase, Dv, From, Objects, Pod, PodState, SLOTS, Snapshot, Volume, clone_of, target, temporary,
 };
 use crate::{
-    api::{DataVolume, DataVolumeStatus, Phase},
+    api::{CloneStrategy, DataVolume, DataVolumeStatus, Phase},
     clone::{
         Kind, Write,
         check::violations,
@@ -23,6 +23,7 @@ use crate::{
         cleanup::{Member, need},
         data_mover::{Mover, MoverState},
         fixtures::{facts, gi, now, observed, volume},
+        note::PlanNote,
         observed::{Authorization, Observed, Target},
         ownership::Owner,
         reconcile::step,
@@ -232,8 +233,11 @@ impl Controller {
     /// Whether what fills `from` is still what is to be done.
     pub fn wants(&self, dv: Dv, from: From) -> bool {
         let Dv::There { pin, .. } = dv else { return false };
-        let pinned = self.pins.borrow().values[usize::from(pin)].get(meta::CLONE_TYPE).cloned().unwrap_or_default();
-        pinned
+        let pins = self.pins.borrow();
+        let annotation = |key| pins.values[usize::from(pin)].get(key).map(String::as_str);
+        let note = annotation(meta::PLAN).and_then(PlanNote::read);
+        let pinned = note.and_then(|note| note.strategy_in_force(annotation(meta::CLONE_TYPE)));
+        pinned.map_or(self.wish.strategy, CloneStrategy::as_str)
             == match from {
                 From::Snapshot(_) => "snapshot",
                 From::Source => "csi-clone",
@@ -313,6 +317,7 @@ impl Controller {
             file_system_grows_at_mount: false,
             copied: claim.copied.then(|| "digest".into()),
             complaint: claim.refused.then(|| REFUSAL.into()),
+            retained: None,
             nudged_at: None,
         })
     }
@@ -520,6 +525,8 @@ impl Controller {
             }
             Write::Release { claim, .. } => ModelWrite::Release { slot: slot_of(&claim.name)?, seen: claim.clone() },
             Write::Nudge { claim, .. } => ModelWrite::Nudge { slot: slot_of(&claim.name)?, seen: claim.clone() },
+            // No class of the model retains.
+            Write::DiscardVolume { .. } => return None,
             Write::HandOver { volume, to, .. } => {
                 let (slot, uid) = to.uid.split_once('/')?;
                 ModelWrite::HandOver {

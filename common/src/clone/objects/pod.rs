@@ -1,13 +1,11 @@
 //! The pods that the controller creates: the data mover, and the consumer that makes a late-binding class provision a volume.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, Container, EnvVar, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec,
-        ResourceRequirements, SeccompProfile, SecurityContext, Volume, VolumeDevice, VolumeMount,
+        SeccompProfile, SecurityContext, Volume, VolumeDevice, VolumeMount,
     },
-    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 use crate::{
@@ -22,6 +20,14 @@ use crate::{
     meta, mover, names,
     object::{ContentType, ObjectVersion, VolumeMode},
 };
+
+/// The opt-outs of service meshes and other injectors of sidecars, which read them as labels or as annotations: both are set.
+const OUT_OF_MESHES: [(&str, &str); 4] = [
+    ("sidecar.istio.io/inject", "false"),
+    ("linkerd.io/inject", "disabled"),
+    ("kuma.io/sidecar-injection", "disabled"),
+    ("consul.hashicorp.com/connect-inject", "false"),
+];
 
 /// CDI's and KubeVirt's user for pods that touch disks.
 const QEMU: i64 = 107;
@@ -130,9 +136,10 @@ impl PodTemplate {
         if let Some(labels) = &mut metadata.labels {
             labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
             // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
-            labels.insert("sidecar.istio.io/inject".to_owned(), "false".to_owned());
+            labels.extend(OUT_OF_MESHES.map(|(key, value)| (key.to_owned(), value.to_owned())));
         }
-        metadata.annotations.get_or_insert_default().insert("linkerd.io/inject".to_owned(), "disabled".to_owned());
+        let opt_outs = OUT_OF_MESHES.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        metadata.annotations.get_or_insert_default().extend(opt_outs);
         Pod {
             metadata,
             spec: Some(PodSpec {
@@ -157,6 +164,10 @@ impl PodTemplate {
                     }),
                     ..PodSecurityContext::default()
                 }),
+                node_selector: settings.placement.node_selector.clone(),
+                affinity: settings.placement.affinity.clone(),
+                tolerations: settings.placement.tolerations.clone(),
+                image_pull_secrets: Some(settings.image_pull_secrets.clone()).filter(|secrets| !secrets.is_empty()),
                 containers: vec![Container {
                     name: mover::CONTAINER.to_owned(),
                     image: Some(settings.image.clone()),
@@ -169,12 +180,7 @@ impl PodTemplate {
                     }]),
                     volume_mounts: (!mounts.is_empty()).then_some(mounts),
                     volume_devices: (!devices.is_empty()).then_some(devices),
-                    resources: Some(ResourceRequirements {
-                        requests: Some(quantities(&[("cpu", "100m"), ("memory", "64Mi")])),
-                        // The page cache that a copy fills is reclaimed, not counted as a leak; this bounds it.
-                        limits: Some(quantities(&[("memory", "512Mi")])),
-                        claims: None,
-                    }),
+                    resources: Some(settings.resources.clone()),
                     security_context: Some(SecurityContext {
                         allow_privilege_escalation: Some(false),
                         read_only_root_filesystem: Some(true),
@@ -215,8 +221,4 @@ fn volume_of(name: &str, claim: &str, read_only: bool) -> Volume {
         }),
         ..Volume::default()
     }
-}
-
-fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
-    of.iter().map(|(name, text)| ((*name).to_owned(), Quantity((*text).to_owned()))).collect()
 }

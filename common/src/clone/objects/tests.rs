@@ -1,8 +1,12 @@
+use serde_json::json;
+
 use super::*;
+use crate::api::Cdi;
 use crate::clone::{
     Decision, decide,
     fixtures::{facts, request, volume},
     note::History,
+    observed::MoverSettings,
     ownership::{Owner, Ownership},
 };
 
@@ -37,4 +41,76 @@ fn a_user_s_labels_and_annotations_mark_nothing() {
     beside.metadata.uid = Some("1".to_owned());
     let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
     assert_eq!(owners.of(Kind::PersistentVolumeClaim, &beside.metadata), Owner::Ours);
+}
+
+/// The user's labels win, ours fill gaps.
+#[test]
+fn a_claim_is_found_by_the_labels_of_its_user() {
+    let labels = |written: &[(&str, &str)]| {
+        let volume = volume(|object| {
+            for (key, value) in written {
+                object["metadata"]["labels"][key] = (*value).into();
+            }
+        });
+        let (target, request) = (Target::of(&volume), request(&volume));
+        let chosen = chosen(&request);
+        claim(&target, &chosen, chosen.sizes.create_at, &DataSource::Later).metadata.labels.unwrap_or_default()
+    };
+    let ours = labels(&[]);
+    assert_eq!((ours[meta::APP_LABEL].as_str(), ours[meta::FILLING_UP_ALERT].as_str()), (meta::APP, "disabled"));
+    let written = [(meta::APP_LABEL, "shop"), (meta::FILLING_UP_ALERT, "enabled"), ("team", "x")];
+    for (key, value) in written {
+        assert_eq!(labels(&written)[key], value);
+    }
+}
+
+/// Every pod of ours, data movers and consumers alike, carries what the CDI object says about workloads, and CDI's defaults for the rest.
+#[test]
+fn pods_carry_what_the_cdi_object_says_about_workloads() {
+    let cdi: Cdi = serde_json::from_value(json!({
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "CDI", "metadata": {},
+        "spec": {
+            "workload": {
+                "nodeSelector": {"disk": "fast"},
+                "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": []}}},
+            },
+            "config": {
+                "podResourceRequirements": {"limits": {"memory": "200Mi"}, "requests": {"example.com/disk": "1"}},
+                "imagePullSecrets": [{"name": "registry"}],
+            },
+        },
+    }))
+    .unwrap();
+    let made = volume(|_| {});
+    let (target, request) = (Target::of(&made), request(&made));
+    let pods = |cdi: Option<&Cdi>| {
+        let settings = MoverSettings::of("cloner".into(), None, cdi);
+        let claim = crate::clone::claim::Claim::of(&PersistentVolumeClaim::default(), Owner::Ours, "dv", None, None);
+        let chosen = chosen(&request);
+        let mover = MoverPod { volume: &target, request: &request, chosen: &chosen, source: "disk", target: &claim };
+        [mover.build(&settings), consumer(&target, &claim.exact, chosen.mode, &settings)].map(|pod| {
+            let labels = pod.metadata.labels.unwrap_or_default();
+            let annotations = pod.metadata.annotations.unwrap_or_default();
+            for key in ["sidecar.istio.io/inject", "linkerd.io/inject"] {
+                assert!(labels.contains_key(key) && annotations.contains_key(key), "{key}");
+            }
+            serde_json::to_value(pod.spec).unwrap()
+        })
+    };
+    for spec in pods(None) {
+        let resources = &spec["containers"][0]["resources"];
+        assert_eq!(resources["limits"], json!({"cpu": "750m", "memory": "600M"}));
+        assert_eq!(resources["requests"], json!({"cpu": "100m", "memory": "60M"}));
+        assert!(["nodeSelector", "tolerations", "affinity", "imagePullSecrets"].iter().all(|key| spec[key].is_null()));
+    }
+    for spec in pods(Some(&cdi)) {
+        let resources = &spec["containers"][0]["resources"];
+        assert_eq!(resources["limits"], json!({"cpu": "750m", "memory": "200Mi"}));
+        assert_eq!(resources["requests"], json!({"cpu": "100m", "memory": "60M", "example.com/disk": "1"}));
+        assert_eq!(spec["nodeSelector"], json!({"disk": "fast"}));
+        assert_eq!(spec["tolerations"], json!([{"key": "dedicated", "operator": "Exists"}]));
+        assert!(spec["affinity"]["nodeAffinity"].is_object());
+        assert_eq!(spec["imagePullSecrets"], json!([{"name": "registry"}]));
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::{CloneStrategy, Phase},
@@ -69,6 +69,22 @@ impl<'a> Attempt<'a> {
     }
 }
 
+impl Attempt<'_> {
+    /// When it is over. A driver that says that it is at work has more time, unless somebody has said how much.
+    pub(super) fn deadline(&self, seen: &Observed, request: &Request) -> Option<Timestamp> {
+        let end = deadline(seen, request, self.since)?;
+        let given = request.deadline.is_some() || seen.facts.profile.present().is_some_and(|it| it.deadline_is_given);
+        if given || !self.error.is_some_and(driver_error::is_progress) {
+            return Some(end);
+        }
+        Some(end.max(self.since?.checked_add(PROGRESS_LIMIT).ok()?))
+    }
+}
+
+/// The longest time for an attempt while the driver says that it is at work. As long as the slowest driver that is known needs: a clone of
+/// CephFS is a full copy.
+const PROGRESS_LIMIT: SignedDuration = SignedDuration::from_hours(4);
+
 /// When the driver reports nothing.
 const SILENT: &str = "it did not say why";
 
@@ -96,7 +112,7 @@ pub(super) fn attempt(seen: &Observed, request: &Request, chosen: &Chosen, attem
     // Before the text is made fit to be shown.
     let understood = attempt.error.map(driver_error::classify);
     let terminal = understood.filter(|it| it.class == driver_error::Class::Terminal);
-    let over = deadline(seen, request, attempt.since).is_some_and(|end| end <= seen.now);
+    let over = attempt.deadline(seen, request).is_some_and(|end| end <= seen.now);
     (terminal.is_some() || over).then(|| {
         let message =
             attempt.error.map_or_else(|| attempt.without_error.to_owned(), |text| shown(text, attempt.read_in));
@@ -246,6 +262,7 @@ mod tests {
             file_system_grows_at_mount: false,
             copied: None,
             complaint: Some(text(complaint)),
+            retained: None,
             nudged_at: None,
         }
     }
@@ -320,6 +337,39 @@ mod tests {
         let warned = crate::admission::warnings(&request, &decide(&request, &History::default(), &facts), &facts);
         let shortened = asked.is_some() && expected < 100 && request.deadline > Some(Duration::from_mins(expected));
         assert_eq!(warned.iter().any(|line| line.contains(meta::MAX_DEADLINE)), shortened, "{warned:?}");
+    }
+
+    /// As long as the driver says that it is at work, an attempt goes on, for four hours at the longest; unless somebody has said how long it
+    /// may take. By minutes since it began, what the driver says, and who has said.
+    #[rstest]
+    #[case::silent(11, "", None, false, true)]
+    #[case::busy(11, "rpc error: code = Aborted desc = a clone is under way", None, false, false)]
+    #[case::busy_for_hours(239, "rpc error: code = Aborted desc = a clone is under way", None, false, false)]
+    #[case::busy_for_too_long(240, "rpc error: code = Aborted desc = a clone is under way", None, false, true)]
+    #[case::other_trouble(11, "rpc error: code = Unavailable desc = no answer", None, false, true)]
+    #[case::busy_beyond_the_requester_s_time(21, "rpc error: code = Aborted desc = x", Some("20m"), false, true)]
+    #[case::busy_beyond_the_admin_s_time(11, "rpc error: code = Aborted desc = x", None, true, true)]
+    fn a_driver_that_is_at_work_has_time(
+        #[case] minutes: i64,
+        #[case] text: &str,
+        #[case] asked: Option<&'static str>,
+        #[case] given: bool,
+        #[case] over: bool,
+    ) {
+        let made = volume(|object| {
+            annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+            annotated(meta::CLONE_TYPE, "csi-clone")(object);
+            if let Some(asked) = asked {
+                annotated(meta::DEADLINE, asked)(object);
+            }
+        });
+        let created = Some(now() - SignedDuration::from_mins(minutes));
+        let complaint = Some(text.to_owned()).filter(|text| !text.is_empty());
+        let filled = Claim { created, complaint, ..claim(("clone", "here"), Content::Claim("disk".into()), "") };
+        let mut facts = facts();
+        facts.profile = Lookup::Present(Profile { deadline_is_given: given, ..Profile::default() });
+        let plan = step(&Observed { claim: Lookup::Present(filled), ..observed(&made, facts) }).unwrap();
+        assert_eq!(plan.refused.is_some(), over, "{plan:?}");
     }
 
     /// An Event beside the source is the word of people whom the clone's owner need not know: what it means counts, its words are not told.

@@ -11,7 +11,7 @@ use crate::{
         plan::Plan,
         reconcile::{
             decided,
-            fallback::{Attempt, attempt, deadline, reported},
+            fallback::{Attempt, attempt, reported},
             make::{provisioning, used},
         },
         request::Request,
@@ -34,10 +34,11 @@ pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) ->
     };
     // The strategy in force may be another one by now; it isn't that which the driver is at.
     let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
+    let filling = Attempt::to_fill(seen, claim, strategy);
     let waiting = provisioning(seen, &chosen, Some(claim));
     let mut plan = if waiting == Waiting::FirstConsumer {
         Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
-    } else if let Some(plan) = attempt(seen, request, &chosen, &Attempt::to_fill(seen, claim, strategy)) {
+    } else if let Some(plan) = attempt(seen, request, &chosen, &filling) {
         plan
     } else if let Some(plan) = nudged(seen, claim, phase, &waiting) {
         plan
@@ -45,7 +46,7 @@ pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) ->
         let pod = objects::consumer(&seen.volume, &claim.exact, chosen.mode, &seen.mover_settings);
         Plan::act(seen, phase, Write::CreatePod(Box::new(pod))).with_waiting(waiting)
     } else {
-        Plan { look_again_at: deadline(seen, request, claim.created), ..Plan::wait(seen, phase, waiting) }
+        Plan { look_again_at: filling.deadline(seen, request), ..Plan::wait(seen, phase, waiting) }
     };
     plan.chosen.get_or_insert(chosen);
     plan

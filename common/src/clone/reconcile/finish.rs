@@ -36,12 +36,23 @@ fn failure_on_record(seen: &Observed) -> Option<String> {
 pub(crate) fn leftover(seen: &Observed) -> Option<Write> {
     let mut claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).filter(|c| c.ours);
     pod_to_remove(seen)
-        .or_else(|| claims.find_map(|claim| if claim.deleting { release(claim) } else { Some(removal(claim)) }))
+        .or_else(|| claims.find_map(|claim| if claim.deleting { release(claim) } else { Some(removed(claim)) }))
 }
 
-/// Lets a claim go that is being deleted and kept by our finalizer.
+/// Lets a claim go that is being deleted and kept by our finalizer; before that, its volume, if that would stay.
 pub(crate) fn release(claim: &Claim) -> Option<Write> {
-    claim.kept.clone().map(|rest| Write::Release { claim: claim.exact.clone(), rest })
+    let rest = claim.kept.clone()?;
+    Some(discarded(claim).unwrap_or_else(|| Write::Release { claim: claim.exact.clone(), rest }))
+}
+
+/// Lets the volume of a temporary claim go with the claim: what was made for ourselves goes completely.
+fn discarded(claim: &Claim) -> Option<Write> {
+    claim.retained.clone().map(|volume| Write::DiscardVolume { volume })
+}
+
+/// Deletes a temporary claim. One that nothing keeps takes its volume along, so that has to be let go before.
+fn removed(claim: &Claim) -> Write {
+    discarded(claim).filter(|_| claim.kept.is_none()).unwrap_or_else(|| removal(claim))
 }
 
 /// A pod of ours that is still there.

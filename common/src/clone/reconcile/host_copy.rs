@@ -47,7 +47,7 @@ pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     };
     // Nobody but the mover knows of what was restored to be copied from.
     let users = if request.source.kind == SourceKind::Snapshot { &[] } else { seen.source_users.as_slice() };
-    let writers = writers(users, true);
+    let writers = writers(users);
     let in_use = |pods| Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() });
     if mover.deleting {
         let waiting = if writers.is_empty() { Waiting::BeingDeleted { kind: "Pod", name } } else { in_use(writers) };

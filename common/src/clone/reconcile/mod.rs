@@ -118,6 +118,9 @@ pub(crate) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>,
         Decision::Chosen(chosen) => Ok(chosen),
         Decision::Rejected(errors) => Err(Waiting::Invalid(errors)),
         Decision::Undecided(Undecided::SourceMissing) => Err(Waiting::SourceMissing(request.source.clone())),
+        Decision::Undecided(Undecided::SourceDeleting { finalizers }) => {
+            Err(Waiting::SourceDeleting { source: request.source.clone(), finalizers })
+        }
         Decision::Undecided(Undecided::SourceNotReady { driver_says }) => {
             let driver_says = driver_says.map(|text| driver_error::redact(&text));
             Err(Waiting::SourceNotReady { source: request.source.clone(), driver_says })

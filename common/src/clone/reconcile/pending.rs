@@ -103,10 +103,11 @@ pub(crate) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen
 /// The pods that have to end before the source may be read.
 pub fn in_the_way(request: &Request, strategy: CloneStrategy, users: &[User]) -> Vec<String> {
     let tolerated = request.consistency == Consistency::CrashConsistent && strategy.spec().takes_snapshot;
-    if tolerated { Vec::new() } else { writers(users, strategy.spec().reads_for_long) }
+    if tolerated { Vec::new() } else { writers(users) }
 }
 
-/// Who may be writing. A pod without a node isn't; but it may be at any moment, which is too soon for a copy that takes a while.
-pub(crate) fn writers(users: &[User], slow: bool) -> Vec<String> {
-    users.iter().filter(|u| u.writes && (u.scheduled || slow)).map(|u| u.pod.clone()).collect()
+/// The pods that may write now or at any moment. One without a node counts: a claim of a late-binding class is bound because its first pod
+/// is about to start, and has no content before that pod has written it.
+pub(crate) fn writers(users: &[User]) -> Vec<String> {
+    users.iter().filter(|user| user.writes).map(|user| user.pod.clone()).collect()
 }

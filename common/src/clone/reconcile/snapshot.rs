@@ -35,10 +35,11 @@ pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, p
     };
     // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
     if !snapshot.ready {
-        return attempt(seen, request, chosen, &Attempt::to_snapshot(snapshot)).unwrap_or_else(|| {
+        let cutting = Attempt::to_snapshot(snapshot);
+        return attempt(seen, request, chosen, &cutting).unwrap_or_else(|| {
             let waiting =
                 Waiting::SnapshotNotReady { driver_says: snapshot.error.as_deref().map(driver_error::redact) };
-            Plan { look_again_at: deadline(seen, request, snapshot.created), ..Plan::wait(seen, phase, waiting) }
+            Plan { look_again_at: cutting.deadline(seen, request), ..Plan::wait(seen, phase, waiting) }
         });
     }
     if let Some(plan) = refused_too_long(seen, request, chosen, snapshot) {

@@ -41,6 +41,7 @@ fn claim(name: &str, content: Content) -> Claim {
         file_system_grows_at_mount: false,
         copied: None,
         complaint: None,
+        retained: None,
         nudged_at: None,
     }
 }
@@ -348,4 +349,57 @@ fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
     seen.group = Lookup::Present(SharedSnapshots { snapshots });
     let plan = step(&seen).unwrap();
     assert!(plan.wanted_snapshot.is_some() && plan.actions.is_empty());
+}
+
+/// Whatever pod may write to the source, now or when it starts, is waited for; `CrashConsistent` tolerates it for a snapshot only.
+#[rstest]
+fn a_pod_that_may_write_is_waited_for(
+    #[values("snapshot", "csi-clone", "copy")] strategy: &'static str,
+    #[values("Offline", "CrashConsistent")] consistency: &'static str,
+    #[values(true, false)] scheduled: bool,
+    #[values(true, false)] writes: bool,
+) {
+    let volume = volume(|object| {
+        annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+        annotated(meta::CLONE_TYPE, strategy)(object);
+        annotated(meta::OWNERSHIP_KEY, "key")(object);
+        annotated(meta::CONSISTENCY, consistency)(object);
+    });
+    let mut seen = observed(&volume, facts());
+    if strategy == "copy" {
+        seen.claim = Lookup::Present(Claim { phase: ClaimPhase::Pending, ..claim("clone", Content::HeldBack) });
+    }
+    let user = User { pod: "writer".into(), scheduled, started: None, writes };
+    let plan = step(&Observed { source_users: vec![user], ..seen }).unwrap();
+    let tolerated = consistency == "CrashConsistent" && strategy == "snapshot";
+    let waits = matches!(&plan.waiting, Some(Waiting::SourceInUse(users)) if users.pods == ["writer"]);
+    assert_eq!(waits, writes && !tolerated, "{plan:?}");
+}
+
+/// What was made for ourselves goes completely: before a temporary claim goes whose volume would stay, the volume is let go. As long as our
+/// finalizer keeps the claim, it keeps the volume.
+#[rstest]
+#[case::kept(true, false, false, "delete_claim")]
+#[case::kept_and_deleted(true, true, false, "discard_volume")]
+#[case::kept_deleted_and_let_go(true, true, true, "release_claim")]
+#[case::restored(false, false, false, "discard_volume")]
+#[case::restored_and_let_go(false, false, true, "delete_claim")]
+fn a_temporary_volume_goes_whatever_its_class_says(
+    #[case] is_kept: bool,
+    #[case] deleting: bool,
+    #[case] is_let_go: bool,
+    #[case] expected: &str,
+) {
+    let mut seen = observed(&decided_volume("copy"), facts());
+    seen.volume.status.phase = Phase::Failed;
+    let claim = Claim {
+        kept: is_kept.then(Vec::new),
+        deleting,
+        retained: (!is_let_go).then(|| exact("pv")),
+        ..claim("tmp", Content::Blank)
+    };
+    *(if is_kept { &mut seen.temporary } else { &mut seen.restored }) = Lookup::Present(claim);
+    let plan = step(&seen).unwrap();
+    assert_eq!(plan.actions.iter().map(Write::verb).collect::<Vec<_>>(), [expected]);
+    assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
 }

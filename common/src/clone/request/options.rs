@@ -40,8 +40,11 @@ impl Options {
                 if wish.is_none() {
                     wrong(meta::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
                 }
-                // With a plan beside it the strategy is our own earlier decision; that one followed a wish only if it says so.
-                wish.filter(|_| get(meta::PLAN).is_none_or(PlanNote::says_wished))
+                // With a plan beside it this may be our own earlier decision.
+                match get(meta::PLAN) {
+                    None => wish,
+                    Some(plan) => PlanNote::read(plan).and_then(|note| note.wish_on_record(wish)),
+                }
             }
         };
         let fallback_allowed = match get(meta::FALLBACK) {

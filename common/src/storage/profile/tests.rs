@@ -20,7 +20,7 @@ fn profile(annotations: &Value, spec: &Value) -> StorageProfile {
 }
 
 fn snapshots_of(driver: &str) -> Vec<SnapshotClass> {
-    vec![SnapshotClass { name: "snap".into(), driver: driver.into(), is_default: false }]
+    vec![SnapshotClass { name: "snap".into(), driver: driver.into(), is_default: false, retains: false }]
 }
 
 const CEPH: &str = "rbd.csi.ceph.com";
@@ -90,18 +90,4 @@ fn what_was_learned_and_refused_stays_and_a_second_look_writes_nothing() {
 fn least_sizes(#[case] provisioner: &str, #[case] annotations: Value, #[case] least: Option<Bytes>) {
     let record = Record::of(&class(provisioner, &json!({})), Some(&profile(&annotations, &json!({}))));
     assert_eq!(record.minimum_size.map(|known| known.value), least);
-}
-
-#[rstest]
-#[case::nothing_given(&[], None, Some(("ReadWriteMany", VolumeMode::Block)))]
-#[case::mode_given(&[], Some(VolumeMode::Filesystem), Some(("ReadWriteOnce", VolumeMode::Filesystem)))]
-#[case::access_given(&["ReadWriteOnce"], None, Some(("ReadWriteOnce", VolumeMode::Block)))]
-#[case::both_given(&["ReadWriteOnce"], Some(VolumeMode::Filesystem), Some(("ReadWriteOnce", VolumeMode::Filesystem)))]
-#[case::no_such(&["ReadOnlyMany"], None, None)]
-fn gaps(#[case] access: &[&str], #[case] mode: Option<VolumeMode>, #[case] expected: Option<(&str, VolumeMode)>) {
-    let record = Record::of(&class(CEPH, &json!({})), None);
-    let sets = record.claim_property_sets.unwrap().value;
-    let access: Vec<_> = access.iter().map(ToString::to_string).collect();
-    let found = complete(&sets, &access, mode);
-    assert_eq!(found, expected.map(|(access, mode)| (vec![access.to_owned()], mode)));
 }
