@@ -26,7 +26,7 @@ use crate::{
     Error,
     context::{Context, name_of},
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED},
-    write::{answered, post_params},
+    write::replace_status,
 };
 
 /// How many DataSources are worked on at the same moment.
@@ -67,15 +67,10 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
     let state = observable(&name, &resolution).map_or(Lookup::Absent, |found| state(found, &ctx));
     let next = status(&name, source.status.as_ref(), &resolution, &state, Timestamp::now());
     if source.metadata.deletion_timestamp.is_none() && source.status.clone().unwrap_or_default() != next {
-        let mut updated = DataSource { status: Some(next), ..(*source).clone() };
-        updated.metadata.managed_fields = None;
         let api = Objects::<DataSource>::namespaced(ctx.client.clone(), &name.namespace);
-        match api.replace_status(&name.name, &post_params(), &updated).await {
-            Ok(_) => {}
-            // Newer than what was looked at, or gone: its event is on the way.
-            Err(error) if answered(&error, &[404, 409]) => {}
-            Err(error) => return Err(Error::Report(error)),
-        }
+        // A DataSource that is newer, or gone, triggers the next pass by its event.
+        let updated = DataSource { status: Some(next), ..(*source).clone() };
+        let _ = replace_status(&api, updated).await.map_err(Error::Report)?;
     }
     Ok(next_look(&resolution, &state))
 }

@@ -13,6 +13,8 @@ mod created;
 mod data_source;
 mod error;
 mod events;
+#[cfg(test)]
+mod fixture;
 pub mod manifests;
 mod metrics;
 mod object_transfer;

@@ -23,11 +23,11 @@ use tracing::{info, warn};
 use crate::{
     context::Context,
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
-    write::{answered, is_conflict, post_params},
+    write::{StatusReplacement, create_if_absent, replace_status},
 };
 
-/// A clone that has to record something meets the controller itself and other clones; more often than this in a row and something is wrong.
-const ATTEMPTS: usize = 8;
+/// The attempts to record a refusal. Others write the same profile, but rarely so many of them in a row.
+const MAX_ATTEMPTS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -105,26 +105,19 @@ async fn one(
 ) -> Result<(), kube::Error> {
     let api = Objects::all(ctx.client.clone());
     let Some(profile) = profile else {
-        // Its event rings for the status. One that exists is one not seen yet.
-        return match api.create(&post_params(), &of(class)).await {
-            Ok(_) => {
-                info!(name = class.name_any(), "created the StorageProfile");
-                Ok(())
-            }
-            Err(error) if is_conflict(&error) => Ok(()),
-            Err(error) => Err(error),
-        };
+        // The event of the profile, whoever created it, triggers the run that writes its status.
+        if create_if_absent(&api, &of(class)).await? {
+            info!(name = class.name_any(), "created the StorageProfile");
+        }
+        return Ok(());
     };
     let next = status(class, Some(profile), snapshot_classes, now);
     if profile.metadata.deletion_timestamp.is_some() || profile.status.as_ref() == Some(&next) {
         return Ok(());
     }
-    let updated = StorageProfile { status: Some(next), ..profile.clone() };
-    match replace_status(&api, updated).await {
-        // Newer than what was looked at, or gone: its event rings.
-        Err(error) if is_conflict(&error) || answered(&error, &[404]) => Ok(()),
-        done => done,
-    }
+    // A profile that is newer, or gone, triggers the next run by its event.
+    let _ = replace_status(&api, StorageProfile { status: Some(next), ..profile.clone() }).await?;
+    Ok(())
 }
 
 /// A profile that goes with its class.
@@ -163,18 +156,11 @@ pub async fn record(
         // Many clones are refused at once, and one of them has written it.
         let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
         status.refusals = refusals;
-        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await {
-            Ok(()) => break,
-            Err(error) if is_conflict(&error) && attempt < ATTEMPTS => {}
-            Err(error) if answered(&error, &[404]) => break,
-            Err(error) => return Err(error),
+        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await? {
+            StatusReplacement::Written | StatusReplacement::Gone => break,
+            StatusReplacement::Conflict(_) if attempt < MAX_ATTEMPTS => {}
+            StatusReplacement::Conflict(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-/// Writes the status of exactly this version.
-async fn replace_status(api: &Objects<StorageProfile>, mut profile: StorageProfile) -> Result<(), kube::Error> {
-    profile.metadata.managed_fields = None;
-    api.replace_status(&profile.name_any(), &post_params(), &profile).await.map(|_| ())
 }

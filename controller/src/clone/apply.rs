@@ -12,7 +12,7 @@ use common::{
         ownership::{Owner, Ownership},
     },
     meta,
-    object::TargetKind,
+    object::{TargetKind, exact},
     rebind,
 };
 use config::api::Objects;
@@ -20,7 +20,7 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, ResourceExt, api::Patch};
+use kube::{Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::info;
@@ -28,7 +28,7 @@ use tracing::info;
 use super::{CloneTarget, Reconciler, observe::snapshot_owner};
 use crate::{
     Error,
-    write::{Failure, classify, delete, is_conflict, params, patch_claim, post_params, release},
+    write::{self, Failure, classify, is_conflict, merge_patch, patch_claim, release},
 };
 
 /// What became of a pass's writes.
@@ -78,21 +78,18 @@ async fn apply_write(
     done: &mut Done,
 ) -> Result<(), kube::Error> {
     let volume = target.volume;
-    let namespace = volume.namespace().unwrap_or_default();
     match action {
         Write::Pin(annotations) => {
-            let patch = json!({ "metadata": {
-                "uid": volume.uid(), "resourceVersion": volume.resource_version(), "annotations": annotations,
-            }});
-            let (name, client, patch) = (volume.name_any(), ctx.context.client.clone(), Patch::Merge(patch));
+            let patch = json!({ "metadata": { "annotations": annotations } });
+            let (read, client) = (exact(&volume.metadata), ctx.context.client.clone());
             done.resource_version = match target.kind {
                 TargetKind::DataVolume => {
-                    let api = Objects::<DataVolume>::namespaced(client, &namespace);
-                    api.patch(&name, &params(), &patch).await?.resource_version()
+                    let api = Objects::<DataVolume>::namespaced(client, &read.namespace);
+                    merge_patch(&api, &read, patch).await?.resource_version()
                 }
                 TargetKind::Claim => {
-                    let api = Objects::<PersistentVolumeClaim>::namespaced(client, &namespace);
-                    api.patch(&name, &params(), &patch).await?.resource_version()
+                    let api = Objects::<PersistentVolumeClaim>::namespaced(client, &read.namespace);
+                    merge_patch(&api, &read, patch).await?.resource_version()
                 }
             };
         }
@@ -140,15 +137,15 @@ async fn apply_write(
         Write::Nudge { claim, at } => patch_claim(claim, rebind::nudge(claim, *at), &ctx.context.client).await?,
         Write::HandOver { volume, to, at, .. } => {
             let api = Objects::<PersistentVolume>::all(ctx.context.client.clone());
-            api.patch(&volume.name, &params(), &Patch::Merge(rebind::hand_over(volume, to, *at))).await?;
+            merge_patch(&api, volume, rebind::hand_over(volume, to, *at)).await?;
         }
         Write::Delete { kind: Kind::VolumeSnapshot, what } => {
-            delete::<VolumeSnapshot>(what, &ctx.context.client).await?;
+            write::delete::<VolumeSnapshot>(what, &ctx.context.client).await?;
         }
         Write::Delete { kind: Kind::PersistentVolumeClaim, what } => {
-            delete::<PersistentVolumeClaim>(what, &ctx.context.client).await?;
+            write::delete::<PersistentVolumeClaim>(what, &ctx.context.client).await?;
         }
-        Write::Delete { kind: Kind::Pod, what } => delete::<Pod>(what, &ctx.context.client).await?,
+        Write::Delete { kind: Kind::Pod, what } => write::delete::<Pod>(what, &ctx.context.client).await?,
     }
     Ok(())
 }
@@ -183,7 +180,7 @@ where
         + DeserializeOwned,
 {
     let api = Objects::<K>::namespaced(ctx.context.client.clone(), &object.namespace().unwrap_or_default());
-    match api.create(&post_params(), object).await {
+    match write::create(&api, object).await {
         Ok(created) => {
             ctx.indexes.created.record(uid, created.name_any(), created.uid().unwrap_or_default());
             Ok(())

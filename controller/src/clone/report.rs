@@ -8,21 +8,18 @@ use common::{
         populator,
         status::status,
     },
-    object::TargetKind,
+    object::{ObjectVersion, TargetKind, exact},
 };
 use config::api::Objects;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
-use kube::{
-    Resource, ResourceExt,
-    api::{Patch, PostParams},
-};
+use kube::{Resource, ResourceExt, api::PostParams};
 use serde_json::json;
 use tracing::info;
 
 use super::{CloneTarget, Reconciler};
 use crate::{
     Error, events,
-    write::{is_conflict, params},
+    write::{is_conflict, patch_claim},
 };
 
 /// The reason of the event about a claim whose VolumeCloneSource isn't there.
@@ -82,19 +79,14 @@ async fn on_volume(
 
 /// A claim has no place for our status but its annotations.
 async fn on_claim(
-    picture: &DataVolume,
+    claim: &DataVolume,
     resource_version: Option<String>,
     status: &DataVolumeStatus,
     ctx: &Reconciler,
 ) -> Result<(), kube::Error> {
-    let patch = json!({ "metadata": {
-        "uid": picture.uid(), "resourceVersion": resource_version, "annotations": populator::annotations(status),
-    }});
-    let api = Objects::<PersistentVolumeClaim>::namespaced(
-        ctx.context.client.clone(),
-        &picture.namespace().unwrap_or_default(),
-    );
-    api.patch(&picture.name_any(), &params(), &Patch::Merge(patch)).await.map(|_| ())
+    let patch = json!({ "metadata": { "annotations": populator::annotations(status) } });
+    let claim = ObjectVersion { resource_version: resource_version.unwrap_or_default(), ..exact(&claim.metadata) };
+    patch_claim(&claim, patch, &ctx.context.client).await
 }
 
 /// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.

@@ -28,10 +28,10 @@ use self::{apply::Done, observe::ReadFrom};
 use crate::{
     Error,
     backoff::Backoff,
-    context::{Context, name_of},
+    context::Context,
     events,
     periodic::RESYNC,
-    write::{answered, post_params},
+    write::{StatusReplacement, replace_status},
 };
 
 /// Transfers are few, and each makes a handful of writes.
@@ -64,11 +64,7 @@ pub async fn run(
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(triggered)
         .graceful_shutdown_on(async move { shutdown.draining().await })
-        .run(
-            reconcile,
-            |transfer, error, reconciler| reconciler.backoff.next("ObjectTransfer", &name_of(&*transfer), error),
-            reconciler,
-        )
+        .run(reconcile, |transfer, error, reconciler| reconciler.backoff.next(&*transfer, error), reconciler)
         .for_each(|_| ready(()))
         .await;
 }
@@ -78,7 +74,7 @@ async fn reconcile(transfer: Arc<ObjectTransfer>, reconciler: Arc<Reconciler>) -
     let outcome =
         timeout(PASS_TIMEOUT, Box::pin(pass(&transfer, &reconciler))).await.unwrap_or(Err(Error::Late(PASS_TIMEOUT)));
     if outcome.is_ok() {
-        reconciler.backoff.forget(&name_of(&*transfer));
+        reconciler.backoff.forget(&*transfer);
     }
     outcome
 }
@@ -140,13 +136,11 @@ async fn report(
     if done.resource_version.is_some() {
         updated.metadata.resource_version.clone_from(&done.resource_version);
     }
-    updated.metadata.managed_fields = None;
     updated.status = Some(next);
     let api = Objects::<ObjectTransfer>::all(ctx.client.clone());
-    match api.replace_status(&seen.transfer.name, &post_params(), &updated).await {
-        Ok(_) => {}
-        Err(error) if answered(&error, &[404, 409]) => return Ok(true),
-        Err(error) => return Err(Error::Report(error)),
+    match replace_status(&api, updated).await.map_err(Error::Report)? {
+        StatusReplacement::Written => {}
+        StatusReplacement::Conflict(_) | StatusReplacement::Gone => return Ok(true),
     }
     let (old, new) = (&seen.transfer, plan.phase.as_str());
     let reason = old.status.conditions.first().and_then(|condition| condition.reason.as_deref());
