@@ -75,12 +75,13 @@ mod tests {
     }
 
     /// The delay of the next attempt without its jitter, in quarters of a second.
-    fn delay<K: Resource<DynamicType = ()>>(backoff: &Backoff, object: &K) -> u128 {
+    fn delay<K: Resource<DynamicType = ()>>(backoff: &Backoff, object: &K) -> u64 {
         let action = backoff.next(object, &error());
-        let delays = (0..12).map(|exponent| 1 << exponent).filter(|quarters| {
-            (0..250).any(|jitter| action == Action::requeue(Duration::from_millis(250 * *quarters + jitter)))
-        });
-        u128::from(delays.last().unwrap())
+        let mut delays = (0..12).map(|exponent| 1_u64 << exponent);
+        let is_delay = |quarters: &u64| {
+            (0..250).any(|jitter| action == Action::requeue(Duration::from_millis(250 * quarters + jitter)))
+        };
+        delays.find(is_delay).unwrap()
     }
 
     #[test]

@@ -20,12 +20,12 @@ use crate::{
 pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
     periodic::run(trigger, shutdown, || {
         let ctx = Arc::clone(&ctx);
-        async move { look(&ctx).await }
+        async move { reconcile(&ctx).await }
     })
     .await;
 }
 
-async fn look(ctx: &Context) -> Duration {
+async fn reconcile(ctx: &Context) -> Duration {
     match pass(ctx).await {
         Ok(again) => again,
         Err(error) => {
@@ -60,3 +60,6 @@ async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
     }
     Ok(RESYNC)
 }
+
+#[cfg(test)]
+mod tests;

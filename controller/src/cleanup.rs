@@ -81,19 +81,23 @@ pub async fn run(ctx: Arc<Reconciler>, trigger: Trigger, shutdown: Shutdown) {
         let (ctx, failures) = (Arc::clone(&ctx), Arc::clone(&failures));
         async move {
             tokio::time::sleep(BURST_DELAY).await;
-            if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
-                return RETRY_NOT_SYNCED;
-            }
-            let failures = &mut *failures.lock().await;
-            let mut cleanup = Cleanup { ctx: &ctx, failures, cut_off: false };
-            cleanup.snapshots().await;
-            cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
-            cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
-            // A removal that fails is not retried at once.
-            failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
+            clean_up(&ctx, &mut *failures.lock().await).await
         }
     })
     .await;
+}
+
+/// Removes what nothing needs any more. Returns the time until the next run.
+async fn clean_up(ctx: &Reconciler, failures: &mut Failures) -> Duration {
+    if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
+        return RETRY_NOT_SYNCED;
+    }
+    let mut cleanup = Cleanup { ctx, failures, cut_off: false };
+    cleanup.snapshots().await;
+    cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
+    cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
+    // A removal that fails is not retried at once.
+    failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
 }
 
 impl Cleanup<'_> {
@@ -264,20 +268,4 @@ async fn exists(owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_object_that_fails_is_tried_ever_more_rarely_and_no_other_waits_for_it() {
-        let (mut failures, start) = (Failures::default(), Instant::now());
-        assert_eq!(failures.note("bad", start), Duration::from_secs(1));
-        assert!(!failures.is_due("bad", start) && failures.is_due("good", start));
-        assert_eq!(failures.next(start), Some(Duration::from_secs(1)));
-        let later = start + Duration::from_secs(1);
-        assert!(failures.is_due("bad", later));
-        assert_eq!(failures.note("bad", later), Duration::from_secs(2));
-        failures.forget("bad");
-        assert_eq!(failures.note("bad", later), Duration::from_secs(1));
-        assert_eq!(failures.next(later + 2 * RESYNC), None, "gone meanwhile");
-    }
-}
+mod tests;

@@ -104,3 +104,6 @@ fn state(source: &SourceName, ctx: &Context) -> Lookup<State> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,9 +32,8 @@ use crate::{
     watches,
 };
 
-/// The server, the reconciler whose caches hold what the server had at the start, and what was triggered.
+/// The reconciler, whose caches hold what the server had at the start, and what was triggered.
 pub struct Fixture {
-    pub api: FakeApi,
     pub reconciler: Arc<Reconciler>,
     periodic: PeriodicTriggers,
     triggered: Triggered,
@@ -59,7 +58,7 @@ impl Fixture {
             Context { recorder: recorder(api), client, caches, metrics: Metrics::register(&mut Registry::default()) };
         let (progress, _, _) = ProgressTracker::new();
         let reconciler = Arc::new(Reconciler::new(Arc::new(context), indexes, progress, "cloner".to_owned()));
-        let mut fixture = Self { api: api.clone(), reconciler, periodic, triggered, _watches: watches };
+        let mut fixture = Self { reconciler, periodic, triggered, _watches: watches };
         fixture.settle().await;
         assert_eq!(readiness.missing(), Vec::<&str>::new());
         fixture.take_triggered();

@@ -164,3 +164,6 @@ pub async fn record(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,3 +206,6 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
         _ => "Pod",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,3 +92,6 @@ async fn set_guard(transfer: &ObjectTransfer, guarded: bool, ctx: &Context) -> k
     let api = Objects::<ObjectTransfer>::all(ctx.client.clone());
     Ok(merge_patch(&api, &exact(&transfer.metadata), patch).await?.resource_version())
 }
+
+#[cfg(test)]
+mod tests;

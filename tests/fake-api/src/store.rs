@@ -81,7 +81,8 @@ impl Store {
         let changes =
             self.changes.iter().filter(|change| change.version > version && collection.contains(&change.path));
         // The API server writes the type before the object.
-        changes.map(|it| format!(r#"{{"type":"{}","object":{}}}{}"#, it.kind, it.object, "\n")).collect()
+        let lines = changes.map(|it| format!(r#"{{"type":"{}","object":{}}}"#, it.kind, it.object));
+        lines.flat_map(|line| [line, "\n".to_owned()]).collect()
     }
 
     /// Answers a request about one object.
@@ -151,9 +152,9 @@ impl Store {
         let mut object = present.clone();
         if request.json_patch {
             let invalid = |message: String| Answer::failure(422, &message);
-            let patch: json_patch::Patch =
+            let operations: json_patch::Patch =
                 serde_json::from_value(request.body.clone()).map_err(|error| invalid(error.to_string()))?;
-            json_patch::patch(&mut object, &patch).map_err(|error| invalid(error.to_string()))?;
+            json_patch::patch(&mut object, &operations).map_err(|error| invalid(error.to_string()))?;
         } else {
             check_preconditions(path, &present, &request.body["metadata"])?;
             json_patch::merge(&mut object, &request.body);
