@@ -68,6 +68,8 @@ struct State {
     store: Store,
     requests: Vec<Request>,
     prescribed: Vec<Prescribed>,
+    /// The answer to a request for which none is prescribed, instead of what the objects give.
+    otherwise: Option<Answer>,
     interferences: Vec<(Matcher, Interference)>,
     reviewer: Option<Reviewer>,
     ending_namespaces: BTreeSet<String>,
@@ -197,9 +199,14 @@ impl FakeApi {
         state.prescribed.push(Prescribed { matcher, answer, once: false });
     }
 
-    /// Withdraws what is prescribed for a method and path.
-    pub fn answer_freely(&self, method: &str, path: &str) {
-        self.state().prescribed.retain(|prescribed| prescribed.matcher != Matcher::new(method, path));
+    /// Withdraws every answer that is prescribed, but for [`answer_otherwise`](Self::answer_otherwise).
+    pub fn withdraw_answers(&self) {
+        self.state().prescribed.clear();
+    }
+
+    /// Prescribes the answer to every request for which none is prescribed, but for watches and for reviews that the test decides.
+    pub fn answer_otherwise(&self, answer: Answer) {
+        self.state().otherwise = Some(answer);
     }
 
     /// Does something just before the next request of this method and path is answered, as somebody else might.
@@ -272,8 +279,11 @@ impl State {
     }
 
     fn answer(&mut self, request: &Request) -> Answer {
-        if request.is_review() {
-            return self.review(&request.body);
+        match (&self.reviewer, &self.otherwise) {
+            (Some(reviewer), _) if request.is_review() => return review(&request.body, reviewer(&request.body)),
+            (_, Some(answer)) => return answer.clone(),
+            (None, None) if request.is_review() => return review(&request.body, false),
+            (_, None) => {}
         }
         let Some(path) = Path::parse(&request.path) else { return not_found() };
         if path.name.is_none() && request.method == "GET" {
@@ -287,13 +297,13 @@ impl State {
         }
         self.store.answer(&path, request)
     }
+}
 
-    fn review(&self, review: &Value) -> Answer {
-        let allowed = self.reviewer.as_ref().is_some_and(|reviewer| reviewer(review));
-        let mut answered = review.clone();
-        answered["status"] = json!({"allowed": allowed});
-        Answer::json(201, &answered)
-    }
+/// A SubjectAccessReview with its answer.
+fn review(review: &Value, allowed: bool) -> Answer {
+    let mut answered = review.clone();
+    answered["status"] = json!({"allowed": allowed});
+    Answer::json(201, &answered)
 }
 
 fn not_found() -> Answer {

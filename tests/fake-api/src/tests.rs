@@ -131,13 +131,16 @@ async fn a_watch_tells_what_comes_after_a_version() {
 #[tokio::test]
 async fn answers_are_prescribed_once_or_for_all_times() {
     let api = server(&[]);
-    let get = || async { send(&api, "GET", DISK, &json!({})).await.map(drop) };
+    let get = async |api: &FakeApi| send(api, "GET", DISK, &json!({})).await.map(drop);
     api.answer_always("GET", DISK, Answer::failure(500, "x"));
     api.answer_next("GET", DISK, Answer::failure(429, "x"));
-    assert_eq!([get().await, get().await, get().await], [Err(429), Err(500), Err(500)]);
-    api.answer_freely("GET", DISK);
+    assert_eq!([get(&api).await, get(&api).await, get(&api).await], [Err(429), Err(500), Err(500)]);
+    api.withdraw_answers();
+    api.answer_otherwise(Answer::failure(418, "x"));
+    assert_eq!(get(&api).await, Err(418));
+    let api = server(&[]);
     api.before_next("GET", DISK, |api| api.remove_at(DISK));
-    assert_eq!(get().await, Err(404));
+    assert_eq!(get(&api).await, Err(404));
     api.answer_next("GET", DISK, Answer::Disconnect(io::ErrorKind::ConnectionReset));
     let request = http::Request::get(DISK).body(Vec::new()).unwrap();
     assert!(matches!(api.client().request_text(request).await, Err(kube::Error::Service(_))));
