@@ -1,4 +1,4 @@
-//! The CDIConfig: one object, whose status tells which settings are in force.
+//! The reconciler of the CDIConfig, a single object whose status holds the settings in force.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
     write::{create_if_absent, replace_status},
 };
 
-/// Keeps the object. `trigger` is rung when a CDIConfig, CDI object or StorageClass was touched.
+/// Creates the object and writes its status. `trigger` is notified when a CDIConfig, a CDI object or a StorageClass has changed.
 pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
     periodic::run(trigger, shutdown, || {
         let ctx = Arc::clone(&ctx);

@@ -29,10 +29,11 @@ use crate::{
     write::replace_status,
 };
 
-/// How many DataSources are worked on at the same moment.
+/// The number of DataSources that are reconciled at the same time.
 const CONCURRENCY: u16 = 4;
 
-/// Keeps the statuses. `touched` are the DataSources as they change, `triggered` those that depend on another object that has changed.
+/// Reconciles DataSources, one pass at a time for each. `touched` are the DataSources as they change, `triggered` those that depend on
+/// another object that has changed.
 pub async fn run(
     ctx: Arc<Context>,
     touched: impl Stream<Item = DataSource> + Send + 'static,
@@ -56,6 +57,7 @@ pub async fn run(
         .await;
 }
 
+/// Writes the status of a DataSource where it has changed.
 async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = name_of(&*source);
     match periodic::is_active(&ctx) {
@@ -72,15 +74,16 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
         let updated = DataSource { status: Some(next), ..(*source).clone() };
         let _ = replace_status(&api, updated).await.map_err(Error::Report)?;
     }
-    Ok(next_look(&resolution, &state))
+    Ok(next_pass(&resolution, &state))
 }
 
+/// Looks up DataSources in a cache.
 pub(crate) fn find(sources: &Cache<DataSource>) -> impl Fn(&str, &str) -> Lookup<DataSource> {
     |namespace, name| sources.get(Some(namespace), name).map(|source| (*source).clone())
 }
 
-/// Caches that haven't been filled yet say nothing when they are and there is nothing in them.
-fn next_look(resolution: &Resolution, state: &Lookup<State>) -> Action {
+/// The next pass. A cache that is filled and empty triggers nothing, so one that was not filled yet is read again soon.
+fn next_pass(resolution: &Resolution, state: &Lookup<State>) -> Action {
     let unknown = matches!(resolution, Resolution::Unknown(_)) || matches!(state, Lookup::Unknown(_));
     let after: Duration = if unknown { RETRY_NOT_SYNCED } else { RESYNC };
     Action::requeue(after)

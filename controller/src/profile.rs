@@ -1,4 +1,4 @@
-//! One StorageProfile for every StorageClass, and what the drivers have refused.
+//! The reconciler of StorageProfiles: creates one for each StorageClass, writes its status, and records what drivers refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ struct Labels {
     strategy: &'static str,
 }
 
-/// How much drivers refuse now.
+/// The gauge of the refusals that are in force.
 #[derive(Clone, Default)]
 pub struct OpenRefusals(Family<Labels, Gauge>);
 
@@ -47,7 +47,7 @@ impl OpenRefusals {
         gauge
     }
 
-    /// Counts anew; returns when the next one ends.
+    /// Counts the refusals in force. Returns when the first of them ends.
     fn count(&self, profiles: &[Arc<StorageProfile>], now: Timestamp) -> Option<Timestamp> {
         self.0.clear();
         let all = profiles.iter().filter_map(|p| p.status.as_ref()).flat_map(|s| &s.refusals);
@@ -62,17 +62,17 @@ impl OpenRefusals {
     }
 }
 
-/// Keeps the profiles. `trigger` is notified when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object has changed.
+/// Creates the profiles and writes their status. `trigger` is notified when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object has changed.
 pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, trigger: Trigger, shutdown: Shutdown) {
     periodic::run(trigger, shutdown, || {
         let (ctx, gauge) = (Arc::clone(&ctx), gauge.clone());
-        async move { all(&ctx, &gauge).await }
+        async move { reconcile(&ctx, &gauge).await }
     })
     .await;
 }
 
-/// Looks at every class; returns when to look again without a cause.
-async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
+/// Reconciles the profiles of all classes. Returns the time until the next run.
+async fn reconcile(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     let now = Timestamp::now();
     let (Lookup::Present(ours), Lookup::Present(classes), Lookup::Present(profiles)) =
         (periodic::is_active(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
@@ -88,7 +88,7 @@ async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     let mut after = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok()).unwrap_or(RESYNC);
     for class in classes.iter().filter(|class| ours && class.metadata.deletion_timestamp.is_none()) {
         let profile = profiles.iter().find(|p| p.metadata.name == class.metadata.name).map(AsRef::as_ref);
-        if let Err(error) = one(class, profile, &snapshot_classes, now, ctx).await {
+        if let Err(error) = reconcile_profile(class, profile, &snapshot_classes, now, ctx).await {
             warn!(name = class.name_any(), error = %config::Chain(&error), "a StorageProfile could not be written");
             after = RETRY_FAILED;
         }
@@ -96,7 +96,8 @@ async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     after
 }
 
-async fn one(
+/// Creates the profile of `class`, or writes its status where that has changed.
+async fn reconcile_profile(
     class: &StorageClass,
     profile: Option<&StorageProfile>,
     snapshot_classes: &[SnapshotClass],
@@ -106,7 +107,7 @@ async fn one(
     let api = Objects::all(ctx.client.clone());
     let Some(profile) = profile else {
         // The event of the profile, whoever created it, triggers the run that writes its status.
-        if create_if_absent(&api, &of(class)).await? {
+        if create_if_absent(&api, &new_profile(class)).await? {
             info!(name = class.name_any(), "created the StorageProfile");
         }
         return Ok(());
@@ -120,8 +121,8 @@ async fn one(
     Ok(())
 }
 
-/// A profile that goes with its class.
-fn of(class: &StorageClass) -> StorageProfile {
+/// A new profile, which is removed with its class.
+fn new_profile(class: &StorageClass) -> StorageProfile {
     StorageProfile {
         metadata: ObjectMeta {
             name: class.metadata.name.clone(),
@@ -134,9 +135,8 @@ fn of(class: &StorageClass) -> StorageProfile {
     }
 }
 
-/// Records what a driver has refused, or no longer refuses, for clones into `class`. `change` gives the next refusals, or nothing if those
-/// that it sees say it already; it may be asked several times, as others write the same profile. Where there is no profile there is
-/// nowhere to record it.
+/// Records what a driver refused, or no longer refuses, for clones into `class`. `change` returns the next refusals, or nothing if the
+/// present ones are right. It is called again after a conflict, as others write the same profile. Without a profile nothing is recorded.
 pub async fn record(
     ctx: &Context,
     class: &str,
@@ -153,7 +153,7 @@ pub async fn record(
             },
         };
         let mut status = profile.status.clone().unwrap_or_default();
-        // Many clones are refused at once, and one of them has written it.
+        // Many clones are refused at once, and one of them may have written it already.
         let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
         status.refusals = refusals;
         match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await? {

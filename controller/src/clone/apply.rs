@@ -1,4 +1,4 @@
-//! The writes of a pass over a clone, in the order of the plan, up to the first that is not possible.
+//! The writes of a pass over a clone, in the order of the plan, up to the first that fails.
 
 use std::fmt::Debug;
 
@@ -31,18 +31,18 @@ use crate::{
     write::{self, Failure, classify, is_conflict, merge_patch, patch_claim, release},
 };
 
-/// What became of a pass's writes.
+/// The outcome of the writes of a pass.
 #[derive(Debug, Default)]
 pub struct Done {
     /// The DataVolume's version after our own write to it.
     pub resource_version: Option<String>,
-    /// An object was newer than the one that was looked at; nothing was changed, and its event is on the way.
+    /// An object is newer than the one that was read. Nothing was changed, and its event starts the next pass.
     pub stale: bool,
-    /// The API server will not have it, and says why.
+    /// The API server refused a write, for this reason.
     pub refused: Option<Waiting>,
 }
 
-/// Carries out the actions in order, up to the first that isn't possible.
+/// Sends the writes in their order, up to the first that fails.
 pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reconciler) -> Result<Done, Error> {
     let mut done = Done::default();
     for action in actions {
@@ -150,14 +150,14 @@ async fn apply_write(
     Ok(())
 }
 
-/// The clone with all that is known of what was created for it.
+/// The clone, with the UIDs of created objects in memory added to those in its status.
 fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
     let mut target = Target::of(volume);
     ctx.indexes.created.complete(&target.uid, &mut target.created);
     target
 }
 
-/// An earlier pass has made it for `target`.
+/// True if an earlier pass created the object for `target`.
 fn is_ours(target: &Target, kind: Kind, meta: &ObjectMeta) -> bool {
     let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
     owners.of(kind, meta) == Owner::Ours
@@ -190,7 +190,7 @@ where
             match api.get_opt(&name).await? {
                 Some(there) if ours(&there) => ctx.indexes.created.record(uid, name, there.uid().unwrap_or_default()),
                 Some(_) => done.refused = Some(Waiting::Foreign { kind: kind_of::<K>(), name }),
-                // Gone since: the next pass creates it.
+                // It was deleted meanwhile: the next pass creates it.
                 None => done.stale = true,
             }
             Ok(())

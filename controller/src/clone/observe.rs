@@ -42,7 +42,7 @@ use super::{
 };
 use crate::triggers::dependents::Dependency;
 
-/// All that a pass over `target` looks at.
+/// Reads all that a pass over `target` decides on.
 pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) -> Observed {
     let CloneTarget { volume, kind, reference } = target;
     let mut target = Target::of(volume);
@@ -58,11 +58,11 @@ pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) 
     let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
     let claim_at = |namespace: &str, name: &str| ctx.context.caches.claims.get(Some(namespace), name);
     let temporary = claim_at(elsewhere, &names::temporary_claim(uid));
-    // Before anything in another namespace is looked at.
+    // Before anything in another namespace is read.
     let authorized = match request.filter(|request| request.crosses() && !over(&target)) {
         Some(_) if *reference != Lookup::Present(Authorization::Allowed) => reference.clone(),
         Some(request) => {
-            // An answer is good for a while; one about what is begun now has to be of now.
+            // An answer counts for a while, but only for its stage.
             let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
             let stage = if filled { Stage::HandOver } else { Stage::Begin };
             access::ask(&volume.metadata, Act::Clone(request.source.clone(), stage), ctx).await
@@ -70,7 +70,7 @@ pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) 
         None => Lookup::Present(Authorization::Allowed),
     };
     let visible = request.filter(|_| authorized == Lookup::Present(Authorization::Allowed) && !over(&target));
-    // Noted before anything is looked at, so that no event falls between the two.
+    // Recorded before the reads, so that no event falls between the two.
     let keys = if over(&target) { Vec::new() } else { keys(volume, visible, unresolved.as_ref()) };
     ctx.indexes.dependents.record(&here, keys.clone());
     let settings = settings(ctx);
@@ -118,7 +118,7 @@ pub async fn observe(target: CloneTarget<'_>, ctx: &Reconciler, now: Timestamp) 
         unresolved,
     };
     if seen.is_closed() {
-        // What a node reports wakes those who wait for it.
+        // A report of a node triggers the clones that wait for it.
         ctx.indexes.dependents.record(&here, keys.into_iter().chain([Dependency::Nodes]).collect());
         seen.holders = holders::observe(&seen, ctx).await;
     }
@@ -133,7 +133,7 @@ fn over(target: &Target) -> bool {
     target.deleting || matches!(target.status.phase, Phase::Succeeded | Phase::Failed)
 }
 
-/// What is asked for, all references followed; or why they can't be.
+/// The request with all references followed, or the reason why one can't be.
 async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
@@ -152,7 +152,7 @@ async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Par
     (parsed, unresolved)
 }
 
-/// What the DataSource of this name stands for. In another namespace each DataSource on the way is followed only for a requester who may get
+/// Resolves the DataSource of this name. In another namespace each DataSource on the way is followed only for a requester who may get
 /// it there.
 async fn follow(volume: &DataVolume, name: &ObjectName, ctx: &Reconciler) -> Result<Resolution, Waiting> {
     let sources = &ctx.context.caches.data_sources;
@@ -173,7 +173,7 @@ async fn may_follow(volume: &DataVolume, name: &ObjectName, ctx: &Reconciler) ->
     missing_right(&access::ask(&volume.metadata, act, ctx).await).map_or(Ok(()), Err)
 }
 
-/// What the clone waits for, as far as it isn't made for it, and as far as its requester may know of it.
+/// The objects that the clone depends on, without those that are created for it and those that its requester may not know of.
 fn keys(volume: &DataVolume, visible: Option<&Request>, unresolved: Option<&Waiting>) -> Vec<Dependency> {
     let mut keys = Vec::new();
     if let Some(reference) = &volume.spec.source_ref {
@@ -214,7 +214,7 @@ fn source(name: &SourceName, ctx: &Reconciler) -> Lookup<Source> {
     }
 }
 
-/// The two are watched apart, so a content that is named and isn't there is one not seen yet.
+/// The content of a snapshot. The two are watched apart, so that one which is named and not in the cache is unknown.
 fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
     match ctx.context.caches.contents.get(None, name) {
         Lookup::Present(content) => Lookup::Present((*content).clone()),
@@ -223,7 +223,7 @@ fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
     }
 }
 
-/// The volume of a bound claim. The two are watched apart, so a bound claim whose volume isn't there is one not seen yet.
+/// The volume of a bound claim. The two are watched apart, so that one which is named and not in the cache is unknown.
 pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Lookup<Arc<PersistentVolume>> {
     let Some(name) = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty()) else {
         return Lookup::Absent;
@@ -259,7 +259,7 @@ fn rebind(
     Rebind { source, volume, target, now }
 }
 
-/// Who uses a claim.
+/// The users of a claim.
 fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
     let pods = ctx.indexes.pods_by_claim.of(claim);
     let pods: Vec<_> = pods
@@ -269,7 +269,7 @@ fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
     users_of(&claim.name, pods.iter().map(|pod| -> &Pod { pod }), |pod| is_our_mover(pod, ctx))
 }
 
-/// A pod is the mover of some clone, by what we know of that one.
+/// True if a pod is the data mover of a clone, by the record or the key of that clone.
 fn is_our_mover(pod: &Pod, ctx: &Reconciler) -> bool {
     let uid = pod.labels().get(meta::OWNED_BY_UID);
     let clone = meta::annotation(&pod.metadata, meta::OWNED_BY_DATA_VOLUME).and_then(|name| name.split_once('/'));
@@ -292,7 +292,7 @@ fn key_of(uid: &str, name: &ObjectName, ctx: &Reconciler) -> Option<String> {
     volume.present().and_then(|v| key(&v.metadata)).or_else(|| claim.present().and_then(|c| key(&c.metadata)))
 }
 
-/// Whose a temporary snapshot is. Several clones share it; what proves it is the key of the one that created it.
+/// The owner of a temporary snapshot. Several clones share it; the key of the one that created it is the proof.
 pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Reconciler) -> Owner {
     let (name, shared) = (snapshot.name_any(), SharedSnapshot::of(snapshot));
     let creator = ownership::creator(&snapshot.metadata).unwrap_or_default();
@@ -303,7 +303,7 @@ pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Reconci
     Ownership { uid: &leader, key: key.as_deref(), created: &created }.of(Kind::VolumeSnapshot, &snapshot.metadata)
 }
 
-/// Our temporary snapshots of the source. Those that somebody else has made in our form are none.
+/// Our temporary snapshots of the source, without those that somebody else created in our form.
 fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedSnapshots> {
     if request.source.kind == SourceKind::Snapshot {
         return Lookup::Present(SharedSnapshots::default());
@@ -324,7 +324,7 @@ fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedS
     })
 }
 
-/// Whether the DataVolume that fills `claim` is done; nothing, if there is no such DataVolume.
+/// True if the DataVolume that fills `claim` is done; nothing if there is no such DataVolume.
 fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
     let owner = meta::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
     let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);

@@ -1,4 +1,4 @@
-//! Records what one clone learns about a driver, for similar clones.
+//! Refusals of drivers: records what one clone learns about a driver, for similar clones.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Reconciler;
 use crate::profile;
 
-/// What drivers refused to each namespace. Only in memory: who may read StorageProfiles need not know of other namespaces.
+/// The refusals that each namespace met. Only in memory: those who may read StorageProfiles need not know of other namespaces.
 #[derive(Default)]
 pub struct Refusals(Mutex<NamespaceRefusals>);
 
@@ -25,7 +25,7 @@ impl Refusals {
     }
 }
 
-/// Adds what the clone's namespace has met to what is known of the class. A clone that is begun goes its way.
+/// Adds the refusals that the clone's namespace met to those of the class. A clone that has begun keeps its strategy.
 pub fn add_known(seen: &mut Observed, ctx: &Reconciler) {
     if seen.is_begun() {
         return;
@@ -36,7 +36,7 @@ pub fn add_known(seen: &mut Observed, ctx: &Reconciler) {
     }
 }
 
-/// Remembers what the driver refused in this pass, and forgets a refusal that no longer holds. Nothing depends on it.
+/// Records what the driver refused in this pass, and removes a refusal that no longer holds. Nothing depends on it.
 pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
     let learned = if let Some(refused) = plan.refused.as_ref().filter(|refused| !refused.past.too_slow) {
         let evidence = ctx.refusals.lock().record(&seen.volume.namespace, &refused.met, seen.now);
@@ -55,7 +55,7 @@ pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
     }
 }
 
-/// A clone that succeeds by a strategy that is on record as refused proves that it isn't any more.
+/// Removes the refusal of a strategy by which a clone succeeded.
 async fn forget(seen: &Observed, plan: &Plan, ctx: &Reconciler) -> Result<(), kube::Error> {
     let succeeded = plan.phase == Phase::Succeeded && seen.volume.status.phase != Phase::Succeeded;
     let smart = seen.volume.history.pinned.filter(|strategy| *strategy != CloneStrategy::Copy);

@@ -18,18 +18,18 @@ use crate::{
     write::{Failure, classify, create, delete_version, merge_patch, patch_claim},
 };
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Debug, Default)]
 pub struct Done {
     /// The ObjectTransfer's version after our own write to it.
     pub resource_version: Option<String>,
-    /// An object was newer than the one that was looked at; nothing was changed, and its event is on the way.
+    /// An object is newer than the one that was read. Nothing was changed, and its event starts the next pass.
     pub stale: bool,
-    /// The API server will not have it, and says why.
+    /// The API server refused the write, for this reason.
     pub refused: Option<Why>,
 }
 
-/// Carries out an action, if there is one.
+/// Sends a write, if there is one.
 pub async fn apply(transfer: &ObjectTransfer, write: Option<&Write>, ctx: &Context) -> Result<Done, Error> {
     let mut done = Done::default();
     let Some(write) = write else { return Ok(done) };

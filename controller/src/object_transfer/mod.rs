@@ -1,5 +1,5 @@
-//! One ObjectTransfer, one pass: the same five steps as for a DataVolume. What can't be undone is concluded twice, from the caches and
-//! from the API server's own answers.
+//! The reconciler of ObjectTransfers: a pass has the same five steps as one over a DataVolume. What can't be undone is decided twice,
+//! from the caches and from the API server's own answers, because caches are late.
 
 mod apply;
 mod observe;
@@ -34,13 +34,13 @@ use crate::{
     write::{StatusReplacement, replace_status},
 };
 
-/// Transfers are few, and each makes a handful of writes.
+/// The number of ObjectTransfers that are reconciled at the same time. They are few, and each makes a handful of writes.
 const CONCURRENCY: u16 = 4;
 
-/// A pass takes longer than this only when the API server does not answer.
+/// The timeout of a pass. A pass makes a few writes, so only an API server that does not answer exceeds it.
 const PASS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The next attempt after a refused write: its cause need not be of a kind that is watched.
+/// The time until the next attempt after a refused write, whose cause need not be of a kind that is watched.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
 
 /// The reconciler of ObjectTransfers.
@@ -106,7 +106,7 @@ async fn pass(transfer: &ObjectTransfer, reconciler: &Reconciler) -> Result<Acti
     Ok(next(&plan, refused.is_some(), seen.now))
 }
 
-/// When to look again although nothing is heard. After a write something is heard.
+/// The next pass if no event starts one earlier. After a write, its event does.
 fn next(plan: &Plan, refused: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if refused => REFUSED_RETRY,
@@ -118,7 +118,7 @@ fn next(plan: &Plan, refused: bool, now: Timestamp) -> Action {
 }
 
 /// Writes the status that follows from the pass, and an event when it says something new. True when the ObjectTransfer is newer than the
-/// one that was looked at.
+/// one that was read.
 async fn report(
     transfer: &ObjectTransfer,
     seen: &Observed,

@@ -45,7 +45,7 @@ async fn a_class_gets_a_profile(#[case] code: Option<u16>, #[case] expected: Dur
     if let Some(code) = code {
         api.answer_next("POST", PROFILES, answer(code));
     }
-    assert_eq!(all(fixture.context(), &OpenRefusals::default()).await, expected);
+    assert_eq!(reconcile(fixture.context(), &OpenRefusals::default()).await, expected);
     let writes = api.take_writes();
     assert_eq!(lines(&writes), [format!("POST {PROFILES}")]);
     let metadata = &writes[0].body["metadata"];
@@ -68,13 +68,13 @@ async fn a_profile_gets_a_status(#[case] code: Option<u16>, #[case] expected: Du
     if let Some(code) = code {
         api.answer_next("PUT", STATUS, answer(code));
     }
-    assert_eq!(all(fixture.context(), &OpenRefusals::default()).await, expected);
+    assert_eq!(reconcile(fixture.context(), &OpenRefusals::default()).await, expected);
     let writes = api.take_writes();
     assert_eq!(lines(&writes), [format!("PUT {STATUS}")]);
     assert_eq!(writes[0].body["status"]["provisioner"], "csi.test");
     if code.is_none() {
         fixture.settle().await;
-        all(fixture.context(), &OpenRefusals::default()).await;
+        reconcile(fixture.context(), &OpenRefusals::default()).await;
         assert_eq!(lines(&api.take_writes()), [""; 0], "it says so already");
     }
 }
