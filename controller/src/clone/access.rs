@@ -73,7 +73,7 @@ struct Question {
     act: Act,
 }
 
-/// The answers of the last [`ANSWER_TTL`].
+/// The answers of the last `ANSWER_TTL`.
 #[derive(Default)]
 pub struct AccessCache(Mutex<HashMap<Question, (Instant, Authorization)>>);
 
