@@ -7,7 +7,7 @@ use config::{api::Objects, shutdown::Shutdown};
 use kube::{Client, api::ObjectMeta};
 use tracing::{info, warn};
 
-use crate::write::{is_conflict, post_params};
+use crate::write::create_if_absent;
 
 /// Creates the object unless it exists. Tries again after 1 s, doubled up to 1 min.
 pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), kube::Error> {
@@ -17,12 +17,11 @@ pub async fn run(client: Client, shutdown: Shutdown) -> Result<(), kube::Error> 
         spec: CdiSpec::default(),
         status: None,
     };
-    let params = post_params();
     let mut delay = Duration::from_secs(1);
     loop {
-        match api.create(&params, &object).await {
-            Ok(_) => break info!("created the CDI object"),
-            Err(error) if is_conflict(&error) => break,
+        match create_if_absent(&api, &object).await {
+            Ok(true) => break info!("created the CDI object"),
+            Ok(false) => break,
             Err(error) => warn!(error = %config::Chain(&error), "the CDI object could not be created"),
         }
         tokio::select! {

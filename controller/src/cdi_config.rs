@@ -1,4 +1,4 @@
-//! The CDIConfig: one object, whose status tells which settings are in force.
+//! The reconciler of the CDIConfig, a single object whose status holds the settings in force.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,23 +13,21 @@ use tracing::{info, warn};
 use crate::{
     context::Context,
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
-    write::{is_conflict, post_params},
+    write::{create_if_absent, replace_status},
 };
 
-/// Keeps the object. `trigger` is rung when a CDIConfig, CDI object or StorageClass was touched.
+/// Creates the object and writes its status. `trigger` is notified when a CDIConfig, a CDI object or a StorageClass has changed.
 pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
     periodic::run(trigger, shutdown, || {
         let ctx = Arc::clone(&ctx);
-        async move { look(&ctx).await }
+        async move { reconcile(&ctx).await }
     })
     .await;
 }
 
-async fn look(ctx: &Context) -> Duration {
+async fn reconcile(ctx: &Context) -> Duration {
     match pass(ctx).await {
         Ok(again) => again,
-        // Newer than what was looked at, or just created: its event rings.
-        Err(error) if is_conflict(&error) => RESYNC,
         Err(error) => {
             warn!(error = %config::Chain(&error), "the CDIConfig could not be written");
             RETRY_FAILED
@@ -43,23 +41,25 @@ async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
     };
     let cdis = ctx.caches.cdis.known_objects();
     let api = Objects::<CdiConfig>::all(ctx.client.clone());
-    let params = post_params();
     match ctx.caches.configs.get(None, NAME) {
         _ if !ours => {}
         Lookup::Unknown(_) => return Ok(RETRY_NOT_SYNCED),
         Lookup::Absent => {
-            api.create(&params, &CdiConfig::new(NAME, CdiConfigSpec::default())).await?;
-            info!("created the CDIConfig");
+            if create_if_absent(&api, &CdiConfig::new(NAME, CdiConfigSpec::default())).await? {
+                info!("created the CDIConfig");
+            }
         }
         Lookup::Present(config) => {
             let settings = Config::of(Some(&config.spec), in_force(cdis.iter().map(AsRef::as_ref)));
             let next = settings.status(config.status.as_ref(), classes.iter().map(AsRef::as_ref));
             if config.status.as_ref() != Some(&next) && config.metadata.deletion_timestamp.is_none() {
-                let mut updated = CdiConfig { status: Some(next), ..(*config).clone() };
-                updated.metadata.managed_fields = None;
-                api.replace_status(NAME, &params, &updated).await?;
+                // A CDIConfig that is newer, or gone, triggers the next run by its event.
+                let _ = replace_status(&api, CdiConfig { status: Some(next), ..(*config).clone() }).await?;
             }
         }
     }
     Ok(RESYNC)
 }
+
+#[cfg(test)]
+mod tests;

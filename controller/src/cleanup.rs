@@ -1,5 +1,5 @@
-//! Removal of temporary objects whose owner is gone, and of shared snapshots that no clone needs. `common::clone::cleanup`
-//! decides; the API server itself is asked whether an owner exists.
+//! The cleanup: removes temporary objects whose owner is gone, and shared snapshots that no clone needs. `common::clone::cleanup`
+//! decides; the API server itself is asked whether an owner exists, because caches are late.
 
 use common::object::ClaimPhase;
 use std::{
@@ -38,11 +38,11 @@ use crate::{
     write,
 };
 
-/// Events come in bursts; one run serves them all.
+/// The delay of a run, so that it serves a burst of events.
 const BURST_DELAY: Duration = Duration::from_millis(100);
 
-/// Objects that could not be removed: by UID, how often in a row, and when to try again. An error belongs to one object; the others are
-/// removed all the same.
+/// Objects that could not be removed, by UID: the number of failures in a row, and the time of the next attempt. An error belongs to one
+/// object; the others are removed all the same.
 #[derive(Default)]
 struct Failures(HashMap<String, (u32, Instant)>);
 
@@ -51,7 +51,7 @@ impl Failures {
         self.0.get(uid).is_none_or(|(_, at)| *at <= now)
     }
 
-    /// Returns the time until the next attempt.
+    /// Records a failure. Returns the time until the next attempt.
     fn note(&mut self, uid: &str, now: Instant) -> Duration {
         let (failures, at) = self.0.entry(uid.to_owned()).or_insert((0, now));
         *failures = failures.saturating_add(1);
@@ -64,18 +64,18 @@ impl Failures {
         self.0.remove(uid);
     }
 
-    /// The time until the first one is due; those that nobody has tried for long are gone.
+    /// The time until the first object is due. Those that were not tried for long are gone.
     fn next(&mut self, now: Instant) -> Option<Duration> {
         self.0.retain(|_, (_, at)| now.saturating_duration_since(*at) < RESYNC);
         self.0.values().map(|(_, at)| at.saturating_duration_since(now)).min()
     }
 }
 
-/// One look at everything.
+/// A run of the cleanup.
 struct Cleanup<'a> {
     ctx: &'a Reconciler,
     failures: &'a mut Failures,
-    /// The API server doesn't answer: what is left waits for the next run.
+    /// The API server does not answer, so that the rest waits for the next run.
     cut_off: bool,
 }
 
@@ -86,19 +86,23 @@ pub async fn run(ctx: Arc<Reconciler>, trigger: Trigger, shutdown: Shutdown) {
         let (ctx, failures) = (Arc::clone(&ctx), Arc::clone(&failures));
         async move {
             tokio::time::sleep(BURST_DELAY).await;
-            if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
-                return RETRY_NOT_SYNCED;
-            }
-            let failures = &mut *failures.lock().await;
-            let mut cleanup = Cleanup { ctx: &ctx, failures, cut_off: false };
-            cleanup.snapshots().await;
-            cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
-            cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
-            // A removal that fails is not retried at once.
-            failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
+            clean_up(&ctx, &mut *failures.lock().await).await
         }
     })
     .await;
+}
+
+/// Removes what nothing needs any more. Returns the time until the next run.
+async fn clean_up(ctx: &Reconciler, failures: &mut Failures) -> Duration {
+    if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
+        return RETRY_NOT_SYNCED;
+    }
+    let mut cleanup = Cleanup { ctx, failures, cut_off: false };
+    cleanup.snapshots().await;
+    cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
+    cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
+    // A removal that fails is not retried at once.
+    failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
 }
 
 impl Cleanup<'_> {
@@ -107,7 +111,7 @@ impl Cleanup<'_> {
         !self.cut_off && self.failures.is_due(meta.uid.as_deref().unwrap_or_default(), Instant::now())
     }
 
-    /// Notes what became of one object.
+    /// Records the outcome for one object.
     fn done(&mut self, kind: &str, meta: &ObjectMeta, result: Result<bool, kube::Error>) {
         let uid = meta.uid.as_deref().unwrap_or_default();
         let (namespace, name) = (&meta.namespace, &meta.name);
@@ -129,6 +133,7 @@ impl Cleanup<'_> {
         }
     }
 
+    /// Removes shared snapshots that no member needs.
     async fn snapshots(&mut self) {
         for snapshot in self.ctx.context.caches.snapshots.known_objects() {
             let shared = SharedSnapshot::of(&snapshot);
@@ -140,7 +145,7 @@ impl Cleanup<'_> {
         }
     }
 
-    /// Temporary objects whose owner is gone.
+    /// Removes temporary objects whose owner is gone.
     async fn orphans<K>(&mut self, all: &[Arc<K>])
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
@@ -148,7 +153,7 @@ impl Cleanup<'_> {
         for object in all {
             let meta = object.meta();
             let Some(owner) = owner_of(meta) else { continue };
-            if known(&owner, self.ctx) || !self.is_due(meta) {
+            if is_cached(&owner, self.ctx) || !self.is_due(meta) {
                 continue;
             }
             let result = remove_orphan::<K>(meta, &owner, self.ctx).await;
@@ -157,11 +162,11 @@ impl Cleanup<'_> {
     }
 }
 
-/// Removes a snapshot if that is right; true when it did.
+/// Removes a shared snapshot if no member needs it. True when it did.
 async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bool, kube::Error> {
     let mut needs = Vec::new();
     for (uid, name) in &shared.members {
-        let state = member(uid, name, shared, ctx).await?;
+        let state = need_of_member(uid, name, shared, ctx).await?;
         needs.push(state);
         if state != Need::Over {
             break;
@@ -179,7 +184,7 @@ async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bo
     Ok(true)
 }
 
-/// Removes a temporary object unless its owner exists; true when it did.
+/// Removes a temporary object unless its owner exists. True when it did.
 async fn remove_orphan<K>(meta: &ObjectMeta, owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
@@ -223,7 +228,7 @@ fn retained_volume(meta: &ObjectMeta, ctx: &Reconciler) -> Option<ObjectVersion>
     Claim::of(claim, ownership::Owner::Ours, uid, volume.present().map(AsRef::as_ref), None).retained
 }
 
-/// A claim is being restored from it. Deleting it now would leave finalizers behind (external-provisioner#1449).
+/// True if a claim is being restored from the snapshot. Its deletion now would leave finalizers behind (external-provisioner#1449).
 fn restoring(shared: &SharedSnapshot, ctx: &Reconciler) -> bool {
     ctx.context.caches.claims.known_objects().iter().any(|claim| {
         let source = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref());
@@ -234,8 +239,13 @@ fn restoring(shared: &SharedSnapshot, ctx: &Reconciler) -> bool {
     })
 }
 
-/// Whether the clone `uid` needs the snapshot.
-async fn member(uid: &str, name: &ObjectName, shared: &SharedSnapshot, ctx: &Reconciler) -> Result<Need, kube::Error> {
+/// Returns the need that the clone `uid` has of the snapshot.
+async fn need_of_member(
+    uid: &str,
+    name: &ObjectName,
+    shared: &SharedSnapshot,
+    ctx: &Reconciler,
+) -> Result<Need, kube::Error> {
     let claim = ctx.context.caches.claims.get(Some(&name.namespace), &name.name);
     let volume = ctx.context.caches.data_volumes.get(Some(&name.namespace), &name.name);
     let target = match (&volume, &claim) {
@@ -249,7 +259,7 @@ async fn member(uid: &str, name: &ObjectName, shared: &SharedSnapshot, ctx: &Rec
                 Lookup::Unknown(_) => return Ok(Need::Unknown),
             }
         }
-        // Gone, or newer than the caches.
+        // The clone is gone, or newer than the caches.
         _ => {
             let owner = Owner { uid: uid.to_owned(), name: name.clone() };
             return Ok(if exists(&owner, ctx).await? { Need::Needed } else { Need::Over });
@@ -280,7 +290,8 @@ async fn member(uid: &str, name: &ObjectName, shared: &SharedSnapshot, ctx: &Rec
     Ok(need(&member, &shared.exact.name))
 }
 
-fn known(owner: &Owner, ctx: &Reconciler) -> bool {
+/// True if the caches have the owner. They may be late, but never early.
+fn is_cached(owner: &Owner, ctx: &Reconciler) -> bool {
     let (namespace, name) = (Some(owner.name.namespace.as_str()), owner.name.name.as_str());
     let volume = ctx.context.caches.data_volumes.get(namespace, name);
     let claim = ctx.context.caches.claims.get(namespace, name);
@@ -288,7 +299,7 @@ fn known(owner: &Owner, ctx: &Reconciler) -> bool {
         || claim.present().is_some_and(|claim| needs_its_own(&claim.metadata, &owner.uid))
 }
 
-/// Asks the API server, as the caches may be behind. Its metadata says enough, whatever else is in it.
+/// Asks the API server whether the owner exists, because the caches may be late. Reads its metadata only, which can always be read.
 async fn exists(owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error> {
     let ObjectName { namespace, name } = &owner.name;
     let there = |found: Option<ObjectMeta>| found.is_some_and(|meta| needs_its_own(&meta, &owner.uid));
@@ -301,20 +312,4 @@ async fn exists(owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_object_that_fails_is_tried_ever_more_rarely_and_no_other_waits_for_it() {
-        let (mut failures, start) = (Failures::default(), Instant::now());
-        assert_eq!(failures.note("bad", start), Duration::from_secs(1));
-        assert!(!failures.is_due("bad", start) && failures.is_due("good", start));
-        assert_eq!(failures.next(start), Some(Duration::from_secs(1)));
-        let later = start + Duration::from_secs(1);
-        assert!(failures.is_due("bad", later));
-        assert_eq!(failures.note("bad", later), Duration::from_secs(2));
-        failures.forget("bad");
-        assert_eq!(failures.note("bad", later), Duration::from_secs(1));
-        assert_eq!(failures.next(later + 2 * RESYNC), None, "gone meanwhile");
-    }
-}
+mod tests;

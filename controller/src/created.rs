@@ -14,13 +14,13 @@ use common::clone::ownership::Created;
 pub struct CreatedObjects(Mutex<HashMap<String, Created>>);
 
 impl CreatedObjects {
-    /// The create call for the clone `uid` was answered with this object.
+    /// Records the UID with which the create call of an object for the clone `uid` was answered.
     pub fn record(&self, uid: &str, name: String, object_uid: String) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(uid.to_owned()).or_default().insert(name, object_uid);
     }
 
-    /// Adds what is known of the clone `uid` to the record in its status, which may be older.
+    /// Adds the UIDs of the clone `uid` to the record in its status, which may be older.
     pub fn complete(&self, uid: &str, record: &mut Created) {
         if let Some(known) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid) {
             record.extend(known.iter().map(|(name, uid)| (name.clone(), uid.clone())));
@@ -32,7 +32,7 @@ impl CreatedObjects {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.get(name).cloned()
     }
 
-    /// The clone `uid` is gone.
+    /// Forgets the clone `uid`, which is gone.
     pub fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }

@@ -26,13 +26,14 @@ use crate::{
     Error,
     context::{Context, name_of},
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED},
-    write::{answered, post_params},
+    write::replace_status,
 };
 
-/// How many DataSources are worked on at the same moment.
+/// The number of DataSources that are reconciled at the same time.
 const CONCURRENCY: u16 = 4;
 
-/// Keeps the statuses. `touched` are the DataSources as they change, `triggered` those that depend on another object that has changed.
+/// Reconciles DataSources, one pass at a time for each. `touched` are the DataSources as they change, `triggered` those that depend on
+/// another object that has changed.
 pub async fn run(
     ctx: Arc<Context>,
     touched: impl Stream<Item = DataSource> + Send + 'static,
@@ -56,6 +57,7 @@ pub async fn run(
         .await;
 }
 
+/// Writes the status of a DataSource where it has changed.
 async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = name_of(&*source);
     match periodic::is_active(&ctx) {
@@ -67,25 +69,21 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
     let state = observable(&name, &resolution).map_or(Lookup::Absent, |found| state(found, &ctx));
     let next = status(&name, source.status.as_ref(), &resolution, &state, Timestamp::now());
     if source.metadata.deletion_timestamp.is_none() && source.status.clone().unwrap_or_default() != next {
-        let mut updated = DataSource { status: Some(next), ..(*source).clone() };
-        updated.metadata.managed_fields = None;
         let api = Objects::<DataSource>::namespaced(ctx.client.clone(), &name.namespace);
-        match api.replace_status(&name.name, &post_params(), &updated).await {
-            Ok(_) => {}
-            // Newer than what was looked at, or gone: its event is on the way.
-            Err(error) if answered(&error, &[404, 409]) => {}
-            Err(error) => return Err(Error::Report(error)),
-        }
+        // A DataSource that is newer, or gone, triggers the next pass by its event.
+        let updated = DataSource { status: Some(next), ..(*source).clone() };
+        let _ = replace_status(&api, updated).await.map_err(Error::Report)?;
     }
-    Ok(next_look(&resolution, &state))
+    Ok(next_pass(&resolution, &state))
 }
 
+/// Looks up DataSources in a cache.
 pub(crate) fn find(sources: &Cache<DataSource>) -> impl Fn(&str, &str) -> Lookup<DataSource> {
     |namespace, name| sources.get(Some(namespace), name).map(|source| (*source).clone())
 }
 
-/// Caches that haven't been filled yet say nothing when they are and there is nothing in them.
-fn next_look(resolution: &Resolution, state: &Lookup<State>) -> Action {
+/// The next pass. A cache that is filled and empty triggers nothing, so one that was not filled yet is read again soon.
+fn next_pass(resolution: &Resolution, state: &Lookup<State>) -> Action {
     let unknown = matches!(resolution, Resolution::Unknown(_)) || matches!(state, Lookup::Unknown(_));
     let after: Duration = if unknown { RETRY_NOT_SYNCED } else { RESYNC };
     Action::requeue(after)
@@ -109,3 +107,6 @@ fn state(source: &SourceName, ctx: &Context) -> Lookup<State> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,16 +10,16 @@ pub enum Error {
     /// A write failed for a reason that may pass: the network, an overloaded API server.
     #[error("failed to {verb}")]
     Write {
-        /// Which write.
+        /// The verb of the write.
         verb: &'static str,
-        /// Its error.
+        /// The error of the API server, or of the way to it.
         #[source]
         source: kube::Error,
     },
     /// The status could not be written.
     #[error("failed to report the status")]
     Report(#[source] kube::Error),
-    /// A plan that would break an invariant; nothing of it was carried out.
+    /// A plan that would break an invariant. Nothing of it was written.
     #[error("refused a plan that {0}")]
     Refused(String),
     /// The pass took too long.
@@ -28,12 +28,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// See [`Error::Refused`].
+    /// The error of a plan with these violations of invariants.
     pub fn refused(violations: &[impl Display]) -> Self {
         Self::Refused(violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
     }
 
-    /// One word, for a metric's label.
+    /// The error in one word, for the label of a metric.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Write { .. } => "write",

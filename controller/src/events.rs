@@ -1,9 +1,11 @@
-//! Events: how one is made and published.
+//! Events: how they are made and published.
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
-use tracing::warn;
+use tracing::{debug, warn};
+
+use crate::write::is_namespace_ending;
 
 /// The longest note of an event in bytes. The API server rejects a longer one.
 const MAX_NOTE_BYTES: usize = 1024;
@@ -19,11 +21,16 @@ pub fn event(is_warning: bool, reason: &str, text: &str, action: &str) -> Event 
     }
 }
 
-/// Publishes events about an object. One that can't be published is a line in the log: nothing depends on it.
+/// Publishes events about an object. One that can't be published is a line in the log, because nothing depends on it: a warning, but
+/// for an object whose namespace is being deleted, into which no event can be written.
 pub async fn publish(events: &[Event], about: &ObjectReference, recorder: &Recorder) {
     for result in join_all(events.iter().map(|event| recorder.publish(event, about))).await {
-        if let Err(error) = result {
-            warn!(error = %config::Chain(&error), "an event could not be published");
+        match result {
+            Ok(()) => {}
+            Err(error) if is_namespace_ending(&error) => {
+                debug!(namespace = about.namespace, name = about.name, "an event is left out: its namespace ends");
+            }
+            Err(error) => warn!(error = %config::Chain(&error), "an event could not be published"),
         }
     }
 }
@@ -38,22 +45,4 @@ fn note(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_note_is_as_long_as_the_api_server_accepts() {
-        assert_eq!(note("short"), "short");
-        assert_eq!(note(&"x".repeat(MAX_NOTE_BYTES)), "x".repeat(MAX_NOTE_BYTES));
-        for long in
-            ["x".repeat(MAX_NOTE_BYTES + 1), "ä".repeat(MAX_NOTE_BYTES), format!("x{}", "…".repeat(MAX_NOTE_BYTES))]
-        {
-            let cut = note(&long);
-            assert!(
-                cut.len() <= MAX_NOTE_BYTES && cut.len() > MAX_NOTE_BYTES - 4 && cut.ends_with('…'),
-                "{}",
-                cut.len()
-            );
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! Executes the strategy that a DataVolume's annotation names.
 //!
-//! A pass is five steps: observe (reads), plan (opinions; in `common`), check (the invariants), apply (writes), report (status, events).
+//! A pass has five steps: observe (reads only), plan (pure, in `common`), check (the invariants), apply (writes only), report (status, then
+//! events).
 
 mod args;
 mod backoff;
@@ -13,6 +14,8 @@ mod created;
 mod data_source;
 mod error;
 mod events;
+#[cfg(test)]
+mod fixture;
 pub mod manifests;
 mod metrics;
 mod object_transfer;

@@ -1,4 +1,4 @@
-//! What the controller needs in the cluster: its Deployment, and its rights, each with its reason.
+//! The controller's manifests: its Deployment, and its rights, each with its reason.
 
 use common::{
     api::{self, snapshot},
@@ -7,7 +7,7 @@ use common::{
 };
 use k8s_openapi::api::{apps::v1::DeploymentStrategy, core::v1::ConfigMap, rbac::v1::PolicyRule};
 
-/// Every file.
+/// All files.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
         manifest::account(CONTROLLER, rights(), Vec::new())?,
@@ -20,22 +20,22 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
 
 fn rights() -> Vec<PolicyRule> {
     vec![
-        // The work list, and the annotations on it.
+        // The clones, and the annotations on them.
         right(api::GROUP, &["datavolumes"], &[], &["get", "list", "watch", "patch"]),
-        // What was done and what is waited for.
+        // The status of clones.
         right(api::GROUP, &["datavolumes/status"], &[], &["update"]),
-        // Objects that a DataVolume or a claim owns block its deletion; whoever says so has to have this right.
+        // Objects that a DataVolume or a claim owns block its deletion; an owner reference that says so takes this right.
         right(api::GROUP, &["datavolumes/finalizers"], &[], &["update"]),
         right("", &["persistentvolumeclaims/finalizers"], &[], &["update"]),
-        // What is to be cloned by another name, or without a DataVolume.
+        // Sources that are named by a DataSource, or cloned without a DataVolume.
         right(api::GROUP, &["datasources", "volumeclonesources"], &[], WATCH),
-        // What a name stands for.
+        // The status of DataSources.
         right(api::GROUP, &["datasources/status"], &[], &["update"]),
-        // What the admin wants.
+        // The settings of the admin.
         right(api::GROUP, &["cdis", "cdiconfigs"], &[], WATCH),
         right(api::GROUP, &["storageprofiles"], &[], READ),
-        // The object that the documentation tells admins to patch is there from the start; so is one profile for every StorageClass, and
-        // the settings in force; what holds for each, and what a driver has refused.
+        // The CDI object that admins patch exists from the start, as do a profile for each StorageClass and the CDIConfig; their statuses
+        // hold the settings in force and the refusals of drivers.
         right(api::GROUP, &["cdis", "storageprofiles", "cdiconfigs"], &[], &["create"]),
         right(api::GROUP, &["storageprofiles/status", "cdiconfigs/status"], &[], &["update"]),
         // Sources, clones, and temporary claims beside the sources; only these, and clones that were given up before they were filled, are
@@ -43,37 +43,37 @@ fn rights() -> Vec<PolicyRule> {
         right("", &["persistentvolumeclaims"], &[], &["get", "list", "watch", "create", "patch", "delete"]),
         // The driver and the size behind a claim; and whose a volume is, which is changed when it is handed over.
         right("", &["persistentvolumes"], &[], &["get", "list", "watch", "patch"]),
-        // Transfers: their finalizer, and what is told about them.
+        // ObjectTransfers: their finalizer and their status.
         right(api::GROUP, &["objecttransfers"], &[], &["list", "watch", "patch"]),
         right(api::GROUP, &["objecttransfers/status"], &[], &["update"]),
         // A DataVolume that moves is made anew at its target, and then deleted at its source.
         right(api::GROUP, &["datavolumes"], &[], &["create", "delete"]),
-        // Who is writing to a source; and the pods that copy.
+        // The pods that write to a source, and those that copy.
         right("", &["pods"], &[], &["get", "list", "watch", "create", "delete"]),
         // The progress of a copy.
         right("", &["pods/log"], &[], &["get"]),
-        // What a quota refused is tried again when the quota changes.
+        // A write that a quota refused is tried again when the quota changes.
         right("", &["resourcequotas"], &[], &["list", "watch"]),
-        // What the provisioner says about a claim is said in events only.
+        // The errors of a provisioner about a claim are in events only.
         right("", &["events"], &[], WATCH),
-        // What we say.
+        // The controller's own events.
         right("events.k8s.io", &["events"], &[], &["create", "patch"]),
         // Source snapshots, and temporary ones.
         right(snapshot::GROUP, &["volumesnapshots"], &[], &["get", "list", "watch", "create", "delete"]),
-        // What the storage can do, and the driver behind a snapshot.
+        // The abilities of the storage, and the driver behind a snapshot.
         right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], WATCH),
         // A class for backups keeps what is deleted: the contents of temporary snapshots are to go all the same.
         right(snapshot::GROUP, &["volumesnapshotcontents"], &[], &["patch"]),
         right("storage.k8s.io", &["storageclasses"], &[], WATCH),
-        // Who still has a volume that is about to be handed over.
+        // The holders of a volume that is about to be handed over.
         right("storage.k8s.io", &["volumeattachments"], &[], WATCH),
         right("", &["nodes"], &[], WATCH),
-        // Whether a requester may read a source in another namespace.
+        // The requester's right to read a source in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
     ]
 }
 
-/// One place for what the controller starts and what the API server lets it start.
+/// The image of data movers, in one place for the controller that starts them and the policy that permits them.
 fn image_of_movers() -> ConfigMap {
     ConfigMap {
         metadata: manifest::namespaced_meta(CONTROLLER, manifest::CLONER_CONFIG),

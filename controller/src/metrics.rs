@@ -1,4 +1,4 @@
-//! What the controller counts. Labels are words from our own types, never names of objects.
+//! The controller's metrics. Labels are words of our own types, never names of objects, so that there are few.
 
 use std::{sync::Arc, time::Instant};
 
@@ -59,17 +59,17 @@ impl Metrics {
         Self(Arc::new(inner))
     }
 
-    /// A pass begins.
+    /// Starts to time a pass.
     pub fn pass(&self) -> Pass {
         Pass { metrics: self.clone(), start: Instant::now() }
     }
 
-    /// A write was attempted.
+    /// Counts a write and its result.
     pub fn action(&self, action: &'static str, done: bool) {
         self.0.actions.get_or_create(&ActionLabels { action, result: if done { "done" } else { "failed" } }).inc();
     }
 
-    /// A DataVolume entered `phase`.
+    /// Counts a DataVolume that entered `phase`.
     pub fn phase(&self, phase: Phase) {
         self.0.phases.get_or_create(&PhaseLabels { phase: phase.as_str() }).inc();
     }
@@ -82,7 +82,7 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// It has ended.
+    /// Records the duration and the result of the pass.
     pub fn done<T>(self, outcome: &std::result::Result<T, Error>) {
         let result = outcome.as_ref().map_or_else(Error::reason, |_| "done");
         self.metrics.0.passes.get_or_create(&Result { result }).observe(self.start.elapsed().as_secs_f64());

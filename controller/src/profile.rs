@@ -1,4 +1,4 @@
-//! One StorageProfile for every StorageClass, and what the drivers have refused.
+//! The reconciler of StorageProfiles: creates one for each StorageClass, writes its status, and records what drivers refused.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,11 +22,11 @@ use tracing::{info, warn};
 use crate::{
     context::Context,
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
-    write::{answered, is_conflict, post_params},
+    write::{StatusReplacement, create_if_absent, replace_status},
 };
 
-/// A clone that has to record something meets the controller itself and other clones; more often than this in a row and something is wrong.
-const ATTEMPTS: usize = 8;
+/// The attempts to record a refusal. Others write the same profile, but rarely so many of them in a row.
+const MAX_ATTEMPTS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -34,7 +34,7 @@ struct Labels {
     strategy: &'static str,
 }
 
-/// How much drivers refuse now.
+/// The gauge of the refusals that are in force.
 #[derive(Clone, Default)]
 pub struct OpenRefusals(Family<Labels, Gauge>);
 
@@ -46,7 +46,7 @@ impl OpenRefusals {
         gauge
     }
 
-    /// Counts anew; returns when the next one ends.
+    /// Counts the refusals in force. Returns when the first of them ends.
     fn count(&self, profiles: &[Arc<StorageProfile>], now: Timestamp) -> Option<Timestamp> {
         self.0.clear();
         let all = profiles.iter().filter_map(|p| p.status.as_ref()).flat_map(|s| &s.refusals);
@@ -61,17 +61,17 @@ impl OpenRefusals {
     }
 }
 
-/// Keeps the profiles. `trigger` is notified when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object has changed.
+/// Creates the profiles and writes their status. `trigger` is notified when a StorageClass, StorageProfile, VolumeSnapshotClass or CDI object has changed.
 pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, trigger: Trigger, shutdown: Shutdown) {
     periodic::run(trigger, shutdown, || {
         let (ctx, gauge) = (Arc::clone(&ctx), gauge.clone());
-        async move { all(&ctx, &gauge).await }
+        async move { reconcile(&ctx, &gauge).await }
     })
     .await;
 }
 
-/// Looks at every class; returns when to look again without a cause.
-async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
+/// Reconciles the profiles of all classes. Returns the time until the next run.
+async fn reconcile(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     let now = Timestamp::now();
     let (Lookup::Present(ours), Lookup::Present(classes), Lookup::Present(profiles)) =
         (periodic::is_active(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
@@ -87,7 +87,7 @@ async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     let mut after = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok()).unwrap_or(RESYNC);
     for class in classes.iter().filter(|class| ours && class.metadata.deletion_timestamp.is_none()) {
         let profile = profiles.iter().find(|p| p.metadata.name == class.metadata.name).map(AsRef::as_ref);
-        if let Err(error) = one(class, profile, &snapshot_classes, now, ctx).await {
+        if let Err(error) = reconcile_profile(class, profile, &snapshot_classes, now, ctx).await {
             warn!(name = class.name_any(), error = %config::Chain(&error), "a StorageProfile could not be written");
             after = RETRY_FAILED;
         }
@@ -95,7 +95,8 @@ async fn all(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     after
 }
 
-async fn one(
+/// Creates the profile of `class`, or writes its status where that has changed.
+async fn reconcile_profile(
     class: &StorageClass,
     profile: Option<&StorageProfile>,
     snapshot_classes: &[SnapshotClass],
@@ -104,30 +105,23 @@ async fn one(
 ) -> Result<(), kube::Error> {
     let api = Objects::all(ctx.client.clone());
     let Some(profile) = profile else {
-        // Its event rings for the status. One that exists is one not seen yet.
-        return match api.create(&post_params(), &of(class)).await {
-            Ok(_) => {
-                info!(name = class.name_any(), "created the StorageProfile");
-                Ok(())
-            }
-            Err(error) if is_conflict(&error) => Ok(()),
-            Err(error) => Err(error),
-        };
+        // The event of the profile, whoever created it, triggers the run that writes its status.
+        if create_if_absent(&api, &new_profile(class)).await? {
+            info!(name = class.name_any(), "created the StorageProfile");
+        }
+        return Ok(());
     };
     let next = status(class, Some(profile), snapshot_classes, now);
     if profile.metadata.deletion_timestamp.is_some() || profile.status.as_ref() == Some(&next) {
         return Ok(());
     }
-    let updated = StorageProfile { status: Some(next), ..profile.clone() };
-    match replace_status(&api, updated).await {
-        // Newer than what was looked at, or gone: its event rings.
-        Err(error) if is_conflict(&error) || answered(&error, &[404]) => Ok(()),
-        done => done,
-    }
+    // A profile that is newer, or gone, triggers the next run by its event.
+    let _ = replace_status(&api, StorageProfile { status: Some(next), ..profile.clone() }).await?;
+    Ok(())
 }
 
-/// A profile that goes with its class.
-fn of(class: &StorageClass) -> StorageProfile {
+/// A new profile, which is removed with its class.
+fn new_profile(class: &StorageClass) -> StorageProfile {
     StorageProfile {
         metadata: ObjectMeta {
             name: class.metadata.name.clone(),
@@ -140,9 +134,8 @@ fn of(class: &StorageClass) -> StorageProfile {
     }
 }
 
-/// Records what a driver has refused, or no longer refuses, for clones into `class`. `change` gives the next refusals, or nothing if those
-/// that it sees say it already; it may be asked several times, as others write the same profile. Where there is no profile there is
-/// nowhere to record it.
+/// Records what a driver refused, or no longer refuses, for clones into `class`. `change` returns the next refusals, or nothing if the
+/// present ones are right. It is called again after a conflict, as others write the same profile. Without a profile nothing is recorded.
 pub async fn record(
     ctx: &Context,
     class: &str,
@@ -159,21 +152,17 @@ pub async fn record(
             },
         };
         let mut status = profile.status.clone().unwrap_or_default();
-        // Many clones are refused at once, and one of them has written it.
+        // Many clones are refused at once, and one of them may have written it already.
         let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
         status.refusals = refusals;
-        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await {
-            Ok(()) => break,
-            Err(error) if is_conflict(&error) && attempt < ATTEMPTS => {}
-            Err(error) if answered(&error, &[404]) => break,
-            Err(error) => return Err(error),
+        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await? {
+            StatusReplacement::Written | StatusReplacement::Gone => break,
+            StatusReplacement::Conflict(_) if attempt < MAX_ATTEMPTS => {}
+            StatusReplacement::Conflict(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// Writes the status of exactly this version.
-async fn replace_status(api: &Objects<StorageProfile>, mut profile: StorageProfile) -> Result<(), kube::Error> {
-    profile.metadata.managed_fields = None;
-    api.replace_status(&profile.name_any(), &post_params(), &profile).await.map(|_| ())
-}
+#[cfg(test)]
+mod tests;

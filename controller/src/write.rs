@@ -1,19 +1,25 @@
-//! The writes to the API server: their parameters, their preconditions, and the classification of their errors.
+//! The verbs of writing to the API server, with their preconditions, and the classification of their errors.
 //!
-//! Each write carries the UID or the version of the object that was read, so that a crash, a second controller or a stale cache makes it
-//! fail and does nothing else.
+//! A write carries the UID, and most carry the version, of the object that was read: after a crash, beside a second controller or with
+//! a stale cache it fails and changes nothing.
 
 use std::fmt::Debug;
 
-use common::{api::snapshot::VolumeSnapshotContent, meta, object::ObjectVersion, rebind};
+use common::{api::snapshot::VolumeSnapshotContent, decode::Decoded, meta, object::ObjectVersion, rebind};
 use config::api::Objects;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+};
 use kube::{
-    Client, Resource,
+    Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+/// The cause in the refusal of a creation in a namespace that is being deleted (`NamespaceTerminatingCause` of the API).
+const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
 /// What a failed write means for the pass.
 #[derive(Debug)]
@@ -48,118 +54,145 @@ pub fn classify(error: kube::Error) -> Failure {
     }
 }
 
-/// The API server answered with one of these codes.
-pub fn answered(error: &kube::Error, codes: &[u16]) -> bool {
-    matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
-}
-
 /// The API server has a newer object than the one that was read, or an object of the name exists.
 pub fn is_conflict(error: &kube::Error) -> bool {
     answered(error, &[409])
 }
 
-/// The parameters of patches: our field manager.
-pub fn params() -> PatchParams {
-    PatchParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PatchParams::default() }
+/// The API server answered with one of these codes.
+fn answered(error: &kube::Error, codes: &[u16]) -> bool {
+    matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
 }
 
-/// The parameters of all other writes: our field manager.
-pub fn post_params() -> PostParams {
+/// The namespace of an object that was to be created is being deleted, or gone.
+pub fn is_namespace_ending(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let Some(details) = &status.details else { return false };
+    match status.code {
+        403 => details.causes.iter().any(|cause| cause.reason == NAMESPACE_TERMINATING),
+        404 => details.kind == "namespaces",
+        _ => false,
+    }
+}
+
+/// The parameters of all writes but patches: our field manager.
+fn post_params() -> PostParams {
     PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
 }
 
-/// Patches exactly this claim, as it was read.
-pub async fn patch_claim(
-    claim: &ObjectVersion,
-    mut patch: serde_json::Value,
-    client: &Client,
-) -> Result<(), kube::Error> {
-    patch["metadata"]["uid"] = json!(claim.uid);
-    patch["metadata"]["resourceVersion"] = json!(claim.resource_version);
-    let api = Objects::<PersistentVolumeClaim>::namespaced(client.clone(), &claim.namespace);
-    api.patch(&claim.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
-}
-
-/// Removes our finalizer from exactly this claim, as it was read. A claim that does not exist any more is no error.
-pub async fn release(claim: &ObjectVersion, rest: &[String], client: &Client) -> Result<(), kube::Error> {
-    let api = Objects::<PersistentVolumeClaim>::namespaced(client.clone(), &claim.namespace);
-    match api.patch(&claim.name, &params(), &Patch::Merge(rebind::release(claim, rest))).await {
-        Ok(_) => Ok(()),
-        Err(error) if answered(&error, &[404]) => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Deletes exactly this object. One that does not exist any more, or was replaced by another of the same name, is no error.
-pub async fn delete<K>(what: &ObjectVersion, client: &Client) -> Result<(), kube::Error>
+/// Creates an object.
+pub async fn create<K>(api: &Objects<K>, object: &K) -> kube::Result<Decoded<K>>
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
-    let api = Objects::<K>::namespaced(client.clone(), &what.namespace);
-    // The identity is what makes it ours; its version changes with every sidecar that touches it.
-    let preconditions = Preconditions { uid: Some(what.uid.clone()), resource_version: None };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    match api.delete(&what.name, &params).await {
-        Ok(()) => Ok(()),
-        Err(error) if answered(&error, &[404, 409]) => Ok(()),
+    api.create(&post_params(), object).await
+}
+
+/// Creates an object unless one of its name exists. True when it was created.
+pub async fn create_if_absent<K>(api: &Objects<K>, object: &K) -> kube::Result<bool>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    match create(api, object).await {
+        Ok(_) => Ok(true),
+        Err(error) if is_conflict(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Lets the volume of a temporary claim go with the claim, unless it has changed since it was read.
-pub async fn discard_volume(volume: &ObjectVersion, client: &Client) -> Result<(), kube::Error> {
-    let api = Objects::<PersistentVolume>::all(client.clone());
-    let patch = json!({
-        "metadata": { "uid": volume.uid, "resourceVersion": volume.resource_version },
-        "spec": { "persistentVolumeReclaimPolicy": "Delete" },
-    });
-    api.patch(&volume.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
+/// Patches exactly this version of an object.
+pub async fn merge_patch<K>(api: &Objects<K>, object: &ObjectVersion, mut patch: Value) -> kube::Result<Decoded<K>>
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned,
+{
+    patch["metadata"]["uid"] = json!(object.uid);
+    patch["metadata"]["resourceVersion"] = json!(object.resource_version);
+    let field_manager = Some(meta::CONTROLLER_MANAGER.to_owned());
+    let params = PatchParams { field_manager, ..PatchParams::default() };
+    api.patch(&object.name, &params, &Patch::Merge(patch)).await
 }
 
-/// Lets the driver's snapshot go with a temporary VolumeSnapshot, unless its content has changed since it was read.
-pub async fn discard_content(content: &ObjectVersion, client: &Client) -> Result<(), kube::Error> {
+/// Patches exactly this version of a claim.
+pub async fn patch_claim(claim: &ObjectVersion, patch: Value, client: &Client) -> kube::Result<()> {
+    let api = Objects::<PersistentVolumeClaim>::namespaced(client.clone(), &claim.namespace);
+    merge_patch(&api, claim, patch).await.map(drop)
+}
+
+/// Lets the volume of a temporary claim go with the claim; exactly this version of it.
+pub async fn discard_volume(volume: &ObjectVersion, client: &Client) -> kube::Result<()> {
+    let api = Objects::<PersistentVolume>::all(client.clone());
+    merge_patch(&api, volume, json!({ "spec": { "persistentVolumeReclaimPolicy": "Delete" } })).await.map(drop)
+}
+
+/// Lets the driver's snapshot go with a temporary VolumeSnapshot; exactly this version of its content.
+pub async fn discard_content(content: &ObjectVersion, client: &Client) -> kube::Result<()> {
     let api = Objects::<VolumeSnapshotContent>::all(client.clone());
-    let patch = json!({
-        "metadata": { "uid": content.uid, "resourceVersion": content.resource_version },
-        "spec": { "deletionPolicy": "Delete" },
-    });
-    api.patch(&content.name, &params(), &Patch::Merge(patch)).await.map(|_| ())
+    merge_patch(&api, content, json!({ "spec": { "deletionPolicy": "Delete" } })).await.map(drop)
+}
+
+/// Removes our finalizer from exactly this version of a claim and leaves `rest`. A claim that does not exist any more is no error.
+pub async fn release(claim: &ObjectVersion, rest: &[String], client: &Client) -> kube::Result<()> {
+    match patch_claim(claim, rebind::release(claim, rest), client).await {
+        Err(error) if answered(&error, &[404]) => Ok(()),
+        released => released,
+    }
+}
+
+/// The result of the replacement of a status.
+#[derive(Debug)]
+#[must_use = "a status that was not written has to be written by another pass"]
+pub enum StatusReplacement {
+    /// The status is written.
+    Written,
+    /// The object is newer than the one that was read, and its event starts the next pass; the error of the API server.
+    Conflict(kube::Error),
+    /// The object does not exist any more.
+    Gone,
+}
+
+/// Replaces the status of exactly this version of `object`.
+pub async fn replace_status<K>(api: &Objects<K>, mut object: K) -> kube::Result<StatusReplacement>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    object.meta_mut().managed_fields = None;
+    match api.replace_status(&object.name_any(), &post_params(), &object).await {
+        Ok(_) => Ok(StatusReplacement::Written),
+        Err(error) if is_conflict(&error) => Ok(StatusReplacement::Conflict(error)),
+        Err(error) if answered(&error, &[404]) => Ok(StatusReplacement::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// Deletes the object of this UID, whatever its version: the identity is what makes it ours, and the version changes with every sidecar
+/// that touches it. One that does not exist any more, or was replaced by another of the same name, is no error.
+pub async fn delete<K>(object: &ObjectVersion, client: &Client) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
+{
+    let preconditions = Preconditions { uid: Some(object.uid.clone()), resource_version: None };
+    match delete_if::<K>(object, preconditions, client).await {
+        Err(error) if answered(&error, &[404, 409]) => Ok(()),
+        deleted => deleted,
+    }
+}
+
+/// Deletes exactly this version of an object.
+pub async fn delete_version<K>(object: &ObjectVersion, client: &Client) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
+{
+    let (uid, resource_version) = (Some(object.uid.clone()), Some(object.resource_version.clone()));
+    delete_if::<K>(object, Preconditions { uid, resource_version }, client).await
+}
+
+async fn delete_if<K>(object: &ObjectVersion, preconditions: Preconditions, client: &Client) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
+{
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    Objects::<K>::namespaced(client.clone(), &object.namespace).delete(&object.name, &params).await
 }
 
 #[cfg(test)]
-mod tests {
-    use kube::core::{Status, response::StatusSummary};
-    use rstest::rstest;
-
-    use super::*;
-
-    fn answer(code: u16, message: &str) -> kube::Error {
-        kube::Error::Api(Box::new(Status {
-            status: Some(StatusSummary::Failure),
-            code,
-            message: message.into(),
-            ..Status::default()
-        }))
-    }
-
-    #[rstest]
-    #[case::bad_request(400, "x", "refused")]
-    #[case::forbidden(403, "x", "refused")]
-    #[case::quota(403, "pods \"x\" is forbidden: exceeded quota: q", "quota")]
-    #[case::not_found(404, "x", "gone")]
-    #[case::conflict(409, "x", "stale")]
-    #[case::invalid(422, "x", "refused")]
-    #[case::too_many_requests(429, "x", "failed")]
-    #[case::internal(500, "exceeded quota", "failed")]
-    #[case::unavailable(503, "x", "failed")]
-    fn errors_have_one_classification(#[case] code: u16, #[case] message: &str, #[case] expected: &str) {
-        let class = match classify(answer(code, message)) {
-            Failure::Stale => "stale",
-            Failure::Gone(_) => "gone",
-            Failure::Refused { quota: true, .. } => "quota",
-            Failure::Refused { quota: false, .. } => "refused",
-            Failure::Failed(_) => "failed",
-        };
-        assert_eq!(class, expected);
-    }
-}
+mod tests;

@@ -1,9 +1,7 @@
-//! An API server that knows a handful of objects, and the whole webhook in front of it, but for the socket.
+//! The whole webhook without its socket, before a fake API server that answers with a handful of objects.
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
-    future::pending,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,10 +11,10 @@ use axum::{
     body::{Body, to_bytes},
 };
 use config::{admin::Readiness, args::ShutdownArgs, shutdown::Shutdown};
-use http::{Method, Request, Response, StatusCode};
+use fake_api::{Answer, FakeApi};
+use http::{Method, Request, StatusCode};
 use json_patch::Patch;
 use k8s_openapi::ByteString;
-use kube::{Client, client};
 use prometheus_client::{encoding::text, registry::Registry};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
@@ -49,12 +47,10 @@ pub const GET_DATA_SOURCES: &str = "get datasources";
 pub const GET_CLONE_SOURCES: &str = "get volumeclonesources";
 pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-controller";
 
-/// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create, or
+/// The answer at each path; 404 elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create, or
 /// `verb resource` for another verb; or whether everybody may do everything.
 #[derive(Clone)]
-pub struct World(Objects);
-
-type Objects = BTreeMap<&'static str, Option<Value>>;
+pub struct World(BTreeMap<&'static str, Option<Value>>);
 
 impl World {
     /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver that can do everything. Nobody may
@@ -138,32 +134,23 @@ impl World {
         self
     }
 
-    fn client(world: &Arc<Mutex<Objects>>, asked: &Arc<Mutex<Vec<String>>>) -> Client {
-        let (world, asked) = (Arc::clone(world), Arc::clone(asked));
-        let service = tower::service_fn(move |request: Request<client::Body>| {
-            let world = world.lock().unwrap().clone();
-            asked.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
-            async move {
-                let uri = request.uri().clone();
-                if uri.query().is_some_and(|query| query.contains("watch=true")) {
-                    pending::<()>().await;
+    /// Makes `api` answer like this.
+    fn prescribe(&self, api: &FakeApi) {
+        api.withdraw_answers();
+        api.answer_otherwise(Answer::failure(404, "none"));
+        for (path, object) in &self.0 {
+            match object {
+                None => ["GET", "POST"].iter().for_each(|method| api.answer_always(method, path, Answer::Never)),
+                Some(allowed) if *path == REVIEWS => {
+                    let allowed = allowed.clone();
+                    api.review_with(move |review| is_allowed(review, &allowed));
                 }
-                let (code, body) = match world.get(uri.path()) {
-                    Some(Some(allowed)) if uri.path() == REVIEWS => {
-                        (StatusCode::CREATED, reviewed(request.into_body(), allowed).await)
-                    }
-                    Some(Some(object)) => (StatusCode::OK, object.clone()),
-                    Some(None) => pending().await,
-                    None => (
-                        StatusCode::NOT_FOUND,
-                        json!({"status": "Failure", "code": 404, "reason": "NotFound", "message": "none"}),
-                    ),
-                };
-                let response = Response::builder().status(code).body(client::Body::from(body.to_string().into_bytes()));
-                Ok::<_, Infallible>(response.unwrap())
+                Some(object) => api.answer_always("GET", path, Answer::json(200, object)),
             }
-        });
-        Client::new(service, "default")
+        }
+        if !self.0.contains_key(REVIEWS) {
+            api.answer_always("POST", REVIEWS, Answer::failure(404, "none"));
+        }
     }
 
     /// The webhook with full caches.
@@ -184,9 +171,9 @@ impl World {
     async fn start(self, kinds: &[&str], bodies: Bodies) -> Webhook {
         let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
         let readiness = Readiness::new(Shutdown::new(&args));
-        let world = Arc::new(Mutex::new(self.0));
-        let asked = Arc::default();
-        let client = Self::client(&world, &asked);
+        let api = FakeApi::default();
+        self.prescribe(&api);
+        let client = api.client();
         let (cluster, kept) = Cluster::new(client.clone(), &client, &readiness);
         let mut registry = Registry::default();
         let metrics = Metrics::register(&mut registry);
@@ -199,17 +186,14 @@ impl World {
             }
         };
         timeout(Duration::from_secs(10), filled).await.expect("the caches did not fill");
-        Webhook { admission, router, registry, world, asked, _kept: kept }
+        Webhook { admission, router, registry, world: Mutex::new(self), api, _kept: kept }
     }
 }
 
-/// A SubjectAccessReview with its answer.
-async fn reviewed(review: client::Body, allowed: &Value) -> Value {
-    let bytes = to_bytes(Body::new(review), usize::MAX).await.unwrap();
-    let mut review: Value = serde_json::from_slice(&bytes).unwrap();
-    if allowed.is_boolean() {
-        review["status"] = json!({"allowed": allowed});
-        return review;
+/// True if a SubjectAccessReview asks for one of the rights that everybody has.
+fn is_allowed(review: &Value, allowed: &Value) -> bool {
+    if let Some(allowed) = allowed.as_bool() {
+        return allowed;
     }
     assert_eq!((&review["spec"]["user"], &review["spec"]["groups"]), (&json!(USER), &json!(["system:authenticated"])));
     let what = &review["spec"]["resourceAttributes"];
@@ -220,17 +204,15 @@ async fn reviewed(review: client::Body, allowed: &Value) -> Value {
         Some("create") => resource.to_owned(),
         verb => format!("{} {resource}", verb.unwrap_or_default()),
     };
-    let allowed = allowed.as_array().unwrap().iter().any(|allowed| *allowed == right);
-    review["status"] = json!({"allowed": allowed});
-    review
+    allowed.as_array().unwrap().iter().any(|allowed| *allowed == right)
 }
 
 pub struct Webhook {
     pub admission: Arc<Admission>,
     router: Router,
     pub registry: Registry,
-    world: Arc<Mutex<Objects>>,
-    asked: Arc<Mutex<Vec<String>>>,
+    world: Mutex<World>,
+    api: FakeApi,
     _kept: JoinSet<()>,
 }
 
@@ -273,12 +255,14 @@ impl Webhook {
     /// The world as it is from now on, of which no watch tells.
     pub fn unseen(&self, change: impl FnOnce(World) -> World) {
         let mut world = self.world.lock().unwrap();
-        *world = change(World(world.clone())).0;
+        *world = change(world.clone());
+        world.prescribe(&self.api);
     }
 
-    /// What the API server was asked since the last time, method and URI of each.
+    /// The requests to the API server since the last call, method and URI of each.
     pub fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        let requests = self.api.take_requests();
+        requests.into_iter().map(|request| format!("{request}?{}", request.query)).collect()
     }
 
     pub async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, String) {

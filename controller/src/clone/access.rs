@@ -23,29 +23,29 @@ use kube::api::PostParams;
 
 use super::Reconciler;
 
-/// A hundred clones of one source by one requester need not ask a hundred times; rights that are taken away count after this time.
-const FRESH: Duration = Duration::from_secs(1);
+/// The time for which an answer counts. Many clones of one source by one requester ask once; a right that is taken away counts after it.
+const ANSWER_TTL: Duration = Duration::from_secs(1);
 
-/// What is about to be done. The answer of the beginning is none for the end.
+/// The stage of a clone for which a right is asked. An answer for one stage says nothing about the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Something is made for the clone, beside the source.
+    /// Objects are created for the clone beside the source.
     Begin,
-    /// The volume is given to the requester.
+    /// The volume is handed over to the requester.
     HandOver,
 }
 
-/// What somebody may do, or not.
+/// An act for which the requester needs rights.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Clone the object that has this name, whatever it is: it isn't looked at before.
+    /// Clone the object of this name, which is not read before.
     Clone(SourceName, Stage),
     /// Follow a reference into another namespace.
     Follow(Reference, ObjectName),
 }
 
 impl Act {
-    /// All rights of one of these lists are needed.
+    /// The lists of rights of which one list is needed in full.
     fn rights(&self) -> Vec<Vec<ResourceAttributes>> {
         match self {
             Self::Clone(source, _) => requester::questions(source),
@@ -53,7 +53,7 @@ impl Act {
         }
     }
 
-    /// A reference is followed once for each clone, so nothing is gained by an answer of a moment ago.
+    /// True if an earlier answer may be used. A reference is followed once for each clone, so that nothing would be gained.
     fn may_be_remembered(&self) -> bool {
         matches!(self, Self::Clone(..))
     }
@@ -66,21 +66,21 @@ impl Act {
     }
 }
 
-/// What an answer is about.
+/// The key of an answer: one requester and one act.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Question {
     stamp: String,
     act: Act,
 }
 
-/// What has been answered lately.
+/// The answers of the last `ANSWER_TTL`.
 #[derive(Default)]
 pub struct AccessCache(Mutex<HashMap<Question, (Instant, Authorization)>>);
 
 impl AccessCache {
     fn get(&self, question: &Question, now: Instant) -> Option<Authorization> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, (since, _)| now.duration_since(*since) < FRESH);
+        all.retain(|_, (since, _)| now.duration_since(*since) < ANSWER_TTL);
         all.get(question).map(|(_, answer)| answer.clone())
     }
 
@@ -89,7 +89,7 @@ impl AccessCache {
     }
 }
 
-/// Asks for the requester that is stamped on `object`; absent when there is no stamp.
+/// Asks the API server about the requester that the annotation on `object` names. Absent without the annotation.
 pub async fn ask(object: &ObjectMeta, act: Act, ctx: &Reconciler) -> Lookup<Authorization> {
     let Some(stamp) = meta::annotation(object, meta::REQUESTER) else { return Lookup::Absent };
     let Some(requester) = Requester::read(stamp) else {
@@ -155,6 +155,6 @@ mod tests {
         ] {
             assert_eq!(answers.get(&other, now), None, "{other:?}");
         }
-        assert_eq!(answers.get(&asked(), now + FRESH), None);
+        assert_eq!(answers.get(&asked(), now + ANSWER_TTL), None);
     }
 }

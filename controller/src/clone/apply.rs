@@ -1,4 +1,4 @@
-//! The writes of a pass over a clone, in the order of the plan, up to the first that is not possible.
+//! The writes of a pass over a clone, in the order of the plan, up to the first that fails.
 
 use std::fmt::Debug;
 
@@ -12,7 +12,7 @@ use common::{
         ownership::{Owner, Ownership},
     },
     meta,
-    object::TargetKind,
+    object::{TargetKind, exact},
     rebind,
 };
 use config::api::Objects;
@@ -20,7 +20,7 @@ use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use kube::{Resource, ResourceExt, api::Patch};
+use kube::{Resource, ResourceExt};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::info;
@@ -28,21 +28,21 @@ use tracing::info;
 use super::{CloneTarget, Reconciler, observe::snapshot_owner};
 use crate::{
     Error,
-    write::{Failure, classify, delete, discard_volume, is_conflict, params, patch_claim, post_params, release},
+    write::{self, Failure, classify, discard_volume, is_conflict, merge_patch, patch_claim, release},
 };
 
-/// What became of a pass's writes.
+/// The outcome of the writes of a pass.
 #[derive(Debug, Default)]
 pub struct Done {
     /// The DataVolume's version after our own write to it.
     pub resource_version: Option<String>,
-    /// An object was newer than the one that was looked at; nothing was changed, and its event is on the way.
+    /// An object is newer than the one that was read. Nothing was changed, and its event starts the next pass.
     pub stale: bool,
-    /// The API server will not have it, and says why.
+    /// The API server refused a write, for this reason.
     pub refused: Option<Waiting>,
 }
 
-/// Carries out the actions in order, up to the first that isn't possible.
+/// Sends the writes in their order, up to the first that fails.
 pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reconciler) -> Result<Done, Error> {
     let mut done = Done::default();
     for action in actions {
@@ -78,21 +78,18 @@ async fn apply_write(
     done: &mut Done,
 ) -> Result<(), kube::Error> {
     let volume = target.volume;
-    let namespace = volume.namespace().unwrap_or_default();
     match action {
         Write::Pin(annotations) => {
-            let patch = json!({ "metadata": {
-                "uid": volume.uid(), "resourceVersion": volume.resource_version(), "annotations": annotations,
-            }});
-            let (name, client, patch) = (volume.name_any(), ctx.context.client.clone(), Patch::Merge(patch));
+            let patch = json!({ "metadata": { "annotations": annotations } });
+            let (read, client) = (exact(&volume.metadata), ctx.context.client.clone());
             done.resource_version = match target.kind {
                 TargetKind::DataVolume => {
-                    let api = Objects::<DataVolume>::namespaced(client, &namespace);
-                    api.patch(&name, &params(), &patch).await?.resource_version()
+                    let api = Objects::<DataVolume>::namespaced(client, &read.namespace);
+                    merge_patch(&api, &read, patch).await?.resource_version()
                 }
                 TargetKind::Claim => {
-                    let api = Objects::<PersistentVolumeClaim>::namespaced(client, &namespace);
-                    api.patch(&name, &params(), &patch).await?.resource_version()
+                    let api = Objects::<PersistentVolumeClaim>::namespaced(client, &read.namespace);
+                    merge_patch(&api, &read, patch).await?.resource_version()
                 }
             };
         }
@@ -141,27 +138,27 @@ async fn apply_write(
         Write::DiscardVolume { volume } => discard_volume(volume, &ctx.context.client).await?,
         Write::HandOver { volume, to, at, .. } => {
             let api = Objects::<PersistentVolume>::all(ctx.context.client.clone());
-            api.patch(&volume.name, &params(), &Patch::Merge(rebind::hand_over(volume, to, *at))).await?;
+            merge_patch(&api, volume, rebind::hand_over(volume, to, *at)).await?;
         }
         Write::Delete { kind: Kind::VolumeSnapshot, what } => {
-            delete::<VolumeSnapshot>(what, &ctx.context.client).await?;
+            write::delete::<VolumeSnapshot>(what, &ctx.context.client).await?;
         }
         Write::Delete { kind: Kind::PersistentVolumeClaim, what } => {
-            delete::<PersistentVolumeClaim>(what, &ctx.context.client).await?;
+            write::delete::<PersistentVolumeClaim>(what, &ctx.context.client).await?;
         }
-        Write::Delete { kind: Kind::Pod, what } => delete::<Pod>(what, &ctx.context.client).await?,
+        Write::Delete { kind: Kind::Pod, what } => write::delete::<Pod>(what, &ctx.context.client).await?,
     }
     Ok(())
 }
 
-/// The clone with all that is known of what was created for it.
+/// The clone, with the UIDs of created objects in memory added to those in its status.
 fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
     let mut target = Target::of(volume);
     ctx.indexes.created.complete(&target.uid, &mut target.created);
     target
 }
 
-/// An earlier pass has made it for `target`.
+/// True if an earlier pass created the object for `target`.
 fn is_ours(target: &Target, kind: Kind, meta: &ObjectMeta) -> bool {
     let owners = Ownership { uid: &target.uid, key: target.key.as_deref(), created: &target.created };
     owners.of(kind, meta) == Owner::Ours
@@ -184,7 +181,7 @@ where
         + DeserializeOwned,
 {
     let api = Objects::<K>::namespaced(ctx.context.client.clone(), &object.namespace().unwrap_or_default());
-    match api.create(&post_params(), object).await {
+    match write::create(&api, object).await {
         Ok(created) => {
             ctx.indexes.created.record(uid, created.name_any(), created.uid().unwrap_or_default());
             Ok(())
@@ -194,7 +191,7 @@ where
             match api.get_opt(&name).await? {
                 Some(there) if ours(&there) => ctx.indexes.created.record(uid, name, there.uid().unwrap_or_default()),
                 Some(_) => done.refused = Some(Waiting::Foreign { kind: kind_of::<K>(), name }),
-                // Gone since: the next pass creates it.
+                // It was deleted meanwhile: the next pass creates it.
                 None => done.stale = true,
             }
             Ok(())
@@ -210,3 +207,6 @@ fn kind_of<K: Resource<DynamicType = ()>>() -> &'static str {
         _ => "Pod",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The look at who has a volume that is about to be handed over: pods as the API server knows them now, attachments and nodes from caches.
+//! The holders of a volume that is about to be handed over: pods as the API server lists them now, attachments and nodes from caches.
 
 use common::{
     clone::{
@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::clone::Reconciler;
 
-/// Whoever has the volume of the temporary claim, in words. The claim is closed: no pod can start with it any more, so one list of the
-/// pods of its namespace, made now, has all that ever can.
+/// Reads the holders of the temporary claim's volume, in words. The claim is closed: no pod can start with it any more, so that one list
+/// of the pods of its namespace has all that ever can.
 pub async fn observe(seen: &Observed, ctx: &Reconciler) -> Lookup<Vec<String>> {
     let (Some(claim), Some(volume)) = (seen.temporary.present(), seen.rebind.volume.present()) else {
         return Lookup::Absent;

@@ -109,11 +109,11 @@ pub async fn run<K, F>(
             move |object: Arc<K>, reconciler: Arc<Reconciler>| async move {
                 let outcome = pass(Arc::clone(&object), Arc::clone(&reconciler)).await;
                 if outcome.is_ok() {
-                    reconciler.backoff.forget(&name_of(&*object));
+                    reconciler.backoff.forget(&*object);
                 }
                 outcome
             },
-            |object, error, reconciler| reconciler.backoff.next(&K::kind(&()), &name_of(&*object), error),
+            |object, error, reconciler| reconciler.backoff.next(&*object, error),
             reconciler,
         )
         .for_each(|_| ready(()))

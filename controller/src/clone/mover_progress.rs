@@ -25,16 +25,16 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-/// A status is written at most this often for progress alone.
+/// The shortest time between two passes over a clone for progress alone.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A mover says something at least every few seconds; a log that is silent for this long is given up, and followed anew by the next pass.
+/// The time after which a silent log is given up, and followed anew by the next pass. A mover writes a line every few seconds.
 const LOG_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What was heard of a mover that has ended is of use until its result has been recorded, which takes a moment.
+/// The time for which the progress of a mover that ended is kept: until its result has been recorded, which takes a moment.
 const ENTRY_TTL: Duration = Duration::from_mins(10);
 
-/// Movers that may be followed at once, waiting to be taken up.
+/// The number of movers that may wait to be followed.
 const QUEUE_LENGTH: usize = 1024;
 
 #[derive(Clone)]
@@ -46,16 +46,16 @@ struct Followed {
     pod: String,
 }
 
-/// What has been heard of one mover.
+/// The progress of one mover.
 #[derive(Default)]
 struct Entry {
     pod_uid: String,
     heard: Option<Progress>,
-    /// When its log ended; until then somebody is listening.
+    /// When its log ended; nothing while it is followed.
     ended: Option<Instant>,
 }
 
-/// What is known of the progress of every mover, by the UID of the DataVolume.
+/// The progress of all movers, by the UID of the DataVolume.
 #[derive(Clone)]
 pub struct ProgressTracker {
     entries: Arc<Mutex<HashMap<String, Entry>>>,
@@ -70,20 +70,20 @@ pub struct Follower {
 }
 
 impl ProgressTracker {
-    /// A tracker, the service that fills it, and a stream of the DataVolumes for which there is news.
+    /// A tracker, the service that fills it, and a stream of the DataVolumes that progressed.
     pub fn new() -> (Self, Follower, impl Stream<Item = ObjectRef<DataVolume>> + Send) {
         let (follow, requests) = mpsc::channel(QUEUE_LENGTH);
-        let (progressed, news) = mpsc::channel(QUEUE_LENGTH);
+        let (progressed, volumes) = mpsc::channel(QUEUE_LENGTH);
         let tracker = Self { entries: Arc::default(), follow };
-        (tracker.clone(), Follower { tracker, requests, progressed }, ReceiverStream::new(news))
+        (tracker.clone(), Follower { tracker, requests, progressed }, ReceiverStream::new(volumes))
     }
 
-    /// The last that was heard from the mover of the DataVolume `uid`.
+    /// The last progress of the mover of the DataVolume `uid`.
     pub fn of(&self, uid: &str) -> Option<Progress> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(uid)?.heard
     }
 
-    /// Sees that a mover which is running is listened to, and that one which is gone is forgotten.
+    /// Follows the log of a mover that runs, and forgets one that is gone.
     pub fn follow(&self, seen: &Observed) {
         let volume = &seen.volume;
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,7 +117,7 @@ impl ProgressTracker {
         }
     }
 
-    /// The entry of a mover, unless another one has taken its place.
+    /// Changes the entry of a mover, unless another one has taken its place.
     fn note(&self, followed: &Followed, note: impl FnOnce(&mut Entry)) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = entries.get_mut(&followed.uid).filter(|entry| entry.pod_uid == followed.pod_uid) {
@@ -140,17 +140,17 @@ impl ProgressTracker {
 }
 
 impl Follower {
-    /// Listens to movers until the process ends.
+    /// Follows the logs of movers until the process ends.
     pub async fn run(mut self, client: Client, shutdown: Shutdown) {
-        let mut listening = JoinSet::new();
+        let mut logs = JoinSet::new();
         loop {
             tokio::select! {
                 () = shutdown.draining() => return,
-                Some(_) = listening.join_next() => {}
+                Some(_) = logs.join_next() => {}
                 Some(followed) = self.requests.recv() => {
-                    let (tracker, news, client) = (self.tracker.clone(), self.progressed.clone(), client.clone());
-                    listening.spawn(async move {
-                        let heard = listen(&followed, &tracker, &news, client).await;
+                    let (tracker, progressed, client) = (self.tracker.clone(), self.progressed.clone(), client.clone());
+                    logs.spawn(async move {
+                        let heard = follow_log(&followed, &tracker, &progressed, client).await;
                         if let Err(error) = heard {
                             debug!(pod = followed.pod, error = %config::Chain(&error), "a mover's log ended");
                         }
@@ -162,10 +162,10 @@ impl Follower {
     }
 }
 
-async fn listen(
+async fn follow_log(
     followed: &Followed,
     tracker: &ProgressTracker,
-    news: &mpsc::Sender<ObjectRef<DataVolume>>,
+    progressed: &mpsc::Sender<ObjectRef<DataVolume>>,
     client: Client,
 ) -> Result<(), kube::Error> {
     // kube puts names into the path as they are.
@@ -176,14 +176,14 @@ async fn listen(
     // From the newest line on: what was before is past.
     let params = LogParams { follow: true, tail_lines: Some(1), ..LogParams::default() };
     let mut lines = pods.log_stream(&followed.pod, &params).await?.lines();
-    let mut told: Option<Instant> = None;
+    let mut reported: Option<Instant> = None;
     while let Ok(Some(line)) = timeout(LOG_IDLE_TIMEOUT, lines.next()).await.map(|line| line.and_then(Result::ok)) {
         // Anything that isn't progress is for people.
         let Ok(progress) = serde_json::from_str(&line) else { continue };
         tracker.update(followed, progress);
-        if told.is_none_or(|told| told.elapsed() >= MIN_REPORT_INTERVAL) {
-            told = Some(Instant::now());
-            if news.send(followed.volume.clone()).await.is_err() {
+        if reported.is_none_or(|at| at.elapsed() >= MIN_REPORT_INTERVAL) {
+            reported = Some(Instant::now());
+            if progressed.send(followed.volume.clone()).await.is_err() {
                 return Ok(());
             }
         }

@@ -189,7 +189,7 @@ fn over(target: &Target) -> bool {
     target.deleting || matches!(target.status.phase, Phase::Succeeded | Phase::Failed)
 }
 
-/// What is asked for, all references followed; or why they can't be.
+/// The request with all references followed, or the reason why one can't be.
 async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
@@ -294,7 +294,7 @@ fn source(name: &SourceName, ctx: &Reconciler) -> Lookup<Source> {
     }
 }
 
-/// The two are watched apart, so a content that is named and isn't there is one not seen yet.
+/// The content of a snapshot. The two are watched apart, so that one which is named and not in the cache is unknown.
 fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
     match ctx.context.caches.contents.get(None, name) {
         Lookup::Present(content) => Lookup::Present((*content).clone()),
@@ -303,7 +303,7 @@ fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
     }
 }
 
-/// The volume of a bound claim. The two are watched apart, so a bound claim whose volume isn't there is one not seen yet.
+/// The volume of a bound claim. The two are watched apart, so that one which is named and not in the cache is unknown.
 pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Lookup<Arc<PersistentVolume>> {
     let Some(name) = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty()) else {
         return Lookup::Absent;
@@ -339,7 +339,7 @@ fn rebind(
     Rebind { source, volume, target, now }
 }
 
-/// Who uses a claim.
+/// The users of a claim.
 fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
     let pods = ctx.indexes.pods_by_claim.of(claim);
     let pods: Vec<_> = pods
@@ -349,7 +349,7 @@ fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
     users_of(&claim.name, pods.iter().map(|pod| -> &Pod { pod }), |pod| is_our_mover(pod, ctx))
 }
 
-/// A pod is the mover of some clone, by what we know of that one.
+/// True if a pod is the data mover of a clone, by the record or the key of that clone.
 fn is_our_mover(pod: &Pod, ctx: &Reconciler) -> bool {
     let uid = pod.labels().get(meta::OWNED_BY_UID);
     let clone = meta::annotation(&pod.metadata, meta::OWNED_BY_DATA_VOLUME).and_then(|name| name.split_once('/'));
@@ -372,7 +372,7 @@ fn key_of(uid: &str, name: &ObjectName, ctx: &Reconciler) -> Option<String> {
     volume.present().and_then(|v| key(&v.metadata)).or_else(|| claim.present().and_then(|c| key(&c.metadata)))
 }
 
-/// Whose a temporary snapshot is. Several clones share it; what proves it is the key of the one that created it.
+/// The owner of a temporary snapshot. Several clones share it; the key of the one that created it is the proof.
 pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Reconciler) -> Owner {
     let (name, shared) = (snapshot.name_any(), SharedSnapshot::of(snapshot));
     let creator = ownership::creator(&snapshot.metadata).unwrap_or_default();
@@ -383,7 +383,7 @@ pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Reconci
     Ownership { uid: &leader, key: key.as_deref(), created: &created }.of(Kind::VolumeSnapshot, &snapshot.metadata)
 }
 
-/// Our temporary snapshots of the source. Those that somebody else has made in our form are none.
+/// Our temporary snapshots of the source, without those that somebody else created in our form.
 fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedSnapshots> {
     if request.source.kind == SourceKind::Snapshot {
         return Lookup::Present(SharedSnapshots::default());
@@ -403,7 +403,7 @@ fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedS
     })
 }
 
-/// Whether the DataVolume that fills `claim` is done; nothing, if there is no such DataVolume.
+/// True if the DataVolume that fills `claim` is done; nothing if there is no such DataVolume.
 fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
     let owner = meta::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
     let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);

@@ -1,4 +1,4 @@
-//! Records what one clone learns about a driver, for similar clones.
+//! Refusals of drivers: records what one clone learns about a driver, for similar clones.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use tracing::warn;
 use super::Reconciler;
 use crate::profile;
 
-/// What drivers refused to each namespace. Only in memory: who may read StorageProfiles need not know of other namespaces.
+/// The refusals that each namespace met. Only in memory: those who may read StorageProfiles need not know of other namespaces.
 #[derive(Default)]
 pub struct Refusals(Mutex<NamespaceRefusals>);
 
@@ -37,7 +37,7 @@ pub fn with_known(mut observed: Observed, ctx: &Reconciler) -> Observed {
     observed
 }
 
-/// Remembers what the driver refused in this pass, and forgets a refusal that no longer holds. Nothing depends on it.
+/// Records what the driver refused in this pass, and removes a refusal that no longer holds. Nothing depends on it.
 pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
     let learned = if let Some(refused) = plan.refused.as_ref().filter(|refused| !refused.past.too_slow) {
         let evidence = ctx.refusals.lock().record(&seen.volume.namespace, &refused.met, seen.now);
@@ -56,7 +56,7 @@ pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
     }
 }
 
-/// A clone that succeeds by a strategy that is on record as refused proves that it isn't any more.
+/// Removes the refusal of a strategy by which a clone succeeded.
 async fn forget(seen: &Observed, plan: &Plan, ctx: &Reconciler) -> Result<(), kube::Error> {
     let succeeded = plan.phase == Phase::Succeeded && seen.volume.status.phase != Phase::Succeeded;
     let smart = seen.volume.history.pinned.filter(|strategy| strategy.spec().fallback.is_some());

@@ -1,4 +1,4 @@
-//! The status and the events of a pass: only what changed.
+//! The report of a pass: status and events, as far as they changed.
 
 use common::{
     api::{DataVolume, DataVolumeStatus},
@@ -8,21 +8,18 @@ use common::{
         populator,
         status::status,
     },
-    object::TargetKind,
+    object::{ObjectVersion, TargetKind, exact},
 };
 use config::api::Objects;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
-use kube::{
-    Resource, ResourceExt,
-    api::{Patch, PostParams},
-};
+use kube::{Resource, ResourceExt, api::PostParams};
 use serde_json::json;
 use tracing::info;
 
 use super::{CloneTarget, Reconciler};
 use crate::{
     Error, events,
-    write::{is_conflict, params},
+    write::{is_conflict, patch_claim},
 };
 
 /// The reason of the event about a claim whose VolumeCloneSource isn't there.
@@ -31,8 +28,8 @@ const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
 /// The action of the events of clones.
 const ACTION: &str = "Clone";
 
-/// Writes the status and events that follow from the pass. True when the object is newer than the one that was looked at, whose event will
-/// start the next pass.
+/// Writes the status and the events that follow from the pass. True when the object is newer than the one that was read; its event starts
+/// the next pass.
 pub async fn report(
     target: CloneTarget<'_>,
     resource_version: Option<String>,
@@ -46,8 +43,8 @@ pub async fn report(
     }
     let resource_version = resource_version.or_else(|| target.volume.resource_version());
     let written = match target.kind {
-        TargetKind::DataVolume => on_volume(target.volume, resource_version, next, ctx).await,
-        TargetKind::Claim => on_claim(target.volume, resource_version, &next, ctx).await,
+        TargetKind::DataVolume => write_volume_status(target.volume, resource_version, next, ctx).await,
+        TargetKind::Claim => write_claim_status(target.volume, resource_version, &next, ctx).await,
     };
     match written {
         Ok(()) => {}
@@ -61,12 +58,13 @@ pub async fn report(
         );
         ctx.context.metrics.phase(plan.phase);
     }
-    // After the status, so that what is told is also true, and told once.
+    // After the status, so that each event is published once and is true.
     publish(target, &events(seen, plan), ctx).await;
     Ok(false)
 }
 
-async fn on_volume(
+/// Replaces the status of a DataVolume.
+async fn write_volume_status(
     volume: &DataVolume,
     resource_version: Option<String>,
     status: DataVolumeStatus,
@@ -80,30 +78,25 @@ async fn on_volume(
     api.replace_status(&volume.name_any(), &PostParams::default(), &updated).await.map(|_| ())
 }
 
-/// A claim has no place for our status but its annotations.
-async fn on_claim(
-    picture: &DataVolume,
+/// Writes the status into annotations, because a claim has no other place for it.
+async fn write_claim_status(
+    claim: &DataVolume,
     resource_version: Option<String>,
     status: &DataVolumeStatus,
     ctx: &Reconciler,
 ) -> Result<(), kube::Error> {
-    let patch = json!({ "metadata": {
-        "uid": picture.uid(), "resourceVersion": resource_version, "annotations": populator::annotations(status),
-    }});
-    let api = Objects::<PersistentVolumeClaim>::namespaced(
-        ctx.context.client.clone(),
-        &picture.namespace().unwrap_or_default(),
-    );
-    api.patch(&picture.name_any(), &params(), &Patch::Merge(patch)).await.map(|_| ())
+    let patch = json!({ "metadata": { "annotations": populator::annotations(status) } });
+    let claim = ObjectVersion { resource_version: resource_version.unwrap_or_default(), ..exact(&claim.metadata) };
+    patch_claim(&claim, patch, &ctx.context.client).await
 }
 
-/// A claim can't be told what it waits for in another way: without its VolumeCloneSource there is nothing to report on.
+/// Publishes an event about a claim whose VolumeCloneSource is missing. It is the only report: without the source there is no status.
 pub async fn no_clone_source(claim: &PersistentVolumeClaim, note: &str, ctx: &Reconciler) {
     let event = events::event(true, NO_CLONE_SOURCE, note, ACTION);
     events::publish(&[event], &claim.object_ref(&()), &ctx.context.recorder).await;
 }
 
-async fn publish(target: CloneTarget<'_>, told: &[CloneEvent], ctx: &Reconciler) {
+async fn publish(target: CloneTarget<'_>, clone_events: &[CloneEvent], ctx: &Reconciler) {
     let about = match target.kind {
         TargetKind::DataVolume => target.volume.object_ref(&()),
         TargetKind::Claim => ObjectReference {
@@ -112,7 +105,7 @@ async fn publish(target: CloneTarget<'_>, told: &[CloneEvent], ctx: &Reconciler)
             ..target.volume.object_ref(&())
         },
     };
-    let told: Vec<_> =
-        told.iter().map(|event| events::event(event.is_warning, &event.reason, &event.note, ACTION)).collect();
-    events::publish(&told, &about, &ctx.context.recorder).await;
+    let all: Vec<_> =
+        clone_events.iter().map(|event| events::event(event.is_warning, &event.reason, &event.note, ACTION)).collect();
+    events::publish(&all, &about, &ctx.context.recorder).await;
 }

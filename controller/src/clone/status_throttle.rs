@@ -13,62 +13,62 @@ use common::{
     clone::{Observed, Plan, Write},
 };
 
-/// A state that goes its usual way is reported when it has lasted this long.
+/// The age from which on a state of normal progress is reported.
 const MIN_AGE: Duration = Duration::from_millis(250);
 
-/// So often are states that go their usual way reported, all clones together.
+/// The interval between two reports of normal progress, all clones together.
 const REFILL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// So many such reports may come at once after a time without any.
+/// The number of such reports that may come at once after a time without any.
 const BURST: u32 = 5;
 
-/// When a report is tried again for which the budget had no room.
+/// The time until the next attempt of a report for which the bucket had no token.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A state that has lasted this long is reported whatever else there is to report: whoever looks at a clone learns what it waits for.
+/// The age from which on a state is reported even without a token, so that users learn what a clone waits for.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
-/// An entry of this age belongs to a DataVolume that is gone.
+/// The age from which on an entry belongs to a DataVolume that is gone.
 const ENTRY_TTL: Duration = Duration::from_mins(1);
 
-/// Which states have not been reported, and how many reports there is room for.
+/// The states that have not been reported, and the bucket of tokens for reports.
 #[derive(Default)]
 pub struct StatusThrottle(Mutex<Pending>);
 
 #[derive(Default)]
 struct Pending {
-    /// Since when, by the DataVolume's UID; and when it was asked about last.
+    /// The beginning of each state, and the time of the last pass, by the DataVolume's UID.
     states: HashMap<String, (Instant, Instant)>,
-    /// When the budget will be whole again.
-    whole_at: Option<Instant>,
+    /// The time at which the bucket is full again.
+    full_at: Option<Instant>,
 }
 
 impl Pending {
-    /// How long the report of a state that has lasted so long can wait; nothing, if it is due.
+    /// The time for which the report of a state of this age can wait; nothing if it is due.
     fn rest(&mut self, lasted: Duration, now: Instant) -> Option<Duration> {
         let young = MIN_AGE.saturating_sub(lasted);
         if !young.is_zero() {
             return Some(young);
         }
-        (!self.afford(now) && lasted < MAX_DELAY).then_some(RETRY_AFTER)
+        (!self.take_token(now) && lasted < MAX_DELAY).then_some(RETRY_AFTER)
     }
 
-    /// Takes the room for one report, if there is any.
-    fn afford(&mut self, now: Instant) -> bool {
-        let whole_at = self.whole_at.filter(|at| *at > now).unwrap_or(now) + REFILL_INTERVAL;
-        let affordable = whole_at <= now + REFILL_INTERVAL * BURST;
-        if affordable {
-            self.whole_at = Some(whole_at);
+    /// Takes a token, if there is one.
+    fn take_token(&mut self, now: Instant) -> bool {
+        let full_at = self.full_at.filter(|at| *at > now).unwrap_or(now) + REFILL_INTERVAL;
+        let has_token = full_at <= now + REFILL_INTERVAL * BURST;
+        if has_token {
+            self.full_at = Some(full_at);
         }
-        affordable
+        has_token
     }
 }
 
 impl StatusThrottle {
-    /// How long the report of `plan` can wait; nothing, if it is due.
+    /// The time for which the report of `plan` can wait; nothing if it is due.
     pub fn delay(&self, seen: &Observed, plan: &Plan, now: Instant) -> Option<Duration> {
         let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !passing(seen, plan) {
+        if !is_normal_progress(seen, plan) {
             pending.states.remove(&seen.volume.uid);
             return None;
         }
@@ -84,9 +84,9 @@ impl StatusThrottle {
     }
 }
 
-/// A state on the usual way, from which nothing has to be remembered and of which nobody has to know.
-fn passing(seen: &Observed, plan: &Plan) -> bool {
-    let on_the_way = matches!(
+/// True for a state of normal progress that holds nothing which has to be kept or which a user has to know.
+fn is_normal_progress(seen: &Observed, plan: &Plan) -> bool {
+    let in_progress = matches!(
         plan.phase,
         Phase::CloneScheduled
             | Phase::SnapshotForSmartCloneInProgress
@@ -101,7 +101,7 @@ fn passing(seen: &Observed, plan: &Plan) -> bool {
     let grows = plan.chosen.as_ref().is_some_and(|chosen| chosen.sizes.create_at < chosen.sizes.finally)
         && old.clone.as_ref().is_none_or(|clone| clone.final_size.is_none());
     let decided = plan.actions.iter().any(|action| matches!(action, Write::Pin(_)));
-    on_the_way && usual && !restarted && !grows && !decided && plan.refused.is_none() && plan.notes.is_empty()
+    in_progress && usual && !restarted && !grows && !decided && plan.refused.is_none() && plan.notes.is_empty()
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     fn a_few_at_once_and_then_one_at_a_time() {
         let (mut pending, start) = (Pending::default(), Instant::now());
         let now = |afforded: usize, at: Instant, pending: &mut Pending| {
-            let count = (0..20).filter(|_| pending.afford(at)).count();
+            let count = (0..20).filter(|_| pending.take_token(at)).count();
             assert_eq!(count, afforded, "{:?} after the start", at - start);
         };
         now(5, start, &mut pending);

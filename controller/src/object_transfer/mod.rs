@@ -1,5 +1,5 @@
-//! One ObjectTransfer, one pass: the same five steps as for a DataVolume. What can't be undone is concluded twice, from the caches and
-//! from the API server's own answers.
+//! The reconciler of ObjectTransfers: a pass has the same five steps as one over a DataVolume. What can't be undone is decided twice,
+//! from the caches and from the API server's own answers, because caches are late.
 
 mod apply;
 mod observe;
@@ -28,19 +28,19 @@ use self::{apply::Done, observe::ReadFrom};
 use crate::{
     Error,
     backoff::Backoff,
-    context::{Context, name_of},
+    context::Context,
     events,
     periodic::RESYNC,
-    write::{answered, post_params},
+    write::{StatusReplacement, replace_status},
 };
 
-/// Transfers are few, and each makes a handful of writes.
+/// The number of ObjectTransfers that are reconciled at the same time. They are few, and each makes a handful of writes.
 const CONCURRENCY: u16 = 4;
 
-/// A pass takes longer than this only when the API server does not answer.
+/// The timeout of a pass. A pass makes a few writes, so only an API server that does not answer exceeds it.
 const PASS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The next attempt after a refused write: its cause need not be of a kind that is watched.
+/// The time until the next attempt after a refused write, whose cause need not be of a kind that is watched.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
 
 /// The reconciler of ObjectTransfers.
@@ -64,11 +64,7 @@ pub async fn run(
         .with_config(controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(triggered)
         .graceful_shutdown_on(async move { shutdown.draining().await })
-        .run(
-            reconcile,
-            |transfer, error, reconciler| reconciler.backoff.next("ObjectTransfer", &name_of(&*transfer), error),
-            reconciler,
-        )
+        .run(reconcile, |transfer, error, reconciler| reconciler.backoff.next(&*transfer, error), reconciler)
         .for_each(|_| ready(()))
         .await;
 }
@@ -78,7 +74,7 @@ async fn reconcile(transfer: Arc<ObjectTransfer>, reconciler: Arc<Reconciler>) -
     let outcome =
         timeout(PASS_TIMEOUT, Box::pin(pass(&transfer, &reconciler))).await.unwrap_or(Err(Error::Late(PASS_TIMEOUT)));
     if outcome.is_ok() {
-        reconciler.backoff.forget(&name_of(&*transfer));
+        reconciler.backoff.forget(&*transfer);
     }
     outcome
 }
@@ -110,7 +106,7 @@ async fn pass(transfer: &ObjectTransfer, reconciler: &Reconciler) -> Result<Acti
     Ok(next(&plan, refused.is_some(), seen.now))
 }
 
-/// When to look again although nothing is heard. After a write something is heard.
+/// The next pass if no event starts one earlier. After a write, its event does.
 fn next(plan: &Plan, refused: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if refused => REFUSED_RETRY,
@@ -122,7 +118,7 @@ fn next(plan: &Plan, refused: bool, now: Timestamp) -> Action {
 }
 
 /// Writes the status that follows from the pass, and an event when it says something new. True when the ObjectTransfer is newer than the
-/// one that was looked at.
+/// one that was read.
 async fn report(
     transfer: &ObjectTransfer,
     seen: &Observed,
@@ -140,13 +136,11 @@ async fn report(
     if done.resource_version.is_some() {
         updated.metadata.resource_version.clone_from(&done.resource_version);
     }
-    updated.metadata.managed_fields = None;
     updated.status = Some(next);
     let api = Objects::<ObjectTransfer>::all(ctx.client.clone());
-    match api.replace_status(&seen.transfer.name, &post_params(), &updated).await {
-        Ok(_) => {}
-        Err(error) if answered(&error, &[404, 409]) => return Ok(true),
-        Err(error) => return Err(Error::Report(error)),
+    match replace_status(&api, updated).await.map_err(Error::Report)? {
+        StatusReplacement::Written => {}
+        StatusReplacement::Conflict(_) | StatusReplacement::Gone => return Ok(true),
     }
     let (old, new) = (&seen.transfer, plan.phase.as_str());
     let reason = old.status.conditions.first().and_then(|condition| condition.reason.as_deref());

@@ -20,12 +20,12 @@ use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 
-/// The place that is read.
+/// The place from which a pass reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// Fast, and a moment late.
+    /// The caches: fast, and a moment late.
     Caches,
-    /// The current state.
+    /// The API server: the current state.
     ApiServer,
 }
 

@@ -48,24 +48,24 @@ impl DataSourceTrigger {
     }
 }
 
-/// Whether the status of `source` depends on `object`, which is of a kind that it may stand for.
+/// True if the status of `source` depends on `object`, which is of a kind that a DataSource may refer to.
 fn depends_on<K: Resource>(source: &DataSource, object: &K, find: impl Fn(&str, &str) -> Lookup<DataSource>) -> bool {
     if source.metadata.namespace != object.meta().namespace {
         return false;
     }
     let name = name_of(source);
     let resolution = resolve_source(&name, &source.spec.source, find);
-    observable(&name, &resolution).is_some_and(|found| is(&found.object, object))
+    observable(&name, &resolution).is_some_and(|found| has_name(&found.object, object))
 }
 
-/// Whether `source` names `other`.
+/// True if `source` names `other`.
 fn names(source: &DataSource, other: &DataSource) -> bool {
     let named = source.spec.source.data_source.as_ref();
     source.metadata.namespace == other.metadata.namespace
         && named.is_some_and(|named| Some(&named.name) == other.metadata.name.as_ref())
 }
 
-fn is<K: Resource>(name: &ObjectName, object: &K) -> bool {
+fn has_name<K: Resource>(name: &ObjectName, object: &K) -> bool {
     let meta = object.meta();
     meta.namespace.as_deref() == Some(&name.namespace) && meta.name.as_deref() == Some(&name.name)
 }
@@ -87,9 +87,9 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
     }
 
-    /// A tenant's DataSource is woken by what is in the tenant's namespace, and by nothing else.
+    /// A tenant's DataSource is triggered by objects of the tenant's namespace, and by nothing else.
     #[test]
-    fn nobody_is_woken_by_another_namespace() {
+    fn nothing_is_triggered_by_another_namespace() {
         let own = data_source("mine", "own", "pvc", ["mine", "disk"]);
         let foreign = data_source("mine", "foreign", "pvc", ["gold", "disk"]);
         let find = |namespace: &str, name: &str| match (namespace, name) {

@@ -7,7 +7,7 @@ use std::{
 
 use common::object::{ObjectName, SourceName};
 
-/// What a clone may wait for.
+/// An object that a clone may depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dependency {
     /// A claim or snapshot that is its source.
@@ -16,7 +16,7 @@ pub enum Dependency {
     DataSource(ObjectName),
     /// The VolumeCloneSource that a claim names.
     CloneSource(ObjectName),
-    /// What nodes report of the volumes that they use.
+    /// The reports of nodes about the volumes that they use.
     Nodes,
 }
 
@@ -26,12 +26,12 @@ struct Maps {
     keys: HashMap<ObjectName, Vec<Dependency>>,
 }
 
-/// The clones that aren't done, by what they wait for. Each pass notes its own, before it looks.
+/// The clones that are not done, by the objects that they depend on. Each pass records its own before it reads, so that no event is missed.
 #[derive(Default)]
 pub struct Dependents(Mutex<Maps>);
 
 impl Dependents {
-    /// `clone` waits for `keys`, and for nothing else any more.
+    /// Records that `clone` depends on `keys`, and on nothing else any more.
     pub fn record(&self, clone: &ObjectName, keys: Vec<Dependency>) {
         let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if maps.keys.get(clone).map(Vec::as_slice).unwrap_or_default() == keys {
@@ -53,7 +53,7 @@ impl Dependents {
         }
     }
 
-    /// `clone` waits for `key` as well.
+    /// `clone` depends on `key` as well.
     pub fn add(&self, clone: &ObjectName, key: Dependency) {
         let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = maps.keys.entry(clone.clone()).or_default();
@@ -63,13 +63,13 @@ impl Dependents {
         }
     }
 
-    /// Who waits for `key`.
+    /// The clones that depend on `key`.
     pub fn of(&self, key: &Dependency) -> Vec<ObjectName> {
         let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         maps.waiting.get(key).into_iter().flatten().cloned().collect()
     }
 
-    /// Everybody who waits, and for what.
+    /// All clones, with what each depends on.
     pub fn all(&self) -> Vec<(ObjectName, Vec<Dependency>)> {
         let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         maps.keys.iter().map(|(clone, keys)| (clone.clone(), keys.clone())).collect()

@@ -303,3 +303,6 @@ impl Triggers {
         self.all_clones();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,19 +26,19 @@ impl ObjectTransferTrigger {
         (Self { transfers, triggered: sender }, triggered)
     }
 
-    /// A claim that is a source or a target has changed.
+    /// Triggers the ObjectTransfers whose source or target is `claim`.
     pub fn claim(&self, claim: &PersistentVolumeClaim) {
         let (namespace, name) = (claim.namespace().unwrap_or_default(), claim.name_any());
         self.trigger(|wanted| concerns(wanted, &namespace, &name));
     }
 
-    /// A DataVolume that is a source or a target has changed.
+    /// Triggers the ObjectTransfers whose source or target is `volume`.
     pub fn data_volume(&self, volume: &DataVolume) {
         let (namespace, name) = (volume.namespace().unwrap_or_default(), volume.name_any());
         self.trigger(|wanted| concerns(wanted, &namespace, &name));
     }
 
-    /// The volume of a source or target has changed. When it has just changed hands, the event of its new claim follows.
+    /// Triggers the ObjectTransfers whose source or target has `volume`. After a hand-over, the event of the new claim follows.
     pub fn volume(&self, volume: &PersistentVolume) {
         let Some(claim) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return };
         let (namespace, name) =
@@ -46,7 +46,7 @@ impl ObjectTransferTrigger {
         self.trigger(|wanted| concerns(wanted, namespace, name));
     }
 
-    /// A pod that may use a source has changed.
+    /// Triggers the ObjectTransfers whose source `pod` uses.
     pub fn pod(&self, pod: &Pod) {
         let used = pods_by_claim::claims_of(pod);
         self.trigger(|wanted| used.contains(&wanted.source));

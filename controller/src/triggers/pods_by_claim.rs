@@ -10,7 +10,8 @@ use common::object::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-/// A pod that the cache doesn't have is either gone or not in it yet, as during a new list; after this time it is gone.
+/// The time after which a pod that the cache does not have is gone. Before, it may be one that is not in the cache yet, as during a new
+/// list.
 const MAX_CACHE_DELAY: Duration = Duration::from_mins(1);
 
 #[derive(Default)]
@@ -39,12 +40,12 @@ impl Maps {
     }
 }
 
-/// Names of pods by the claim that they use, gone ones among them for a while. Kept by the watch of the pods.
+/// The names of pods by the claim that they use, for a while also of those that are gone. The watch of the pods fills it.
 #[derive(Default)]
 pub struct PodsByClaim(Mutex<Maps>);
 
 impl PodsByClaim {
-    /// A pod has appeared, changed, or gone; `exists` looks a pod up.
+    /// Records the claims of a pod that was created, changed or deleted. `exists` looks a pod up in the cache.
     pub fn record(&self, pod: &Pod, now: Instant, exists: impl Fn(&ObjectName) -> bool) {
         let Some(namespace) = pod.namespace() else { return };
         let name = ObjectName { namespace, name: pod.name_any() };

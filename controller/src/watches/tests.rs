@@ -1,10 +1,17 @@
-use std::{convert::Infallible, fmt::Debug, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
+use common::api::{
+    VolumeCloneSource,
+    snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+};
 use config::{args::ShutdownArgs, shutdown::Shutdown};
-use futures::future::{join4, pending};
+use fake_api::{FakeApi, path_of};
+use futures::future::join4;
 use hostile::{Dice, TIMES, Vocabulary};
-use http::{Request, Response};
-use kube::client::Body;
+use k8s_openapi::api::{
+    core::v1::{Event, PersistentVolume},
+    storage::v1::VolumeAttachment,
+};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::{Instant as Clock, timeout};
@@ -92,18 +99,35 @@ fn items(plural: &str) -> Vec<Value> {
     items
 }
 
-/// Lists such objects of every kind.
-fn api_server() -> Client {
-    let service = tower::service_fn(|request: Request<Body>| async move {
-        let uri = request.uri();
-        if uri.query().is_some_and(|query| query.contains("watch=true")) {
-            pending::<()>().await;
-        }
-        let plural = uri.path().rsplit('/').next().unwrap_or_default();
-        let list = json!({"metadata": {"resourceVersion": "1"}, "items": items(plural)});
-        Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes())))
-    });
-    Client::new(service, "default")
+/// Puts such objects of a kind in the server.
+fn put<K: Resource<DynamicType = ()>>(api: &FakeApi) {
+    for item in items(&K::plural(&())) {
+        api.put_at(&path_of::<K>(None, item["metadata"]["name"].as_str().unwrap()), &item);
+    }
+}
+
+/// A server with such objects of every kind.
+fn api_server() -> FakeApi {
+    let api = FakeApi::default();
+    put::<DataVolume>(&api);
+    put::<PersistentVolumeClaim>(&api);
+    put::<PersistentVolume>(&api);
+    put::<Pod>(&api);
+    put::<VolumeSnapshot>(&api);
+    put::<VolumeSnapshotContent>(&api);
+    put::<StorageClass>(&api);
+    put::<VolumeSnapshotClass>(&api);
+    put::<StorageProfile>(&api);
+    put::<Cdi>(&api);
+    put::<CdiConfig>(&api);
+    put::<DataSource>(&api);
+    put::<VolumeCloneSource>(&api);
+    put::<Event>(&api);
+    put::<ResourceQuota>(&api);
+    put::<VolumeAttachment>(&api);
+    put::<Node>(&api);
+    put::<ObjectTransfer>(&api);
+    api
 }
 
 /// The two usual objects are in the cache.
@@ -121,7 +145,7 @@ where
 async fn odd_objects_keep_no_watch_from_its_work() {
     let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
     let readiness = Readiness::new(Shutdown::new(&args));
-    let client = api_server();
+    let client = api_server().client();
     let (caches, streams, _triggered) = start(&client, &readiness, &PeriodicTriggers::default(), &Indexes::default());
     let start = Clock::now();
     let all = join4(
