@@ -20,8 +20,8 @@ use webhook::manifests::{CA_SECRET, MUTATE_PATH, MUTATING, ROUTES, SERVICE, VALI
 
 use super::process::roll_out;
 use crate::{
-    cluster::pki::WEBHOOK_CLIENT,
     harness::{Space, clone_of, mi, review},
+    lab::pki::WEBHOOK_CLIENT,
     manifests,
 };
 

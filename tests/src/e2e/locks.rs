@@ -21,8 +21,8 @@ use webhook::{
 };
 
 use crate::{
-    cluster::command::{Look, until},
     harness::{CloneRequest, Named as _, Space, clone_of, mi, wait::PATIENCE},
+    lab::command::{Look, until},
 };
 
 tests![the_controller_s_account_takes_nothing_that_is_not_its, the_controller_s_account_starts_nothing_but_data_movers,];

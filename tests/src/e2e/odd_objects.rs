@@ -24,11 +24,11 @@ use tokio::time::timeout;
 
 use super::process::kill;
 use crate::{
-    cluster::command::until,
     harness::{
         Space, clone_of, gi, mi,
         wait::{self, Look, PATIENCE},
     },
+    lab::command::until,
 };
 
 tests![

@@ -24,11 +24,11 @@ use serde_json::{Value, json};
 use webhook::manifests::{CA_SECRET, MUTATING};
 
 use crate::{
-    cluster::command::until,
     harness::{
         CloneHandle, Space, clone_of, mi,
         wait::{self, Look, PATIENCE},
     },
+    lab::command::until,
 };
 
 tests![

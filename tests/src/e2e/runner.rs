@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::Test;
-use crate::{cluster::Lab, harness::Space};
+use crate::{harness::Space, lab::Lab};
 
 /// Most of a test is waiting for kubelet; this many keep two cores busy and no deadline in danger.
 const TOGETHER: usize = 6;

@@ -12,8 +12,8 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    cluster::command::{Look, until},
     harness::{CloneHandle, CloneRequest, Disk, Space, clone_of, clone_of_snapshot, gi, mi, wait::PATIENCE},
+    lab::command::{Look, until},
 };
 
 tests![

@@ -23,11 +23,11 @@ use webhook::policies::{CONNECTIONS, TEMPORARY};
 
 use super::locks::unbind;
 use crate::{
-    cluster::{
+    harness::{CloneHandle, Disk, Named as _, PodHandle, Space, clone_of, gi, mi, wait, wait::PATIENCE},
+    lab::{
         command::{Look, until},
         images::Image,
     },
-    harness::{CloneHandle, Disk, Named as _, PodHandle, Space, clone_of, gi, mi, wait, wait::PATIENCE},
 };
 
 tests![

@@ -17,7 +17,7 @@ use webhook::manifests::{MUTATING, VALIDATING};
 
 use super::wait::{self, Look};
 use crate::{
-    cluster::{
+    lab::{
         Lab,
         command::{self, until},
         images::{self, Image},

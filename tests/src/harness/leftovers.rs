@@ -15,7 +15,7 @@ use super::{
     Named, Space,
     wait::{self, Kind, Look},
 };
-use crate::cluster::{Lab, command::until, storage::DRIVERS};
+use crate::lab::{Lab, command::until, storage::DRIVERS};
 
 /// Keys that the sidecars add to the parameters of volumes and snapshots (`--extra-create-metadata`).
 const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";

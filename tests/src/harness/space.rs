@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::wait::{self, Kind, Look};
-use crate::cluster::{Lab, command};
+use crate::lab::{Lab, command};
 
 /// Whose a namespace is.
 const TEST: &str = "smartclone.dev/test";

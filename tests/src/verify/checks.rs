@@ -10,7 +10,7 @@ use super::{
     none,
     tools::{cargo, cargo_deny, run},
 };
-use crate::cluster::{packages, progress::Progress};
+use crate::lab::{packages, progress::Progress};
 
 /// One check.
 #[derive(Clone, Copy)]

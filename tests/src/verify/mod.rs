@@ -12,9 +12,9 @@ use anyhow::{Result, bail};
 
 use self::report::Report;
 use crate::{
-    cluster::{Lab, layout::Layout, progress::Progress},
     e2e,
     harness::{install, leftovers},
+    lab::{Lab, layout::Layout, progress::Progress},
 };
 
 /// Check everything: style, dependencies, manifests, documentation, unit tests, and smartclone on a real cluster.

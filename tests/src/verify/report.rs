@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cluster::{command, progress::Progress},
     e2e::Outcome,
+    lab::{command, progress::Progress},
 };
 
 /// How much of a failed step's log is shown.

@@ -9,11 +9,11 @@ use kube::{Api, ResourceExt as _, api::ListParams, runtime::watcher::Config};
 use reference_csi::inventory::inventory;
 
 use crate::{
-    cluster::{
+    harness::{Space, wait},
+    lab::{
         command::{Look, until},
         storage::DRIVERS,
     },
-    harness::{Space, wait},
 };
 
 /// Claims as `namespace/name`.

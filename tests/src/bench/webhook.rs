@@ -46,12 +46,12 @@ use super::{
     statistics::{each, percentile},
 };
 use crate::{
-    cluster::{Lab, build::binary, command::until, process, progress::Progress},
     harness::{
         Space, clone_of,
         review::{self, patch_in},
         wait::Look,
     },
+    lab::{Lab, build::binary, command::until, process, progress::Progress},
 };
 
 /// How many connections ask without pause, for how long, and how often.

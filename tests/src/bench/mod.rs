@@ -21,8 +21,8 @@ use kube::{Api, api::DeleteParams};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    cluster::{Lab, command::unless_interrupted, progress::Progress},
     harness::{self, Space},
+    lab::{Lab, command::unless_interrupted, progress::Progress},
 };
 
 /// What can be measured.

@@ -35,8 +35,8 @@ use super::{
     watch::{Watched, connect},
 };
 use crate::{
-    cluster::{Lab, progress::Progress},
     harness::{Disk, Named as _, Space, clone_of, gi, mi},
+    lab::{Lab, progress::Progress},
 };
 
 const CLASS: &str = "cow";

@@ -25,8 +25,8 @@ use super::{
     watch::{Watch, connect},
 };
 use crate::{
-    cluster::{Lab, progress::Progress},
     harness::{Disk, Named, Space, clone_of, gi, mi},
+    lab::{Lab, progress::Progress},
 };
 
 const CLASS: &str = "cow";
