@@ -1,6 +1,8 @@
 //! `cargo verify`: everything that can be proved here, cheap before dear, with one line for each step and one at the end.
 
 mod checks;
+#[cfg(test)]
+mod documents;
 mod report;
 mod rights;
 mod sanity;
