@@ -6,9 +6,9 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    cluster::{Lab, progress::Progress, status},
+    bench::Bench,
     demo,
-    measure::Bench,
+    lab::{Lab, progress::Progress, status},
     verify::Verify,
 };
 

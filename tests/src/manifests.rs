@@ -1,6 +1,7 @@
-//! `cargo manifests`: writes what an admin applies, or tells where it differs from the code.
+//! `cargo manifests`: writes the manifests and `docs/reference.md`, or tells where they differ from the code.
 
 mod install;
+mod reference;
 mod samples;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use common::manifest::Manifest;
 
-/// Writes every file below `manifests/` and removes what isn't generated any more; with `check`, changes nothing and fails when
+/// Writes the reference and every file below `manifests/`, and removes what isn't generated any more; with `check`, changes nothing and fails when
 /// there would be something to do.
 pub fn run(check: bool) -> Result<()> {
     let root = directory();
@@ -37,12 +38,19 @@ pub fn run(check: bool) -> Result<()> {
             }
         }
     }
+    let (page, wanted_page) = (documents().join(reference::PAGE), reference::page()?);
+    if let Some(difference) = difference(fs::read_to_string(&page).ok().as_ref(), Some(&wanted_page)) {
+        changes += 1;
+        writeln!(out, "docs/{}: {difference}", reference::PAGE)?;
+        if !check {
+            fs::write(&page, wanted_page).with_context(|| format!("write {}", page.display()))?;
+        }
+    }
+    let count = wanted.len() + 1;
     match changes {
-        _ if !check => writeln!(out, "{} files, {changes} changed", wanted.len())?,
-        0 => writeln!(out, "{} files are what the code says", wanted.len())?,
-        _ => bail!(
-            "{changes} files in manifests/ aren't what the code says; run `cargo manifests` and look at the difference"
-        ),
+        _ if !check => writeln!(out, "{count} files, {changes} changed")?,
+        0 => writeln!(out, "{count} files are what the code says")?,
+        _ => bail!("{changes} files differ from the code; run `cargo manifests` and look at the difference"),
     }
     Ok(())
 }
@@ -50,6 +58,11 @@ pub fn run(check: bool) -> Result<()> {
 /// The checked-in directory of this checkout.
 pub fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
+/// The documents of this checkout.
+pub fn documents() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
 /// Every file, by its path below `manifests/`.
@@ -131,6 +144,8 @@ mod tests {
             .filter_map(|name| difference(found.get(name), wanted.get(name)).map(|d| format!("{name}: {d}")))
             .collect();
         assert!(drift.is_empty(), "run `cargo manifests`:\n{}", drift.join("\n"));
+        let page = fs::read_to_string(documents().join(reference::PAGE)).ok();
+        assert_eq!(difference(page.as_ref(), Some(&reference::page().unwrap())), None, "run `cargo manifests`");
     }
 
     /// A file that nobody applies is a file that nobody misses.

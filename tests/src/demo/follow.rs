@@ -8,7 +8,7 @@ use kube::Api;
 use tokio::{sync::mpsc, time::interval, try_join};
 
 use super::{NAMESPACE, Tour, transcript::Transcript};
-use crate::measure::watch::Watch;
+use crate::bench::watch::Watch;
 
 /// A copy of the tour's disk, on a slow day.
 const PATIENCE: Duration = Duration::from_mins(3);

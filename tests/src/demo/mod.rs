@@ -13,8 +13,8 @@ use kube::{Api, Client};
 
 use self::{shell::Shell, transcript::Transcript};
 use crate::{
-    cluster::{Lab, command::unless_interrupted, progress::Progress},
     harness,
+    lab::{Lab, command::unless_interrupted, progress::Progress},
 };
 
 /// Where the objects of the tour are, for the reader to try again by hand.
@@ -299,7 +299,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::cluster::images::Image;
+    use crate::lab::images::Image;
 
     /// What is shown to beginners has no misspelt field, stays in the tour's namespace, and runs the image that is built.
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::{sync::mpsc, task::spawn_blocking};
 
 use super::transcript::{Transcript, quoted};
-use crate::cluster::Lab;
+use crate::lab::Lab;
 
 /// `kubectl` of the cluster, in the checkout's root directory.
 #[derive(Debug, Clone, Copy)]

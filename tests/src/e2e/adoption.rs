@@ -150,7 +150,7 @@ async fn a_file_system_gets_room_for_itself(t: &Space) -> Result<()> {
 
 async fn a_storage_profile_comes_and_goes_with_its_class(t: &Space) -> Result<()> {
     let (classes, profiles): (Api<StorageClass>, Api<StorageProfile>) = (t.everywhere(), t.everywhere());
-    let driver = t.lab().driver("cow").name();
+    let driver = t.driver("cow").await?;
     let class = serde_json::from_value(json!({"metadata": {"name": t.name()}, "provisioner": driver}))?;
     classes.create(&PostParams::default(), &class).await?;
     let status = wait::object(&profiles, t.name(), "the StorageProfile of the class", |profile| {

@@ -72,7 +72,7 @@ async fn a_class_may_want_copies(t: &Space) -> Result<()> {
 async fn another_driver_can_only_be_copied_to(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).class("other").with_owners()).await?;
-    is_a_fallback(t, &clone, &disk, "IncompatibleProvisioners", "other.csi.smartclone.dev").await
+    is_a_fallback(t, &clone, &disk, "IncompatibleProvisioners", &t.driver("other").await?).await
 }
 
 async fn other_parameters_can_only_be_copied_to_unless_an_admin_vouches(t: &Space) -> Result<()> {

@@ -21,13 +21,13 @@ use webhook::{
 };
 
 use crate::{
-    cluster::command::{Look, until},
     harness::{CloneRequest, Named as _, Space, clone_of, mi, wait::PATIENCE},
+    lab::command::{Look, until},
 };
 
-tests![the_controller_s_account_takes_nothing_that_is_not_its, the_controller_s_account_starts_nothing_but_data_movers,];
-
 tests![
+    the_controller_s_account_takes_nothing_that_is_not_its,
+    the_controller_s_account_starts_nothing_but_data_movers;
     alone:
     the_validating_webhook_alone_keeps_stamps_true,
     the_policy_alone_keeps_stamps_true,
@@ -134,8 +134,9 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
     let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
     let user = t.pod_using(&disk).await?;
     let volume = t.bound(&disk).await?.spec.and_then(|spec| spec.volume_name).context("no volume")?;
-    let client =
-        t.lab().client_as(&format!("system:serviceaccount:{}:smartclone-controller", common::manifest::NAMESPACE))?;
+    let client = t
+        .cluster()
+        .client_as(&format!("system:serviceaccount:{}:smartclone-controller", common::manifest::NAMESPACE))?;
     let delete = DeleteParams::default();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), t.name());
     confined("delete a claim", claims.delete(disk.name(), &delete).await)?;
@@ -176,7 +177,7 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
 
 /// Pods as the controller never makes them, each in one way; and one as it does.
 async fn the_controller_s_account_starts_nothing_but_data_movers(t: &Space) -> Result<()> {
-    let client = t.lab().client_as(&common::manifest::user(meta::CONTROLLER))?;
+    let client = t.cluster().client_as(&common::manifest::user(meta::CONTROLLER))?;
     let pods: Api<Pod> = Api::namespaced(client, t.name());
     let uid = "01234567-89ab-cdef-0123-456789abcdef";
     let mover = json!({

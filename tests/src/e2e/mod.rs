@@ -2,20 +2,21 @@
 //! namespace of its own; those that change what all others see are [alone](Test::alone).
 #![expect(clippy::large_futures, reason = "the runner boxes every test")]
 
-/// The list of a module's tests, or of those that have to be alone. A function that isn't in one is dead code, which the compiler tells.
+/// The tests of a module, `; alone:` before those that have to be alone. A function that isn't named here is dead code, which the
+/// compiler tells; so is a module whose tests [`all`] doesn't name. The modules are not declared by a macro because rustfmt would not
+/// find them.
 macro_rules! tests {
-    (alone: $($name:ident),+ $(,)?) => {
-        pub(super) fn alone() -> Vec<crate::e2e::Test> { tests!(@list true $($name)+) }
+    ($($name:ident),* $(,)? $(; alone: $($alone:ident),+ $(,)?)?) => {
+        pub(super) fn tests() -> Vec<crate::e2e::Test> {
+            vec![$(tests!(@one false $name),)* $($(tests!(@one true $alone)),+)?]
+        }
     };
-    ($($name:ident),+ $(,)?) => {
-        pub(super) fn together() -> Vec<crate::e2e::Test> { tests!(@list false $($name)+) }
-    };
-    (@list $alone:literal $($name:ident)+) => {
-        vec![$(crate::e2e::Test {
+    (@one $alone:literal $name:ident) => {
+        crate::e2e::Test {
             name: concat!(module_path!(), "::", stringify!($name)).trim_start_matches("tests::"),
             alone: $alone,
             body: |t| Box::pin($name(t)),
-        }),+]
+        }
     };
 }
 
@@ -26,6 +27,7 @@ mod convert;
 mod copy;
 mod datasources;
 mod deletion;
+mod front;
 mod group;
 mod hostile;
 mod locks;
@@ -50,7 +52,10 @@ mod trouble;
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
-pub use self::runner::{Outcome, run};
+pub use self::{
+    front::main,
+    runner::{Ending, Outcome, run},
+};
 use crate::harness::Space;
 
 /// One test.
@@ -63,42 +68,41 @@ pub struct Test {
     body: for<'a> fn(&'a Space) -> LocalBoxFuture<'a, Result<()>>,
 }
 
-/// Every test whose name begins with `prefix`.
-pub fn tests(prefix: &str) -> Vec<Test> {
-    let all = [
-        snapshot::together(),
-        namespaces::together(),
-        privacy::together(),
-        snapshots::together(),
-        datasources::together(),
-        populator::together(),
-        adoption::together(),
-        copy::together(),
-        convert::together(),
-        binding::together(),
-        replan::together(),
-        group::together(),
-        locks::together(),
-        hostile::together(),
-        shared_state::together(),
-        odd_objects::together(),
-        admission::together(),
-        source::together(),
-        trouble::together(),
-        deletion::together(),
-        report::together(),
-        strategy::together(),
-        tenants::together(),
-        transfer::together(),
-        strategy::alone(),
-        tenants::alone(),
-        namespaces::alone(),
-        populator::alone(),
-        transfer::alone(),
-        locks::alone(),
-        hostile::alone(),
-        odd_objects::alone(),
-        process::alone(),
+/// Every test, in the order in which they begin; those that are alone come last.
+pub fn all() -> Vec<Test> {
+    let modules = [
+        snapshot::tests,
+        namespaces::tests,
+        privacy::tests,
+        snapshots::tests,
+        datasources::tests,
+        populator::tests,
+        adoption::tests,
+        copy::tests,
+        convert::tests,
+        binding::tests,
+        replan::tests,
+        group::tests,
+        locks::tests,
+        hostile::tests,
+        shared_state::tests,
+        odd_objects::tests,
+        admission::tests,
+        source::tests,
+        trouble::tests,
+        deletion::tests,
+        report::tests,
+        strategy::tests,
+        tenants::tests,
+        transfer::tests,
+        process::tests,
     ];
-    all.into_iter().flatten().filter(|test| test.name.starts_with(prefix)).collect()
+    let (alone, mut all): (Vec<_>, Vec<_>) = modules.iter().flat_map(|tests| tests()).partition(|test| test.alone);
+    all.extend(alone);
+    all
+}
+
+/// Every test whose name begins with `prefix`.
+pub fn beginning_with(prefix: &str) -> Vec<Test> {
+    all().into_iter().filter(|test| test.name.starts_with(prefix)).collect()
 }

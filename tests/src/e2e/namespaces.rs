@@ -38,10 +38,10 @@ tests![
     nothing_is_left_of_one_that_is_deleted_while_its_volume_is_restored,
     nothing_is_left_of_one_that_is_deleted_while_it_is_copied,
     what_the_user_writes_stays_in_the_user_s_namespace,
-    a_pod_that_comes_too_early_gets_the_whole_clone,
+    a_pod_that_comes_too_early_gets_the_whole_clone;
+    alone:
+    a_controller_that_is_killed_in_the_middle_of_a_transfer_loses_nothing,
 ];
-
-tests![alone: a_controller_that_is_killed_in_the_middle_of_a_transfer_loses_nothing];
 
 /// By this strategy and with the same bytes; nothing else is left, here or there.
 async fn comes_over(t: &Space, gold: &Space, clone: &CloneHandle, disk: &Disk, strategy: &str) -> Result<()> {

@@ -24,21 +24,21 @@ use tokio::time::timeout;
 
 use super::process::kill;
 use crate::{
-    cluster::command::until,
     harness::{
         Space, clone_of, gi, mi,
         wait::{self, Look, PATIENCE},
     },
+    lab::command::until,
 };
 
 tests![
     a_time_of_the_year_9999_stops_nobody,
     an_object_that_cannot_be_read_stops_nobody,
     what_is_no_name_of_an_owner_is_no_path_and_stops_no_sweep,
-    a_deleted_data_volume_leaves_nothing_beside_its_source_whatever_finalizers_it_has,
+    a_deleted_data_volume_leaves_nothing_beside_its_source_whatever_finalizers_it_has;
+    alone:
+    a_controller_starts_while_there_are_objects_that_cannot_be_read,
 ];
-
-tests![alone: a_controller_starts_while_there_are_objects_that_cannot_be_read];
 
 /// Far less than the 94 s for which a time of the year 9999 once stopped a watch, and more than a busy machine takes.
 const SOON: Duration = Duration::from_secs(20);
@@ -70,7 +70,7 @@ where
 async fn write_times(space: &Space, user: &str) -> Result<Client> {
     space.administered_by(user).await?;
     space.data_source("odd", json!({"pvc": {"namespace": space.name(), "name": "disk"}})).await?;
-    let (client, odd) = (space.lab().client_as(user)?, path::<DataSource>(space, "odd"));
+    let (client, odd) = (space.cluster().client_as(user)?, path::<DataSource>(space, "odd"));
     until("the managed fields to be replaced", PATIENCE, async || {
         let mut object = send(&client, "GET", &odd, &Value::Null).await?.context("the tenant may not read it")?;
         object["metadata"]["managedFields"] = json!([{
@@ -199,7 +199,7 @@ async fn claim_beside(space: &Space, uid: &str, owner: &str) -> Result<String> {
     }))?;
     // Nobody else may write such labels.
     let controller = format!("system:serviceaccount:{NAMESPACE}:smartclone-controller");
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(space.lab().client_as(&controller)?, space.name());
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(space.cluster().client_as(&controller)?, space.name());
     claims.create(&PostParams::default(), &claim).await.with_context(|| format!("create {name} for {owner:?}"))?;
     Ok(name)
 }
@@ -232,7 +232,7 @@ async fn what_is_no_name_of_an_owner_is_no_path_and_stops_no_sweep(t: &Space) ->
     for name in &odd {
         ensure!(t.api::<PersistentVolumeClaim>().get_opt(name).await?.is_some(), "{name} was taken for ours");
     }
-    let audit = std::fs::read_to_string(t.lab().audit_log())?;
+    let audit = std::fs::read_to_string(t.lab()?.audit_log())?;
     for line in audit.lines().filter(|line| line.contains(t.name()) && line.contains(meta::CONTROLLER_MANAGER)) {
         let entry: Value = serde_json::from_str(line)?;
         let by_controller = entry["userAgent"].as_str().unwrap_or_default().starts_with(meta::CONTROLLER_MANAGER);

@@ -17,10 +17,10 @@ tests![
     a_claim_waits_for_its_clone_source_and_then_for_its_source,
     a_claim_of_a_class_that_waits_for_a_consumer_is_filled_when_a_pod_comes,
     nothing_is_left_of_a_claim_that_is_deleted_in_the_middle,
-    who_may_not_read_the_source_gets_no_claim_filled,
+    who_may_not_read_the_source_gets_no_claim_filled;
+    alone:
+    the_override_counts_for_claims_too,
 ];
-
-tests![alone: the_override_counts_for_claims_too];
 
 /// By this strategy, as the claim itself says in CDI's words, and with the same bytes; nothing else is left, here or there.
 async fn is_filled(

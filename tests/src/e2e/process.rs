@@ -24,14 +24,14 @@ use serde_json::{Value, json};
 use webhook::manifests::{CA_SECRET, MUTATING};
 
 use crate::{
-    cluster::command::until,
     harness::{
         CloneHandle, Space, clone_of, mi,
         wait::{self, Look, PATIENCE},
     },
+    lab::command::until,
 };
 
-tests![
+tests![;
     alone:
     a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing,
     a_webhook_is_rolled_out_without_a_request_going_astray,
@@ -204,7 +204,7 @@ async fn a_second_look_is_silent(t: &Space) -> Result<()> {
 
 /// When the controller wrote something that has to do with a clone, and the line of the audit log about it.
 fn writes_about(t: &Space, clone: &CloneHandle) -> Result<Vec<(jiff::Timestamp, String)>> {
-    let log = std::fs::read_to_string(t.lab().audit_log())?;
+    let log = std::fs::read_to_string(t.lab()?.audit_log())?;
     let mut writes = Vec::new();
     for line in log.lines().filter(|line| line.contains(t.name())) {
         let entry: Value = serde_json::from_str(line)?;

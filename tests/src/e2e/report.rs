@@ -19,7 +19,7 @@ tests![
 
 /// `kubectl create`; what it wrote to stdout and stderr, and whether it was content.
 async fn kubectl_create(t: &Space, request: CloneRequest, args: &[&str]) -> Result<(bool, String, String)> {
-    let mut kubectl = t.lab().kubectl();
+    let mut kubectl = t.cluster().kubectl();
     kubectl.arg("create").args(args).arg("--filename=-");
     kubectl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut running = kubectl.spawn()?;

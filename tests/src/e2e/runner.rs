@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::Test;
-use crate::{cluster::Lab, harness::Space};
+use crate::harness::{Cluster, Space, cluster::NeedsLab};
 
 /// Most of a test is waiting for kubelet; this many keep two cores busy and no deadline in danger.
 const TOGETHER: usize = 6;
@@ -30,19 +30,45 @@ pub struct Outcome {
     pub name: &'static str,
     /// How long it took, with making and removing its namespace.
     pub took: Duration,
-    /// The error, and what the cluster had to say at that moment.
-    pub failure: Option<String>,
+    /// Its result.
+    pub ending: Ending,
 }
 
-/// Runs the tests and tells `report` of each when it has ended.
-pub async fn run(lab: &Lab, tests: Vec<Test>, mut report: impl FnMut(&Outcome)) -> Result<Vec<Outcome>> {
-    let client = lab.client()?;
+/// The result of a test.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// It proved its sentence.
+    Passed,
+    /// The error, and what the cluster had to say at that moment.
+    Failed(String),
+    /// The cluster lacks something that the test needs.
+    Ignored(String),
+}
+
+impl From<Result<()>> for Ending {
+    fn from(result: Result<()>) -> Self {
+        match result {
+            Ok(()) => Self::Passed,
+            Err(error) if NeedsLab::caused(&error) => Self::Ignored(NeedsLab.to_string()),
+            Err(error) => Self::Failed(format!("{error:#}")),
+        }
+    }
+}
+
+/// Runs the tests, as many side by side as the cluster bears and `at_most` allows, and tells `report` of each when it has ended.
+pub async fn run(
+    cluster: &Cluster,
+    at_most: usize,
+    tests: Vec<Test>,
+    mut report: impl FnMut(&Outcome),
+) -> Result<Vec<Outcome>> {
+    let client = cluster.client()?;
     let (alone, together): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.alone);
     let mut outcomes = Vec::new();
     // One after the other: whoever is alone waits for the others to end.
-    for (tests, at_once) in [(together, TOGETHER), (alone, 1)] {
+    for (tests, at_once) in [(together, TOGETHER.min(at_most)), (alone, 1)] {
         let room = Room { tests: Semaphore::new(at_once), removals: Semaphore::new(REMOVED_TOGETHER) };
-        let all = tests.into_iter().map(|test| one(lab, &client, test, &room).boxed_local());
+        let all = tests.into_iter().map(|test| one(cluster, &client, test, &room).boxed_local());
         let mut running: FuturesUnordered<_> = all.collect();
         while let Some(outcome) = running.next().await {
             report(&outcome);
@@ -58,29 +84,29 @@ struct Room {
     removals: Semaphore,
 }
 
-async fn one(lab: &Lab, client: &Client, test: Test, room: &Room) -> Outcome {
+async fn one(cluster: &Cluster, client: &Client, test: Test, room: &Room) -> Outcome {
     let place = room.tests.acquire().await;
     let start = Instant::now();
-    let result = within_a_space(lab, client, test, room, place.ok()).await;
-    Outcome { name: test.name, took: start.elapsed(), failure: result.err().map(|error| format!("{error:#}")) }
+    let result = within_a_space(cluster, client, test, room, place.ok()).await;
+    Outcome { name: test.name, took: start.elapsed(), ending: result.into() }
 }
 
 /// The place is given to the next as soon as only removing is left and has begun, which is Kubernetes' work. A test that is alone has to be
 /// undone first.
 async fn within_a_space(
-    lab: &Lab,
+    cluster: &Cluster,
     client: &Client,
     test: Test,
     room: &Room,
     place: Option<SemaphorePermit<'_>>,
 ) -> Result<()> {
-    let space = Space::new(lab, client, test.name).await?;
+    let space = Space::new(cluster, client, test.name).await?;
     let body = timeout(LIMIT, (test.body)(&space)).await;
     let mut result = body.unwrap_or_else(|_| bail!("it took longer than {LIMIT:?}"));
-    if let Err(error) = result {
-        result = Err(error.context(format!("in the namespace {}", space.name())));
+    if result.as_ref().is_err_and(|error| !NeedsLab::caused(error)) {
         let diagnosis = space.diagnosis().await;
-        result = result.map_err(|error| anyhow::anyhow!("{error:#}\n\n{diagnosis}"));
+        let place = format!("in the namespace {}", space.name());
+        result = result.map_err(|error| anyhow::anyhow!("{:#}\n\n{diagnosis}", error.context(place)));
     }
     let _removal = room.removals.acquire().await;
     let _place = place.filter(|_| test.alone);
@@ -89,5 +115,8 @@ async fn within_a_space(
         let diagnosis = space.diagnosis().await;
         return ended.map_err(|error| anyhow::anyhow!("{error:#}\n\n{diagnosis}"));
     }
-    result.and(ended)
+    match result {
+        Err(error) if NeedsLab::caused(&error) => ended.and(Err(error)),
+        result => result.and(ended),
+    }
 }

@@ -41,7 +41,7 @@ async fn tenant(t: &Space) -> Result<String> {
 /// Creates, as `user` in this namespace, the Event that the driver's provisioner would write about a claim of this name and UID.
 async fn writes_event(t: &Space, user: &str, claim: (&str, &str)) -> Result<()> {
     let (name, uid) = claim;
-    let component = format!("{}_by-hand", t.lab().driver("cow").name());
+    let component = format!("{}_by-hand", t.driver("cow").await?);
     let now = jiff::Timestamp::now().to_string();
     let event: Event = serde_json::from_value(json!({
         "metadata": {"name": "by-hand"},
@@ -52,7 +52,7 @@ async fn writes_event(t: &Space, user: &str, claim: (&str, &str)) -> Result<()> 
         },
         "source": {"component": component}, "firstTimestamp": now, "lastTimestamp": now, "count": 1,
     }))?;
-    let events: Api<Event> = Api::namespaced(t.lab().client_as(user)?, t.name());
+    let events: Api<Event> = Api::namespaced(t.cluster().client_as(user)?, t.name());
     events.create(&PostParams::default(), &event).await?;
     Ok(())
 }

@@ -12,17 +12,17 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    cluster::command::{Look, until},
     harness::{CloneHandle, CloneRequest, Disk, Space, clone_of, clone_of_snapshot, gi, mi, wait::PATIENCE},
+    lab::command::{Look, until},
 };
 
 tests![
     the_requester_is_heard_before_the_class,
     the_storage_clones_a_file_system_where_that_is_wanted,
-    the_storage_clones_a_device_to_a_larger_one,
+    the_storage_clones_a_device_to_a_larger_one;
+    alone:
+    the_override_acts_on_the_next_clone_until_it_is_removed,
 ];
-
-tests![alone: the_override_acts_on_the_next_clone_until_it_is_removed];
 
 async fn the_requester_is_heard_before_the_class(t: &Space) -> Result<()> {
     let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "copy").made().await?;

@@ -23,20 +23,17 @@ use webhook::policies::{CONNECTIONS, TEMPORARY};
 
 use super::locks::unbind;
 use crate::{
-    cluster::{
+    harness::{CloneHandle, Disk, Named as _, PodHandle, Space, clone_of, gi, mi, wait, wait::PATIENCE},
+    lab::{
         command::{Look, until},
         images::Image,
     },
-    harness::{CloneHandle, Disk, Named as _, PodHandle, Space, clone_of, gi, mi, wait, wait::PATIENCE},
 };
 
 tests![
     nobody_but_the_controller_makes_or_uses_temporary_objects,
     a_right_that_is_taken_away_takes_back_what_was_made,
-    what_a_user_writes_on_a_data_volume_marks_nothing,
-];
-
-tests![
+    what_a_user_writes_on_a_data_volume_marks_nothing;
     alone:
     without_the_policies_nobody_keeps_the_volume_over_the_hand_over,
     without_the_policies_forged_objects_are_told_and_left_alone,
@@ -122,7 +119,7 @@ const UID: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
 async fn nobody_but_the_controller_makes_or_uses_temporary_objects(t: &Space) -> Result<()> {
     let WaitingCopy { gold, disk, clone, busy, temporary } = waiting_copy(t, 1024).await?;
-    let mallory = t.lab().client_as("mallory")?;
+    let mallory = t.cluster().client_as("mallory")?;
 
     // Pods with a temporary claim, or that look like a mover.
     let label = "/metadata/labels";

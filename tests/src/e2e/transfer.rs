@@ -31,10 +31,7 @@ tests![
     a_data_volume_moves_with_its_claim,
     a_transfer_that_is_deleted_while_it_waits_leaves_all_as_it_was,
     a_transfer_that_is_deleted_at_any_moment_leaves_one_claim,
-    what_can_not_be_is_refused,
-];
-
-tests![
+    what_can_not_be_is_refused;
     alone:
     a_controller_that_is_killed_in_the_middle_of_transfers_loses_nothing,
 ];
@@ -43,7 +40,7 @@ const CLAIM: &str = "PersistentVolumeClaim";
 
 /// A second namespace, removed after the first.
 async fn elsewhere(t: &Space) -> Result<Space> {
-    let there = Space::new(t.lab(), t.client(), "elsewhere").await?;
+    let there = Space::new(t.cluster(), t.client(), "elsewhere").await?;
     t.undo(there.clone().end());
     Ok(there)
 }

@@ -1,6 +1,6 @@
 //! What an admin sets up for the whole cluster, undone with the namespace of the test that wanted it.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use common::api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass};
 use k8s_openapi::{ClusterResourceScope, api::storage::v1::StorageClass};
 use kube::{
@@ -60,9 +60,25 @@ impl Space {
         Ok(())
     }
 
+    /// The name of the driver that serves a StorageClass.
+    pub async fn driver(&self, class: &str) -> Result<String> {
+        let api: Api<StorageClass> = self.everywhere();
+        Ok(api.get(class).await.with_context(|| format!("StorageClass {class:?}"))?.provisioner)
+    }
+
+    /// The parameters of a StorageClass of another cluster, whose driver may need them. The reference driver needs none.
+    async fn parameters(&self, class: &str) -> Result<Map<String, Value>> {
+        if self.lab().is_ok() {
+            return Ok(Map::new());
+        }
+        let api: Api<StorageClass> = self.everywhere();
+        let parameters = api.get(class).await?.parameters.unwrap_or_default();
+        Ok(parameters.into_iter().map(|(key, value)| (key, json!(value))).collect())
+    }
+
     /// Overrules what classes say of the behaviour of the driver that serves `class`, until the end of the test.
     pub fn driver_behaves(&self, class: &str, behaviour: &Behaviour) -> Result<()> {
-        let file = self.lab().driver(class).control_file();
+        let file = self.lab()?.driver(class).control_file();
         behaviour.write(&file)?;
         self.undo(async move { Ok(std::fs::remove_file(file)?) });
         Ok(())
@@ -145,10 +161,15 @@ impl<'a> ClassRequest<'a> {
     pub async fn made(self) -> Result<String> {
         let space = self.space;
         let name = space.name().to_owned();
-        let driver = space.lab().driver(self.driver).name();
-        let parameters = parameters(&self.behaviour)?;
+        let (driver, parameters) = (space.driver(self.driver).await?, parameters(&self.behaviour)?);
+        if !parameters.is_empty() {
+            // Only the reference driver knows them.
+            space.lab()?;
+        }
+        let base = space.parameters(self.driver).await?;
         let metadata = json!({"name": name, "annotations": self.annotations});
-        let mut of_volumes = parameters.clone();
+        let mut of_volumes = base;
+        of_volumes.extend(parameters.clone());
         of_volumes.extend(self.file_system.map(|name| ("csi.storage.k8s.io/fstype".to_owned(), json!(name))));
         if self.snapshots {
             let class = json!({

@@ -26,7 +26,7 @@ use super::{
     Named, Space,
     wait::{self, Look, PATIENCE},
 };
-use crate::cluster::command::until;
+use crate::lab::command::until;
 
 /// A DataVolume to be: a clone of `source`, by default in the form `spec.storage` with nothing in it.
 pub fn clone_of(source: &(impl Named + ?Sized)) -> CloneRequest {

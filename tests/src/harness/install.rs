@@ -15,10 +15,13 @@ use kube::{
 use serde_json::json;
 use webhook::manifests::{MUTATING, VALIDATING};
 
-use super::wait::{self, Look};
+use super::{
+    cluster::Cluster,
+    wait::{self, Look},
+};
 use crate::{
-    cluster::{
-        Lab,
+    lab::{
+        Lab, build,
         command::{self, until},
         images::{self, Image},
     },
@@ -61,6 +64,21 @@ pub async fn install_by(lab: &Lab, apply: impl AsyncFnOnce() -> Result<()>) -> R
     admits(&client).await
 }
 
+/// Waits until the smartclone that an admin has installed on an existing cluster admits clones.
+pub async fn is_installed(cluster: &Cluster) -> Result<()> {
+    let client = cluster.client()?;
+    let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
+    for name in [Image::Webhook, Image::Controller].map(deployment) {
+        let found = api.get_opt(&name).await?;
+        ensure!(
+            found.is_some(),
+            "Deployment {NAMESPACE}/{name} does not exist; docs/install.md tells how to install smartclone"
+        );
+    }
+    trusted(&client).await?;
+    admits(&client).await
+}
+
 async fn kubectl(lab: &Lab, verb: &[&str], rest: &[&str]) -> Result<()> {
     let mut kubectl = lab.kubectl();
     kubectl.args(verb).args(rest);
@@ -72,8 +90,8 @@ fn deployment(program: Image) -> String {
 }
 
 fn fingerprint(program: Image) -> Result<String> {
-    let file = std::env::current_exe().context("where is this program?")?.with_file_name(program.name());
-    let content = std::fs::read(&file).with_context(|| format!("{} is not built", file.display()))?;
+    let file = build::binary(program.name())?;
+    let content = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
     Ok(blake3::hash(&content).to_hex()[..16].to_owned())
 }
 

@@ -12,10 +12,10 @@ use kube::{Api, ResourceExt as _, runtime::watcher::Config};
 use reference_csi::{inventory::inventory, store::Record};
 
 use super::{
-    Named, Space,
+    Cluster, Named, Space,
     wait::{self, Kind, Look},
 };
-use crate::cluster::{Lab, command::until, storage::DRIVERS};
+use crate::lab::{command::until, storage::DRIVERS};
 
 /// Keys that the sidecars add to the parameters of volumes and snapshots (`--extra-create-metadata`).
 const CLAIM_NAMESPACE: &str = "csi.storage.k8s.io/pvc/namespace";
@@ -64,10 +64,11 @@ impl Space {
         .await
     }
 
-    /// The drivers are asked last: they have finished when the API's objects are gone, except for what kubelet unmounts in its own time.
+    /// The drivers are asked last, and only those of the lab: they have finished when the API's objects are gone, except for what kubelet unmounts in its own time.
     ///
     /// They know the claim for which a volume was made, which need not be the one that has it now: whose it is, says its PersistentVolume.
     async fn only_in_the_drivers(&self, kept: &BTreeSet<String>) -> Result<()> {
+        let Ok(lab) = self.lab() else { return Ok(()) };
         until("the storage drivers to hold nothing else", Duration::from_secs(30), async || {
             let mut left = Vec::new();
             let volumes: Api<PersistentVolume> = self.everywhere();
@@ -75,7 +76,7 @@ impl Space {
             let handle = |volume: &PersistentVolume| Some(volume.spec.as_ref()?.csi.as_ref()?.volume_handle.clone());
             let known: BTreeSet<_> = volumes.items.iter().filter_map(handle).collect();
             for class in DRIVERS {
-                let found = inventory(&self.lab().driver(class).data_dir())?;
+                let found = inventory(&lab.driver(class).data_dir())?;
                 let devices = |id: &str| {
                     let of_it = found.loop_devices.iter().filter(|it| it.backing_file.to_string_lossy().contains(id));
                     of_it.map(|it| it.device.display().to_string()).collect::<Vec<_>>()
@@ -100,8 +101,8 @@ impl Space {
 }
 
 /// Everything that volumes leave on the cluster and the machine, one line each.
-pub async fn of_the_cluster(lab: &Lab) -> Result<BTreeSet<String>> {
-    let client = lab.client()?;
+pub async fn of_the_cluster(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let client = cluster.client()?;
     let mut found = BTreeSet::new();
     let mut add = |kind: &str, name: String| found.insert(format!("{kind} {name}"));
     let full = |namespace: Option<String>, name: String| format!("{}/{name}", namespace.unwrap_or_default());
@@ -121,6 +122,8 @@ pub async fn of_the_cluster(lab: &Lab) -> Result<BTreeSet<String>> {
     for it in Api::<Pod>::all(client).list(&movers).await? {
         add("Pod", full(it.namespace(), it.name_any()));
     }
+    // Of another cluster, only the API can be asked.
+    let Ok(lab) = cluster.lab() else { return Ok(found) };
     for class in DRIVERS {
         let held = inventory(&lab.driver(class).data_dir())?;
         for it in held.volumes {
@@ -143,9 +146,9 @@ pub async fn of_the_cluster(lab: &Lab) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until there is nothing on the cluster and the machine that wasn't there `before`.
-pub async fn nothing_new_since(lab: &Lab, before: &BTreeSet<String>) -> Result<()> {
+pub async fn nothing_new_since(cluster: &Cluster, before: &BTreeSet<String>) -> Result<()> {
     until("nothing to be left over", Duration::from_mins(1), async || {
-        let now = of_the_cluster(lab).await?;
+        let now = of_the_cluster(cluster).await?;
         let new: Vec<_> = now.difference(before).collect();
         Ok(if new.is_empty() { Look::Break(()) } else { Look::Continue(format!("left over: {new:#?}")) })
     })

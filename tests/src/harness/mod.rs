@@ -1,4 +1,4 @@
-//! What tests, demo and benches do on the local cluster, in the words of whoever uses it: a disk is filled, a clone is asked for and
+//! What tests, demo and benches do on a cluster, in the words of whoever uses it: a disk is filled, a clone is asked for and
 //! succeeds, waits, or is refused; and in the end nothing is left.
 //!
 //! Everything that is waited for is watched, with a deadline after which the last state that was seen is told.
@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod claim;
 pub mod clone;
+pub mod cluster;
 pub mod install;
 pub mod leftovers;
 pub mod pod;
@@ -21,6 +22,7 @@ use common::quantity::Bytes;
 pub use self::{
     claim::Disk,
     clone::{CloneHandle, CloneRequest, Denial, clone_by, clone_of, clone_of_snapshot},
+    cluster::Cluster,
     install::{install, install_by},
     pod::PodHandle,
     snapshot::Snapshot,

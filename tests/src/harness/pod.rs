@@ -12,7 +12,7 @@ use super::{
     Named, Space,
     wait::{self, Look},
 };
-use crate::cluster::images::Image;
+use crate::lab::images::Image;
 
 /// Where a volume is in a pod, whichever mode it has.
 const PLACE: &str = "/volume";

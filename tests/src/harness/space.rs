@@ -21,8 +21,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::wait::{self, Kind, Look};
-use crate::cluster::{Lab, command};
+use super::{
+    cluster::{Cluster, NeedsLab},
+    wait::{self, Kind, Look},
+};
+use crate::lab::{Lab, command};
 
 /// Whose a namespace is.
 const TEST: &str = "smartclone.dev/test";
@@ -32,7 +35,7 @@ const TEST: &str = "smartclone.dev/test";
 pub struct Space(Arc<Inner>);
 
 struct Inner {
-    lab: Lab,
+    cluster: Cluster,
     client: Client,
     name: String,
     beside: Mutex<JoinSet<()>>,
@@ -48,13 +51,13 @@ impl fmt::Debug for Space {
 
 impl Space {
     /// Makes a namespace; `purpose` is what its label says, such as the name of a test.
-    pub async fn new(lab: &Lab, client: &Client, purpose: &str) -> Result<Self> {
+    pub async fn new(cluster: &Cluster, client: &Client, purpose: &str) -> Result<Self> {
         let namespace: Namespace = serde_json::from_value(json!({
             "metadata": {"generateName": "t-", "labels": {TEST: label(purpose)}}
         }))?;
         let created = Api::all(client.clone()).create(&PostParams::default(), &namespace).await?;
         Ok(Self(Arc::new(Inner {
-            lab: lab.clone(),
+            cluster: cluster.clone(),
             client: client.clone(),
             name: created.name_any(),
             beside: Mutex::default(),
@@ -65,7 +68,7 @@ impl Space {
 
     /// Another namespace, removed after this one.
     pub async fn neighbour(&self) -> Result<Self> {
-        let neighbour = Self::new(self.lab(), self.client(), &format!("neighbour-of-{}", self.name())).await?;
+        let neighbour = Self::new(self.cluster(), self.client(), &format!("neighbour-of-{}", self.name())).await?;
         self.0.neighbours.lock().unwrap_or_else(PoisonError::into_inner).push(neighbour.clone());
         self.undo(neighbour.clone().end());
         Ok(neighbour)
@@ -77,8 +80,13 @@ impl Space {
     }
 
     /// The cluster.
-    pub fn lab(&self) -> &Lab {
-        &self.0.lab
+    pub fn cluster(&self) -> &Cluster {
+        &self.0.cluster
+    }
+
+    /// The lab, for what only its host has; a test that asks for it is ignored on another cluster.
+    pub fn lab(&self) -> Result<&Lab, NeedsLab> {
+        self.0.cluster.lab()
     }
 
     /// A client with all rights.
@@ -120,7 +128,7 @@ impl Space {
 
     /// `kubectl` with these arguments in the namespace; what it prints to stdout.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
-        let mut kubectl = self.0.lab.kubectl();
+        let mut kubectl = self.0.cluster.kubectl();
         kubectl.args(["--namespace", self.name()]).args(args);
         command::run(kubectl).await
     }

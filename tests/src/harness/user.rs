@@ -12,7 +12,7 @@ use super::{
     Named, Space,
     wait::{Look, PATIENCE},
 };
-use crate::cluster::command::until;
+use crate::lab::command::until;
 
 impl Space {
     /// Gives a user Kubernetes' role `admin` in this namespace, and nothing elsewhere.

@@ -11,7 +11,7 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-pub use crate::cluster::command::Look;
+pub use crate::lab::command::Look;
 
 /// How long anything may take on a machine of two cores that has other things to do, too.
 pub const PATIENCE: Duration = Duration::from_mins(2);

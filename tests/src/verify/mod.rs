@@ -1,6 +1,8 @@
 //! `cargo verify`: everything that can be proved here, cheap before dear, with one line for each step and one at the end.
 
 mod checks;
+#[cfg(test)]
+mod documents;
 mod report;
 mod rights;
 mod sanity;
@@ -12,9 +14,14 @@ use anyhow::{Result, bail};
 
 use self::report::Report;
 use crate::{
-    cluster::{Lab, layout::Layout, progress::Progress},
     e2e,
-    harness::{install, leftovers},
+    harness::{
+        Cluster,
+        cluster::CONTEXT,
+        install::{install, is_installed},
+        leftovers,
+    },
+    lab::{Lab, layout::Layout, progress::Progress},
 };
 
 /// Check everything: style, dependencies, manifests, documentation, unit tests, and smartclone on a real cluster.
@@ -26,12 +33,15 @@ pub struct Verify {
     /// Leave the cluster up.
     #[arg(long)]
     keep: bool,
+    /// Run the tests on an existing cluster with smartclone on it, by its context in the kubeconfig. Without it, on the lab.
+    #[arg(long, value_name = "NAME", env = CONTEXT)]
+    context: Option<String>,
 }
 
 impl Verify {
     /// Runs all steps; fails when one of them did.
     pub async fn run(self) -> Result<()> {
-        let lab = Lab::for_this_checkout()?;
+        let cluster = Cluster::of(self.context.clone())?;
         let start = Instant::now();
         let mut report = Report::in_directory(Layout::of_this_checkout()?.checkout().join("target/verify"))?;
         let only = self.only.as_deref().unwrap_or_default();
@@ -41,15 +51,27 @@ impl Verify {
             }
         }
         let sanity = "csi-sanity".starts_with(only);
-        let tests = e2e::tests(only);
-        if sanity || !tests.is_empty() {
-            self.on_the_cluster(&lab, sanity, tests, &mut report).await;
+        let tests = e2e::beginning_with(only);
+        match &cluster {
+            Cluster::Lab(lab) if sanity || !tests.is_empty() => {
+                self.on_the_lab(&cluster, lab, sanity, tests, &mut report).await;
+            }
+            Cluster::Existing { .. } if !tests.is_empty() => {
+                let installed = report.step("smartclone installed", async |_| {
+                    is_installed(&cluster).await?;
+                    Ok(String::new())
+                });
+                if installed.await {
+                    Box::pin(self.end_to_end(&cluster, false, tests, &mut report)).await;
+                }
+            }
+            _ => {}
         }
         report.close(start.elapsed())
     }
 
     /// What one step needs of those before it is worth nothing without them: the first that fails is the last.
-    async fn on_the_cluster(&self, lab: &Lab, sanity: bool, tests: Vec<e2e::Test>, report: &mut Report) {
+    async fn on_the_lab(&self, cluster: &Cluster, lab: &Lab, sanity: bool, tests: Vec<e2e::Test>, report: &mut Report) {
         let was_up = lab.check().is_ok();
         // A step's time is its own: the programs are built before the cluster is started.
         let up = report.step("cluster up", async |_| {
@@ -66,7 +88,7 @@ impl Verify {
                     })
                     .await;
                 if go_on {
-                    Box::pin(self.end_to_end(lab, !was_up, tests, report)).await;
+                    Box::pin(self.end_to_end(cluster, !was_up, tests, report)).await;
                 }
             }
         }
@@ -82,34 +104,42 @@ impl Verify {
         }
     }
 
-    async fn end_to_end(&self, lab: &Lab, is_new: bool, tests: Vec<e2e::Test>, report: &mut Report) {
+    async fn end_to_end(&self, cluster: &Cluster, is_new: bool, tests: Vec<e2e::Test>, report: &mut Report) {
         // A part of the tests needs a part of the rights.
         let everything = self.only.as_deref().is_none_or(|only| only == "e2e");
         let mut before = BTreeSet::new();
         let listed = report.quietly(async || {
-            before = leftovers::of_the_cluster(lab).await?;
+            before = leftovers::of_the_cluster(cluster).await?;
             Ok(())
         });
         if !listed.await {
             return;
         }
-        let ran = e2e::run(lab, tests, |outcome| report.test(outcome)).await;
+        let ran = e2e::run(cluster, usize::MAX, tests, |outcome| report.test(outcome)).await;
         if let Ok(outcomes) = &ran {
             for line in e2e::surprises::table(outcomes) {
                 report.note(&line);
             }
         }
         report.quietly(async || ran.map(drop)).await;
+        let Ok(lab) = cluster.lab() else {
+            report.note("rights, drivers, devices and mounts are checked on the lab only");
+            return self.nothing_left(cluster, &before, report).await;
+        };
         if everything && is_new {
             report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
         } else if everything {
             // Of a cluster that has run for long, nobody knows the beginning any more, in which some rights are used once.
             report.note("the rights are not compared with what was used: that takes a cluster that was down before");
         }
+        self.nothing_left(cluster, &before, report).await;
+    }
+
+    async fn nothing_left(&self, cluster: &Cluster, before: &BTreeSet<String>, report: &mut Report) {
         report
             .step("nothing is left over", async |_| {
-                leftovers::nothing_new_since(lab, &before).await?;
-                Ok("in API, drivers, devices and mounts".to_owned())
+                leftovers::nothing_new_since(cluster, before).await?;
+                Ok(if cluster.lab().is_ok() { "in API, drivers, devices and mounts" } else { "in the API" }.to_owned())
             })
             .await;
     }

@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    cluster::{command, progress::Progress},
-    e2e::Outcome,
+    e2e::{Ending, Outcome},
+    lab::{command, progress::Progress},
 };
 
 /// How much of a failed step's log is shown.
@@ -24,6 +24,7 @@ pub struct Report {
     progress: Progress,
     passed: Vec<String>,
     tests: usize,
+    ignored: usize,
     failed: Vec<String>,
 }
 
@@ -34,7 +35,14 @@ impl Report {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?,
         }
-        Ok(Self { directory, progress: Progress::to_stderr(), passed: Vec::new(), tests: 0, failed: Vec::new() })
+        Ok(Self {
+            directory,
+            progress: Progress::to_stderr(),
+            passed: Vec::new(),
+            tests: 0,
+            ignored: 0,
+            failed: Vec::new(),
+        })
     }
 
     /// Does one step, which may write to the log that it is given and returns what to say of its success; whether it succeeded.
@@ -68,12 +76,16 @@ impl Report {
 
     /// Tells how a test on the cluster ended.
     pub fn test(&mut self, outcome: &Outcome) {
-        match &outcome.failure {
-            None => {
+        match &outcome.ending {
+            Ending::Passed => {
                 self.tests += 1;
                 self.progress.timed("ok", outcome.took, outcome.name);
             }
-            Some(failure) => {
+            Ending::Ignored(reason) => {
+                self.ignored += 1;
+                self.progress.timed("-", outcome.took, &format!("{}: {reason}", outcome.name));
+            }
+            Ending::Failed(failure) => {
                 self.progress.timed("FAILED", outcome.took, outcome.name);
                 let log = self.directory.join(format!("{}.log", outcome.name.replace("::", ".")));
                 let kept = fs::write(&log, failure);
@@ -105,12 +117,15 @@ impl Report {
         if !self.failed.is_empty() {
             bail!("{} failed after {took}: {}", self.failed.len(), self.failed.join(", "));
         }
-        if self.passed.is_empty() && self.tests == 0 {
+        if self.passed.is_empty() && self.tests + self.ignored == 0 {
             bail!("nothing has that name");
         }
         let mut parts = self.passed;
         if self.tests > 0 {
             parts.push(format!("{} tests on a real cluster", self.tests));
+        }
+        if self.ignored > 0 {
+            parts.push(format!("{} tests ignored", self.ignored));
         }
         self.progress.line(&format!("verified in {took}: {}", parts.join(", ")));
         Ok(())

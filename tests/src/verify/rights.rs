@@ -12,7 +12,7 @@ use common::manifest::{Manifest, NAMESPACE};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use super::none;
-use crate::measure::audit::Request;
+use crate::bench::audit::Request;
 
 /// Rights that no request shows, each with its reason.
 const UNSEEN: [(&str, &str); 5] = [

@@ -7,7 +7,7 @@ use reference_csi::inventory::inventory;
 use tokio::process::Command;
 
 use super::tools::run;
-use crate::cluster::{
+use crate::lab::{
     Lab,
     command::{Look, command, until},
 };

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 
 use super::report::end_of;
-use crate::cluster::{command::command, layout::Layout};
+use crate::lab::{command::command, layout::Layout};
 
 /// The version of cargo-deny that the rules in `deny.toml` are written for.
 const DENY: &str = "0.20.2";
@@ -53,7 +53,7 @@ where
 
 /// cargo-deny, built once per user.
 pub async fn cargo_deny(log: &Path) -> Result<PathBuf> {
-    let root = crate::cluster::user_cache()?.join("smartclone/tools").join(format!("cargo-deny-{DENY}"));
+    let root = crate::lab::user_cache()?.join("smartclone/tools").join(format!("cargo-deny-{DENY}"));
     let program = root.join("bin/cargo-deny");
     if program.is_file() {
         return Ok(program);

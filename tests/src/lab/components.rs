@@ -22,7 +22,7 @@ use super::{
 const KUBERNETES: &str = "k8s.io/kubernetes";
 const SNAPSHOT_CLIENT: &str = "github.com/kubernetes-csi/external-snapshotter/client/v8";
 
-/// The programs that the module in `tests/cluster/components` pins, and where they are built to.
+/// The programs that the module in `tests/lab/components` pins, and where they are built to.
 #[derive(Debug, Clone)]
 pub struct Components {
     module: PathBuf,
@@ -40,7 +40,7 @@ struct Tool {
 impl Components {
     /// What the checkout's module file pins.
     pub fn of(layout: &Layout) -> Result<Self> {
-        let module = layout.checkout().join("tests/cluster/components");
+        let module = layout.checkout().join("tests/lab/components");
         let read = |file: &str| {
             std::fs::read_to_string(module.join(file)).with_context(|| format!("read {file} in {}", module.display()))
         };

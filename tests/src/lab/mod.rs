@@ -168,7 +168,7 @@ impl Lab {
     async fn start_snapshots(&self, client: &Client) -> Result<()> {
         objects::apply_crds(client, &self.components.snapshot_crds()).await?;
         self.start_all(&[self.snapshot_controller()]).await?;
-        objects::apply(client, include_str!("../../cluster/config/storage.yaml")).await?;
+        objects::apply(client, include_str!("../../lab/config/storage.yaml")).await?;
         Ok(())
     }
 

@@ -9,11 +9,11 @@ use kube::{Api, ResourceExt as _, api::ListParams, runtime::watcher::Config};
 use reference_csi::inventory::inventory;
 
 use crate::{
-    cluster::{
+    harness::{Space, wait},
+    lab::{
         command::{Look, until},
         storage::DRIVERS,
     },
-    harness::{Space, wait},
 };
 
 /// Claims as `namespace/name`.
@@ -87,7 +87,7 @@ async fn look(spaces: &[&Space], wanted: &Claims) -> Result<Vec<String>> {
     let snapshots: BTreeSet<_> =
         contents.iter().filter_map(|content| content.status.as_ref()?.snapshot_handle.as_deref()).collect();
     for driver in DRIVERS {
-        let held = inventory(&first.lab().driver(driver).data_dir())?;
+        let held = inventory(&first.lab()?.driver(driver).data_dir())?;
         let unknown = held.volumes.iter().filter(|volume| !volumes.contains(volume.id.as_str()));
         left.extend(unknown.map(|volume| format!("volume {} of driver {driver}", volume.id)));
         let unknown = held.snapshots.iter().filter(|snapshot| !snapshots.contains(snapshot.id.as_str()));

@@ -23,7 +23,7 @@ use super::{
     report::{Case, Report},
     statistics::{Spread, rounded},
 };
-use crate::cluster::{
+use crate::lab::{
     Lab,
     command::{command, run as finish},
     packages,

@@ -31,13 +31,13 @@ const API_LIMITS: [&str; 2] = ["--kube-api-qps=200", "--kube-api-burst=400"];
 pub fn configure(lab: &Lab) -> Result<()> {
     let layout = lab.layout();
     for (file, template) in [
-        ("containerd.toml", include_str!("../../cluster/config/containerd.toml")),
-        ("cni/pods.conflist", include_str!("../../cluster/config/pods.conflist")),
-        ("kubelet.yaml", include_str!("../../cluster/config/kubelet.yaml")),
-        ("kube-proxy.yaml", include_str!("../../cluster/config/kube-proxy.yaml")),
-        ("kube-scheduler.yaml", include_str!("../../cluster/config/kube-scheduler.yaml")),
-        ("audit-policy.yaml", include_str!("../../cluster/config/audit-policy.yaml")),
-        ("admission.yaml", include_str!("../../cluster/config/admission.yaml")),
+        ("containerd.toml", include_str!("../../lab/config/containerd.toml")),
+        ("cni/pods.conflist", include_str!("../../lab/config/pods.conflist")),
+        ("kubelet.yaml", include_str!("../../lab/config/kubelet.yaml")),
+        ("kube-proxy.yaml", include_str!("../../lab/config/kube-proxy.yaml")),
+        ("kube-scheduler.yaml", include_str!("../../lab/config/kube-scheduler.yaml")),
+        ("audit-policy.yaml", include_str!("../../lab/config/audit-policy.yaml")),
+        ("admission.yaml", include_str!("../../lab/config/admission.yaml")),
     ] {
         let text = template
             .replace("${state}", &layout.state().display().to_string())

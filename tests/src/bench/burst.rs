@@ -35,8 +35,8 @@ use super::{
     watch::{Watched, connect},
 };
 use crate::{
-    cluster::{Lab, progress::Progress},
     harness::{Disk, Named as _, Space, clone_of, gi, mi},
+    lab::{Lab, progress::Progress},
 };
 
 const CLASS: &str = "cow";
@@ -217,7 +217,7 @@ impl Burst<'_> {
         let claims = Watched::open(self.from.api::<PersistentVolumeClaim>(), PATIENCE).await?;
         let snapshots = Watched::open(self.from.api::<VolumeSnapshot>(), PATIENCE).await?;
         connect(volumes.api(), self.count).await?;
-        let mark = Mark::now(self.from.lab().audit_log())?;
+        let mark = Mark::now(self.from.lab()?.audit_log())?;
         let start = Instant::now();
         let clones = try_join_all(names.iter().zip(&objects).map(async |(name, object)| {
             volumes.api().create(&PostParams::default(), object).await.context("create a DataVolume")?;
@@ -247,7 +247,7 @@ impl Burst<'_> {
         let snapshot = format!("floor-{}", self.round);
         let bare = Bare::open(self.from, self.to, self.count, PATIENCE).await?;
         let shape = Shape { class: CLASS, size: SIZE, block: false };
-        let mark = Mark::now(self.from.lab().audit_log())?;
+        let mark = Mark::now(self.from.lab()?.audit_log())?;
         let start = Instant::now();
         let clones = try_join_all(names.iter().map(async |name| {
             let temporary = bare.make(name, &snapshot, shape).await?;
@@ -279,7 +279,7 @@ impl Burst<'_> {
         let leftovers = leftovers::besides(spaces, &wanted, SWEEP).await?;
         let requests = mark.requests_in(&namespaces)?;
 
-        let deletion = Mark::now(self.from.lab().audit_log())?;
+        let deletion = Mark::now(self.from.lab()?.audit_log())?;
         try_join_all(names.iter().map(|name| delete(api, name))).await?;
         leftovers::volumes_gone(spaces, &source).await?;
         let stays = leftovers::besides(spaces, &source, PATIENCE).await?;

@@ -25,8 +25,8 @@ use super::{
     watch::{Watch, connect},
 };
 use crate::{
-    cluster::{Lab, progress::Progress},
     harness::{Disk, Named, Space, clone_of, gi, mi},
+    lab::{Lab, progress::Progress},
 };
 
 const CLASS: &str = "cow";
@@ -75,7 +75,7 @@ async fn measure(
     let request = from.source("source").class(CLASS);
     let request = if kind.block { request.block() } else { request };
     let source = request.filled(mi(64)).await?;
-    let start = Mark::now(from.lab().audit_log())?;
+    let start = Mark::now(from.lab()?.audit_log())?;
     let mut clones = 0;
     let pairs = in_turn(
         options.pairs,

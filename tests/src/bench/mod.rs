@@ -21,8 +21,8 @@ use kube::{Api, api::DeleteParams};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    cluster::{Lab, command::unless_interrupted, progress::Progress},
-    harness::{self, Space},
+    harness::{self, Cluster, Space},
+    lab::{Lab, command::unless_interrupted, progress::Progress},
 };
 
 /// What can be measured.
@@ -95,9 +95,9 @@ async fn in_spaces<T>(
     apart: bool,
     work: impl AsyncFnOnce(&Space, &Space) -> Result<T>,
 ) -> Result<T> {
-    let client = lab.client()?;
-    let from = Space::new(lab, &client, purpose).await?;
-    let to = if apart { Some(Space::new(lab, &client, purpose).await?) } else { None };
+    let (cluster, client) = (Cluster::from(lab.clone()), lab.client()?);
+    let from = Space::new(&cluster, &client, purpose).await?;
+    let to = if apart { Some(Space::new(&cluster, &client, purpose).await?) } else { None };
     let mut done = unless_interrupted(Box::pin(work(&from, to.as_ref().unwrap_or(&from)))).await;
     // What a transfer has left belongs to both; the clones' namespace goes first.
     for space in to.into_iter().chain([from]) {

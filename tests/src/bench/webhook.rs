@@ -46,12 +46,12 @@ use super::{
     statistics::{each, percentile},
 };
 use crate::{
-    cluster::{Lab, build::binary, command::until, process, progress::Progress},
     harness::{
         Space, clone_of,
         review::{self, patch_in},
         wait::Look,
     },
+    lab::{Lab, build::binary, command::until, process, progress::Progress},
 };
 
 /// How many connections ask without pause, for how long, and how often.
@@ -103,7 +103,7 @@ async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: 
     progress.step(&format!("{} classes", options.classes), fill_with_classes(space, options.classes)).await?;
 
     // Before there are claims: others would use the processors to look at them.
-    let webhook = Alone::start(space.lab(), &program).await?;
+    let webhook = Alone::start(space.lab()?, &program).await?;
     let alice = json!({"username": "alice", "groups": ["system:authenticated"]});
     let creation = review::creation(&object, space.name(), &alice);
     let written = webhook.connect().await?.written(&object, &creation).await?;
@@ -137,7 +137,7 @@ async fn measure((space, crowd): (&Space, &Space), options: &Options, progress: 
     webhook.end().await?;
 
     progress.step(&format!("{} claims", options.claims), fill_with_claims(crowd, options.claims)).await?;
-    let webhook = Alone::start(space.lab(), &program).await?;
+    let webhook = Alone::start(space.lab()?, &program).await?;
     report.counts.push(Count::of("ready after, s", webhook.ready_after.as_secs_f64()).at_most(READY));
     report.counts.push(Count::of("memory when ready, MiB", webhook.resident()?).at_most(RESIDENT));
     for (_, path, review, _) in &kinds {

@@ -31,8 +31,8 @@ use super::{
     watch::connect,
 };
 use crate::{
-    cluster::{Lab, progress::Progress},
     harness::{Space, clone_of},
+    lab::{Lab, progress::Progress},
 };
 
 const CLASS: &str = "cow";
