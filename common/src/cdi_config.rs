@@ -2,6 +2,7 @@
 //!
 //! All arithmetic is in whole bytes and thousandths, so that both gates, and CDI's readers of the status, get the same sizes.
 
+use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -14,25 +15,22 @@ use k8s_openapi::{
 
 use crate::{
     api::{Cdi, CdiConfigSpec, CdiConfigStatus, CloneStrategy, FilesystemOverhead},
-    meta,
+    keys,
     storage::{class::default_class, overhead::Overhead},
 };
 
 /// The name of the one CDIConfig.
 pub const NAME: &str = "config";
 
-/// On the CDI object: its `spec.config` alone is in force, and CDIConfig's own `spec` isn't (CDI's meaning).
-pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
-
 /// The layers of settings, the one that counts most first.
 #[derive(Debug, Clone, Copy)]
 pub struct Config<'a>([Option<&'a CdiConfigSpec>; 2]);
 
 impl<'a> Config<'a> {
-    /// What is in force: with [`CONFIG_AUTHORITY`] on the CDI object its `spec.config` alone; without, the CDIConfig's own `spec`, and
+    /// What is in force: with [`keys::CONFIG_AUTHORITY`] on the CDI object its `spec.config` alone; without, the CDIConfig's own `spec`, and
     /// where that says nothing, the CDI object's.
     pub fn of(config: Option<&'a CdiConfigSpec>, cdi: Option<&'a Cdi>) -> Self {
-        let authority = cdi.and_then(|cdi| meta::annotation(&cdi.metadata, CONFIG_AUTHORITY)).is_some();
+        let authority = cdi.and_then(|cdi| object::annotation(&cdi.metadata, keys::CONFIG_AUTHORITY)).is_some();
         let of_cdi = cdi.and_then(|cdi| cdi.spec.config.as_ref());
         Self(if authority && of_cdi.is_some() { [of_cdi, None] } else { [config, of_cdi] })
     }
@@ -132,7 +130,7 @@ mod tests {
     }
 
     fn cdi(authority: bool, overhead: &Value) -> Cdi {
-        let annotations = if authority { json!({ CONFIG_AUTHORITY: "" }) } else { json!({}) };
+        let annotations = if authority { json!({ keys::CONFIG_AUTHORITY: "" }) } else { json!({}) };
         serde_json::from_value(json!({
             "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "CDI", "metadata": { "annotations": annotations },
             "spec": { "config": { "filesystemOverhead": overhead } },

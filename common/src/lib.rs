@@ -19,11 +19,11 @@ pub mod data_source;
 pub mod decode;
 #[cfg(feature = "k8s")]
 pub mod field;
+#[cfg(feature = "k8s")]
+pub mod keys;
 pub mod lookup;
 #[cfg(feature = "k8s")]
 pub mod manifest;
-#[cfg(feature = "k8s")]
-pub mod meta;
 pub mod mover;
 pub mod names;
 #[cfg(feature = "k8s")]

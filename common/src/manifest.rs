@@ -22,7 +22,7 @@ use k8s_openapi::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::meta;
+use crate::keys;
 
 /// The namespace of everything that has one.
 pub const NAMESPACE: &str = "smartclone";
@@ -83,7 +83,7 @@ pub fn namespaced_meta(component: &str, name: &str) -> ObjectMeta {
 
 /// What every object of `component` is labelled with, and its pods are selected by.
 pub fn labels(component: &str) -> BTreeMap<String, String> {
-    [(meta::NAME_LABEL, meta::APP), (meta::COMPONENT_LABEL, component)]
+    [(keys::NAME_LABEL, keys::APP), (keys::COMPONENT_LABEL, component)]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into()
 }
@@ -95,7 +95,7 @@ pub fn selector(component: &str) -> LabelSelector {
 
 /// The name of `component`'s Deployment, ServiceAccount and roles.
 pub fn name(component: &str) -> String {
-    format!("{}-{component}", meta::APP)
+    format!("{}-{component}", keys::APP)
 }
 
 /// The user name under which the API server sees `component`.

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
-use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    api::core::v1::PersistentVolumeClaim,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{field::NameRule, words::words};
@@ -123,6 +126,16 @@ pub enum TargetKind {
     DataVolume,
     /// A claim that somebody made with a VolumeCloneSource as its `dataSourceRef`.
     Claim,
+}
+
+/// The annotation of this key on an object.
+pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// The owner that controls an object; the API server allows no second one.
+pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 /// Exactly this object, not another one of the same name.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
 
-use crate::{clone::holders, meta, names};
+use crate::{clone::holders, keys, names};
 
 /// A pod that uses a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>, is_our
 
 /// A pod has label and name of a data mover. That proves nothing, and is good enough where only a warning depends on it.
 pub fn is_named_mover(pod: &Pod) -> bool {
-    let owner = pod.metadata.labels.as_ref().and_then(|labels| labels.get(meta::OWNED_BY_UID));
+    let owner = pod.metadata.labels.as_ref().and_then(|labels| labels.get(keys::OWNED_BY_UID));
     owner.is_some_and(|uid| pod.metadata.name.as_deref() == Some(&names::mover(uid)))
 }
 
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_label_hides_no_writer() {
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "w", "namespace": "n", "labels": {(meta::OWNED_BY_UID): "dv"}},
+            "metadata": {"name": "w", "namespace": "n", "labels": {(keys::OWNED_BY_UID): "dv"}},
             "spec": {"nodeName": "a", "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
                      "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "disk"}}]},
         }))

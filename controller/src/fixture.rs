@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
 use common::{
-    meta,
+    keys,
     object::{ObjectVersion, exact},
 };
 use config::{admin::Readiness, args::ShutdownArgs, shutdown::Shutdown};
@@ -109,7 +109,7 @@ where
 
 /// The recorder of the controller's events.
 pub fn recorder(api: &FakeApi) -> Recorder {
-    Recorder::new(api.client(), Reporter { controller: meta::CONTROLLER_MANAGER.to_owned(), instance: None })
+    Recorder::new(api.client(), Reporter { controller: keys::CONTROLLER_MANAGER.to_owned(), instance: None })
 }
 
 /// Puts an object in the server; returns it as it is read.

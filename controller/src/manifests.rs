@@ -2,8 +2,8 @@
 
 use common::{
     api::{self, snapshot},
+    keys::{CLONER, CONTROLLER},
     manifest::{self, Manifest, Program, READ, WATCH, right},
-    meta::{CLONER, CONTROLLER},
 };
 use k8s_openapi::api::{apps::v1::DeploymentStrategy, core::v1::ConfigMap, rbac::v1::PolicyRule};
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use common::{
     api::{Refusal, StorageProfile, StorageProfileSpec},
+    keys,
     lookup::Lookup,
-    meta,
     storage::{profile::status, refusals, snapshot_class::SnapshotClass},
 };
 use config::{api::Objects, shutdown::Shutdown};
@@ -125,7 +125,7 @@ fn new_profile(class: &StorageClass) -> StorageProfile {
     StorageProfile {
         metadata: ObjectMeta {
             name: class.metadata.name.clone(),
-            labels: Some([(meta::APP_LABEL.to_owned(), meta::APP.to_owned())].into()),
+            labels: Some([(keys::APP_LABEL.to_owned(), keys::APP.to_owned())].into()),
             owner_references: class.owner_ref(&()).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },

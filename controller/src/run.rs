@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use common::meta;
+use common::keys;
 use config::{
     admin::{Admin, Readiness},
     client::Purpose,
@@ -48,7 +48,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (progress, follower, progressed) = ProgressTracker::new();
     let (periodic, indexes) = (PeriodicTriggers::default(), Indexes::default());
     let (caches, streams, triggered) = watches::start(&client, &readiness, &periodic, &indexes);
-    let reporter = Reporter { controller: meta::CONTROLLER_MANAGER.to_owned(), instance: None };
+    let reporter = Reporter { controller: keys::CONTROLLER_MANAGER.to_owned(), instance: None };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client: client.clone(),

@@ -3,7 +3,7 @@
 use common::{
     api::{Cdi, CdiConfig, DataSource, DataVolume, ObjectTransfer, StorageProfile, snapshot::VolumeSnapshotClass},
     clone::populator,
-    meta,
+    keys,
 };
 use config::{admin::Readiness, cache::Cache};
 use futures::{
@@ -148,7 +148,7 @@ fn strip_node(node: &mut Node) {
 fn strip_pod(pod: &mut Pod) {
     strip(pod);
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|key, _| [meta::OWNED_BY_DATA_VOLUME, meta::FILLS, meta::PROOF].contains(&key.as_str()));
+        annotations.retain(|key, _| [keys::OWNED_BY_DATA_VOLUME, keys::FILLS, keys::PROOF].contains(&key.as_str()));
     }
     let Some(spec) = &mut pod.spec else { return };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {

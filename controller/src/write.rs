@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use common::{api::snapshot::VolumeSnapshotContent, decode::Decoded, meta, object::ObjectVersion, rebind};
+use common::{api::snapshot::VolumeSnapshotContent, decode::Decoded, keys, object::ObjectVersion, rebind};
 use config::api::Objects;
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -77,7 +77,7 @@ pub fn is_namespace_ending(error: &kube::Error) -> bool {
 
 /// The parameters of all writes but patches: our field manager.
 fn post_params() -> PostParams {
-    PostParams { field_manager: Some(meta::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
+    PostParams { field_manager: Some(keys::CONTROLLER_MANAGER.to_owned()), ..PostParams::default() }
 }
 
 /// Creates an object.
@@ -107,7 +107,7 @@ where
 {
     patch["metadata"]["uid"] = json!(object.uid);
     patch["metadata"]["resourceVersion"] = json!(object.resource_version);
-    let field_manager = Some(meta::CONTROLLER_MANAGER.to_owned());
+    let field_manager = Some(keys::CONTROLLER_MANAGER.to_owned());
     let params = PatchParams { field_manager, ..PatchParams::default() };
     api.patch(&object.name, &params, &Patch::Merge(patch)).await
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use clap::Parser;
-use common::meta;
+use common::keys;
 use config::{
     args::{AdminArgs, LogArgs, ShutdownArgs},
     tls::CertificateArgs,
@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, env, default_value = "[::]:8443")]
     pub(crate) listen: SocketAddr,
     /// ServiceAccount of the controller, in the namespace of --service-namespace: it alone may change a decision.
-    #[arg(long, env, default_value = meta::CONTROLLER_MANAGER)]
+    #[arg(long, env, default_value = keys::CONTROLLER_MANAGER)]
     pub(crate) controller_service_account: String,
     #[command(flatten)]
     pub(crate) certificate: CertificateArgs,

@@ -1,11 +1,10 @@
 //! The manifests of the webhook: configurations, Service, Deployment, and rights, each with its reason.
 
 use common::{
-    api,
-    api::snapshot,
+    api::{self, snapshot},
+    keys::{self, WEBHOOK},
     manifest::{self, Manifest, NAMESPACE, Program, WATCH, cluster_meta, namespaced_meta, right, selector},
-    meta::{self, WEBHOOK},
-    object_transfer, rebind,
+    rebind,
 };
 use k8s_openapi::{
     api::{
@@ -291,11 +290,11 @@ fn populated_only() -> Vec<MatchCondition> {
         api::GROUP,
         rebind::VOLUME_CLONE_SOURCE,
     );
-    let keys = [meta::REQUESTER, meta::DATA_SOURCE_NAMESPACE, object_transfer::TRANSFER].map(|key| format!("'{key}'"));
+    let keys = [keys::REQUESTER, keys::DATA_SOURCE_NAMESPACE, keys::TRANSFER].map(|key| format!("'{key}'"));
     let changed = format!(
         "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
          [{}].exists(key, object.metadata.?annotations[?key] != oldObject.metadata.?annotations[?key])",
-        manifest::user(meta::CONTROLLER),
+        manifest::user(keys::CONTROLLER),
         keys.join(", ")
     );
     vec![
@@ -335,7 +334,7 @@ fn clones_only() -> MatchCondition {
 /// Labels, finalizers and owners of a living clone, and anything of one that is being deleted, change without us; so do the
 /// annotations when the controller writes them, which must not depend on a webhook that may be down.
 fn changes_only() -> MatchCondition {
-    let keys = meta::DECISION.map(|key| format!("'{key}'")).join(", ");
+    let keys = keys::DECISION.map(|key| format!("'{key}'")).join(", ");
     let changed =
         |key: &str| format!("object.metadata.?annotations[?{key}] != oldObject.metadata.?annotations[?{key}]");
     MatchCondition {
@@ -343,8 +342,8 @@ fn changes_only() -> MatchCondition {
         expression: format!(
             "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && (object.spec != oldObject.spec || {} || \
              request.userInfo.username != '{}' && [{keys}].exists(key, {}))",
-            changed(&format!("'{}'", meta::REQUESTER)),
-            manifest::user(meta::CONTROLLER),
+            changed(&format!("'{}'", keys::REQUESTER)),
+            manifest::user(keys::CONTROLLER),
             changed("key"),
         ),
     }

@@ -1,6 +1,6 @@
 //! The object of a review: read as its type, and given annotations.
 
-use common::{decode::decode, field::FieldError, meta::Annotations};
+use common::{decode::decode, field::FieldError, keys::Annotations};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -15,7 +15,7 @@ use crate::review::Request;
 /// The ownership key of a new object: the one that it has when the webhook is asked about it again, else a random one.
 pub(crate) fn ownership_key(object: &ObjectMeta) -> Option<String> {
     let is_key = |text: &&str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let known = common::meta::annotation(object, common::meta::OWNERSHIP_KEY).filter(is_key);
+    let known = common::object::annotation(object, common::keys::OWNERSHIP_KEY).filter(is_key);
     known.map(ToOwned::to_owned).or_else(|| config::random::secret().ok())
 }
 

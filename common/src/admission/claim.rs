@@ -1,5 +1,6 @@
 //! Claims that are filled without a DataVolume: they name a VolumeCloneSource in their `dataSourceRef`.
 
+use crate::object;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
@@ -9,9 +10,8 @@ use crate::{
         request::{Parsed, Request},
     },
     field::{self, FieldError, annotation_path},
-    meta,
+    keys::{self, TRANSFER},
     object::{ObjectName, SourceName},
-    object_transfer::TRANSFER,
 };
 
 /// The VolumeCloneSource that `claim` is to be filled from, if it is that kind of claim. It may be in another namespace. Owners don't
@@ -35,8 +35,8 @@ pub fn source(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Resu
 /// an annotation. The requester's rights are asked for at creation, so a claim means then what it means for ever.
 pub fn changed(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) -> Option<FieldError> {
     let source = clone_source(new).filter(|source| clone_source(old).as_ref() != Some(source))?;
-    let kept = |key: &str| meta::annotation(&old.metadata, key) == meta::annotation(&new.metadata, key);
-    let key = if kept(TRANSFER) { meta::DATA_SOURCE_NAMESPACE } else { TRANSFER };
+    let kept = |key: &str| object::annotation(&old.metadata, key) == object::annotation(&new.metadata, key);
+    let key = if kept(TRANSFER) { keys::DATA_SOURCE_NAMESPACE } else { TRANSFER };
     let cure = format!(
         "which VolumeCloneSource fills a claim is said at its creation, and this change makes it {source}; delete the claim and create \
          another one"
@@ -64,20 +64,20 @@ mod tests {
     #[rstest]
     #[case::nothing(json!({}), json!({}), None)]
     #[case::something_else(json!({}), json!({"a": "b"}), None)]
-    #[case::nothing_written(json!({}), json!({(meta::DATA_SOURCE_NAMESPACE): ""}), None)]
-    #[case::its_own_written(json!({}), json!({(meta::DATA_SOURCE_NAMESPACE): "n"}), None)]
-    #[case::added(json!({}), json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}), PATH)]
-    #[case::changed(json!({(meta::DATA_SOURCE_NAMESPACE): "a"}), json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}), PATH)]
-    #[case::removed(json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}), json!({}), PATH)]
+    #[case::nothing_written(json!({}), json!({(keys::DATA_SOURCE_NAMESPACE): ""}), None)]
+    #[case::its_own_written(json!({}), json!({(keys::DATA_SOURCE_NAMESPACE): "n"}), None)]
+    #[case::added(json!({}), json!({(keys::DATA_SOURCE_NAMESPACE): "gold"}), PATH)]
+    #[case::changed(json!({(keys::DATA_SOURCE_NAMESPACE): "a"}), json!({(keys::DATA_SOURCE_NAMESPACE): "gold"}), PATH)]
+    #[case::removed(json!({(keys::DATA_SOURCE_NAMESPACE): "gold"}), json!({}), PATH)]
     #[case::not_to_be_filled_any_more(json!({}), json!({(TRANSFER): "t"}), None)]
     #[case::changed_meanwhile(
         json!({(TRANSFER): "t"}),
-        json!({(TRANSFER): "t", (meta::DATA_SOURCE_NAMESPACE): "gold"}),
+        json!({(TRANSFER): "t", (keys::DATA_SOURCE_NAMESPACE): "gold"}),
         None
     )]
     #[case::and_to_be_filled_again(
-        json!({(TRANSFER): "t", (meta::DATA_SOURCE_NAMESPACE): "gold"}),
-        json!({(meta::DATA_SOURCE_NAMESPACE): "gold"}),
+        json!({(TRANSFER): "t", (keys::DATA_SOURCE_NAMESPACE): "gold"}),
+        json!({(keys::DATA_SOURCE_NAMESPACE): "gold"}),
         Some("metadata.annotations[smartclone.dev/transfer]")
     )]
     fn what_fills_a_claim_stays(#[case] old: Value, #[case] new: Value, #[case] field: Option<&str>) {

@@ -14,7 +14,7 @@ use crate::{
         request::Request,
         wait::{kept_by, named},
     },
-    meta,
+    keys,
     object::SourceKind,
     pods::User,
 };
@@ -24,7 +24,7 @@ use crate::{
 pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Option<String> {
     let pods = in_the_way(request, strategy, users);
     let otherwise = if strategy.spec().takes_snapshot {
-        format!(" (or asks for {}: CrashConsistent)", meta::CONSISTENCY)
+        format!(" (or asks for {}: CrashConsistent)", keys::CONSISTENCY)
     } else {
         String::new()
     };
@@ -44,10 +44,10 @@ fn shortened(request: &Request, facts: &Facts) -> Option<String> {
         let whole = |time: Duration| SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
         format!(
             "smartclone: {} {:#} is longer than allowed, {:#} counts; admins allow more with {} on CDIConfig {:?}",
-            meta::DEADLINE,
+            keys::DEADLINE,
             whole(asked),
             whole(counts),
-            meta::MAX_DEADLINE,
+            keys::MAX_DEADLINE,
             cdi_config::NAME,
         )
     })
@@ -107,7 +107,7 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
                 lines.push(format!(
                     "smartclone: it begins when a pod uses the clone's claim, as StorageClass {:?} wants (with the annotation {}, at once)",
                     chosen.class,
-                    meta::IMMEDIATE_BINDING,
+                    keys::IMMEDIATE_BINDING,
                 ));
             }
             if chosen.sizes.finally > request.size.unwrap_or(chosen.sizes.finally) {

@@ -1,6 +1,7 @@
 //! Objects as nobody should write them: whatever is in them, they are judged, never a reason to fall over. A quarter of a million in a run; each can be
 //! had again by its number.
 
+use crate::object;
 use std::thread;
 
 use hostile::{Dice, Vocabulary};
@@ -17,7 +18,7 @@ use crate::{
         step,
     },
     decode::decode,
-    meta,
+    keys,
     object::{ObjectName, SourceKind, SourceName},
     pods::User,
     requester::Requester,
@@ -68,11 +69,11 @@ const KEYS: [&str; 19] = [
     "creationTimestamp",
     "deletionTimestamp",
     "managedFields",
-    meta::CLONE_TYPE,
-    meta::PLAN,
-    meta::FALLBACK,
-    meta::DEADLINE,
-    meta::REQUESTER,
+    keys::CLONE_TYPE,
+    keys::PLAN,
+    keys::FALLBACK,
+    keys::DEADLINE,
+    keys::REQUESTER,
 ];
 
 const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 13, fields: 300 };
@@ -96,7 +97,7 @@ fn judged(object: &Value, before: &DataVolume) -> bool {
     }
     changes(before, &volume, false);
     changes(&volume, before, true);
-    meta::annotation(&volume.metadata, meta::REQUESTER).and_then(Requester::read);
+    object::annotation(&volume.metadata, keys::REQUESTER).and_then(Requester::read);
     let seen = observed(&volume, facts);
     if let Some(plan) = step(&seen) {
         assert_eq!(check::violations(&seen, &plan), vec![], "{volume:?}");

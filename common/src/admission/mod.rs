@@ -12,6 +12,7 @@ pub use explain::{in_use, warnings};
 pub use namesake::{Namesake, namesake};
 pub use update::{carried_over, changes};
 
+use crate::object;
 use crate::{
     api::DataVolume,
     clone::{
@@ -21,7 +22,7 @@ use crate::{
         request::Request,
     },
     field::{FieldError, annotation_path},
-    meta::{self, Annotations},
+    keys::{self, Annotations},
     object::SourceKind,
 };
 
@@ -67,9 +68,9 @@ pub fn taken_over(request: &Request) -> Verdict {
 
 /// The wish stays; a decision that hasn't been made, and the reason for it, don't.
 fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
-    let mut annotations = Annotations::from([(meta::CLONE_FALLBACK_REASON, None), (meta::PLAN, None)]);
+    let mut annotations = Annotations::from([(keys::CLONE_FALLBACK_REASON, None), (keys::PLAN, None)]);
     if request.wish.is_none() {
-        annotations.insert(meta::CLONE_TYPE, None);
+        annotations.insert(keys::CLONE_TYPE, None);
     }
     Verdict::Admitted { annotations, warnings }
 }
@@ -88,20 +89,20 @@ pub fn namespace_path(request: &Request) -> &'static str {
 /// Only smartclone writes those. What it depends on has changed between the looks of the two webhooks, or is known to one replica and not
 /// yet to the other: whoever asked has forged nothing, and is told to ask again.
 pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldError> {
-    let has = |key: &str| meta::annotation(&volume.metadata, key);
-    let plan = has(meta::PLAN).filter(|plan| annotations.get(meta::PLAN).and_then(Option::as_deref) != Some(*plan))?;
+    let has = |key: &str| object::annotation(&volume.metadata, key);
+    let plan = has(keys::PLAN).filter(|plan| annotations.get(keys::PLAN).and_then(Option::as_deref) != Some(*plan))?;
     let note = PlanNote::read(plan)?;
-    let strategy = note.strategy_in_force(has(meta::CLONE_TYPE))?;
+    let strategy = note.strategy_in_force(has(keys::CLONE_TYPE))?;
     let whole = note.candidates.iter().any(|it| it.strategy == Some(strategy) && it.outcome == CHOSEN);
     whole.then(|| {
         let why = format!("what smartclone chose \"{strategy}\" for a moment ago has changed since; try again");
-        FieldError::invalid(annotation_path(meta::PLAN), plan, why)
+        FieldError::invalid(annotation_path(keys::PLAN), plan, why)
     })
 }
 
 /// What in `volume` differs from the decision: annotations that somebody forged, or changed after the decision was written.
 pub fn forged(volume: &DataVolume, annotations: &Annotations) -> Vec<FieldError> {
-    let has = |key: &str| meta::annotation(&volume.metadata, key);
+    let has = |key: &str| object::annotation(&volume.metadata, key);
     annotations
         .iter()
         .filter(|(key, value)| has(key) != value.as_deref())

@@ -1,15 +1,16 @@
 //! The requester annotation: set once at creation from the review's `userInfo`, immutable afterwards.
 
+use crate::object;
 use kube::core::ObjectMeta;
 
 use crate::{
     field::{FieldError, annotation_path},
-    meta,
+    keys,
     requester::Requester,
 };
 
 fn stamp(metadata: &ObjectMeta) -> Option<&str> {
-    meta::annotation(metadata, meta::REQUESTER)
+    object::annotation(metadata, keys::REQUESTER)
 }
 
 /// What is wrong with the stamp on a new object that `requester` creates.
@@ -17,12 +18,12 @@ pub fn wrong(metadata: &ObjectMeta, requester: &Requester) -> Option<FieldError>
     let stamp = stamp(metadata).unwrap_or_default();
     (Requester::read(stamp).as_ref() != Some(requester)).then(|| {
         let cure = "smartclone's mutating webhook writes here who asks, and nobody else may; leave it to it";
-        FieldError::invalid(annotation_path(meta::REQUESTER), stamp, cure)
+        FieldError::invalid(annotation_path(keys::REQUESTER), stamp, cure)
     })
 }
 
 /// What is wrong with changing the one to the other.
 pub fn changed(old: &ObjectMeta, new: &ObjectMeta) -> Option<FieldError> {
     let cure = "it says who asked for the clone, and nobody may change that; delete the object and create another one";
-    (stamp(old) != stamp(new)).then(|| FieldError::forbidden(annotation_path(meta::REQUESTER), cure))
+    (stamp(old) != stamp(new)).then(|| FieldError::forbidden(annotation_path(keys::REQUESTER), cure))
 }

@@ -1,21 +1,22 @@
 //! The changes that are allowed after creation.
 
+use crate::object;
 use kube::core::ObjectMeta;
 
 use super::stamp;
 use crate::{
     api::{DataVolume, DataVolumeSpec},
     field::{FieldError, annotation_path},
-    meta::{self, Annotations},
+    keys::{self, Annotations},
     quantity::Bytes,
 };
 
 /// The annotations of `old` that `new` has lost: what admission and the controller have added, and who sends an object again (an apply of the
 /// same file, a replace, a restore, a controller that writes what it read) need not know of. A changed annotation is not among them.
 pub fn carried_over(old: &ObjectMeta, new: &ObjectMeta) -> Annotations {
-    let is_lost = |key: &&str| meta::annotation(new, key).is_none();
-    let keys = meta::DECISION.into_iter().chain([meta::REQUESTER]).filter(is_lost);
-    keys.filter_map(|key| Some((key, Some(meta::annotation(old, key)?.to_owned())))).collect()
+    let is_lost = |key: &&str| object::annotation(new, key).is_none();
+    let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).filter(is_lost);
+    keys.filter_map(|key| Some((key, Some(object::annotation(old, key)?.to_owned())))).collect()
 }
 
 /// The mistakes in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account.
@@ -33,8 +34,8 @@ pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<F
     }
     errors.extend(stamp::changed(&old.metadata, &new.metadata));
     if !by_controller {
-        let changed = |key: &&&str| meta::annotation(&old.metadata, key) != meta::annotation(&new.metadata, key);
-        errors.extend(meta::DECISION.iter().filter(changed).map(|key| {
+        let changed = |key: &&&str| object::annotation(&old.metadata, key) != object::annotation(&new.metadata, key);
+        errors.extend(keys::DECISION.iter().filter(changed).map(|key| {
             FieldError::forbidden(
                 annotation_path(key),
                 "decided at creation, and only smartclone may change it; delete the DataVolume and create another one",
@@ -76,18 +77,18 @@ mod tests {
 
     /// Whoever sends the object without what admission added gets it unchanged; what he changes is his mistake, and is not hidden.
     #[rstest]
-    #[case::all_are_lost(json!({}), &[meta::CLONE_FALLBACK_REASON, meta::CLONE_TYPE, meta::OWNERSHIP_KEY, meta::PLAN, meta::REQUESTER])]
+    #[case::all_are_lost(json!({}), &[keys::CLONE_FALLBACK_REASON, keys::CLONE_TYPE, keys::OWNERSHIP_KEY, keys::PLAN, keys::REQUESTER])]
     #[case::one_is_lost(json!({
-        (meta::CLONE_TYPE): "copy", (meta::CLONE_FALLBACK_REASON): "r", (meta::OWNERSHIP_KEY): "k", (meta::REQUESTER): "a",
-    }), &[meta::PLAN])]
+        (keys::CLONE_TYPE): "copy", (keys::CLONE_FALLBACK_REASON): "r", (keys::OWNERSHIP_KEY): "k", (keys::REQUESTER): "a",
+    }), &[keys::PLAN])]
     #[case::one_is_changed(json!({
-        (meta::CLONE_TYPE): "snapshot", (meta::CLONE_FALLBACK_REASON): "r", (meta::OWNERSHIP_KEY): "k", (meta::REQUESTER): "a",
-        (meta::PLAN): "p",
+        (keys::CLONE_TYPE): "snapshot", (keys::CLONE_FALLBACK_REASON): "r", (keys::OWNERSHIP_KEY): "k", (keys::REQUESTER): "a",
+        (keys::PLAN): "p",
     }), &[])]
     fn what_is_lost_is_carried_over(#[case] new: Value, #[case] expected: &[&str]) {
         let old = json!({
-            (meta::CLONE_TYPE): "copy", (meta::CLONE_FALLBACK_REASON): "r", (meta::OWNERSHIP_KEY): "k", (meta::REQUESTER): "a",
-            (meta::PLAN): "p", "example.com/note": "x",
+            (keys::CLONE_TYPE): "copy", (keys::CLONE_FALLBACK_REASON): "r", (keys::OWNERSHIP_KEY): "k", (keys::REQUESTER): "a",
+            (keys::PLAN): "p", "example.com/note": "x",
         });
         let carried = carried_over(&meta(&old), &meta(&new));
         assert_eq!(carried.keys().copied().collect::<Vec<_>>(), expected);

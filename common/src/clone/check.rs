@@ -1,6 +1,6 @@
 //! The invariants of a plan, checked again on real data: in tests, and in production before any write.
 
-use crate::object::ClaimPhase;
+use crate::object;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;
 
@@ -12,9 +12,9 @@ use super::{
 use crate::{
     api::Phase,
     clone::observed::Observed,
+    keys,
     lookup::Lookup,
-    meta,
-    object::{ObjectVersion, SourceKind, SourceName},
+    object::{ClaimPhase, ObjectVersion, SourceKind, SourceName},
     quantity::Bytes,
 };
 
@@ -103,7 +103,7 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
         Write::Pin(_) => None,
         Write::CreateSnapshot(snapshot) => {
             let member = |text| read_members(text).is_some_and(|all| all.contains_key(&seen.volume.uid));
-            let listed = meta::annotation(&snapshot.metadata, meta::MEMBERS).is_some_and(member);
+            let listed = object::annotation(&snapshot.metadata, keys::MEMBERS).is_some_and(member);
             (!listed).then(|| Violation::Unowned(snapshot.metadata.name.clone().unwrap_or_default()))
         }
         Write::CreatePod(pod) => unowned(seen, &pod.metadata),
@@ -188,7 +188,7 @@ fn loses_data(seen: &Observed, what: &ObjectVersion) -> bool {
 fn unowned(seen: &Observed, meta: &ObjectMeta) -> Option<Violation> {
     let uid = &seen.volume.uid;
     let owned = meta.owner_references.iter().flatten().any(|o| o.uid == *uid && o.controller == Some(true));
-    let labelled = meta.labels.as_ref().and_then(|l| l.get(meta::OWNED_BY_UID)).is_some_and(|owner| owner == uid);
+    let labelled = meta.labels.as_ref().and_then(|l| l.get(keys::OWNED_BY_UID)).is_some_and(|owner| owner == uid);
     let here = meta.namespace.as_deref() == Some(&seen.volume.namespace);
     let beside_source = seen.request().is_some_and(|r| meta.namespace.as_deref() == Some(&r.source.object.namespace));
     let found = if here { owned } else { labelled && beside_source };

@@ -1,6 +1,6 @@
 //! A PersistentVolumeClaim as a clone sees it: its content, its owner, and its volume.
 
-use crate::object::ClaimPhase;
+use crate::object;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
@@ -10,8 +10,8 @@ use k8s_openapi::{
 use crate::{
     api::{self, CloneStrategy},
     clone::ownership::Owner,
-    meta,
-    object::{ObjectVersion, exact},
+    keys,
+    object::{ClaimPhase, ObjectVersion, exact},
     quantity::Bytes,
     rebind,
 };
@@ -68,7 +68,7 @@ pub struct Claim {
     pub ours: bool,
     /// It is ours, and the very one that we created: what it says and holds counts.
     pub trusted: bool,
-    /// The finalizers beside our own, if ours ([`meta::HAND_OVER_FINALIZER`]) keeps it.
+    /// The finalizers beside our own, if ours ([`keys::HAND_OVER_FINALIZER`]) keeps it.
     pub kept: Option<Vec<String>>,
     /// Since when it is being deleted.
     pub deleted_at: Option<Timestamp>,
@@ -123,14 +123,14 @@ impl Claim {
         volume: Option<&PersistentVolume>,
         complaint: Option<String>,
     ) -> Self {
-        let annotation = |key: &str| meta::annotation(&claim.metadata, key);
-        let controlled = meta::controller(&claim.metadata).is_some();
+        let annotation = |key: &str| object::annotation(&claim.metadata, key);
+        let controlled = object::controller(&claim.metadata).is_some();
         let for_its_name =
-            annotation(meta::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_deref() == Some(name));
+            annotation(keys::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_deref() == Some(name));
         // A claim of our own making has the DataVolume's annotations, and isn't filled by having them.
-        let made_by_us = annotation(meta::CREATED_FOR_DATA_VOLUME).is_some_and(|made_for| made_for == uid);
+        let made_by_us = annotation(keys::CREATED_FOR_DATA_VOLUME).is_some_and(|made_for| made_for == uid);
         let handed_over = volume.is_some_and(|volume| {
-            let marked = meta::annotation(&volume.metadata, rebind::HANDED_OVER).is_some();
+            let marked = object::annotation(&volume.metadata, keys::HANDED_OVER).is_some();
             let claim_ref = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
             marked && claim_ref.and_then(|c| c.uid.as_ref()) == claim.metadata.uid.as_ref()
         });
@@ -144,10 +144,10 @@ impl Claim {
             kept: kept(&claim.metadata),
             deleted_at: claim.metadata.deletion_timestamp.as_ref().map(|t| t.0),
             controlled,
-            populated: !made_by_us && (for_its_name || annotation(meta::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
+            populated: !made_by_us && (for_its_name || annotation(keys::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
             created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
             content: Content::of(claim),
-            selected_node: annotation(meta::SELECTED_NODE).map(str::to_owned),
+            selected_node: annotation(keys::SELECTED_NODE).map(str::to_owned),
             handed_over,
             deleting: claim.metadata.deletion_timestamp.is_some(),
             phase: ClaimPhase::of(claim),
@@ -156,10 +156,10 @@ impl Claim {
             file_system_grows_at_mount: status
                 .and_then(|s| s.conditions.as_ref())
                 .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
-            copied: annotation(meta::COPIED).map(str::to_owned),
+            copied: annotation(keys::COPIED).map(str::to_owned),
             complaint,
             retained: volume.filter(|volume| retains(volume, claim)).map(|volume| exact(&volume.metadata)),
-            nudged_at: annotation(meta::NUDGED).and_then(|text| text.parse().ok()),
+            nudged_at: annotation(keys::NUDGED).and_then(|text| text.parse().ok()),
         }
     }
 }
@@ -172,9 +172,9 @@ fn retains(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     })
 }
 
-/// The finalizers beside [`meta::HAND_OVER_FINALIZER`]; nothing, where that one is missing.
+/// The finalizers beside [`keys::HAND_OVER_FINALIZER`]; nothing, where that one is missing.
 pub fn kept(meta: &ObjectMeta) -> Option<Vec<String>> {
     let all = meta.finalizers.as_deref().unwrap_or_default();
-    let rest: Vec<_> = all.iter().filter(|name| *name != meta::HAND_OVER_FINALIZER).cloned().collect();
+    let rest: Vec<_> = all.iter().filter(|name| *name != keys::HAND_OVER_FINALIZER).cloned().collect();
     (rest.len() < all.len()).then_some(rest)
 }

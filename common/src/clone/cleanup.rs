@@ -2,7 +2,7 @@
 //! their DataVolume can't be owned by it, and a snapshot that several share can't be deleted by one of them: the cleanup
 //! removes both when nothing needs them any more.
 
-use crate::object::ClaimPhase;
+use crate::object;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,8 +14,8 @@ use crate::{
         claim::{Claim, Content, kept},
         note::History,
     },
-    meta, names,
-    object::ObjectName,
+    keys, names,
+    object::{ClaimPhase, ObjectName},
 };
 
 /// After the first failure to remove an object; each further one doubles the time.
@@ -36,8 +36,8 @@ pub struct Owner {
 /// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already and not kept by our finalizer. Nothing
 /// else is ever removed.
 pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
-    let uid = temporary.labels.as_ref()?.get(meta::OWNED_BY_UID)?;
-    let name = meta::annotation(temporary, meta::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
+    let uid = temporary.labels.as_ref()?.get(keys::OWNED_BY_UID)?;
+    let name = object::annotation(temporary, keys::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
     let forms = [names::temporary_claim, names::temporary_source, names::mover, names::consumer];
     let named = forms.iter().any(|form| temporary.name.as_ref() == Some(&form(uid)));
     let stays = temporary.deletion_timestamp.is_none() || kept(temporary).is_some();
@@ -114,7 +114,7 @@ mod tests {
     fn temporary(name: &str, uid: &str, owner: &str) -> ObjectMeta {
         serde_json::from_value(json!({
             "name": name, "namespace": "gold",
-            "labels": {meta::OWNED_BY_UID: uid}, "annotations": {meta::OWNED_BY_DATA_VOLUME: owner},
+            "labels": {keys::OWNED_BY_UID: uid}, "annotations": {keys::OWNED_BY_DATA_VOLUME: owner},
         }))
         .unwrap()
     }
@@ -153,7 +153,7 @@ mod tests {
         object.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
         assert_eq!(owner_of(&object), None);
         // What our finalizer keeps has to be released.
-        object.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
+        object.finalizers = Some(vec![keys::HAND_OVER_FINALIZER.to_owned()]);
         assert_eq!(owner_of(&object).is_some(), ours);
     }
 

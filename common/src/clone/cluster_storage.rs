@@ -1,6 +1,7 @@
 //! The cluster's settings on which a decision depends, and the facts that follow from them. Webhook and controller read them
 //! here, so that both find the same.
 
+use crate::object;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -13,8 +14,8 @@ use crate::{
         facts::{Facts, Profile, Source},
         request::Request,
     },
+    keys,
     lookup::Lookup,
-    meta,
     object::SourceKind,
     storage::{
         class::{Class, default_class},
@@ -96,7 +97,7 @@ impl ClusterStorage {
 
     /// The longest deadline that a requester may ask for. A text that is no time counts as not given.
     fn max_deadline(&self) -> Duration {
-        let config = self.config().and_then(|config| meta::annotation(&config.metadata, meta::MAX_DEADLINE));
+        let config = self.config().and_then(|config| object::annotation(&config.metadata, keys::MAX_DEADLINE));
         config.and_then(profile::duration).unwrap_or(profile::MAX_DEADLINE).unsigned_abs()
     }
 

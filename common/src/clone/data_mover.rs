@@ -1,11 +1,12 @@
 //! The pod that copies the data, as a clone sees it.
 
+use crate::object;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     clone::{holders, ownership::Owner},
-    meta,
+    keys,
     mover::{self, Outcome},
     object::{ObjectVersion, exact},
 };
@@ -102,7 +103,7 @@ impl Mover {
             trusted: owner == Owner::Ours,
             over,
             deleting: pod.metadata.deletion_timestamp.is_some(),
-            fills: meta::annotation(&pod.metadata, meta::FILLS).map(str::to_owned),
+            fills: object::annotation(&pod.metadata, keys::FILLS).map(str::to_owned),
             state,
         }
     }

@@ -82,8 +82,8 @@ mod tests {
             status::status,
             step,
         },
+        keys,
         lookup::Lookup::Absent,
-        meta,
     };
 
     fn reasons(events: &[CloneEvent]) -> Vec<(&str, bool)> {
@@ -93,7 +93,7 @@ mod tests {
     /// A copy that is wished for is no fallback; a snapshot without a class is one.
     #[rstest]
     #[case::snapshot(|_: &mut Value| {}, true, &[])]
-    #[case::wanted_copy(annotated(meta::CLONE_TYPE, "copy"), true, &[])]
+    #[case::wanted_copy(annotated(keys::CLONE_TYPE, "copy"), true, &[])]
     #[case::fallback(|_: &mut Value| {}, false, &["NoVolumeSnapshotClass"])]
     fn a_decision_is_told_once(
         #[case] change: impl FnOnce(&mut Value),

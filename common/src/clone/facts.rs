@@ -1,5 +1,6 @@
 //! The facts of a decision, complete and typed. They are read before the decision, which reads nothing itself.
 
+use crate::object;
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
@@ -16,8 +17,8 @@ use crate::{
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
     clone::note::SourceFacts,
+    keys,
     lookup::Lookup,
-    meta,
     object::{SourceKind, VolumeMode},
     quantity::Bytes,
     storage::{
@@ -128,7 +129,7 @@ impl Source {
             }
             content => content.clone(),
         };
-        let annotated = meta::annotation(&snapshot.metadata, meta::SOURCE_VOLUME_MODE);
+        let annotated = object::annotation(&snapshot.metadata, keys::SOURCE_VOLUME_MODE);
         let mode = content.present().and_then(|c| c.spec.source_volume_mode.as_deref()).or(annotated);
         Self {
             kind: SourceKind::Snapshot,

@@ -86,11 +86,11 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::meta;
+    use crate::keys;
 
     fn pod(uid: &str, phase: &str, volumes: &Value) -> Pod {
         serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": uid, "labels": {(meta::OWNED_BY_UID): "dv"}},
+            "metadata": {"name": "p", "namespace": "n", "uid": uid, "labels": {(keys::OWNED_BY_UID): "dv"}},
             "spec": {"containers": [], "volumes": volumes}, "status": {"phase": phase},
         }))
         .unwrap()

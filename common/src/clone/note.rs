@@ -9,12 +9,12 @@ use crate::{
     object::SourceName,
 };
 
-/// The content of the annotation `smartclone.dev/plan`: the decision in force. The strategy is here and not in [`CLONE_TYPE`](crate::meta::CLONE_TYPE), which
+/// The content of the annotation `smartclone.dev/plan`: the decision in force. The strategy is here and not in [`CLONE_TYPE`](crate::keys::CLONE_TYPE), which
 /// keeps the requester's wish where there is one: a field that a user owns is never overwritten (argo-cd#5882).
 #[derive(Serialize, Deserialize, Debug, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanNote {
-    /// The strategy. Nothing in a note of an earlier version, which had it in [`CLONE_TYPE`](crate::meta::CLONE_TYPE).
+    /// The strategy. Nothing in a note of an earlier version, which had it in [`CLONE_TYPE`](crate::keys::CLONE_TYPE).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strategy: Option<CloneStrategy>,
     /// The strategy that the requester asked for, if he did. It stays his wish when another one is in force.
@@ -44,12 +44,12 @@ pub struct PlanNote {
 }
 
 impl PlanNote {
-    /// The strategy in force, where `clone_type` is [`CLONE_TYPE`](crate::meta::CLONE_TYPE) of the same object.
+    /// The strategy in force, where `clone_type` is [`CLONE_TYPE`](crate::keys::CLONE_TYPE) of the same object.
     pub fn strategy_in_force(&self, clone_type: Option<&str>) -> Option<CloneStrategy> {
         self.strategy.or_else(|| clone_type?.parse().ok())
     }
 
-    /// The requester's wish, where `clone_type` is [`CLONE_TYPE`](crate::meta::CLONE_TYPE) of the same object.
+    /// The requester's wish, where `clone_type` is [`CLONE_TYPE`](crate::keys::CLONE_TYPE) of the same object.
     pub fn wish_on_record(&self, clone_type: Option<CloneStrategy>) -> Option<CloneStrategy> {
         // An earlier version had no wish on record, and said only that the strategy beside the note was wished for.
         if self.strategy.is_some() { self.wish } else { clone_type.filter(|_| self.chosen_by == ChosenBy::Requester) }

@@ -25,7 +25,7 @@ use crate::{
         snapshot::{VolumeSnapshot, VolumeSnapshotSource, VolumeSnapshotSpec},
     },
     clone::observed::Target,
-    meta, names,
+    keys, names,
     object::{ObjectName, TargetKind, VolumeMode},
     quantity::Bytes,
     rebind,
@@ -72,14 +72,14 @@ pub fn owners_with(volume: &Target, others: &[OwnerReference]) -> Vec<OwnerRefer
 /// the UID in the name, say for whom it was made, and what has lost its owner is removed by us.
 pub(crate) fn temporary_object(volume: &Target, kind: Kind, namespace: &str, name: String) -> ObjectMeta {
     let mut annotations = proof_of(volume, kind, namespace, &name);
-    annotations.insert(meta::OWNED_BY_DATA_VOLUME.to_owned(), format!("{}/{}", volume.namespace, volume.name));
+    annotations.insert(keys::OWNED_BY_DATA_VOLUME.to_owned(), format!("{}/{}", volume.namespace, volume.name));
     ObjectMeta {
         name: Some(name),
         namespace: Some(namespace.to_owned()),
         labels: Some(BTreeMap::from([
-            (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
-            (meta::OWNED_BY_UID.to_owned(), volume.uid.clone()),
-            (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
+            (keys::APP_LABEL.to_owned(), keys::APP.to_owned()),
+            (keys::OWNED_BY_UID.to_owned(), volume.uid.clone()),
+            (keys::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
         ])),
         annotations: Some(annotations),
         owner_references: (namespace == volume.namespace).then(|| vec![owner(volume)]),
@@ -90,7 +90,7 @@ pub(crate) fn temporary_object(volume: &Target, kind: Kind, namespace: &str, nam
 /// The annotation by which the controller knows, even after a restart, what it has created. Empty for a clone without a key, for which
 /// nothing is created.
 fn proof_of(volume: &Target, kind: Kind, namespace: &str, name: &str) -> BTreeMap<String, String> {
-    let proof = volume.key.as_ref().map(|key| (meta::PROOF.to_owned(), proof(key, kind, namespace, name)));
+    let proof = volume.key.as_ref().map(|key| (keys::PROOF.to_owned(), proof(key, kind, namespace, name)));
     proof.into_iter().collect()
 }
 
@@ -127,15 +127,15 @@ impl SnapshotTemplate {
             // Several share it, and each has to know whose key it is that proves it.
             *proof = ownership::with_creator(&volume.uid, proof);
         }
-        annotations.insert(meta::MEMBERS.to_owned(), write_members(members));
+        annotations.insert(keys::MEMBERS.to_owned(), write_members(members));
         VolumeSnapshot {
             metadata: ObjectMeta {
                 name: Some(name),
                 namespace: Some(source.namespace.clone()),
                 labels: Some(BTreeMap::from([
-                    (meta::APP_LABEL.to_owned(), meta::APP.to_owned()),
-                    (meta::OWNED_BY_UID.to_owned(), leader.clone()),
-                    (meta::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
+                    (keys::APP_LABEL.to_owned(), keys::APP.to_owned()),
+                    (keys::OWNED_BY_UID.to_owned(), leader.clone()),
+                    (keys::EXCLUDE_FROM_BACKUP.to_owned(), "true".to_owned()),
                 ])),
                 annotations: Some(annotations),
                 owner_references: (beside && volume.kind == TargetKind::DataVolume).then(|| owners.collect()),
@@ -156,28 +156,28 @@ impl SnapshotTemplate {
 /// Annotations that are no business of the claim's.
 const NOT_FOR_CLAIMS: [&str; 4] = [
     "kubectl.kubernetes.io/last-applied-configuration",
-    meta::PRE_POPULATED,
-    meta::CHECK_STATIC_VOLUME,
-    meta::POPULATED_FOR,
+    keys::PRE_POPULATED,
+    keys::CHECK_STATIC_VOLUME,
+    keys::POPULATED_FOR,
 ];
 
 /// The clone's claim, beside the DataVolume, with whose labels and annotations it is found. What a user writes there never becomes a key
 /// by which objects are recognized as ours.
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
     let mut labels = volume.labels.clone();
-    labels.retain(|key, _| !meta::is_reserved(key));
+    labels.retain(|key, _| !keys::is_reserved(key));
     // The user's labels win: people, NetworkPolicies and backups find claims by them (containerized-data-importer#2533).
-    labels.entry(meta::APP_LABEL.to_owned()).or_insert_with(|| meta::APP.to_owned());
+    labels.entry(keys::APP_LABEL.to_owned()).or_insert_with(|| keys::APP.to_owned());
     if chosen.mode == VolumeMode::Filesystem {
         // A file system that holds one image is meant to be full.
-        labels.entry(meta::FILLING_UP_ALERT.to_owned()).or_insert_with(|| "disabled".to_owned());
+        labels.entry(keys::FILLING_UP_ALERT.to_owned()).or_insert_with(|| "disabled".to_owned());
     }
     let mut annotations = volume.annotations.clone();
-    annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()) && !meta::is_reserved(key));
-    annotations.insert(meta::CLONE_TYPE.to_owned(), chosen.strategy.to_string());
-    annotations.insert(meta::CREATED_FOR_DATA_VOLUME.to_owned(), volume.uid.clone());
+    annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()) && !keys::is_reserved(key));
+    annotations.insert(keys::CLONE_TYPE.to_owned(), chosen.strategy.to_string());
+    annotations.insert(keys::CREATED_FOR_DATA_VOLUME.to_owned(), volume.uid.clone());
     annotations.insert(
-        meta::CONTENT_TYPE.to_owned(),
+        keys::CONTENT_TYPE.to_owned(),
         volume.content_type.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| "kubevirt".to_owned()),
     );
     let metadata = ObjectMeta {
@@ -202,9 +202,9 @@ pub fn temporary(
     let name = names::temporary_claim(&volume.uid);
     let mut metadata = temporary_object(volume, Kind::PersistentVolumeClaim, namespace, name);
     // Its volume outlives its deletion until it is handed over.
-    metadata.finalizers = Some(vec![meta::HAND_OVER_FINALIZER.to_owned()]);
+    metadata.finalizers = Some(vec![keys::HAND_OVER_FINALIZER.to_owned()]);
     if let Some(node) = node {
-        metadata.annotations.get_or_insert_default().insert(meta::SELECTED_NODE.to_owned(), node);
+        metadata.annotations.get_or_insert_default().insert(keys::SELECTED_NODE.to_owned(), node);
     }
     template.claim(metadata, &volume.uid)
 }

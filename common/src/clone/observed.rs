@@ -1,6 +1,6 @@
 //! The observations of a pass over a clone: everything that the decision depends on, as values.
 
-use crate::object::ClaimPhase;
+use crate::object;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -19,10 +19,10 @@ use crate::{
         shared_snapshot::SharedSnapshots,
         wait::Waiting,
     },
+    keys,
     lookup::Lookup,
-    meta,
     mover::Progress,
-    object::{SourceName, TargetKind},
+    object::{ClaimPhase, SourceName, TargetKind},
     pods::User,
     rebind::Rebind,
 };
@@ -145,7 +145,7 @@ pub struct Target {
     pub priority_class: Option<String>,
     /// Its status as it stands.
     pub status: DataVolumeStatus,
-    /// Its ownership key ([`meta::OWNERSHIP_KEY`]).
+    /// Its ownership key ([`keys::OWNERSHIP_KEY`]).
     pub key: Option<String>,
     /// UIDs of the temporary objects that were created for it: those on record in its status, and those that this process has been answered.
     pub created: Created,
@@ -155,8 +155,8 @@ impl Target {
     /// Reads a DataVolume.
     pub fn of(volume: &DataVolume) -> Self {
         let meta = &volume.metadata;
-        let annotation = |key: &str| meta::annotation(meta, key);
-        let note = annotation(meta::PLAN).and_then(PlanNote::read);
+        let annotation = |key: &str| object::annotation(meta, key);
+        let note = annotation(keys::PLAN).and_then(PlanNote::read);
         Self {
             kind: TargetKind::DataVolume,
             name: meta.name.clone().unwrap_or_default(),
@@ -164,7 +164,7 @@ impl Target {
             uid: meta.uid.clone().unwrap_or_default(),
             deleting: meta.deletion_timestamp.is_some(),
             history: History {
-                pinned: note.as_ref().and_then(|note| note.strategy_in_force(annotation(meta::CLONE_TYPE))),
+                pinned: note.as_ref().and_then(|note| note.strategy_in_force(annotation(keys::CLONE_TYPE))),
                 decided_for: note.as_ref().and_then(|note| note.source_uid.clone()),
                 refused: note.as_ref().map(|note| note.refused.clone()).unwrap_or_default(),
             },
@@ -175,11 +175,11 @@ impl Target {
                 .and_then(|note| Some(Source::on_record(note.source_uid.clone()?, note.source_facts.as_ref()?))),
             labels: meta.labels.clone().unwrap_or_default(),
             annotations: meta.annotations.clone().unwrap_or_default(),
-            fallback: annotation(meta::CLONE_FALLBACK_REASON).map(str::to_owned),
+            fallback: annotation(keys::CLONE_FALLBACK_REASON).map(str::to_owned),
             fallback_code: note.and_then(|note| note.reason),
             priority_class: volume.spec.priority_class_name.clone(),
             content_type: volume.spec.content_type.clone(),
-            key: annotation(meta::OWNERSHIP_KEY).filter(|key| !key.is_empty()).map(str::to_owned),
+            key: annotation(keys::OWNERSHIP_KEY).filter(|key| !key.is_empty()).map(str::to_owned),
             created: volume
                 .status
                 .as_ref()
@@ -193,8 +193,8 @@ impl Target {
     /// Its user says that the claim of its name is filled already, or may be taken over.
     pub fn offers_to_take_over(&self) -> bool {
         let filled =
-            [meta::PRE_POPULATED, meta::CHECK_STATIC_VOLUME].iter().any(|key| self.annotations.contains_key(*key));
-        filled || self.annotations.get(meta::ALLOW_ADOPTION).is_some_and(|value| value != "false")
+            [keys::PRE_POPULATED, keys::CHECK_STATIC_VOLUME].iter().any(|key| self.annotations.contains_key(*key));
+        filled || self.annotations.get(keys::ALLOW_ADOPTION).is_some_and(|value| value != "false")
     }
 
     /// `claim`, which was there before, may be taken over: the one or the other says so, and nobody controls it.

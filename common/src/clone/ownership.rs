@@ -5,12 +5,13 @@
 //! annotation that only the holder of the DataVolume's ownership key can compute takes its place. The key is never written beside the
 //! source.
 
+use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::write::Kind;
-use crate::meta;
+use crate::keys;
 
 /// UIDs of temporary objects by name, as create calls have answered them.
 pub type Created = BTreeMap<String, String>;
@@ -41,10 +42,10 @@ impl Ownership<'_> {
     /// Whose the object of this kind is.
     pub fn of(&self, kind: Kind, object: &ObjectMeta) -> Owner {
         let (Some(name), Some(uid)) = (&object.name, &object.uid) else { return Owner::Foreign };
-        let labelled = object.labels.as_ref().and_then(|l| l.get(meta::OWNED_BY_UID)).is_some_and(|l| l == self.uid);
+        let labelled = object.labels.as_ref().and_then(|l| l.get(keys::OWNED_BY_UID)).is_some_and(|l| l == self.uid);
         let namespace = object.namespace.as_deref().unwrap_or_default();
         let expected = self.key.map(|key| proof(key, kind, namespace, name));
-        let stated = meta::annotation(object, meta::PROOF);
+        let stated = object::annotation(object, keys::PROOF);
         let stated = if kind == Kind::VolumeSnapshot {
             stated.and_then(|text| text.split_once('/')).map(|it| it.1)
         } else {
@@ -77,7 +78,7 @@ pub fn with_creator(uid: &str, proof: &str) -> String {
 
 /// The UID of the clone that created a shared snapshot, as the snapshot says.
 pub fn creator(snapshot: &ObjectMeta) -> Option<&str> {
-    meta::annotation(snapshot, meta::PROOF)?.split_once('/').map(|it| it.0)
+    object::annotation(snapshot, keys::PROOF)?.split_once('/').map(|it| it.0)
 }
 
 #[cfg(test)]
@@ -92,8 +93,8 @@ mod tests {
 
     /// An object named [`NAME`], made for the clone `dv`, whose key is `k`.
     fn object(label: Option<&str>, proof: Option<String>, uid: &str) -> ObjectMeta {
-        let labels = label.map(|uid| json!({(meta::OWNED_BY_UID): uid}));
-        let annotations = proof.map(|proof| json!({(meta::PROOF): proof}));
+        let labels = label.map(|uid| json!({(keys::OWNED_BY_UID): uid}));
+        let annotations = proof.map(|proof| json!({(keys::PROOF): proof}));
         serde_json::from_value(json!({
             "name": NAME, "namespace": "gold", "uid": uid, "labels": labels, "annotations": annotations,
         }))

@@ -1,6 +1,7 @@
 //! Claims that are filled without a DataVolume (volume populator): each is represented by the DataVolume that it could have had,
 //! so that one step function serves both.
 
+use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
@@ -12,17 +13,17 @@ use crate::{
         DataVolumeStatus, Phase, VolumeCloneSource, VolumeCloneSourceSpec,
     },
     condition::types,
-    meta,
+    keys,
     object::ObjectName,
-    object_transfer, rebind,
+    rebind,
 };
 
 /// Which VolumeCloneSource, by namespace and name, is to fill `claim`; nothing, if it is no business of ours or made for a DataVolume.
 pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
-    let controlled = meta::controller(&claim.metadata).is_some();
+    let controlled = object::controller(&claim.metadata).is_some();
     // The target of an ObjectTransfer is held back in the same way, and is to be filled by nobody.
-    let moves = meta::annotation(&claim.metadata, object_transfer::TRANSFER).is_some();
+    let moves = object::annotation(&claim.metadata, keys::TRANSFER).is_some();
     if controlled
         || moves
         || source.api_group.as_deref() != Some(api::GROUP)
@@ -30,7 +31,7 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     {
         return None;
     }
-    let elsewhere = meta::annotation(&claim.metadata, meta::DATA_SOURCE_NAMESPACE);
+    let elsewhere = object::annotation(&claim.metadata, keys::DATA_SOURCE_NAMESPACE);
     let namespace = elsewhere.filter(|n| !n.is_empty()).or(claim.metadata.namespace.as_deref())?;
     Some((namespace.to_owned(), source.name.clone()))
 }
@@ -71,10 +72,10 @@ pub fn as_data_volume(claim: &PersistentVolumeClaim, source: &VolumeCloneSource)
             source: Some(source_of),
             pvc: Some(spec),
             priority_class_name: source.spec.priority_class_name.clone(),
-            content_type: meta::annotation(&claim.metadata, meta::CONTENT_TYPE).map(str::to_owned),
+            content_type: object::annotation(&claim.metadata, keys::CONTENT_TYPE).map(str::to_owned),
             ..DataVolumeSpec::default()
         },
-        status: meta::annotation(&claim.metadata, meta::STATUS).and_then(|text| serde_json::from_str(text).ok()),
+        status: object::annotation(&claim.metadata, keys::STATUS).and_then(|text| serde_json::from_str(text).ok()),
     }
 }
 
@@ -84,12 +85,12 @@ pub fn annotations(status: &DataVolumeStatus) -> BTreeMap<&'static str, String> 
     let text = |f: fn(&api::Condition) -> Option<String>| running.and_then(f).unwrap_or_default();
     let progress = status.progress.clone().unwrap_or_else(|| "N/A".to_owned());
     BTreeMap::from([
-        (meta::STATUS, json!(status).to_string()),
-        (meta::CLONE_PHASE, clone_phase(status.phase).to_owned()),
-        (meta::POPULATOR_PROGRESS, progress),
-        (meta::CONDITION_RUNNING, text(|c| Some(c.status.to_lowercase()))),
-        (meta::CONDITION_RUNNING_REASON, text(|c| c.reason.clone())),
-        (meta::CONDITION_RUNNING_MESSAGE, text(|c| c.message.clone())),
+        (keys::STATUS, json!(status).to_string()),
+        (keys::CLONE_PHASE, clone_phase(status.phase).to_owned()),
+        (keys::POPULATOR_PROGRESS, progress),
+        (keys::CONDITION_RUNNING, text(|c| Some(c.status.to_lowercase()))),
+        (keys::CONDITION_RUNNING_REASON, text(|c| c.reason.clone())),
+        (keys::CONDITION_RUNNING_MESSAGE, text(|c| c.message.clone())),
     ])
 }
 
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn a_claim_asks_for_what_a_data_volume_would() {
         let claim: PersistentVolumeClaim = serde_json::from_value(json!({
-            "metadata": {"name": "c", "namespace": "n", "uid": "u", "annotations": {(meta::DATA_SOURCE_NAMESPACE): "golden"}},
+            "metadata": {"name": "c", "namespace": "n", "uid": "u", "annotations": {(keys::DATA_SOURCE_NAMESPACE): "golden"}},
             "spec": {
                 "accessModes": ["ReadWriteOnce"], "storageClassName": "cow", "resources": {"requests": {"storage": "2Gi"}},
                 "dataSourceRef": {"apiGroup": "cdi.kubevirt.io", "kind": "VolumeCloneSource", "name": "s"}

@@ -2,6 +2,7 @@
 
 mod options;
 
+use crate::object;
 use std::time::Duration;
 
 use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
@@ -12,7 +13,7 @@ use crate::{
     api::{CloneStrategy, DataVolume},
     clone::request::options::Options,
     field::{FieldError, Kind, NameRule},
-    meta,
+    keys,
     object::{ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode},
     quantity::Bytes,
 };
@@ -285,7 +286,7 @@ impl Request {
 
 /// What the DataSource stood for when it was followed, as the plan says.
 pub(crate) fn followed(volume: &DataVolume) -> Option<SourceName> {
-    PlanNote::read(meta::annotation(&volume.metadata, meta::PLAN)?)?.source
+    PlanNote::read(object::annotation(&volume.metadata, keys::PLAN)?)?.source
 }
 
 /// A clone's claim gets its data from the clone and from nowhere else.

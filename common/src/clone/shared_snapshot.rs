@@ -3,13 +3,14 @@
 //! Who shares it is written in the snapshot when it is created, so a crash can't part a member from it, and since only clones that
 //! exist by then are written in it, it is never older than any of them. It is deleted when no member needs it any more.
 
+use crate::object;
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     api::snapshot::VolumeSnapshot,
-    meta,
+    keys,
     object::{ObjectName, ObjectVersion, exact},
     quantity::Bytes,
 };
@@ -58,10 +59,10 @@ impl SharedSnapshot {
     pub fn of(snapshot: &VolumeSnapshot) -> Self {
         let status = snapshot.status.as_ref();
         let meta = &snapshot.metadata;
-        let members = meta::annotation(meta, meta::MEMBERS).and_then(read_members).unwrap_or_default();
+        let members = object::annotation(meta, keys::MEMBERS).and_then(read_members).unwrap_or_default();
         Self {
             exact: exact(meta),
-            ours: meta.labels.as_ref().is_some_and(|l| l.contains_key(meta::OWNED_BY_UID)) && !members.is_empty(),
+            ours: meta.labels.as_ref().is_some_and(|l| l.contains_key(keys::OWNED_BY_UID)) && !members.is_empty(),
             deleting: meta.deletion_timestamp.is_some(),
             created: meta.creation_timestamp.as_ref().map(|t| t.0),
             members,
@@ -72,7 +73,7 @@ impl SharedSnapshot {
     }
 }
 
-/// The annotation [`meta::MEMBERS`] as it is written: `{"<uid>": "<namespace>/<name>"}`.
+/// The annotation [`keys::MEMBERS`] as it is written: `{"<uid>": "<namespace>/<name>"}`.
 pub fn write_members(members: &Members) -> String {
     let all: BTreeMap<_, _> = members.iter().map(|(uid, name)| (uid, name.to_string())).collect();
     serde_json::to_string(&all).unwrap_or_default()

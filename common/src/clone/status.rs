@@ -1,6 +1,5 @@
 //! The status of a DataVolume, as it follows from what was observed and planned.
 
-use crate::object::ClaimPhase;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -13,8 +12,9 @@ use crate::{
     api::{Attempt, CloneStatus, DataVolumeStatus, Phase, WaitingFor},
     clone::{data_mover::MoverState, observed::Observed, reconcile::waiting_since},
     condition::{self, Observation, types},
+    keys,
     lookup::Lookup,
-    meta,
+    object::ClaimPhase,
 };
 
 /// The status that follows from a pass. Equal to the one on record when nothing has changed, so that a second pass writes nothing.
@@ -164,7 +164,7 @@ fn told(seen: &Observed, plan: &Plan) -> Option<String> {
              the storage driver, may tell why. Annotate a new DataVolume with {}: copy to do without the driver's help",
             waiting.message(),
             waiting.expected().as_secs() / 60,
-            meta::CLONE_TYPE,
+            keys::CLONE_TYPE,
         )
     } else {
         waiting.message()

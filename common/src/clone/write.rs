@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 use crate::{
-    api::snapshot::VolumeSnapshot, meta::Annotations, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity,
+    api::snapshot::VolumeSnapshot, keys::Annotations, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity,
 };
 
 /// The kinds that we delete.

@@ -10,11 +10,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use super::{Move, Moved, Subject, TRANSFER};
+use super::{Move, Moved, Subject};
 
 use crate::{
     api::{self, DataVolume},
-    meta, names,
+    keys::{self, TRANSFER},
+    names,
     quantity::Bytes,
     rebind::VOLUME_CLONE_SOURCE,
 };
@@ -31,7 +32,7 @@ pub fn claim(transfer: &Subject, wanted: &Move, source: &PersistentVolumeClaim) 
     let size = capacity(source)?;
     let mut metadata = metadata(transfer, wanted, &source.metadata);
     if wanted.kind == Moved::DataVolume {
-        annotate(&mut metadata, meta::POPULATED_FOR, &wanted.target.name);
+        annotate(&mut metadata, keys::POPULATED_FOR, &wanted.target.name);
     }
     Some(PersistentVolumeClaim {
         metadata,
@@ -60,7 +61,7 @@ pub fn claim(transfer: &Subject, wanted: &Move, source: &PersistentVolumeClaim) 
 /// The target DataVolume: what the source is, and that its claim is filled already.
 pub fn data_volume(transfer: &Subject, wanted: &Move, source: &DataVolume) -> DataVolume {
     let mut metadata = metadata(transfer, wanted, &source.metadata);
-    annotate(&mut metadata, meta::PRE_POPULATED, &wanted.target.name);
+    annotate(&mut metadata, keys::PRE_POPULATED, &wanted.target.name);
     DataVolume { metadata, spec: source.spec.clone(), status: None }
 }
 
@@ -80,8 +81,8 @@ fn metadata(transfer: &Subject, wanted: &Move, source: &ObjectMeta) -> ObjectMet
         .collect()
     };
     let mut labels = kept(&source.labels, keeps_label);
-    if labels.get(meta::APP_LABEL).is_some_and(|app| app == meta::APP) {
-        labels.remove(meta::APP_LABEL);
+    if labels.get(keys::APP_LABEL).is_some_and(|app| app == keys::APP) {
+        labels.remove(keys::APP_LABEL);
     }
     let mut metadata = ObjectMeta {
         name: Some(wanted.target.name.clone()),
@@ -101,7 +102,7 @@ fn is_populated(key: &str) -> bool {
 
 fn keeps_annotation(key: &str, stays: bool) -> bool {
     let (prefix, _) = key.split_once('/').unwrap_or_default();
-    key == meta::CONTENT_TYPE || is_populated(key) || stays && !is_system(prefix)
+    key == keys::CONTENT_TYPE || is_populated(key) || stays && !is_system(prefix)
 }
 
 fn keeps_label(key: &str, stays: bool) -> bool {

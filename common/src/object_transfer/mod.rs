@@ -21,6 +21,7 @@ mod request;
 mod seen;
 mod status;
 
+use crate::object;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -40,19 +41,11 @@ use self::{
 };
 use crate::{
     api::{ObjectTransfer, Phase as DataVolumePhase},
-    field,
+    field, keys,
     lookup::Lookup,
-    meta,
     object::{ObjectVersion, exact},
     rebind::{self, ClaimIdentity, Impossible, Rebind, SourceClaim, Step, TargetClaim, Volume},
 };
-
-/// The UID of the ObjectTransfer for which an object was made. On target claims and target DataVolumes.
-pub const TRANSFER: &str = "smartclone.dev/transfer";
-/// The reclaim policy that a volume has when it isn't on its way. On the PersistentVolume, as long as it is.
-pub const RECLAIM_POLICY: &str = "smartclone.dev/reclaim-policy";
-/// Holds an ObjectTransfer until nothing of it is left half done (CDI's name).
-pub const FINALIZER: &str = "cdi.kubevirt.io/objectTransfer";
 
 /// How long the deletion of an ObjectTransfer waits for something that doesn't come. What is left then is harmless: a claim without
 /// data, or a volume that nobody deletes.
@@ -156,7 +149,7 @@ fn protocol(seen: &Observed, record: &Record) -> Rebind {
 
 /// Made for this ObjectTransfer.
 fn ours(seen: &Observed, meta: &ObjectMeta) -> bool {
-    meta::annotation(meta, TRANSFER) == Some(&seen.transfer.uid)
+    object::annotation(meta, keys::TRANSFER) == Some(&seen.transfer.uid)
 }
 
 /// The volume is the target's by now.
@@ -265,7 +258,7 @@ fn without_target(seen: &Observed, wanted: &Move, transfer: &Rebind) -> Plan {
 /// The target has the volume.
 fn finish(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
     if let Some(volume) = seen.volume.present()
-        && let Some(policy) = meta::annotation(&volume.metadata, RECLAIM_POLICY)
+        && let Some(policy) = object::annotation(&volume.metadata, keys::RECLAIM_POLICY)
     {
         let action = Write::RestorePolicy { volume: exact(&volume.metadata), policy: policy.to_owned() };
         return Plan::act(seen, action);
@@ -362,7 +355,7 @@ pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, policy: Option<&str
     if let Some(annotations) = patch.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.insert(BOUND_BY_CONTROLLER.to_owned(), Value::Null);
         if let Some(policy) = policy {
-            annotations.insert(RECLAIM_POLICY.to_owned(), json!(policy));
+            annotations.insert(keys::RECLAIM_POLICY.to_owned(), json!(policy));
         }
     }
     if let Some(spec) = patch.pointer_mut("/spec").and_then(Value::as_object_mut) {
@@ -375,7 +368,7 @@ pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, policy: Option<&str
 pub fn restore_policy(volume: &ObjectVersion, policy: &str) -> Value {
     json!({
         "metadata": {
-            "uid": volume.uid, "resourceVersion": volume.resource_version, "annotations": { RECLAIM_POLICY: null },
+            "uid": volume.uid, "resourceVersion": volume.resource_version, "annotations": { keys::RECLAIM_POLICY: null },
         },
         "spec": { "persistentVolumeReclaimPolicy": policy },
     })

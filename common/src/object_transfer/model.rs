@@ -167,7 +167,7 @@ impl World {
             world.touch(|w| &mut w.transfer, |t| t["metadata"]["finalizers"] = finalizers);
         };
         match action {
-            Write::Guard => transfer(self, json!([FINALIZER])),
+            Write::Guard => transfer(self, json!([keys::TRANSFER_FINALIZER])),
             Write::Release => {
                 transfer(self, json!([]));
                 if seen.transfer.deleting.is_some() {
@@ -268,7 +268,10 @@ impl World {
             Event::PodEnds => self.pod = false,
             Event::TransferDeleted => {
                 let at = start() + SignedDuration::from_secs(self.seconds);
-                let guarded = self.transfer.as_ref().is_some_and(|t| t["metadata"]["finalizers"] == json!([FINALIZER]));
+                let guarded = self
+                    .transfer
+                    .as_ref()
+                    .is_some_and(|t| t["metadata"]["finalizers"] == json!([keys::TRANSFER_FINALIZER]));
                 if guarded {
                     self.touch(|w| &mut w.transfer, |t| t["metadata"]["deletionTimestamp"] = json!(at.to_string()));
                 } else {

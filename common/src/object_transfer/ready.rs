@@ -1,5 +1,6 @@
 //! What has to be so before a volume is taken from its source; and in which words a user is told what isn't.
 
+use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -11,8 +12,8 @@ use kube::ResourceExt;
 use super::{Move, Moved, Observed, Why, build, ours};
 use crate::{
     api::{DataVolume, Phase},
+    keys,
     lookup::Lookup,
-    meta,
     object::{ClaimPhase, ObjectName},
     pods,
     rebind::{SourceClaim, Volume},
@@ -96,7 +97,7 @@ fn ready_data_volume<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a DataVo
 fn required(wanted: &BTreeMap<String, String>, meta: &ObjectMeta) -> Result<(), Why> {
     let missing: Vec<_> = wanted
         .iter()
-        .filter(|(key, value)| meta::annotation(meta, key) != Some(value))
+        .filter(|(key, value)| object::annotation(meta, key) != Some(value))
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     if missing.is_empty() {
@@ -111,7 +112,7 @@ fn unowned(seen: &Observed, wanted: &Move, source: &PersistentVolumeClaim) -> Re
         Err(Why::new("SourceOwned", format!("{what} {} belongs to {owner}; {cure}", wanted.source)))
     };
     let said = |owner: &OwnerReference| format!("{} {:?}", owner.kind, owner.name);
-    if source.labels().contains_key(meta::OWNED_BY_UID) {
+    if source.labels().contains_key(keys::OWNED_BY_UID) {
         return refuse("PersistentVolumeClaim", "a clone that is under way".to_owned(), "it can't be moved");
     }
     match (wanted.kind, &seen.source_volume) {
@@ -124,13 +125,13 @@ fn unowned(seen: &Observed, wanted: &Move, source: &PersistentVolumeClaim) -> Re
             );
         }
         (Moved::DataVolume, Lookup::Present(volume)) => {
-            if let Some(owner) = meta::controller(&volume.metadata) {
+            if let Some(owner) = object::controller(&volume.metadata) {
                 return refuse("DataVolume", said(owner), "take it off that one first");
             }
         }
         (_, Lookup::Absent) => {}
     }
-    match meta::controller(&source.metadata) {
+    match object::controller(&source.metadata) {
         Some(owner) if wanted.kind == Moved::DataVolume && Some(&owner.uid) == uid(&seen.source_volume).as_ref() => {
             Ok(())
         }

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::ResourceExt;
 
-use super::{FINALIZER, Move, Phase};
+use super::{Move, Phase};
 use crate::{
     api::{DataVolume, ObjectTransfer, ObjectTransferStatus},
     field::FieldError,
+    keys,
     lookup::Lookup,
     rebind,
 };
@@ -73,7 +74,7 @@ impl Subject {
             name: transfer.name_any(),
             uid: transfer.uid().unwrap_or_default(),
             deleting: transfer.metadata.deletion_timestamp.as_ref().map(|t| t.0),
-            guarded: transfer.finalizers().iter().any(|f| f == FINALIZER),
+            guarded: transfer.finalizers().iter().any(|f| f == keys::TRANSFER_FINALIZER),
             record: Record::read(&status.data),
             status,
         }

@@ -5,12 +5,11 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
-use crate::object::ClaimPhase;
 use crate::{
     api,
     clone::claim::kept,
-    meta,
-    object::{ObjectVersion, exact},
+    keys,
+    object::{ClaimPhase, ObjectVersion, exact},
     rebind::{VOLUME_CLONE_SOURCE, time, volume_name},
 };
 
@@ -49,7 +48,7 @@ pub struct SourceClaim {
     pub exact: ObjectVersion,
     /// It is being deleted.
     pub deleting: bool,
-    /// [`meta::HAND_OVER_FINALIZER`] keeps it, and with it its volume, although it is being deleted.
+    /// [`keys::HAND_OVER_FINALIZER`] keeps it, and with it its volume, although it is being deleted.
     pub kept: bool,
     /// Whether it has its volume.
     pub phase: ClaimPhase,
@@ -108,7 +107,7 @@ impl TargetClaim {
             volume_name: volume_name(claim),
             held_back: source
                 .is_some_and(|s| s.api_group.as_deref() == Some(api::GROUP) && s.kind == VOLUME_CLONE_SOURCE),
-            nudged_at: time(&claim.metadata, meta::NUDGED),
+            nudged_at: time(&claim.metadata, keys::NUDGED),
         }
     }
 

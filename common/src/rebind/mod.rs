@@ -13,6 +13,7 @@ mod claims;
 #[cfg(test)]
 mod model;
 
+use crate::object;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
@@ -23,16 +24,13 @@ use k8s_openapi::{
 use serde_json::{Value, json};
 
 use crate::{
+    keys,
     lookup::Lookup,
-    meta,
     object::{ObjectName, ObjectVersion, exact},
 };
 
 pub use self::claims::{ClaimIdentity, SourceClaim, TargetClaim};
 pub use crate::object::ClaimPhase;
-
-/// When a volume was handed over, which is when the target begins to wait. On the PersistentVolume, written together with `claimRef`.
-pub const HANDED_OVER: &str = "smartclone.dev/handed-over";
 
 /// Kubernetes binds within a tenth of a second (in a crowd within a second or two), or has missed it and looks again only after many: later
 /// than this, it is nudged.
@@ -82,7 +80,7 @@ impl Volume {
                 name: claim.name.clone().unwrap_or_default(),
                 uid: claim.uid.clone().unwrap_or_default(),
             }),
-            handed_over_at: time(&volume.metadata, HANDED_OVER),
+            handed_over_at: time(&volume.metadata, keys::HANDED_OVER),
         }
     }
 }
@@ -92,7 +90,7 @@ pub(crate) fn volume_name(claim: &PersistentVolumeClaim) -> Option<String> {
 }
 
 pub(crate) fn time(meta: &ObjectMeta, key: &str) -> Option<Timestamp> {
-    meta::annotation(meta, key)?.parse().ok()
+    object::annotation(meta, key)?.parse().ok()
 }
 
 /// The name of the volume that is on its way between two claims: the one that the source names, even when it has lost it, else the one
@@ -318,7 +316,7 @@ pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, at: Timestamp) -> V
     json!({
         "metadata": {
             "uid": volume.uid, "resourceVersion": volume.resource_version,
-            "annotations": { HANDED_OVER: at.to_string() },
+            "annotations": { keys::HANDED_OVER: at.to_string() },
         },
         "spec": { "claimRef": {
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -338,6 +336,6 @@ pub fn release(claim: &ObjectVersion, rest: &[String]) -> Value {
 /// The JSON merge patch that touches `target`.
 pub fn nudge(target: &ObjectVersion, at: Timestamp) -> Value {
     json!({ "metadata": {
-        "uid": target.uid, "resourceVersion": target.resource_version, "annotations": { meta::NUDGED: at.to_string() },
+        "uid": target.uid, "resourceVersion": target.resource_version, "annotations": { keys::NUDGED: at.to_string() },
     } })
 }

@@ -1,10 +1,11 @@
 //! StorageClasses: the part of one that a decision depends on, and the choice of the default one.
 
+use crate::object;
 use k8s_openapi::api::storage::v1::StorageClass;
 use std::collections::BTreeMap;
 
 use crate::{
-    meta,
+    keys,
     storage::{drivers, restore::RestoreRule},
 };
 
@@ -32,16 +33,16 @@ pub struct Class {
 impl Class {
     /// Reads a StorageClass.
     pub fn of(class: &StorageClass) -> Self {
-        let annotation = |key: &str| meta::annotation(&class.metadata, key);
+        let annotation = |key: &str| object::annotation(&class.metadata, key);
         Self {
             name: class.metadata.name.clone().unwrap_or_default(),
             provisioner: class.provisioner.clone(),
             parameters: class.parameters.clone().unwrap_or_default(),
             expands: class.allow_volume_expansion.unwrap_or_default(),
             waits_for_consumer: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
-            strategy: annotation(meta::CLASS_CLONE_STRATEGY).map(str::to_owned),
-            restore: restore_rule(&class.provisioner, annotation(meta::RESTORE_SIZE)),
-            compatible_with: annotation(meta::COMPATIBLE_WITH)
+            strategy: annotation(keys::CLASS_CLONE_STRATEGY).map(str::to_owned),
+            restore: restore_rule(&class.provisioner, annotation(keys::RESTORE_SIZE)),
+            compatible_with: annotation(keys::COMPATIBLE_WITH)
                 .unwrap_or_default()
                 .split(',')
                 .map(|name| name.trim().to_owned())
@@ -63,12 +64,12 @@ fn restore_rule(provisioner: &str, annotation: Option<&str>) -> RestoreRule {
 /// Which of all classes is the default one, as Kubernetes and CDI choose: one for virtual machines before the general one,
 /// among several the newest, then by name.
 pub fn default_class<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Option<&'a StorageClass> {
-    let marked = |class: &StorageClass, key: &str| meta::annotation(&class.metadata, key) == Some("true");
+    let marked = |class: &StorageClass, key: &str| object::annotation(&class.metadata, key) == Some("true");
     classes
         .into_iter()
         .filter_map(|class| {
-            let virtual_machines = marked(class, meta::DEFAULT_VIRT_CLASS);
-            (virtual_machines || marked(class, meta::DEFAULT_CLASS)).then_some((virtual_machines, class))
+            let virtual_machines = marked(class, keys::DEFAULT_VIRT_CLASS);
+            (virtual_machines || marked(class, keys::DEFAULT_CLASS)).then_some((virtual_machines, class))
         })
         .max_by(|(a_virt, a), (b_virt, b)| {
             let created = |c: &StorageClass| c.metadata.creation_timestamp.as_ref().map(|t| t.0);

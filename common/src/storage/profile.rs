@@ -3,13 +3,14 @@
 //! Of several that say something, what was learned from the driver at run time outranks the StorageProfile, that the StorageClass's
 //! annotations, those the built-in table ([`drivers`]), and that the default.
 
+use crate::object;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::{
     api::{Capability, ClaimPropertySet, CloneStrategy, StorageProfile, StorageProfileStatus},
     condition::{self, Observation},
-    meta,
+    keys,
     quantity::Bytes,
     storage::{
         drivers, refusals,
@@ -25,7 +26,7 @@ pub const RECOGNIZED: &str = "Recognized";
 /// user gives up.
 pub const DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 
-/// The longest deadline that a requester may ask for, where the admin says nothing ([`meta::MAX_DEADLINE`]).
+/// The longest deadline that a requester may ask for, where the admin says nothing ([`keys::MAX_DEADLINE`]).
 pub const MAX_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The names of capabilities.
@@ -127,7 +128,7 @@ pub enum Recognized {
 impl Record {
     /// What is known about `class`. A word that nobody knows, in an annotation or in what was learned, counts as not given.
     pub fn of(class: &StorageClass, profile: Option<&StorageProfile>) -> Self {
-        let annotation = |key: &str| meta::annotation(&class.metadata, key);
+        let annotation = |key: &str| object::annotation(&class.metadata, key);
         let spec = profile.map(|p| &p.spec);
         let capabilities =
             profile.and_then(|p| p.status.as_ref()).map(|s| s.capabilities.as_slice()).unwrap_or_default();
@@ -141,7 +142,7 @@ impl Record {
         Self {
             strategy: best([
                 (Provenance::StorageProfile, spec.and_then(|s| s.clone_strategy)),
-                (Provenance::StorageClass, annotation(meta::CLASS_CLONE_STRATEGY).and_then(|text| text.parse().ok())),
+                (Provenance::StorageClass, annotation(keys::CLASS_CLONE_STRATEGY).and_then(|text| text.parse().ok())),
                 (Provenance::BuiltIn, row.and_then(|r| r.strategy)),
             ]),
             claim_property_sets: best([
@@ -154,13 +155,13 @@ impl Record {
             minimum_size: minimum_size(profile, row),
             restore: best([
                 (Provenance::Learned, learned(names::RESTORE_SIZE).and_then(|text| text.parse().ok())),
-                (Provenance::StorageClass, annotation(meta::RESTORE_SIZE).and_then(|text| text.parse().ok())),
+                (Provenance::StorageClass, annotation(keys::RESTORE_SIZE).and_then(|text| text.parse().ok())),
                 (Provenance::BuiltIn, row.and_then(|r| r.restore)),
             ])
             .unwrap_or(Known::new(Provenance::Default, RestoreRule::Larger)),
             deadline: best([
                 (Provenance::Learned, learned(names::DEADLINE).and_then(duration)),
-                (Provenance::StorageClass, annotation(meta::DEADLINE).and_then(duration)),
+                (Provenance::StorageClass, annotation(keys::DEADLINE).and_then(duration)),
                 (Provenance::BuiltIn, row.and_then(|r| r.minutes).map(|m| SignedDuration::from_mins(m.into()))),
             ])
             .unwrap_or(Known::new(Provenance::Default, DEADLINE)),
@@ -191,7 +192,7 @@ impl Record {
 
 /// The annotation of the profile outranks the table, also by being empty. One that is no quantity counts as not given.
 fn minimum_size(profile: Option<&StorageProfile>, row: Option<drivers::Driver>) -> Option<Known<Bytes>> {
-    let annotation = profile.and_then(|p| meta::annotation(&p.metadata, meta::MINIMUM_SIZE));
+    let annotation = profile.and_then(|p| object::annotation(&p.metadata, keys::MINIMUM_SIZE));
     if annotation.is_some_and(str::is_empty) {
         return None;
     }

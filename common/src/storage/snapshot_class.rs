@@ -1,6 +1,7 @@
 //! VolumeSnapshotClasses: the part of one that a decision depends on, and the choice for a driver.
 
-use crate::{api::snapshot::VolumeSnapshotClass, meta};
+use crate::object;
+use crate::{api::snapshot::VolumeSnapshotClass, keys};
 
 /// A VolumeSnapshotClass.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ impl SnapshotClass {
         Self {
             name: class.metadata.name.clone().unwrap_or_default(),
             driver: class.driver.clone(),
-            is_default: meta::annotation(&class.metadata, meta::DEFAULT_SNAPSHOT_CLASS) == Some("true"),
+            is_default: object::annotation(&class.metadata, keys::DEFAULT_SNAPSHOT_CLASS) == Some("true"),
             retains: class.deletion_policy == RETAIN,
         }
     }

@@ -1,6 +1,6 @@
 //! Temporary objects in `gold`, made for the clone `clones/a` with the UID `1`.
 
-use common::meta;
+use common::keys;
 use fake_api::{FakeApi, path_of};
 use k8s_openapi::api::core::v1::Pod;
 use rstest::rstest;
@@ -31,7 +31,7 @@ fn json_merge(object: &mut Value, change: Value) {
 fn temporary(name: &str) -> Value {
     json!({
         "namespace": "gold", "name": name, "uid": format!("uid-of-{name}"),
-        "labels": {(meta::OWNED_BY_UID): "1"}, "annotations": {(meta::OWNED_BY_DATA_VOLUME): "clones/a"},
+        "labels": {(keys::OWNED_BY_UID): "1"}, "annotations": {(keys::OWNED_BY_DATA_VOLUME): "clones/a"},
     })
 }
 
@@ -45,7 +45,7 @@ fn put_claim(api: &FakeApi, change: Value) {
 /// A shared snapshot with these changes.
 fn put_snapshot(api: &FakeApi, change: Value) {
     let mut metadata = temporary("tmp-snapshot-1");
-    metadata["annotations"][meta::MEMBERS] = json!(r#"{"1": "clones/a"}"#);
+    metadata["annotations"][keys::MEMBERS] = json!(r#"{"1": "clones/a"}"#);
     let mut snapshot = json!({"metadata": metadata, "spec": {"source": {"persistentVolumeClaimName": "disk"}}});
     json_merge(&mut snapshot, change);
     api.put::<VolumeSnapshot>(&snapshot);
@@ -72,21 +72,21 @@ const SNAPSHOT_DELETED: &[&str] =
 #[case::owner_is_unknown(|api: &FakeApi| put_claim(api, json!({})), |api: &FakeApi| api.answer_always("GET", OWNER, answer(500)), LEFT)]
 #[case::owner_may_not_be_read(|api: &FakeApi| put_claim(api, json!({})), |api: &FakeApi| api.answer_always("GET", OWNING_CLAIM, answer(403)), LEFT)]
 #[case::no_connection(|api: &FakeApi| put_claim(api, json!({})), |api: &FakeApi| api.answer_always("GET", OWNER, answer(0)), LEFT)]
-#[case::not_labelled(|api: &FakeApi| put_claim(api, json!({"labels": {(meta::OWNED_BY_UID): null}})), |_: &FakeApi| {}, LEFT)]
+#[case::not_labelled(|api: &FakeApi| put_claim(api, json!({"labels": {(keys::OWNED_BY_UID): null}})), |_: &FakeApi| {}, LEFT)]
 #[case::user_s_name(|api: &FakeApi| put_claim(api, json!({"name": "payroll"})), |_: &FakeApi| {}, LEFT)]
 #[case::name_of_another_uid(|api: &FakeApi| put_claim(api, json!({"name": "tmp-pvc-2"})), |_: &FakeApi| {}, LEFT)]
 #[case::no_owner(|api: &FakeApi| put_claim(api, json!({"annotations": null})), |_: &FakeApi| {}, LEFT)]
 #[case::is_being_deleted(|api: &FakeApi| put_claim(api, json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]})), |_: &FakeApi| {}, LEFT)]
-#[case::is_kept_by_our_finalizer(|api: &FakeApi| put_claim(api, json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x", meta::HAND_OVER_FINALIZER]})), |_: &FakeApi| {}, CLAIM_RELEASED)]
-#[case::will_be_kept_by_our_finalizer(|api: &FakeApi| put_claim(api, json!({"finalizers": [meta::HAND_OVER_FINALIZER]})), |_: &FakeApi| {}, CLAIM_DELETED)]
+#[case::is_kept_by_our_finalizer(|api: &FakeApi| put_claim(api, json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x", keys::HAND_OVER_FINALIZER]})), |_: &FakeApi| {}, CLAIM_RELEASED)]
+#[case::will_be_kept_by_our_finalizer(|api: &FakeApi| put_claim(api, json!({"finalizers": [keys::HAND_OVER_FINALIZER]})), |_: &FakeApi| {}, CLAIM_DELETED)]
 #[case::another_operator(|api: &FakeApi| { put_claim(api, json!({})); put_operator(api) }, |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_without_its_member(|api: &FakeApi| put_snapshot(api, json!({})), |_: &FakeApi| {}, SNAPSHOT_DELETED)]
 #[case::snapshot_of_a_clone(|api: &FakeApi| { put_snapshot(api, json!({})); put_owner(api, json!({})) }, |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_of_a_clone_that_is_done(|api: &FakeApi| { put_snapshot(api, json!({})); put_owner(api, json!({"status": {"phase": "Succeeded"}})) }, |_: &FakeApi| {}, SNAPSHOT_DELETED)]
 #[case::snapshot_of_a_new_clone(|api: &FakeApi| put_snapshot(api, json!({})), |api: &FakeApi| put_owner(api, json!({})), LEFT)]
 #[case::snapshot_of_an_unknown_clone(|api: &FakeApi| put_snapshot(api, json!({})), |api: &FakeApi| api.answer_always("GET", OWNER, answer(500)), LEFT)]
-#[case::user_s_snapshot(|api: &FakeApi| put_snapshot(api, json!({"metadata": {"labels": {(meta::OWNED_BY_UID): null}}})), |_: &FakeApi| {}, LEFT)]
-#[case::snapshot_without_members(|api: &FakeApi| put_snapshot(api, json!({"metadata": {"annotations": {(meta::MEMBERS): null}}})), |_: &FakeApi| {}, LEFT)]
+#[case::user_s_snapshot(|api: &FakeApi| put_snapshot(api, json!({"metadata": {"labels": {(keys::OWNED_BY_UID): null}}})), |_: &FakeApi| {}, LEFT)]
+#[case::snapshot_without_members(|api: &FakeApi| put_snapshot(api, json!({"metadata": {"annotations": {(keys::MEMBERS): null}}})), |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_that_is_being_deleted(|api: &FakeApi| put_snapshot(api, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}})), |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_that_is_being_restored(|api: &FakeApi| { put_snapshot(api, json!({})); put_restored(api, "Pending") }, |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_that_was_restored(|api: &FakeApi| { put_snapshot(api, json!({})); put_restored(api, "Bound") }, |_: &FakeApi| {}, SNAPSHOT_DELETED)]

@@ -1,6 +1,7 @@
 //! The requester's rights in other namespaces: asked for in every pass, before anything there is read, because a right may be
 //! taken away.
 
+use common::object;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -9,8 +10,8 @@ use std::{
 
 use common::{
     clone::observed::Authorization,
+    keys,
     lookup::Lookup,
-    meta,
     object::{ObjectName, SourceName},
     requester::{self, Reference, Requester},
 };
@@ -91,9 +92,9 @@ impl AccessCache {
 
 /// Asks the API server about the requester that the annotation on `object` names. Absent without the annotation.
 pub async fn ask(object: &ObjectMeta, act: Act, ctx: &Reconciler) -> Lookup<Authorization> {
-    let Some(stamp) = meta::annotation(object, meta::REQUESTER) else { return Lookup::Absent };
+    let Some(stamp) = object::annotation(object, keys::REQUESTER) else { return Lookup::Absent };
     let Some(requester) = Requester::read(stamp) else {
-        return Lookup::Unknown(format!("the annotation {} is not what the webhook writes", meta::REQUESTER));
+        return Lookup::Unknown(format!("the annotation {} is not what the webhook writes", keys::REQUESTER));
     };
     let question = Question { stamp: stamp.to_owned(), act };
     let now = Instant::now();

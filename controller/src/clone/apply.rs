@@ -11,7 +11,7 @@ use common::{
         observed::Target,
         ownership::{Owner, Ownership},
     },
-    meta,
+    keys,
     object::{TargetKind, exact},
     rebind,
 };
@@ -130,7 +130,7 @@ async fn apply_write(
             patch_claim(claim, json!({ "spec": size }), &ctx.context.client).await?;
         }
         Write::MarkCopied { claim, digest } => {
-            let annotations = json!({ meta::COPIED: digest });
+            let annotations = json!({ keys::COPIED: digest });
             patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), &ctx.context.client).await?;
         }
         Write::Release { claim, rest } => release(claim, rest, &ctx.context.client).await?,

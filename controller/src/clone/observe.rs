@@ -1,6 +1,7 @@
 //! The observations of a pass over a clone: reads only, but for the record of what the clone depends on, which is made before the reads so
 //! that no event is missed.
 
+use common::object;
 use std::sync::Arc;
 
 use common::{
@@ -20,8 +21,9 @@ use common::{
         shared_snapshot::{SharedSnapshot, SharedSnapshots},
     },
     data_source::{self, Resolution},
+    keys,
     lookup::Lookup,
-    meta, names,
+    names,
     object::{ObjectName, SourceKind, SourceName, TargetKind},
     pods::{User, users_of},
     rebind::{self, Rebind, SourceClaim, TargetClaim},
@@ -351,8 +353,8 @@ fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
 
 /// True if a pod is the data mover of a clone, by the record or the key of that clone.
 fn is_our_mover(pod: &Pod, ctx: &Reconciler) -> bool {
-    let uid = pod.labels().get(meta::OWNED_BY_UID);
-    let clone = meta::annotation(&pod.metadata, meta::OWNED_BY_DATA_VOLUME).and_then(|name| name.split_once('/'));
+    let uid = pod.labels().get(keys::OWNED_BY_UID);
+    let clone = object::annotation(&pod.metadata, keys::OWNED_BY_DATA_VOLUME).and_then(|name| name.split_once('/'));
     let (Some(uid), Some((namespace, name))) = (uid, clone) else { return false };
     let created =
         ctx.indexes.created.of(uid, &pod.name_any()).map(|known| (pod.name_any(), known)).into_iter().collect();
@@ -365,7 +367,7 @@ fn key_of(uid: &str, name: &ObjectName, ctx: &Reconciler) -> Option<String> {
     let at = (Some(name.namespace.as_str()), name.name.as_str());
     let key = |meta: &ObjectMeta| {
         let same = meta.uid.as_deref() == Some(uid);
-        meta::annotation(meta, meta::OWNERSHIP_KEY).filter(|_| same).map(str::to_owned)
+        object::annotation(meta, keys::OWNERSHIP_KEY).filter(|_| same).map(str::to_owned)
     };
     let volume = ctx.context.caches.data_volumes.get(at.0, at.1);
     let claim = ctx.context.caches.claims.get(at.0, at.1);
@@ -379,7 +381,7 @@ pub fn snapshot_owner(snapshot: &VolumeSnapshot, record: &Created, ctx: &Reconci
     let known = ctx.indexes.created.of(creator, &name).or_else(|| record.get(&name).cloned());
     let created = known.map(|known| (name, known)).into_iter().collect();
     let key = shared.members.get(creator).and_then(|member| key_of(creator, member, ctx));
-    let leader = snapshot.labels().get(meta::OWNED_BY_UID).cloned().unwrap_or_default();
+    let leader = snapshot.labels().get(keys::OWNED_BY_UID).cloned().unwrap_or_default();
     Ownership { uid: &leader, key: key.as_deref(), created: &created }.of(Kind::VolumeSnapshot, &snapshot.metadata)
 }
 
@@ -405,7 +407,7 @@ fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedS
 
 /// True if the DataVolume that fills `claim` is done; nothing if there is no such DataVolume.
 fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
-    let owner = meta::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
+    let owner = object::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
     let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
     let volume = volume.present().filter(|v| v.uid().as_deref() == Some(&owner.uid))?;
     Some(volume.status.as_ref().is_some_and(|s| s.phase == Phase::Succeeded))

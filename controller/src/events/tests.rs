@@ -67,7 +67,7 @@ async fn an_event_says_what_happened_to_whom() {
     for request in sent {
         assert_eq!(request.to_string(), format!("POST {PATH}"));
         assert_eq!(request.body["regarding"]["uid"], "u");
-        assert_eq!(request.body["reportingController"], common::meta::CONTROLLER_MANAGER);
+        assert_eq!(request.body["reportingController"], common::keys::CONTROLLER_MANAGER);
     }
 }
 

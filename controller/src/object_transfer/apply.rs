@@ -2,8 +2,9 @@
 
 use common::{
     api::{DataVolume, ObjectTransfer},
+    keys::TRANSFER_FINALIZER,
     object::exact,
-    object_transfer::{self, FINALIZER, Why, Write},
+    object_transfer::{self, Why, Write},
     rebind,
 };
 use config::api::Objects;
@@ -86,8 +87,8 @@ async fn send(transfer: &ObjectTransfer, write: &Write, ctx: &Context) -> kube::
 
 /// Adds our finalizer to exactly this version of the ObjectTransfer, or removes it. Returns the new version.
 async fn set_guard(transfer: &ObjectTransfer, guarded: bool, ctx: &Context) -> kube::Result<Option<String>> {
-    let others = transfer.finalizers().iter().filter(|f| *f != FINALIZER).map(String::as_str);
-    let all: Vec<_> = others.chain(guarded.then_some(FINALIZER)).collect();
+    let others = transfer.finalizers().iter().filter(|f| *f != TRANSFER_FINALIZER).map(String::as_str);
+    let all: Vec<_> = others.chain(guarded.then_some(TRANSFER_FINALIZER)).collect();
     let patch = json!({ "metadata": { "finalizers": all } });
     let api = Objects::<ObjectTransfer>::all(ctx.client.clone());
     Ok(merge_patch(&api, &exact(&transfer.metadata), patch).await?.resource_version())

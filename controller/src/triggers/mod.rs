@@ -5,6 +5,7 @@ pub mod dependents;
 mod object_transfers;
 pub mod pods_by_claim;
 
+use common::object;
 use std::{sync::Arc, time::Instant};
 
 use common::{
@@ -13,8 +14,8 @@ use common::{
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
     clone::{populator, shared_snapshot::SharedSnapshot},
+    keys,
     lookup::Lookup,
-    meta,
     object::{ObjectName, SourceKind, SourceName},
 };
 use config::cache::Cache;
@@ -133,15 +134,15 @@ impl Triggers {
     fn owner<K: Resource>(&self, object: &K) {
         let meta = object.meta();
         let namespace = meta.namespace.clone().unwrap_or_default();
-        let owner = meta::controller(meta);
+        let owner = object::controller(meta);
         if let Some(owner) = owner.filter(|it| matches!(it.kind.as_str(), "DataVolume" | "PersistentVolumeClaim")) {
             self.clone_named(&ObjectName { namespace, name: owner.name.clone() });
         }
-        let elsewhere = meta::annotation(meta, meta::OWNED_BY_DATA_VOLUME);
+        let elsewhere = object::annotation(meta, keys::OWNED_BY_DATA_VOLUME);
         if let Some(owner) = elsewhere.and_then(|owner| owner.parse().ok()) {
             self.clone_named(&owner);
         }
-        if meta.labels.as_ref().is_some_and(|labels| labels.contains_key(meta::OWNED_BY_UID)) {
+        if meta.labels.as_ref().is_some_and(|labels| labels.contains_key(keys::OWNED_BY_UID)) {
             self.periodic.cleanup.notify_one();
         }
     }
@@ -201,7 +202,7 @@ impl Triggers {
     pub fn snapshot(&self, snapshot: &VolumeSnapshot) {
         self.source(SourceKind::Snapshot, name_of(snapshot));
         self.sources.content(snapshot);
-        if !snapshot.labels().contains_key(meta::OWNED_BY_UID) {
+        if !snapshot.labels().contains_key(keys::OWNED_BY_UID) {
             return;
         }
         for member in SharedSnapshot::of(snapshot).members.values() {

@@ -1,5 +1,6 @@
 //! Each object of a cluster is touched, and what that triggers is read off the streams of the controllers.
 
+use common::keys;
 use std::collections::BTreeSet;
 
 use common::api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass};
@@ -50,9 +51,9 @@ fn cluster() -> FakeApi {
     api.put::<DataSource>(&json!({"metadata": meta("gold", "refers"), "spec": {"source": refers}}));
     // Temporary objects of the clone that depends on the claim.
     let mut temporary = meta("gold", "temporary");
-    temporary["labels"] = json!({(meta::OWNED_BY_UID): "uid-of-by-claim"});
+    temporary["labels"] = json!({(keys::OWNED_BY_UID): "uid-of-by-claim"});
     temporary["annotations"] = json!({
-        (meta::OWNED_BY_DATA_VOLUME): "clones/by-claim", (meta::MEMBERS): r#"{"1": "clones/independent"}"#,
+        (keys::OWNED_BY_DATA_VOLUME): "clones/by-claim", (keys::MEMBERS): r#"{"1": "clones/independent"}"#,
     });
     api.put::<PersistentVolumeClaim>(&json!({"metadata": temporary, "spec": {}}));
     let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "temporary"}});

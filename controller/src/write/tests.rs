@@ -1,3 +1,4 @@
+use common::keys;
 use std::{io, time::Duration};
 
 use common::{
@@ -17,7 +18,7 @@ const PATH: &str = "/api/v1/namespaces/n/persistentvolumeclaims/a";
 /// A server with one claim, and the claim's version.
 fn server() -> (FakeApi, ObjectVersion) {
     let api = FakeApi::default();
-    let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "finalizers": ["x", meta::HAND_OVER_FINALIZER]});
+    let metadata = json!({"name": "a", "namespace": "n", "uid": "u", "finalizers": ["x", keys::HAND_OVER_FINALIZER]});
     let version = put_version::<PersistentVolumeClaim>(&api, &json!({"metadata": metadata, "spec": {}}));
     (api, version)
 }
@@ -102,7 +103,7 @@ async fn a_write_names_what_it_changes() {
     let sent = |expected: &str| {
         let writes = api.take_writes();
         assert_eq!(lines(&writes), [expected]);
-        let manager = format!("fieldManager={}", meta::CONTROLLER_MANAGER);
+        let manager = format!("fieldManager={}", keys::CONTROLLER_MANAGER);
         assert_eq!(writes[0].query.contains(&manager), writes[0].method != "DELETE", "{}", writes[0].query);
         writes.into_iter().next().unwrap().body
     };

@@ -251,7 +251,7 @@ impl Tour<'_> {
     async fn annotated(&self, name: &str, strategy: &str) -> Result<()> {
         let list = ["-n", NAMESPACE, "annotate", "datavolume", name, "--list"];
         let annotations = self.shell.kubectl(&list).await?;
-        let wanted = format!("{}={strategy}", common::meta::CLONE_TYPE);
+        let wanted = format!("{}={strategy}", common::keys::CLONE_TYPE);
         ensure!(annotations.lines().any(|line| line == wanted), "the DataVolume {name} is not annotated with {wanted}");
         Ok(())
     }

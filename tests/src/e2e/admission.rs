@@ -1,7 +1,7 @@
 //! What is refused, by whom, with which words; and what is not.
 
 use anyhow::{Result, ensure};
-use common::{api::DataVolume, meta};
+use common::{api::DataVolume, keys};
 use kube::{
     Api, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -128,24 +128,24 @@ async fn a_name_that_a_stranger_s_claim_has_is_refused(t: &Space) -> Result<()> 
 
 async fn a_strategy_has_to_exist_and_to_be_possible(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
-    let field = format!("metadata.annotations[{}]", meta::CLONE_TYPE);
-    let denial = t.refuses(clone_of(&disk).annotate(meta::CLONE_TYPE, "magic")).await?;
+    let field = format!("metadata.annotations[{}]", keys::CLONE_TYPE);
+    let denial = t.refuses(clone_of(&disk).annotate(keys::CLONE_TYPE, "magic")).await?;
     denial.by(MUTATING)?.about(&field, "FieldValueNotSupported", "\"snapshot\", \"csi-clone\", \"copy\"")?;
     // Wished for and not to be had: said at once, with the reason and the cure.
-    let denial = t.refuses(clone_of(&disk).class("other").annotate(meta::CLONE_TYPE, "snapshot")).await?;
+    let denial = t.refuses(clone_of(&disk).class("other").annotate(keys::CLONE_TYPE, "snapshot")).await?;
     denial.by(MUTATING)?.about(&field, "FieldValueInvalid", "IncompatibleProvisioners")?.causes(1)?;
     Ok(())
 }
 
 async fn where_no_fallback_is_allowed_none_is_taken(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
-    let field = format!("metadata.annotations[{}]", meta::FALLBACK);
-    let denial = t.refuses(clone_of(&disk).class("other").annotate(meta::FALLBACK, "Never")).await?;
+    let field = format!("metadata.annotations[{}]", keys::FALLBACK);
+    let denial = t.refuses(clone_of(&disk).class("other").annotate(keys::FALLBACK, "Never")).await?;
     denial.by(MUTATING)?.about(&field, "FieldValueInvalid", "no fallback is allowed: IncompatibleProvisioners")?;
-    let denial = t.refuses(clone_of(&disk).annotate(meta::FALLBACK, "Sometimes")).await?;
+    let denial = t.refuses(clone_of(&disk).annotate(keys::FALLBACK, "Sometimes")).await?;
     denial.by(MUTATING)?.about(&field, "FieldValueNotSupported", "\"Allowed\", \"Never\"")?;
-    let (volume, _) = t.dry_run(clone_of(&disk).annotate(meta::FALLBACK, "Never")).await?;
-    ensure!(volume.annotations().get(meta::CLONE_TYPE).map(String::as_str) == Some("snapshot"), "{volume:?}");
+    let (volume, _) = t.dry_run(clone_of(&disk).annotate(keys::FALLBACK, "Never")).await?;
+    ensure!(volume.annotations().get(keys::CLONE_TYPE).map(String::as_str) == Some("snapshot"), "{volume:?}");
     Ok(())
 }
 
@@ -153,13 +153,13 @@ async fn where_no_fallback_is_allowed_none_is_taken(t: &Space) -> Result<()> {
 async fn a_forged_decision_is_refused(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
     let forged = clone_of(&disk)
-        .annotate(meta::CLONE_TYPE, "copy")
-        .annotate(meta::PLAN, r#"{"chosenBy":"Default"}"#)
-        .annotate(meta::CLONE_FALLBACK_REASON, "NoVolumeSnapshotClass: believe me");
+        .annotate(keys::CLONE_TYPE, "copy")
+        .annotate(keys::PLAN, r#"{"chosenBy":"Default"}"#)
+        .annotate(keys::CLONE_FALLBACK_REASON, "NoVolumeSnapshotClass: believe me");
     let (volume, _) = t.dry_run(forged).await?;
     let annotation = |key: &str| volume.annotations().get(key).map(String::as_str);
-    ensure!(annotation(meta::CLONE_TYPE) == Some("snapshot"), "{:?}", volume.annotations());
-    ensure!(annotation(meta::CLONE_FALLBACK_REASON).is_none(), "{:?}", volume.annotations());
+    ensure!(annotation(keys::CLONE_TYPE) == Some("snapshot"), "{:?}", volume.annotations());
+    ensure!(annotation(keys::CLONE_FALLBACK_REASON).is_none(), "{:?}", volume.annotations());
     Ok(())
 }
 
@@ -167,12 +167,12 @@ async fn all_mistakes_are_told_at_once(t: &Space) -> Result<()> {
     let request = clone_of("disk")
         .size_text("0")
         .mode("Blob")
-        .annotate(meta::CONSISTENCY, "Mostly")
-        .annotate(meta::FALLBACK, "No");
+        .annotate(keys::CONSISTENCY, "Mostly")
+        .annotate(keys::FALLBACK, "No");
     let denial = t.refuses(request).await?.by(MUTATING)?;
     let denial = denial.about(SIZE, "FieldValueInvalid", "at least 1Mi")?;
     let denial = denial.about("spec.storage.volumeMode", "FieldValueNotSupported", "Block")?;
-    let consistency = format!("metadata.annotations[{}]", meta::CONSISTENCY);
+    let consistency = format!("metadata.annotations[{}]", keys::CONSISTENCY);
     let denial = denial.about(&consistency, "FieldValueNotSupported", "\"Offline\", \"CrashConsistent\"")?;
     denial.causes(4)?;
     Ok(())
@@ -182,10 +182,10 @@ async fn a_decision_is_not_changed_by_users(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk)).await?;
     for (key, value) in [
-        (meta::CLONE_TYPE, json!("copy")),
-        (meta::CLONE_TYPE, Value::Null),
-        (meta::CLONE_FALLBACK_REASON, json!("because")),
-        (meta::PLAN, json!("{}")),
+        (keys::CLONE_TYPE, json!("copy")),
+        (keys::CLONE_TYPE, Value::Null),
+        (keys::CLONE_FALLBACK_REASON, json!("because")),
+        (keys::PLAN, json!("{}")),
     ] {
         let denial = change(t, json!({"metadata": {"annotations": {key: value}}})).await?.by(VALIDATING)?;
         denial
@@ -248,7 +248,7 @@ async fn an_import_is_left_alone(t: &Space) -> Result<()> {
 async fn a_dry_run_shows_the_decision_and_leaves_nothing(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
     let (volume, warnings) = t.dry_run(clone_of(&disk).class("other")).await?;
-    ensure!(volume.annotations().get(meta::CLONE_TYPE).map(String::as_str) == Some("copy"), "{volume:?}");
+    ensure!(volume.annotations().get(keys::CLONE_TYPE).map(String::as_str) == Some("copy"), "{volume:?}");
     ensure!(
         warnings.len() == 2
             && warnings[0].starts_with("smartclone: IncompatibleProvisioners: ")

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{CdiConfig, Phase, StorageProfile},
-    cdi_config, meta,
+    cdi_config, keys,
     quantity::Bytes,
     storage::overhead::{Overhead, required},
 };
@@ -60,27 +60,27 @@ async fn is_taken_over(t: &Space, request: CloneRequest, annotation: Option<&str
 }
 
 async fn a_claim_that_is_filled_for_it_is_taken_over(t: &Space) -> Result<()> {
-    is_taken_over(t, clone_of("nothing"), Some(&format!("{}=clone", meta::POPULATED_FOR))).await
+    is_taken_over(t, clone_of("nothing"), Some(&format!("{}=clone", keys::POPULATED_FOR))).await
 }
 
 async fn a_claim_that_the_data_volume_calls_filled_is_taken_over(t: &Space) -> Result<()> {
-    is_taken_over(t, clone_of("nothing").annotate(meta::PRE_POPULATED, "clone"), None).await
+    is_taken_over(t, clone_of("nothing").annotate(keys::PRE_POPULATED, "clone"), None).await
 }
 
 async fn a_claim_that_may_be_taken_over_is(t: &Space) -> Result<()> {
-    is_taken_over(t, clone_of("nothing"), Some(&format!("{}=true", meta::ALLOW_ADOPTION))).await
+    is_taken_over(t, clone_of("nothing"), Some(&format!("{}=true", keys::ALLOW_ADOPTION))).await
 }
 
 async fn a_data_volume_may_take_over_where_it_says_so(t: &Space) -> Result<()> {
-    is_taken_over(t, clone_of("nothing").annotate(meta::ALLOW_ADOPTION, "true"), None).await
+    is_taken_over(t, clone_of("nothing").annotate(keys::ALLOW_ADOPTION, "true"), None).await
 }
 
 async fn a_data_source_that_is_gone_does_not_matter_to_a_filled_claim(t: &Space) -> Result<()> {
-    is_taken_over(t, clone_by("nothing"), Some(&format!("{}=clone", meta::POPULATED_FOR))).await
+    is_taken_over(t, clone_by("nothing"), Some(&format!("{}=clone", keys::POPULATED_FOR))).await
 }
 
 async fn a_restored_claim_may_come_after_its_data_volume(t: &Space) -> Result<()> {
-    let clone = t.create(clone_of("nothing").annotate(meta::PRE_POPULATED, "clone")).await?;
+    let clone = t.create(clone_of("nothing").annotate(keys::PRE_POPULATED, "clone")).await?;
     clone.waits_for("ClaimNotPopulated").await?;
     let restored = t.source("clone").filled(mi(4)).await?;
     clone.succeeds().await?;
@@ -92,7 +92,7 @@ async fn a_restored_claim_may_come_after_its_data_volume(t: &Space) -> Result<()
 async fn a_claim_that_is_filled_for_another_is_a_stranger_s(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
     let stranger = t.source("clone").blank().await?;
-    let another = format!("{}=another", meta::POPULATED_FOR);
+    let another = format!("{}=another", keys::POPULATED_FOR);
     t.kubectl(&["annotate", "persistentvolumeclaim", "clone", &another]).await?;
     let denial = t.refuses(clone_of(&disk)).await?.by(MUTATING)?;
     denial.about("metadata.name", "FieldValueInvalid", "there is a PersistentVolumeClaim of that name")?.causes(1)?;

@@ -1,7 +1,7 @@
 //! Disks that change their form when they are copied, and what the copying pod may do.
 
 use anyhow::{Context as _, Result, ensure};
-use common::{api::Phase, meta, quantity::Bytes};
+use common::{api::Phase, keys, quantity::Bytes};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, runtime::watcher::Config};
 use webhook::manifests::MUTATING;
@@ -38,7 +38,7 @@ async fn digest(t: &Space, claim: &(impl crate::harness::Named + ?Sized), path: 
 
 async fn is_a_conversion(t: &Space, clone: &CloneHandle) -> Result<()> {
     clone.succeeds().await?;
-    let told = clone.annotation(meta::CLONE_FALLBACK_REASON).context("no reason is annotated")?;
+    let told = clone.annotation(keys::CLONE_FALLBACK_REASON).context("no reason is annotated")?;
     ensure!(told.starts_with("IncompatibleVolumeModes: "), "{told}");
     ensure!(t.bound(clone).await?.status.is_some(), "it has no status");
     Ok(())
@@ -75,7 +75,7 @@ async fn restricted(t: &Space, yes: bool) -> Result<()> {
 async fn an_image_stays_an_image_under_pod_security_restricted(t: &Space) -> Result<()> {
     let disk = image(t, mi(24)).await?;
     restricted(t, true).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.succeeds().await?;
     restricted(t, false).await?;
     let (ours, theirs) = (digest(t, &clone, IMAGE, mi(24)).await?, digest(t, &disk, IMAGE, mi(24)).await?);
@@ -86,7 +86,7 @@ async fn an_image_stays_an_image_under_pod_security_restricted(t: &Space) -> Res
 async fn a_device_stays_a_device_under_pod_security_restricted(t: &Space) -> Result<()> {
     let disk = t.source("disk").block().filled(mi(24)).await?;
     restricted(t, true).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.succeeds().await?;
     restricted(t, false).await?;
     clone.has_bytes_of(&disk).await?;
@@ -96,18 +96,18 @@ async fn a_device_stays_a_device_under_pod_security_restricted(t: &Space) -> Res
 async fn what_the_pod_may_not_read_is_told_with_the_cure(t: &Space) -> Result<()> {
     // The tree has a file that only root may read.
     let disk = t.source("disk").filled(mi(4)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.fails_with("annotate the DataVolume with smartclone.dev/file-owners: Keep").await?;
     t.nothing_left_but(&[&disk]).await?;
     clone.delete().await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     clone.succeeds().await?.has_bytes_of(&disk).await?;
     Ok(())
 }
 
 async fn owners_that_could_not_be_kept_are_told(t: &Space) -> Result<()> {
     let disk = image(t, mi(4)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.succeeds().await?;
     let notes = clone.status().clone.unwrap_or_default().notes;
     ensure!(notes.iter().any(|note| note.contains("owner")), "{notes:?}");
@@ -125,7 +125,7 @@ async fn an_archive_is_not_converted(t: &Space) -> Result<()> {
 
 async fn who_writes_to_the_source_spoils_the_copy_and_it_begins_again(t: &Space) -> Result<()> {
     let disk = t.source("disk").size(gi(2)).block().filled(mi(1024)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.phase(Phase::CloneInProgress).await?;
     let first = mover(t, &clone, None).await?;
     let writer = t.pod_using(&disk).await?;
@@ -142,7 +142,7 @@ async fn who_writes_to_the_source_spoils_the_copy_and_it_begins_again(t: &Space)
 
 /// Waits for the pod that copies for `clone`; another one than `before`.
 async fn mover(t: &Space, clone: &CloneHandle, before: Option<String>) -> Result<Pod> {
-    let selection = Config::default().labels(&format!("{}={}", meta::OWNED_BY_UID, clone.uid()));
+    let selection = Config::default().labels(&format!("{}={}", keys::OWNED_BY_UID, clone.uid()));
     wait::all(&t.api::<Pod>(), selection, "the pod that copies", |pods| {
         let found = pods.iter().find(|pod| before.is_none() || pod.uid() != before);
         found.map_or_else(|| Look::Continue("there is none".to_owned()), |pod| Look::Break((*pod).clone()))

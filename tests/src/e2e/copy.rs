@@ -1,7 +1,7 @@
 //! Clones that a pod copies, because somebody wants it so or the storage can't do better.
 
 use anyhow::{Context as _, Result, ensure};
-use common::{api::Phase, meta};
+use common::{api::Phase, keys};
 
 use crate::harness::{CloneHandle, Disk, Space, clone_of, gi, mi};
 
@@ -20,7 +20,7 @@ tests![
 /// By copy, with the same bytes; nothing is left of the mover and what it wrote to.
 async fn is_a_copy(t: &Space, clone: &CloneHandle, disk: &Disk) -> Result<()> {
     clone.succeeds().await?;
-    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("copy"), "{:?}", clone.now().metadata.annotations);
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("copy"), "{:?}", clone.now().metadata.annotations);
     ensure!(clone.phases().contains(&Phase::CloneInProgress), "{:?}", clone.phases());
     clone.has_bytes_of(disk).await?;
     t.nothing_left_but(&[disk, clone]).await
@@ -28,7 +28,7 @@ async fn is_a_copy(t: &Space, clone: &CloneHandle, disk: &Disk) -> Result<()> {
 
 /// A copy for this reason, which the user was told in every place where a user looks.
 async fn is_a_fallback(t: &Space, clone: &CloneHandle, disk: &Disk, reason: &str, words: &str) -> Result<()> {
-    let told = clone.annotation(meta::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
+    let told = clone.annotation(keys::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
     ensure!(told.starts_with(&format!("{reason}: ")) && told.contains(words), "{told}");
     ensure!(clone.warnings.contains(&format!("smartclone: {told}")), "{:?}", clone.warnings);
     ensure!(clone.event(reason, words).await? == "Warning", "the event is not a warning");
@@ -39,21 +39,21 @@ async fn is_a_fallback(t: &Space, clone: &CloneHandle, disk: &Disk, reason: &str
 
 async fn a_file_system_is_copied_when_the_requester_says_so(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     is_a_copy(t, &clone, &disk).await?;
-    ensure!(clone.annotation(meta::CLONE_FALLBACK_REASON).is_none(), "a wish is no fallback");
+    ensure!(clone.annotation(keys::CLONE_FALLBACK_REASON).is_none(), "a wish is no fallback");
     Ok(())
 }
 
 async fn a_device_is_copied_when_the_requester_says_so(t: &Space) -> Result<()> {
     let disk = t.source("disk").block().filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     is_a_copy(t, &clone, &disk).await
 }
 
 async fn a_device_is_copied_to_a_larger_one(t: &Space) -> Result<()> {
     let disk = t.source("disk").block().filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).size(gi(2)).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).size(gi(2)).annotate(keys::CLONE_TYPE, "copy")).await?;
     is_a_copy(t, &clone, &disk).await?;
     let capacity = t.capacity(&clone).await?;
     ensure!(capacity >= Some(gi(2)), "{capacity:?}");
@@ -61,7 +61,7 @@ async fn a_device_is_copied_to_a_larger_one(t: &Space) -> Result<()> {
 }
 
 async fn a_class_may_want_copies(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "copy").made().await?;
+    let class = t.class().annotate(keys::CLASS_CLONE_STRATEGY, "copy").made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class).with_owners()).await?;
     let told = "smartclone: cloned by a full copy of 1Gi (wanted by the StorageClass)";
@@ -80,9 +80,9 @@ async fn other_parameters_can_only_be_copied_to_unless_an_admin_vouches(t: &Spac
     let clone = t.create(clone_of(&disk).class("cow-xfs").with_owners()).await?;
     is_a_fallback(t, &clone, &disk, "IncompatibleStorageClasses", "\"cow-xfs\" differ in their parameters").await?;
 
-    let vouched = t.class().annotate(meta::COMPATIBLE_WITH, "cow, cow-xfs").made().await?;
+    let vouched = t.class().annotate(keys::COMPATIBLE_WITH, "cow, cow-xfs").made().await?;
     let clone = t.create(clone_of(&disk).named("vouched").class(&vouched)).await?;
-    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("snapshot"), "{:?}", clone.warnings);
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"), "{:?}", clone.warnings);
     clone.succeeds().await?.has_bytes_of(&disk).await?;
     Ok(())
 }
@@ -95,7 +95,7 @@ async fn without_a_snapshot_class_there_are_copies(t: &Space) -> Result<()> {
 }
 
 async fn without_expansion_an_exact_driver_is_copied_to_a_larger_volume(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::RESTORE_SIZE, "exact").without_expansion().made().await?;
+    let class = t.class().annotate(keys::RESTORE_SIZE, "exact").without_expansion().made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class).size(gi(2)).with_owners()).await?;
     is_a_fallback(t, &clone, &disk, "NoVolumeExpansion", "allowVolumeExpansion").await
@@ -103,7 +103,7 @@ async fn without_expansion_an_exact_driver_is_copied_to_a_larger_volume(t: &Spac
 
 async fn progress_is_told_while_copying(t: &Space) -> Result<()> {
     let disk = t.source("disk").size(gi(2)).block().filled(mi(1024)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.succeeds().await?;
     let mut told = Vec::new();
     for version in clone.versions() {

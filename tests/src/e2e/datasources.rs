@@ -1,7 +1,7 @@
 //! DataSources: names for sources. What they stand for is looked up when a clone is decided, and never again.
 
 use anyhow::{Result, ensure};
-use common::{api::DataVolume, meta};
+use common::{api::DataVolume, keys};
 use kube::ResourceExt as _;
 use serde_json::json;
 use webhook::manifests::MUTATING;
@@ -23,7 +23,7 @@ tests![
 /// Clones what the DataSource `golden` stands for, which is the disk.
 async fn golden_is_cloned(t: &Space, disk: &Disk) -> Result<()> {
     let clone = t.create(clone_by("golden")).await?;
-    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("snapshot"), "{:?}", clone.warnings);
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"), "{:?}", clone.warnings);
     clone.succeeds().await?.has_bytes_of(disk).await?;
     t.nothing_left_but(&[disk, &clone]).await
 }
@@ -163,6 +163,6 @@ async fn a_data_source_gives_nobody_a_right(t: &Space) -> Result<()> {
     let clone = t.create(clone_by("mine").named("allowed").by("alice")).await?;
     clone.succeeds().await?.has_bytes_of(&disk).await?;
     let volumes = t.api::<DataVolume>();
-    ensure!(volumes.get(late.name()).await?.annotations().contains_key(meta::REQUESTER), "no stamp");
+    ensure!(volumes.get(late.name()).await?.annotations().contains_key(keys::REQUESTER), "no stamp");
     gold.nothing_left_but(&[&disk]).await
 }

@@ -1,7 +1,7 @@
 //! A DataVolume that is deleted leaves nothing behind, whenever that happens.
 
 use anyhow::Result;
-use common::{api::Phase, meta};
+use common::{api::Phase, keys};
 use reference_csi::behaviour::Behaviour;
 
 use crate::harness::{Space, clone_of, gi, mi};
@@ -44,7 +44,7 @@ async fn nothing_is_left_while_the_volume_is_restored(t: &Space) -> Result<()> {
 
 async fn nothing_is_left_while_the_volume_is_copied(t: &Space) -> Result<()> {
     let disk = t.source("disk").size(gi(2)).block().filled(mi(1024)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.phase(Phase::CloneInProgress).await?;
     clone.delete().await?;
     t.nothing_left_but(&[&disk]).await
@@ -53,7 +53,7 @@ async fn nothing_is_left_while_the_volume_is_copied(t: &Space) -> Result<()> {
 async fn nothing_is_left_of_one_that_succeeded(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
     let by_snapshot = t.create(clone_of(&disk).named("by-snapshot")).await?;
-    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
+    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     by_snapshot.succeeds().await?;
     by_copy.succeeds().await?;
     by_snapshot.delete().await?;

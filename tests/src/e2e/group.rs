@@ -1,7 +1,7 @@
 //! Clones that are asked for together share their snapshots.
 
 use anyhow::{Context as _, Result, ensure};
-use common::meta;
+use common::keys;
 use futures::future::try_join_all;
 use reference_csi::behaviour::Behaviour;
 
@@ -131,6 +131,6 @@ async fn clones_in_other_namespaces_share_as_well(t: &Space) -> Result<()> {
     let taken = snapshots.so_far();
     ensure!(!taken.is_empty() && taken.len() <= 5, "{} snapshots were taken: {taken:?}", taken.len());
     there[5].has_bytes_of(&disk).await?;
-    ensure!(here.iter().all(|clone| clone.annotation(meta::CLONE_TYPE).as_deref() == Some("snapshot")), "not all");
+    ensure!(here.iter().all(|clone| clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot")), "not all");
     gold.nothing_left_but(&[&disk]).await
 }

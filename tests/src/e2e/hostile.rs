@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use common::{manifest::NAMESPACE, meta};
+use common::{keys, manifest::NAMESPACE};
 use http::{Method, Request, StatusCode};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment, core::v1::PersistentVolumeClaim,
@@ -153,7 +153,7 @@ async fn nothing_in_a_forged_review_s_reply_is_of_use(t: &Space) -> Result<()> {
     for (key, value) in written["metadata"]["annotations"].as_object().context("no annotations")? {
         stolen = stolen.annotate(key, value.as_str().unwrap_or_default());
     }
-    ensure!(written["metadata"]["annotations"][meta::REQUESTER].is_string(), "there is no stamp in it: {written}");
+    ensure!(written["metadata"]["annotations"][keys::REQUESTER].is_string(), "there is no stamp in it: {written}");
     t.refuses(stolen).await?.by(MUTATING)?.about("spec.source.pvc.namespace", "FieldValueForbidden", "mallory")?;
     Ok(())
 }
@@ -178,7 +178,7 @@ async fn require_client_certificates(t: &Space) -> Result<()> {
     // Its API server has a certificate for webhooks; another cluster's may have none.
     t.lab()?;
     let deployments: Api<Deployment> = Api::namespaced(t.client().clone(), NAMESPACE);
-    let name = common::manifest::name(meta::WEBHOOK);
+    let name = common::manifest::name(keys::WEBHOOK);
     let before = deployments.get(&name).await?.spec.context("no spec")?.template;
     let mut template = serde_json::to_value(&before)?;
     let pod = &mut template["spec"];
@@ -197,6 +197,6 @@ async fn require_client_certificates(t: &Space) -> Result<()> {
         }
     };
     let (back, again) = (become_of(serde_json::to_value(before)?), t.clone());
-    t.undo(async move { roll_out(&again, meta::WEBHOOK, back).await });
-    roll_out(t, meta::WEBHOOK, become_of(template)).await
+    t.undo(async move { roll_out(&again, keys::WEBHOOK, back).await });
+    roll_out(t, keys::WEBHOOK, become_of(template)).await
 }

@@ -2,7 +2,7 @@
 //! be used to take what isn't its.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use common::{meta, requester::Requester};
+use common::{keys, requester::Requester};
 use k8s_openapi::api::{
     admissionregistration::v1::{
         MutatingWebhookConfiguration, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
@@ -91,7 +91,7 @@ async fn keeps_stamps_true(t: &Space, words: &str) -> Result<()> {
         groups: vec!["system:authenticated".to_owned()],
         ..Requester::default()
     };
-    let stamped = |stamp: &str| clone_of(&disk).by("alice").annotate(meta::REQUESTER, stamp);
+    let stamped = |stamp: &str| clone_of(&disk).by("alice").annotate(keys::REQUESTER, stamp);
     refused_by(t, &stamped(FORGED), words).await?;
     // One group too many, and one word too many, are forged, too.
     let more =
@@ -101,7 +101,7 @@ async fn keeps_stamps_true(t: &Space, words: &str) -> Result<()> {
         refused_by(t, &stamped(&forged.write()?), words).await?;
     }
     let clone = t.create(stamped(&alice.write()?)).await?;
-    let edit = format!("{}={FORGED}", meta::REQUESTER);
+    let edit = format!("{}={FORGED}", keys::REQUESTER);
     let change = t.kubectl(&["annotate", "datavolume", "clone", "--overwrite", &edit]).await;
     let said = change.err().map(|error| format!("{error:#}")).unwrap_or_default();
     ensure!(said.contains(words), "changed later: {said:?}");
@@ -146,7 +146,7 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
     confined("delete a snapshot", snapshots.delete(snapshot.name(), &delete).await)?;
     let volumes: Api<PersistentVolume> = Api::all(client);
     let thief = json!({"name": "thief", "namespace": t.name(), "uid": "1"});
-    let mark = json!({"annotations": {common::rebind::HANDED_OVER: "2026-01-01T00:00:00Z"}});
+    let mark = json!({"annotations": {common::keys::HANDED_OVER: "2026-01-01T00:00:00Z"}});
     for (what, patch) in [
         ("take a volume without a mark", json!({"spec": {"claimRef": thief}})),
         ("make a volume anybody's", json!({"metadata": mark, "spec": {"claimRef": null}})),
@@ -159,7 +159,7 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
         }
     }
     // A label isn't a way around.
-    let label = json!({"metadata": {"labels": {(meta::OWNED_BY_UID): "1"}}});
+    let label = json!({"metadata": {"labels": {(keys::OWNED_BY_UID): "1"}}});
     confined("label a claim", claims.patch(disk.name(), &PatchParams::default(), &Patch::Merge(label)).await)?;
     let free = json!({"metadata": {"finalizers": null}});
     confined(
@@ -177,15 +177,15 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
 
 /// Pods as the controller never makes them, each in one way; and one as it does.
 async fn the_controller_s_account_starts_nothing_but_data_movers(t: &Space) -> Result<()> {
-    let client = t.cluster().client_as(&common::manifest::user(meta::CONTROLLER))?;
+    let client = t.cluster().client_as(&common::manifest::user(keys::CONTROLLER))?;
     let pods: Api<Pod> = Api::namespaced(client, t.name());
     let uid = "01234567-89ab-cdef-0123-456789abcdef";
     let mover = json!({
-        "metadata": {"name": common::names::mover(uid), "labels": {(meta::OWNED_BY_UID): uid}},
+        "metadata": {"name": common::names::mover(uid), "labels": {(keys::OWNED_BY_UID): uid}},
         "spec": {
             "automountServiceAccountToken": false,
             "containers": [{
-                "name": "mover", "image": common::manifest::image(meta::CLONER),
+                "name": "mover", "image": common::manifest::image(keys::CLONER),
                 "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
             }],
             "volumes": [{"name": "target", "persistentVolumeClaim": {"claimName": "c"}}],

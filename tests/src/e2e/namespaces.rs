@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{Phase, snapshot::VolumeSnapshot},
-    meta, names,
+    keys, names,
 };
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -46,7 +46,7 @@ tests![
 /// By this strategy and with the same bytes; nothing else is left, here or there.
 async fn comes_over(t: &Space, gold: &Space, clone: &CloneHandle, disk: &Disk, strategy: &str) -> Result<()> {
     clone.succeeds().await?;
-    let annotated = clone.annotation(meta::CLONE_TYPE);
+    let annotated = clone.annotation(keys::CLONE_TYPE);
     ensure!(annotated.as_deref() == Some(strategy), "{annotated:?} instead of {strategy}: {:?}", clone.warnings);
     clone.has_bytes_of(disk).await?;
     gold.nothing_left_but(&[disk]).await?;
@@ -70,27 +70,27 @@ async fn a_device_comes_from_another_namespace_by_snapshot(t: &Space) -> Result<
 async fn a_clone_of_the_storage_comes_from_another_namespace(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "csi-clone")).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).annotate(keys::CLONE_TYPE, "csi-clone")).await?;
     comes_over(t, &gold, &clone, &disk, "csi-clone").await
 }
 
 async fn a_copied_file_system_comes_from_another_namespace(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     comes_over(t, &gold, &clone, &disk, "copy").await
 }
 
 async fn a_copied_device_comes_from_another_namespace(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").block().filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).annotate(keys::CLONE_TYPE, "copy")).await?;
     comes_over(t, &gold, &clone, &disk, "copy").await
 }
 
 async fn a_larger_device_grows_when_it_has_come(t: &Space) -> Result<()> {
     let refuses = Behaviour { larger_restore: Some(LargerRestore::OutOfRange), ..Behaviour::default() };
-    let class = t.class().behaving(refuses).annotate(meta::RESTORE_SIZE, "exact").made().await?;
+    let class = t.class().behaving(refuses).annotate(keys::RESTORE_SIZE, "exact").made().await?;
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).block().filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).from(&gold).class(&class).size(gi(2))).await?;
@@ -112,7 +112,7 @@ async fn a_larger_file_system_comes_as_large_as_it_is(t: &Space) -> Result<()> {
 }
 
 async fn a_class_that_waits_for_a_consumer_is_filled_when_a_pod_comes(t: &Space) -> Result<()> {
-    let class = t.class().waiting_for_consumer().annotate(meta::COMPATIBLE_WITH, "cow").made().await?;
+    let class = t.class().waiting_for_consumer().annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).from(&gold).class(&class)).await?;
@@ -158,12 +158,12 @@ async fn nobody_asks_in_the_name_of_another(t: &Space) -> Result<()> {
     let disk = gold.source("disk").filled(mi(4)).await?;
     t.administered_by("alice").await?;
     let root = r#"{"username":"root","groups":["system:masters"]}"#;
-    let forged = clone_of(&disk).from(&gold).by("alice").annotate(meta::REQUESTER, root);
+    let forged = clone_of(&disk).from(&gold).by("alice").annotate(keys::REQUESTER, root);
     t.refuses(forged).await?.by(MUTATING)?.about(NAMESPACE, "FieldValueForbidden", "user \"alice\"")?;
 
     gold.lets_clone("alice", &disk).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).by("alice").annotate(meta::REQUESTER, root)).await?;
-    let stamp = clone.annotation(meta::REQUESTER).context("there is no stamp")?;
+    let clone = t.create(clone_of(&disk).from(&gold).by("alice").annotate(keys::REQUESTER, root)).await?;
+    let stamp = clone.annotation(keys::REQUESTER).context("there is no stamp")?;
     ensure!(stamp.contains("\"alice\"") && !stamp.contains("masters"), "{stamp}");
     comes_over(t, &gold, &clone, &disk, "snapshot").await
 }
@@ -192,7 +192,7 @@ async fn beside<K>(gold: &Space, clone: &CloneHandle) -> Result<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let selection = Config::default().labels(&format!("{}={}", meta::OWNED_BY_UID, clone.uid()));
+    let selection = Config::default().labels(&format!("{}={}", keys::OWNED_BY_UID, clone.uid()));
     wait::all(&gold.api::<K>(), selection, &format!("a {} beside the source", K::kind(&())), |found| {
         found.first().map_or_else(|| Look::Continue("there is none".to_owned()), |first| Look::Break((*first).clone()))
     })
@@ -226,7 +226,7 @@ async fn nothing_is_left_of_one_that_is_deleted_while_its_volume_is_restored(t: 
 async fn nothing_is_left_of_one_that_is_deleted_while_it_is_copied(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").size(gi(2)).block().filled(mi(1024)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.phase(Phase::CloneInProgress).await?;
     beside::<Pod>(&gold, &clone).await?;
     clone.delete().await?;
@@ -254,7 +254,7 @@ async fn what_the_user_writes_stays_in_the_user_s_namespace(t: &Space) -> Result
     let temporary = beside::<PersistentVolumeClaim>(&gold, &by_snapshot).await?;
     ensure!(temporary.name_any() == names::temporary_claim(by_snapshot.uid()), "{temporary:?}");
     is_all_ours(&temporary)?;
-    let by_copy = t.create(written(clone_of(&disk)).named("by-copy").annotate(meta::CLONE_TYPE, "copy")).await?;
+    let by_copy = t.create(written(clone_of(&disk)).named("by-copy").annotate(keys::CLONE_TYPE, "copy")).await?;
     is_all_ours(&beside::<PersistentVolumeClaim>(&gold, &by_copy).await?)?;
     is_all_ours(&beside::<Pod>(&gold, &by_copy).await?)?;
     for clone in [&by_snapshot, &by_copy] {
@@ -263,7 +263,7 @@ async fn what_the_user_writes_stays_in_the_user_s_namespace(t: &Space) -> Result
         ensure!(claim.labels().get("team").map(String::as_str) == Some("blue"), "{:?}", claim.labels());
         let note = claim.annotations().get("example.com/note").map(String::as_str);
         ensure!(
-            note == Some("mine") && !claim.annotations().contains_key(meta::REQUESTER),
+            note == Some("mine") && !claim.annotations().contains_key(keys::REQUESTER),
             "{:?}",
             claim.annotations()
         );
@@ -290,14 +290,14 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_transfer_loses_nothing(t
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).filled(mi(24)).await?;
     let request = |name: &str, strategy: &str| {
-        clone_of(&disk).from(&gold).class(&class).named(name).annotate(meta::CLONE_TYPE, strategy).with_owners()
+        clone_of(&disk).from(&gold).class(&class).named(name).annotate(keys::CLONE_TYPE, strategy).with_owners()
     };
     let by_snapshot = t.create(request("by-snapshot", "snapshot")).await?;
     let by_copy = t.create(request("by-copy", "copy")).await?;
     beside::<VolumeSnapshot>(&gold, &by_snapshot).await?;
-    kill(t, meta::CONTROLLER).await?;
+    kill(t, keys::CONTROLLER).await?;
     beside::<PersistentVolumeClaim>(&gold, &by_snapshot).await?;
-    kill(t, meta::CONTROLLER).await?;
+    kill(t, keys::CONTROLLER).await?;
     by_snapshot.succeeds().await?.has_bytes_of(&disk).await?;
     by_copy.succeeds().await?.has_bytes_of(&disk).await?;
     gold.nothing_left_but(&[&disk]).await?;

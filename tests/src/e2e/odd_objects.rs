@@ -5,8 +5,9 @@ use std::{fmt::Debug, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use common::{
     api::{DataSource, DataVolume, Phase},
+    keys,
     manifest::NAMESPACE,
-    meta, names,
+    names,
 };
 use http::Request;
 use k8s_openapi::{
@@ -112,7 +113,7 @@ async fn is_served(t: &Space, name: &str) -> Result<()> {
 /// What the controllers that run have logged.
 async fn log_of_the_controller(t: &Space) -> Result<String> {
     let pods: Api<Pod> = Api::namespaced(t.client().clone(), NAMESPACE);
-    let ours = kube::api::ListParams::default().labels(&format!("{}={}", meta::COMPONENT_LABEL, meta::CONTROLLER));
+    let ours = kube::api::ListParams::default().labels(&format!("{}={}", keys::COMPONENT_LABEL, keys::CONTROLLER));
     let mut log = String::new();
     for pod in pods.list(&ours).await?.items {
         log += &pods.logs(&pod.name_any(), &LogParams::default()).await?;
@@ -181,7 +182,7 @@ async fn a_controller_starts_while_there_are_objects_that_cannot_be_read(t: &Spa
     write_times(&tenant, "mallory").await?;
     write_unreadable(&tenant).await?;
     // Returns when the new one is ready, which one that can't list DataSources never is.
-    kill(t, meta::CONTROLLER).await?;
+    kill(t, keys::CONTROLLER).await?;
     is_served(t, "other").await?;
     let disk = t.source("disk").filled(mi(4)).await?;
     t.create(clone_of(&disk)).await?.succeeds().await?.has_bytes_of(&disk).await?;
@@ -193,7 +194,7 @@ async fn claim_beside(space: &Space, uid: &str, owner: &str) -> Result<String> {
     let name = names::temporary_claim(uid);
     let claim = serde_json::from_value(json!({
         "metadata": {
-            "name": name, "labels": {meta::OWNED_BY_UID: uid}, "annotations": {meta::OWNED_BY_DATA_VOLUME: owner},
+            "name": name, "labels": {keys::OWNED_BY_UID: uid}, "annotations": {keys::OWNED_BY_DATA_VOLUME: owner},
         },
         "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "resources": {"requests": {"storage": "1Mi"}}},
     }))?;
@@ -233,9 +234,9 @@ async fn what_is_no_name_of_an_owner_is_no_path_and_stops_no_sweep(t: &Space) ->
         ensure!(t.api::<PersistentVolumeClaim>().get_opt(name).await?.is_some(), "{name} was taken for ours");
     }
     let audit = std::fs::read_to_string(t.lab()?.audit_log())?;
-    for line in audit.lines().filter(|line| line.contains(t.name()) && line.contains(meta::CONTROLLER_MANAGER)) {
+    for line in audit.lines().filter(|line| line.contains(t.name()) && line.contains(keys::CONTROLLER_MANAGER)) {
         let entry: Value = serde_json::from_str(line)?;
-        let by_controller = entry["userAgent"].as_str().unwrap_or_default().starts_with(meta::CONTROLLER_MANAGER);
+        let by_controller = entry["userAgent"].as_str().unwrap_or_default().starts_with(keys::CONTROLLER_MANAGER);
         let uri = entry["requestURI"].as_str().unwrap_or_default();
         let odd = ["..", "%2", "x=1", "x/status", "#", "secrets"].iter().any(|piece| uri.contains(piece));
         ensure!(!by_controller || !odd, "a name became a path: {uri}");
@@ -246,7 +247,7 @@ async fn what_is_no_name_of_an_owner_is_no_path_and_stops_no_sweep(t: &Space) ->
 async fn a_deleted_data_volume_leaves_nothing_beside_its_source_whatever_finalizers_it_has(t: &Space) -> Result<()> {
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").size(gi(2)).block().filled(mi(1024)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.phase(Phase::CloneInProgress).await?;
     there_is::<Pod>(&gold, clone.uid()).await?;
     there_is::<PersistentVolumeClaim>(&gold, clone.uid()).await?;
@@ -269,7 +270,7 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
     let what = format!("a {} for {uid}", K::kind(&()));
-    let selection = Config::default().labels(&format!("{}={uid}", meta::OWNED_BY_UID));
+    let selection = Config::default().labels(&format!("{}={uid}", keys::OWNED_BY_UID));
     wait::all(&space.api::<K>(), selection, &what, |found| {
         if found.is_empty() { Look::Continue("there is none".to_owned()) } else { Look::Break(()) }
     })

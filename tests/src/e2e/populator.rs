@@ -1,7 +1,7 @@
 //! Claims that users make themselves, to be filled from a VolumeCloneSource, without a DataVolume.
 
 use anyhow::{Result, ensure};
-use common::{meta, names, requester::Reference};
+use common::{keys, names, requester::Reference};
 use kube::ResourceExt as _;
 use reference_csi::behaviour::Behaviour;
 
@@ -32,9 +32,9 @@ async fn is_filled(
 ) -> Result<()> {
     let filled = claim.succeeds().await?;
     let annotation = |key: &str| filled.annotations().get(key).map(String::as_str);
-    ensure!(annotation(meta::CLONE_TYPE) == Some(strategy), "{:?}", filled.annotations());
-    ensure!(annotation(meta::POPULATOR_PROGRESS) == Some("100.0%"), "{:?}", filled.annotations());
-    ensure!(annotation(meta::CONDITION_RUNNING) == Some("false"), "{:?}", filled.annotations());
+    ensure!(annotation(keys::CLONE_TYPE) == Some(strategy), "{:?}", filled.annotations());
+    ensure!(annotation(keys::POPULATOR_PROGRESS) == Some("100.0%"), "{:?}", filled.annotations());
+    ensure!(annotation(keys::CONDITION_RUNNING) == Some("false"), "{:?}", filled.annotations());
     ensure!(filled.owner_references().is_empty(), "somebody owns it: {:?}", filled.owner_references());
     claim.has_bytes_of(disk).await?;
     if t.name() == source.name() {
@@ -71,7 +71,7 @@ async fn a_claim_is_filled_from_a_snapshot_of_another_namespace(t: &Space) -> Re
 }
 
 async fn a_claim_is_filled_by_a_clone_of_the_storage_when_the_class_says_so(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "csi-clone").made().await?;
+    let class = t.class().annotate(keys::CLASS_CLONE_STRATEGY, "csi-clone").made().await?;
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).filled(mi(24)).await?;
     gold.clone_source("golden", &disk).await?;
@@ -80,7 +80,7 @@ async fn a_claim_is_filled_by_a_clone_of_the_storage_when_the_class_says_so(t: &
 }
 
 async fn a_claim_is_filled_by_copy_when_the_class_says_so(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "copy").made().await?;
+    let class = t.class().annotate(keys::CLASS_CLONE_STRATEGY, "copy").made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
     t.clone_source("golden", &disk).await?;
     let claim = t.claim_from("golden").class(&class).block().made().await?;
@@ -111,7 +111,7 @@ async fn a_claim_waits_for_its_clone_source_and_then_for_its_source(t: &Space) -
 }
 
 async fn a_claim_of_a_class_that_waits_for_a_consumer_is_filled_when_a_pod_comes(t: &Space) -> Result<()> {
-    let class = t.class().waiting_for_consumer().annotate(meta::COMPATIBLE_WITH, "cow").made().await?;
+    let class = t.class().waiting_for_consumer().annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").filled(mi(4)).await?;
     gold.clone_source("golden", &disk).await?;
@@ -150,7 +150,7 @@ async fn who_may_not_read_the_source_gets_no_claim_filled(t: &Space) -> Result<(
     early.delete().await?;
     // Now somebody can.
     let denial = t.claim_from("golden").from(&gold).by("alice").refused().await?;
-    let field = format!("metadata.annotations[{}]", meta::DATA_SOURCE_NAMESPACE);
+    let field = format!("metadata.annotations[{}]", keys::DATA_SOURCE_NAMESPACE);
     denial.about(&field, "FieldValueForbidden", "user \"alice\" may not clone")?.causes(1)?;
     gold.nothing_left_but(&[&disk]).await?;
     t.nothing_left_but(&[]).await?;
@@ -163,7 +163,7 @@ async fn who_may_not_read_the_source_gets_no_claim_filled(t: &Space) -> Result<(
 async fn the_override_counts_for_claims_too(t: &Space) -> Result<()> {
     let original = t.source("original").filled(mi(4)).await?;
     t.clone_source("golden", "late").await?;
-    let claim = t.claim_from("golden").annotate(meta::FILE_OWNERS, "Keep").made().await?;
+    let claim = t.claim_from("golden").annotate(keys::FILE_OWNERS, "Keep").made().await?;
     claim.waits_for("CloneWithoutSource").await?;
     t.override_strategy(Some("copy")).await?;
     // What is decided now is decided with the override: it was there before the source.

@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{DataSource, DataVolume},
     data_source::NOT_LOOKED_AT,
-    meta,
+    keys,
     requester::Reference,
 };
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -37,7 +37,7 @@ fn visible(volume: &DataVolume, names: [&str; 2]) -> Result<Value> {
     let [clone, source] = names;
     let mut annotations = volume.annotations().clone();
     // Random.
-    annotations.remove(meta::OWNERSHIP_KEY);
+    annotations.remove(keys::OWNERSHIP_KEY);
     let mut seen = json!({"annotations": annotations, "status": volume.status});
     without_times(&mut seen);
     let text = seen.to_string().replace(source, "SOURCE").replace(clone, "CLONE");
@@ -68,7 +68,7 @@ async fn say_the_same(t: &Space, gold: &Space, disk: &Disk, [there, missing]: [&
         for version in clone.versions() {
             let text = serde_json::to_string(&json!({"a": version.annotations(), "s": version.status}))?;
             ensure!(!text.contains(disk.uid()), "the identity of the source is told: {text}");
-            ensure!(!version.annotations().contains_key(meta::PLAN), "a plan is told: {text}");
+            ensure!(!version.annotations().contains_key(keys::PLAN), "a plan is told: {text}");
             for word in ["does not exist", "smaller", "at least"] {
                 ensure!(!text.contains(word), "{word:?} is told: {text}");
             }
@@ -156,7 +156,7 @@ async fn a_claim_that_is_taken_over_and_goes_says_nothing(t: &Space) -> Result<(
         let name = ["first", "second"][clones.len()];
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
-            "metadata": {"name": name, "annotations": {meta::ALLOW_ADOPTION: "true"}},
+            "metadata": {"name": name, "annotations": {keys::ALLOW_ADOPTION: "true"}},
             "spec": {
                 "accessModes": ["ReadWriteOnce"], "storageClassName": class,
                 "resources": {"requests": {"storage": mi(64).to_string()}},
@@ -176,9 +176,9 @@ async fn a_claim_that_is_said_to_be_filled_and_is_not_says_nothing(t: &Space) ->
     let (gold, disk) = tenant(t).await?;
     let mut clones = Vec::new();
     for request in both(&gold) {
-        let clone = t.create(request.annotate(meta::PRE_POPULATED, "x")).await?;
+        let clone = t.create(request.annotate(keys::PRE_POPULATED, "x")).await?;
         clone.waits_for("ClaimNotPopulated").await?;
-        as_tenant(t, &["annotate", "datavolume", clone.name(), &format!("{}-", meta::PRE_POPULATED)]).await?;
+        as_tenant(t, &["annotate", "datavolume", clone.name(), &format!("{}-", keys::PRE_POPULATED)]).await?;
         clones.push(clone);
     }
     say_the_same(t, &gold, &disk, [&clones[0], &clones[1]]).await
@@ -228,7 +228,7 @@ async fn a_clone_source_of_another_namespace_is_closed(t: &Space) -> Result<()> 
     let there = request().refused().await?.by(VALIDATING_CLAIMS)?;
     ensure!(there.text() == missing.text(), "{there}\nis there, and isn't:\n{missing}");
     ensure!(!there.text().contains(THERE), "what it names is told: {there}");
-    let field = format!("metadata.annotations[{}]", meta::DATA_SOURCE_NAMESPACE);
+    let field = format!("metadata.annotations[{}]", keys::DATA_SOURCE_NAMESPACE);
     there.about(&field, "FieldValueForbidden", "user \"alice\" may not read VolumeCloneSource")?.causes(1)?;
 
     gold.lets_read("alice", Reference::VolumeCloneSource, "golden").await?;
@@ -246,7 +246,7 @@ async fn a_clone_source_of_another_namespace_is_closed(t: &Space) -> Result<()> 
 async fn a_clone_source_is_named_once(t: &Space) -> Result<()> {
     let (gold, disk) = tenant(t).await?;
     let claim = t.claim_from("golden").by("alice").made().await?;
-    let annotation = format!("{}={}", meta::DATA_SOURCE_NAMESPACE, gold.name());
+    let annotation = format!("{}={}", keys::DATA_SOURCE_NAMESPACE, gold.name());
     let annotate = ["annotate", "persistentvolumeclaim", claim.name(), annotation.as_str()];
     let refused = async || -> Result<String> {
         let mut errors = Vec::new();

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use anyhow::{Context as _, Result, ensure};
-use common::{manifest::NAMESPACE, meta};
+use common::{keys, manifest::NAMESPACE};
 use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -44,7 +44,7 @@ fn pods(t: &Space) -> Api<Pod> {
 }
 
 fn selection(component: &str) -> String {
-    format!("{}={component}", meta::COMPONENT_LABEL)
+    format!("{}={component}", keys::COMPONENT_LABEL)
 }
 
 /// As a node's crash would, ends one of the pods of a component; returns when it is gone and as many as before serve.
@@ -91,10 +91,10 @@ async fn a_controller_that_is_killed_in_the_middle_of_a_clone_loses_nothing(t: &
     let disk = t.source("disk").class(&class).filled(mi(24)).await?;
     let by_snapshot = t.create(clone_of(&disk).class(&class).named("by-snapshot")).await?;
     let by_copy = t
-        .create(clone_of(&disk).class(&class).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners())
+        .create(clone_of(&disk).class(&class).named("by-copy").annotate(keys::CLONE_TYPE, "copy").with_owners())
         .await?;
     t.snapshot_for(|members| members.contains_key(by_snapshot.uid())).await?;
-    kill(t, meta::CONTROLLER).await?;
+    kill(t, keys::CONTROLLER).await?;
     by_snapshot.succeeds().await?.has_bytes_of(&disk).await?;
     by_copy.succeeds().await?.has_bytes_of(&disk).await?;
     t.nothing_left_but(&[&disk, &by_snapshot, &by_copy]).await
@@ -120,10 +120,10 @@ async fn admitted_while(t: &Space, work: impl Future<Output = Result<()>>) -> Re
 
 async fn a_webhook_is_rolled_out_without_a_request_going_astray(t: &Space) -> Result<()> {
     let restart = async {
-        let name = format!("deployment/{}", common::manifest::name(meta::WEBHOOK));
+        let name = format!("deployment/{}", common::manifest::name(keys::WEBHOOK));
         t.kubectl(&["rollout", "restart", "--namespace", NAMESPACE, &name]).await.map(drop)
     };
-    let admitted = admitted_while(t, roll_out(t, meta::WEBHOOK, restart)).await?;
+    let admitted = admitted_while(t, roll_out(t, keys::WEBHOOK, restart)).await?;
     ensure!(admitted >= 100, "only {admitted} requests were made meanwhile, which proves little");
     Ok(())
 }
@@ -165,7 +165,7 @@ async fn succeeded(t: &Space, spoil: impl Future<Output = Result<()>>) -> Result
         now => Look::Continue(format!("{now:?}")),
     })
     .await?;
-    let serving = pods(t).list(&ListParams::default().labels(&selection(meta::WEBHOOK))).await?.items;
+    let serving = pods(t).list(&ListParams::default().labels(&selection(keys::WEBHOOK))).await?.items;
     for pod in serving.iter().map(kube::ResourceExt::name_any) {
         until(&format!("a new certificate of {pod}"), PATIENCE, async || {
             let log = pods(t).logs(&pod, &LogParams { since_time: Some(since), ..LogParams::default() }).await?;
@@ -184,7 +184,7 @@ async fn a_second_look_is_silent(t: &Space) -> Result<()> {
     clone.succeeds().await?;
     t.nothing_left_but(&[&disk, &clone]).await?;
     // A new controller sees everything for the first time; a label makes it look once more.
-    kill(t, meta::CONTROLLER).await?;
+    kill(t, keys::CONTROLLER).await?;
     let api = t.api::<common::api::DataVolume>();
     let label = Patch::Merge(json!({"metadata": {"labels": {"look": "again"}}}));
     let touched = api.patch("clone", &PatchParams::default(), &label).await?;
@@ -209,7 +209,7 @@ fn writes_about(t: &Space, clone: &CloneHandle) -> Result<Vec<(jiff::Timestamp, 
     for line in log.lines().filter(|line| line.contains(t.name())) {
         let entry: Value = serde_json::from_str(line)?;
         let text = |path: &str| entry.pointer(path).and_then(Value::as_str).unwrap_or_default();
-        let by_controller = text("/userAgent").starts_with(meta::CONTROLLER_MANAGER);
+        let by_controller = text("/userAgent").starts_with(keys::CONTROLLER_MANAGER);
         let writes_something = matches!(text("/verb"), "create" | "update" | "patch" | "delete");
         let name = text("/objectRef/name");
         let about = name == "clone" || name.starts_with("clone.") || name.contains(clone.uid());

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{CloneStrategy, Phase, StorageProfile},
-    meta,
+    keys,
 };
 use kube::Api;
 use reference_csi::behaviour::{Behaviour, LargerRestore};
@@ -40,8 +40,8 @@ async fn became_a_copy(
     (reason, words): (&str, &str),
 ) -> Result<()> {
     clone.succeeds().await?;
-    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("copy"), "{:?}", clone.now().metadata.annotations);
-    let told = clone.annotation(meta::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("copy"), "{:?}", clone.now().metadata.annotations);
+    let told = clone.annotation(keys::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
     ensure!(told.starts_with(&format!("{reason}: ")) && told.contains(words), "{told}");
     ensure!(clone.event(reason, words).await? == "Warning", "the event is not a warning");
     let status = clone.status().clone.unwrap_or_default();
@@ -72,12 +72,12 @@ async fn a_refused_snapshot_becomes_a_copy_and_similar_clones_need_not_find_out(
     // The next one of the namespace goes another way without asking the driver.
     let next = t.create(clone_of(&disk).class(&class).named("next")).await?;
     next.succeeds().await?.has_bytes_of(&disk).await?;
-    let reason = next.annotation(meta::CLONE_FALLBACK_REASON).unwrap_or_default();
+    let reason = next.annotation(keys::CLONE_FALLBACK_REASON).unwrap_or_default();
     ensure!(reason.contains("refused a similar clone in this namespace 1 times"), "{reason}");
     let tried = next.phases().contains(&Phase::SnapshotForSmartCloneInProgress);
     ensure!(!tried && next.status().clone.unwrap_or_default().attempts.is_empty(), "{:?}", next.phases());
     // Who wants no other way gets it tried, whatever is remembered.
-    let never = t.create(clone_of(&disk).class(&class).named("never").annotate(meta::FALLBACK, "Never")).await?;
+    let never = t.create(clone_of(&disk).class(&class).named("never").annotate(keys::FALLBACK, "Never")).await?;
     never.fails_with("FailedPrecondition").await?;
     t.nothing_left_but(&[&disk, &clone, &next]).await
 }
@@ -129,7 +129,7 @@ async fn a_refused_clone_of_the_storage_becomes_a_copy(t: &Space) -> Result<()> 
     let refuses = Behaviour { refuse_clones: Some(true), ..Behaviour::default() };
     let class = t.class().behaving(refuses).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(24)).await?;
-    let request = clone_of(&disk).class(&class).annotate(meta::CLONE_TYPE, "csi-clone").with_owners();
+    let request = clone_of(&disk).class(&class).annotate(keys::CLONE_TYPE, "csi-clone").with_owners();
     let clone = t.create(request).await?;
     became_a_copy((t, t), &clone, &disk, CloneStrategy::CsiClone, ("DriverRefused", "InvalidArgument")).await
 }
@@ -150,8 +150,8 @@ async fn a_claim_without_a_data_volume_gets_a_copy_too(t: &Space) -> Result<()> 
     let claim = t.claim_from("golden").class(&class).block().made().await?;
     let filled = claim.succeeds().await?;
     let annotation = |key: &str| filled.metadata.annotations.as_ref()?.get(key).cloned();
-    let told = annotation(meta::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
-    ensure!(annotation(meta::CLONE_TYPE).as_deref() == Some("copy") && told.starts_with("DriverRefused: "), "{told}");
+    let told = annotation(keys::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
+    ensure!(annotation(keys::CLONE_TYPE).as_deref() == Some("copy") && told.starts_with("DriverRefused: "), "{told}");
     claim.has_bytes_of(&disk).await?;
     t.nothing_left_but(&[&disk, &claim]).await
 }
@@ -159,7 +159,7 @@ async fn a_claim_without_a_data_volume_gets_a_copy_too(t: &Space) -> Result<()> 
 async fn where_no_fallback_is_allowed_a_refusal_is_the_end(t: &Space) -> Result<()> {
     let class = t.class().behaving(refuses_snapshots()).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
-    let clone = t.create(clone_of(&disk).class(&class).annotate(meta::FALLBACK, "Never")).await?;
+    let clone = t.create(clone_of(&disk).class(&class).annotate(keys::FALLBACK, "Never")).await?;
     clone.fails_with("FailedPrecondition").await?;
     ensure!(clone.event("CloneFailed", "no fallback is allowed").await? == "Warning", "not a warning");
     t.nothing_left_but(&[&disk]).await
@@ -170,7 +170,7 @@ async fn what_takes_too_long_becomes_a_copy(t: &Space) -> Result<()> {
     let class = t.class().behaving(never).made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
     let deadline = Duration::from_secs(10);
-    let request = clone_of(&disk).class(&class).annotate(meta::DEADLINE, &format!("{}s", deadline.as_secs()));
+    let request = clone_of(&disk).class(&class).annotate(keys::DEADLINE, &format!("{}s", deadline.as_secs()));
     let clone = t.create(request).await?;
     let told = ("DriverTooSlow", "it did not say why");
     became_a_copy((t, t), &clone, &disk, CloneStrategy::Snapshot, told).await?;
@@ -189,7 +189,7 @@ async fn a_driver_that_gives_less_than_it_was_asked_for_is_not_believed(t: &Spac
     let stingy = Behaviour { larger_restore: Some(LargerRestore::KeepSmall), ..Behaviour::default() };
     let class = t.class().behaving(stingy).made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
-    let request = clone_of(&disk).class(&class).size(gi(2)).annotate(meta::DEADLINE, "10s");
+    let request = clone_of(&disk).class(&class).size(gi(2)).annotate(keys::DEADLINE, "10s");
     let clone = t.create(request).await?;
     clone.succeeds().await?.has_bytes_of(&disk).await?;
     let size: u64 = t.tools(&clone, crate::harness::pod::Access::Write, &["size", "--path", "{}"]).await?.parse()?;

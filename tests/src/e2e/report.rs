@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
-use common::meta;
+use common::keys;
 use reference_csi::behaviour::Behaviour;
 use tokio::io::AsyncWriteExt as _;
 
@@ -77,7 +77,7 @@ async fn kubectl_describe_tells_the_story(t: &Space) -> Result<()> {
     clone.condition("Bound", "True", "Bound", "clone is bound").await?;
     clone.condition("Running", "False", "Completed", "Clone complete").await?;
     let text = t.kubectl(&["describe", "dv", "clone"]).await?;
-    for words in [meta::CLONE_TYPE, "Clone complete", "CloneSucceeded", "smartclone-controller"] {
+    for words in [keys::CLONE_TYPE, "Clone complete", "CloneSucceeded", "smartclone-controller"] {
         ensure!(text.contains(words), "{words:?} is missing in\n{text}");
     }
     Ok(())

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{CloneStrategy, StorageProfile},
-    meta,
+    keys,
 };
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 use kube::{
@@ -71,7 +71,7 @@ async fn pending_claim(t: &Space, clone: &CloneHandle) -> Result<String> {
 async fn is_a_usual_clone(clone: &CloneHandle, disk: &Disk) -> Result<()> {
     clone.succeeds().await?.has_bytes_of(disk).await?;
     for version in clone.versions() {
-        let strategy = version.annotations().get(meta::CLONE_TYPE).cloned();
+        let strategy = version.annotations().get(keys::CLONE_TYPE).cloned();
         ensure!(strategy.as_deref() == Some(CloneStrategy::Snapshot.as_str()), "{strategy:?}");
         let text = serde_json::to_string(&*version)?;
         ensure!(!text.contains(WORDS) && !text.contains("DriverRefused"), "{text}");
@@ -98,7 +98,7 @@ async fn a_clone_that_is_far_too_large_is_no_lesson_for_others(t: &Space) -> Res
     let huge = clone_of(&mine).class(&class).size_text("900Ti").by(&mallory);
     t.create(huge).await?.fails_with("OutOfRange").await?;
 
-    let usual = clone_of(&disk).class(&class).annotate(meta::FALLBACK, "Never");
+    let usual = clone_of(&disk).class(&class).annotate(keys::FALLBACK, "Never");
     is_a_usual_clone(&victim.create(usual).await?, &disk).await?;
     // Not even for the tenant's own usual clones.
     let own = t.create(clone_of(&mine).class(&class).named("own").by(&mallory)).await?;
@@ -122,11 +122,11 @@ async fn an_event_written_by_hand_says_nothing_to_another_namespace(t: &Space) -
     writes_event(t, &mallory, (decoy.name(), &uid)).await?;
     // It is a hint about this one, in whose namespace it was written.
     let falls_back = |volume: &common::api::DataVolume| {
-        volume.annotations().get(meta::CLONE_TYPE).is_some_and(|strategy| strategy == "copy").then_some(())
+        volume.annotations().get(keys::CLONE_TYPE).is_some_and(|strategy| strategy == "copy").then_some(())
     };
     decoy.until("the tenant's clone to become a copy", falls_back).await?;
 
-    let usual = clone_of(&disk).class(&class).annotate(meta::FALLBACK, "Never");
+    let usual = clone_of(&disk).class(&class).annotate(keys::FALLBACK, "Never");
     is_a_usual_clone(&victim.create(usual).await?, &disk).await?;
     nothing_is_remembered_for_all(t, &class).await
 }
@@ -152,7 +152,7 @@ async fn stuck_snapshots_of_one_tenant_keep_nobody_else_waiting(t: &Space) -> Re
         effect: Effect::Fail(FailCode::ResourceExhausted),
     };
     let full = Behaviour { faults: vec![fault], ..Behaviour::default() };
-    let class = t.class().behaving(full).annotate(meta::COMPATIBLE_WITH, "cow").made().await?;
+    let class = t.class().behaving(full).annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").block().filled(mi(4)).await?;
     let mallory = tenant(t).await?;
@@ -160,27 +160,27 @@ async fn stuck_snapshots_of_one_tenant_keep_nobody_else_waiting(t: &Space) -> Re
     let mut stuck = Vec::new();
     for name in ["one", "two"] {
         let request = clone_of(&disk).from(&gold).class(&class).named(name).by(&mallory);
-        let clone = t.create(request.annotate(meta::DEADLINE, "87600h")).await?;
+        let clone = t.create(request.annotate(keys::DEADLINE, "87600h")).await?;
         let told = clone.warnings.iter().any(|line| line.contains("longer than allowed") && line.contains("1h"));
         ensure!(told, "nothing is said of the deadline: {:?}", clone.warnings);
         gold.snapshot_for(|members| members.contains_key(clone.uid())).await?;
         stuck.push(clone);
     }
-    let usual = gold.create(clone_of(&disk).annotate(meta::FALLBACK, "Never")).await?;
+    let usual = gold.create(clone_of(&disk).annotate(keys::FALLBACK, "Never")).await?;
     is_a_usual_clone(&usual, &disk).await?;
     // And a neighbour who may clone it, too.
     let other = t.neighbour().await?;
-    let usual = other.create(clone_of(&disk).from(&gold).annotate(meta::FALLBACK, "Never")).await?;
+    let usual = other.create(clone_of(&disk).from(&gold).annotate(keys::FALLBACK, "Never")).await?;
     is_a_usual_clone(&usual, &disk).await?;
     for clone in &stuck {
-        ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("snapshot"), "they were not stuck");
+        ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"), "they were not stuck");
         t.api::<common::api::DataVolume>().delete(clone.name(), &DeleteParams::default()).await?;
     }
     Ok(())
 }
 
 async fn a_clone_without_a_consumer_holds_no_snapshot(t: &Space) -> Result<()> {
-    let class = t.class().waiting_for_consumer().annotate(meta::COMPATIBLE_WITH, "cow").made().await?;
+    let class = t.class().waiting_for_consumer().annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
     let disk = t.source("disk").block().filled(mi(4)).await?;
     let snapshots = t.snapshots_taken().await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use common::{
     api::{CloneStrategy, Phase},
-    meta,
+    keys,
     quantity::Bytes,
 };
 use reference_csi::behaviour::{Behaviour, LargerRestore, RestoreSize};
@@ -29,7 +29,7 @@ tests![
 async fn is_a_snapshot_clone(t: &Space, clone: &CloneHandle, disk: &Disk, size: Bytes) -> Result<()> {
     clone.succeeds().await?;
     ensure!(
-        clone.annotation(meta::CLONE_TYPE).as_deref() == Some("snapshot"),
+        clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"),
         "{:?}",
         clone.now().metadata.annotations
     );
@@ -85,7 +85,7 @@ async fn a_larger_device_has_its_size(t: &Space) -> Result<()> {
 /// A class of a driver that refuses to restore anything larger than the snapshot, and says so.
 async fn exact_class(t: &Space) -> Result<String> {
     let refuses = Behaviour { larger_restore: Some(LargerRestore::OutOfRange), ..Behaviour::default() };
-    t.class().behaving(refuses).annotate(meta::RESTORE_SIZE, "exact").made().await
+    t.class().behaving(refuses).annotate(keys::RESTORE_SIZE, "exact").made().await
 }
 
 async fn a_file_system_is_restored_at_its_size_where_the_driver_wants_that_and_grows_then(t: &Space) -> Result<()> {
@@ -141,7 +141,7 @@ async fn a_clone_is_cloned_again(t: &Space) -> Result<()> {
 }
 
 async fn a_class_that_waits_for_a_consumer_is_cloned_when_a_pod_comes(t: &Space) -> Result<()> {
-    let class = t.class().waiting_for_consumer().annotate(meta::COMPATIBLE_WITH, "cow").made().await?;
+    let class = t.class().waiting_for_consumer().annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
     let disk = t.source("disk").filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).class(&class)).await?;
     clone.phase(Phase::PendingPopulation).await?;

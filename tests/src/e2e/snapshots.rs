@@ -1,7 +1,7 @@
 //! Users' own VolumeSnapshots as sources. They are read, and nothing else is done to them.
 
 use anyhow::{Result, ensure};
-use common::meta;
+use common::keys;
 use reference_csi::behaviour::Behaviour;
 use webhook::manifests::MUTATING;
 
@@ -29,7 +29,7 @@ async fn is_restored(
     strategy: &str,
 ) -> Result<()> {
     clone.succeeds().await?;
-    let annotated = clone.annotation(meta::CLONE_TYPE);
+    let annotated = clone.annotation(keys::CLONE_TYPE);
     ensure!(annotated.as_deref() == Some(strategy), "{annotated:?} instead of {strategy}: {:?}", clone.warnings);
     clone.has_bytes_of(disk).await?;
     snapshot.is_untouched().await?;
@@ -82,12 +82,12 @@ async fn a_snapshot_is_cloned_when_what_it_was_taken_of_is_gone(t: &Space) -> Re
 async fn a_snapshot_is_copied_when_the_requester_says_so(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
     let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
-    let clone = t.create(clone_of_snapshot(&snapshot).annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
+    let clone = t.create(clone_of_snapshot(&snapshot).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     is_restored((t, t), &clone, (&disk, &snapshot), "copy").await
 }
 
 async fn a_snapshot_is_copied_into_another_namespace_when_the_class_says_so(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "copy").made().await?;
+    let class = t.class().annotate(keys::CLASS_CLONE_STRATEGY, "copy").made().await?;
     let gold = t.neighbour().await?;
     let disk = gold.source("disk").class(&class).block().filled(mi(24)).await?;
     let snapshot = gold.snapshot("monday", &disk, &class).await?.ready().await?;
@@ -99,7 +99,7 @@ async fn a_snapshot_of_another_driver_is_copied(t: &Space) -> Result<()> {
     let disk = t.source("disk").class("other").filled(mi(4)).await?;
     let snapshot = t.snapshot("monday", &disk, "other").await?.ready().await?;
     let clone = t.create(clone_of_snapshot(&snapshot).class("cow").with_owners()).await?;
-    let told = clone.annotation(meta::CLONE_FALLBACK_REASON).unwrap_or_default();
+    let told = clone.annotation(keys::CLONE_FALLBACK_REASON).unwrap_or_default();
     ensure!(told.starts_with("IncompatibleProvisioners: "), "{told}");
     is_restored((t, t), &clone, (&disk, &snapshot), "copy").await
 }
@@ -128,8 +128,8 @@ async fn a_snapshot_that_does_not_exist_is_waited_for(t: &Space) -> Result<()> {
 async fn a_snapshot_is_nothing_for_a_clone_of_the_storage(t: &Space) -> Result<()> {
     let disk = t.source("disk").blank().await?;
     let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
-    let denial = t.refuses(clone_of_snapshot(&snapshot).annotate(meta::CLONE_TYPE, "csi-clone")).await?;
-    let field = format!("metadata.annotations[{}]", meta::CLONE_TYPE);
+    let denial = t.refuses(clone_of_snapshot(&snapshot).annotate(keys::CLONE_TYPE, "csi-clone")).await?;
+    let field = format!("metadata.annotations[{}]", keys::CLONE_TYPE);
     denial.by(MUTATING)?.about(&field, "FieldValueInvalid", "SourceIsSnapshot: ")?.causes(1)?;
     t.nothing_left_but(&[&disk, &snapshot]).await
 }

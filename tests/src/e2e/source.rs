@@ -1,7 +1,7 @@
 //! When the source can be read, and what is waited for until then.
 
 use anyhow::{Result, ensure};
-use common::{api::Phase, meta};
+use common::{api::Phase, keys};
 
 use crate::harness::{Named as _, Space, clone_of, mi};
 
@@ -24,7 +24,7 @@ async fn a_clone_waits_for_its_source_to_appear(t: &Space) -> Result<()> {
     ensure!(clone.status().phase == Phase::Pending, "{:?}", clone.status());
     let disk = t.source("late").filled(mi(4)).await?;
     clone.succeeds().await?;
-    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("snapshot"), "decided when it appeared");
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"), "decided when it appeared");
     t.nothing_left_but(&[&disk, &clone]).await
 }
 
@@ -46,7 +46,7 @@ async fn a_clone_waits_for_its_source_and_says_for_whom(t: &Space) -> Result<()>
 async fn a_crash_consistent_clone_does_not_wait(t: &Space) -> Result<()> {
     let disk = t.source("disk").block().filled(mi(4)).await?;
     let user = t.pod_using(&disk).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CONSISTENCY, "CrashConsistent")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CONSISTENCY, "CrashConsistent")).await?;
     clone.succeeds().await?;
     user.delete().await?;
     clone.has_bytes_of(&disk).await?;
@@ -57,7 +57,7 @@ async fn a_reader_is_not_waited_for(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
     let reader = t.pod_reading(&disk).await?;
     let by_snapshot = t.create(clone_of(&disk).named("by-snapshot")).await?;
-    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(meta::CLONE_TYPE, "copy").with_owners()).await?;
+    let by_copy = t.create(clone_of(&disk).named("by-copy").annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     by_snapshot.succeeds().await?;
     by_copy.succeeds().await?;
     reader.delete().await
@@ -66,7 +66,7 @@ async fn a_reader_is_not_waited_for(t: &Space) -> Result<()> {
 async fn a_copy_never_reads_what_somebody_may_write(t: &Space) -> Result<()> {
     let disk = t.source("disk").block().filled(mi(4)).await?;
     let user = t.pod_using(&disk).await?;
-    let request = clone_of(&disk).annotate(meta::CLONE_TYPE, "copy").annotate(meta::CONSISTENCY, "CrashConsistent");
+    let request = clone_of(&disk).annotate(keys::CLONE_TYPE, "copy").annotate(keys::CONSISTENCY, "CrashConsistent");
     let clone = t.create(request).await?;
     clone.waits_for("CloneSourceInUse").await?;
     ensure!(!clone.phases().contains(&Phase::CloneInProgress), "{:?}", clone.phases());

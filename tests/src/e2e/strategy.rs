@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{Cdi, DataVolume, StorageProfile},
-    meta,
+    keys,
 };
 use kube::{
     Api,
@@ -25,13 +25,13 @@ tests![
 ];
 
 async fn the_requester_is_heard_before_the_class(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "copy").made().await?;
+    let class = t.class().annotate(keys::CLASS_CLONE_STRATEGY, "copy").made().await?;
     let disk = t.source("disk").class(&class).blank().await?;
     let strategy = async |request: CloneRequest| -> Result<_> {
-        Ok(t.dry_run(request).await?.0.metadata.annotations.and_then(|it| it.get(meta::CLONE_TYPE).cloned()))
+        Ok(t.dry_run(request).await?.0.metadata.annotations.and_then(|it| it.get(keys::CLONE_TYPE).cloned()))
     };
     ensure!(strategy(clone_of(&disk).class(&class)).await?.as_deref() == Some("copy"), "the class wants copies");
-    let wish = clone_of(&disk).class(&class).annotate(meta::CLONE_TYPE, "snapshot");
+    let wish = clone_of(&disk).class(&class).annotate(keys::CLONE_TYPE, "snapshot");
     ensure!(strategy(wish).await?.as_deref() == Some("snapshot"), "the requester wants a snapshot");
     // And the profile's before the class's.
     let profile = json!({"spec": {"cloneStrategy": "csi-clone"}});
@@ -51,18 +51,18 @@ async fn the_requester_is_heard_before_the_class(t: &Space) -> Result<()> {
 /// By the storage itself, with the same bytes; nothing else is left.
 async fn is_cloned_by_the_storage(t: &Space, clone: &CloneHandle, disk: &Disk) -> Result<()> {
     clone.succeeds().await?.has_bytes_of(disk).await?;
-    ensure!(clone.annotation(meta::CLONE_TYPE).as_deref() == Some("csi-clone"), "{:?}", clone.warnings);
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("csi-clone"), "{:?}", clone.warnings);
     t.nothing_left_but(&[disk, clone]).await
 }
 
 async fn the_storage_clones_a_file_system_where_that_is_wanted(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).annotate(meta::CLONE_TYPE, "csi-clone")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "csi-clone")).await?;
     is_cloned_by_the_storage(t, &clone, &disk).await
 }
 
 async fn the_storage_clones_a_device_to_a_larger_one(t: &Space) -> Result<()> {
-    let class = t.class().annotate(meta::CLASS_CLONE_STRATEGY, "csi-clone").made().await?;
+    let class = t.class().annotate(keys::CLASS_CLONE_STRATEGY, "csi-clone").made().await?;
     let disk = t.source("disk").class(&class).block().filled(mi(24)).await?;
     let clone = t.create(clone_of(&disk).class(&class).size(gi(2))).await?;
     is_cloned_by_the_storage(t, &clone, &disk).await?;
@@ -84,7 +84,7 @@ async fn the_override_acts_on_the_next_clone_until_it_is_removed(t: &Space) -> R
         seen(t, wish).await?;
         let clone = t.create(clone_of(&disk).named(name).with_owners()).await?;
         ensure!(
-            clone.annotation(meta::CLONE_TYPE).as_deref() == Some(strategy),
+            clone.annotation(keys::CLONE_TYPE).as_deref() == Some(strategy),
             "{:?}",
             clone.now().metadata.annotations
         );
@@ -94,7 +94,7 @@ async fn the_override_acts_on_the_next_clone_until_it_is_removed(t: &Space) -> R
         let restored = clone_of_snapshot(&snapshot).named(&format!("{name}-from-a-snapshot")).with_owners();
         let restored = t.create(restored).await?;
         let instead = if strategy == "csi-clone" { "copy" } else { strategy };
-        ensure!(restored.annotation(meta::CLONE_TYPE).as_deref() == Some(instead), "{:?}", restored.warnings);
+        ensure!(restored.annotation(keys::CLONE_TYPE).as_deref() == Some(instead), "{:?}", restored.warnings);
         clone.succeeds().await?.has_bytes_of(&disk).await?;
         restored.succeeds().await?.has_bytes_of(&disk).await?;
     }
@@ -114,7 +114,7 @@ async fn seen(t: &Space, wish: Option<&str>) -> Result<()> {
         until(&what, PATIENCE, async || {
             let (volume, warnings): (DataVolume, _) = t.dry_run(clone_of("disk").named("probe")).await?;
             let by_override = warnings.iter().any(|line| line.contains("cloneStrategyOverride"));
-            let found = volume.metadata.annotations.and_then(|it| it.get(meta::CLONE_TYPE).cloned());
+            let found = volume.metadata.annotations.and_then(|it| it.get(keys::CLONE_TYPE).cloned());
             let known = by_override == wish.is_some() && found.as_deref() == Some(wish.unwrap_or("snapshot"));
             Ok(if known { Look::Break(()) } else { Look::Continue(format!("{found:?}, {warnings:?}")) })
         })

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use anyhow::{Context as _, Result, bail, ensure};
 use common::{
     api::{DataVolume, Phase, snapshot::VolumeSnapshot},
-    meta, names,
+    keys, names,
 };
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -57,7 +57,7 @@ async fn waiting_copy(t: &Space, bytes: u64) -> Result<WaitingCopy> {
     let gold = t.neighbour().await?;
     gold.administered_by("mallory").await?;
     let disk = gold.source("disk").class(&class).block().size(gi(2)).filled(mi(bytes)).await?;
-    let clone = t.create(clone_of(&disk).from(&gold).class(&class).annotate(meta::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).from(&gold).class(&class).annotate(keys::CLONE_TYPE, "copy")).await?;
     let temporary = names::temporary_claim(clone.uid());
     gold.claimed(temporary.as_str()).await?;
     let busy = gold.pod_using(&disk).await?;
@@ -133,25 +133,25 @@ async fn nobody_but_the_controller_makes_or_uses_temporary_objects(t: &Space) ->
             "a pod whose ephemeral volume has the name",
             with(with(pod("tmp", "x", true), "/spec/volumes", scratch)?, "/spec/containers", idle)?,
         ),
-        ("a pod with our label", with(plain(), label, json!({(meta::OWNED_BY_UID): clone.uid()}))?),
+        ("a pod with our label", with(plain(), label, json!({(keys::OWNED_BY_UID): clone.uid()}))?),
         ("a pod with a mover's name", pod(&names::mover(UID), disk.name(), true)),
-        ("a pod with our proof", with(plain(), "/metadata/annotations", json!({(meta::PROOF): "x"}))?),
+        ("a pod with our proof", with(plain(), "/metadata/annotations", json!({(keys::PROOF): "x"}))?),
     ] {
         refused(what, TEMPORARY, create::<Pod>(&mallory, &gold, object).await)?;
     }
     // Claims and snapshots.
     for (what, object) in [
         ("a claim with our name", claim(&names::temporary_claim(UID))),
-        ("a claim with our label", with(claim("c"), label, json!({(meta::OWNED_BY_UID): "bad"}))?),
+        ("a claim with our label", with(claim("c"), label, json!({(keys::OWNED_BY_UID): "bad"}))?),
         (
             "a claim with an owner elsewhere",
-            with(claim("c"), "/metadata/annotations", json!({(meta::OWNED_BY_DATA_VOLUME): "kube-system/x"}))?,
+            with(claim("c"), "/metadata/annotations", json!({(keys::OWNED_BY_DATA_VOLUME): "kube-system/x"}))?,
         ),
     ] {
         refused(what, TEMPORARY, create::<PersistentVolumeClaim>(&mallory, &gold, object).await)?;
     }
     let snapshot = json!({
-        "metadata": {"name": names::snapshot(UID), "annotations": {(meta::MEMBERS): "{}"}},
+        "metadata": {"name": names::snapshot(UID), "annotations": {(keys::MEMBERS): "{}"}},
         "spec": {"source": {"persistentVolumeClaimName": disk.name()}},
     });
     // The administrator has the right that mallory lacks, and isn't the controller either.
@@ -164,15 +164,15 @@ async fn nobody_but_the_controller_makes_or_uses_temporary_objects(t: &Space) ->
         async move { claims.patch(&temporary, &PatchParams::default(), &Patch::Merge(patch)).await }
     };
     for (what, patch) in [
-        ("say that the copy is complete", json!({"metadata": {"annotations": {(meta::COPIED): "forged"}}})),
-        ("take the label off", json!({"metadata": {"labels": {(meta::OWNED_BY_UID): null}}})),
+        ("say that the copy is complete", json!({"metadata": {"annotations": {(keys::COPIED): "forged"}}})),
+        ("take the label off", json!({"metadata": {"labels": {(keys::OWNED_BY_UID): null}}})),
         ("take the finalizer off", json!({"metadata": {"finalizers": null}})),
         ("choose the volume's size", json!({"spec": {"resources": {"requests": {"storage": "9Gi"}}}})),
     ] {
         refused(what, TEMPORARY, change(patch).await)?;
     }
     let own: PersistentVolumeClaim = create(&mallory, &gold, claim("own")).await?;
-    let adopt = json!({"metadata": {"labels": {(meta::OWNED_BY_UID): clone.uid()}}});
+    let adopt = json!({"metadata": {"labels": {(keys::OWNED_BY_UID): clone.uid()}}});
     let adopted = claims.patch(&own.name_any(), &PatchParams::default(), &Patch::Merge(adopt)).await;
     refused("label a claim of one's own", TEMPORARY, adopted)?;
     claims.delete("own", &DeleteParams::default()).await?;
@@ -211,7 +211,7 @@ async fn a_right_that_is_taken_away_takes_back_what_was_made(t: &Space) -> Resul
     let disk = gold.source("disk").block().size(gi(2)).filled(mi(1024)).await?;
     t.administered_by("alice").await?;
     gold.lets_clone("alice", &disk).await?;
-    let copy = |name: &str| clone_of(&disk).from(&gold).named(name).by("alice").annotate(meta::CLONE_TYPE, "copy");
+    let copy = |name: &str| clone_of(&disk).from(&gold).named(name).by("alice").annotate(keys::CLONE_TYPE, "copy");
     let clone = t.create(copy("clone")).await?;
     clone.phase(Phase::CloneInProgress).await?;
     gold.forbids_cloning("alice", &disk).await?;
@@ -224,15 +224,15 @@ async fn a_right_that_is_taken_away_takes_back_what_was_made(t: &Space) -> Resul
 
 async fn what_a_user_writes_on_a_data_volume_marks_nothing(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
-    let mut request = clone_of(&disk).label(meta::OWNED_BY_UID, UID).label("team", "blue");
-    for key in meta::EVIDENCE {
+    let mut request = clone_of(&disk).label(keys::OWNED_BY_UID, UID).label("team", "blue");
+    for key in keys::EVIDENCE {
         request = request.annotate(key, "here/mine");
     }
     let clone = t.create(request).await?;
     clone.succeeds().await?;
     let claim = t.bound(&clone).await?;
-    ensure!(claim.labels().contains_key("team") && !claim.labels().contains_key(meta::OWNED_BY_UID), "{claim:?}");
-    let reserved: Vec<_> = claim.annotations().keys().filter(|key| meta::EVIDENCE.contains(&key.as_str())).collect();
+    ensure!(claim.labels().contains_key("team") && !claim.labels().contains_key(keys::OWNED_BY_UID), "{claim:?}");
+    let reserved: Vec<_> = claim.annotations().keys().filter(|key| keys::EVIDENCE.contains(&key.as_str())).collect();
     ensure!(reserved.is_empty(), "{reserved:?}");
     Ok(())
 }
@@ -272,11 +272,11 @@ async fn without_the_policies_nobody_keeps_the_volume_over_the_hand_over(t: &Spa
     runs(&gold, "lurk").await?;
     // Another one that says it is a mover of ours, and writes to the source.
     let hidden =
-        with(pod("hidden", disk.name(), true), "/metadata/labels", json!({(meta::OWNED_BY_UID): clone.uid()}))?;
+        with(pod("hidden", disk.name(), true), "/metadata/labels", json!({(keys::OWNED_BY_UID): clone.uid()}))?;
     starts(&gold, hidden).await?;
     runs(&gold, "hidden").await?;
     busy.delete().await?;
-    let second = t.create(clone_of(&disk).from(&gold).named("second").annotate(meta::CLONE_TYPE, "copy")).await?;
+    let second = t.create(clone_of(&disk).from(&gold).named("second").annotate(keys::CLONE_TYPE, "copy")).await?;
     second.waits_for("CloneSourceInUse").await?;
     second.delete().await?;
     gold.kubectl(&["delete", "pod", "hidden"]).await?;
@@ -300,12 +300,12 @@ async fn without_the_policies_forged_objects_are_told_and_left_alone(t: &Space) 
     let disk = gold.source("disk").filled(mi(24)).await?;
     // Nothing is made while the source isn't there; the names are known from the start.
     let clone =
-        t.create(clone_of("late").from(&gold).annotate(meta::CLONE_TYPE, "copy").size(gi(1)).with_owners()).await?;
+        t.create(clone_of("late").from(&gold).annotate(keys::CLONE_TYPE, "copy").size(gi(1)).with_owners()).await?;
     clone.waits_for("CloneWithoutSource").await?;
     let marks = |name: &str| {
         json!({
-            "name": name, "labels": {(meta::OWNED_BY_UID): clone.uid()},
-            "annotations": {(meta::OWNED_BY_DATA_VOLUME): format!("{}/clone", t.name()), (meta::COPIED): "forged"},
+            "name": name, "labels": {(keys::OWNED_BY_UID): clone.uid()},
+            "annotations": {(keys::OWNED_BY_DATA_VOLUME): format!("{}/clone", t.name()), (keys::COPIED): "forged"},
         })
     };
     let temporary = names::temporary_claim(clone.uid());
@@ -324,7 +324,7 @@ async fn without_the_policies_forged_objects_are_told_and_left_alone(t: &Space) 
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }]);
     let mut pod = with(pod(&mover, &temporary, false), "/metadata", marks(&mover))?;
-    pod["metadata"]["annotations"][meta::FILLS] = json!(forged.uid());
+    pod["metadata"]["annotations"][keys::FILLS] = json!(forged.uid());
     pod["metadata"]["annotations"]["example.com/result"] = json!(result);
     pod["spec"]["containers"] = speaker;
     // Kubernetes keeps a claim as long as a pod names it, even one that has ended; the next one of that name is ours.

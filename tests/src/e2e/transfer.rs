@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{DataVolume, ObjectTransfer, Phase},
-    object_transfer::{FINALIZER, RECLAIM_POLICY, TRANSFER},
+    keys::{RECLAIM_POLICY, TRANSFER, TRANSFER_FINALIZER},
 };
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -274,7 +274,9 @@ async fn a_transfer_that_is_deleted_at_any_moment_leaves_one_claim(t: &Space) ->
         let moving = transfer(t, spec(CLAIM, (t, name), json!({"namespace": there.name()}))).await?;
         let api: Api<ObjectTransfer> = t.everywhere();
         wait::object(&api, &moving.name, "it to be held", |transfer| match transfer {
-            Some(it) if it.finalizers().iter().any(|f| f == FINALIZER) || it.status.is_some() => Look::Break(()),
+            Some(it) if it.finalizers().iter().any(|f| f == TRANSFER_FINALIZER) || it.status.is_some() => {
+                Look::Break(())
+            }
             _ => Look::Continue("it is not".to_owned()),
         })
         .await?;
@@ -332,7 +334,7 @@ async fn a_controller_that_is_killed_in_the_middle_of_transfers_loses_nothing(t:
     }
     let asked = names.map(|name| transfer(t, spec(CLAIM, (t, name), json!({"namespace": there.name()}))));
     let moving = try_join_all(asked).await?;
-    kill(t, common::meta::CONTROLLER).await?;
+    kill(t, common::keys::CONTROLLER).await?;
     for transfer in moving {
         transfer.completes().await?;
         transfer.delete().await?;

@@ -1,7 +1,7 @@
 //! What goes wrong elsewhere is told on the DataVolume, and overcome when it is over.
 
 use anyhow::{Result, ensure};
-use common::{api::snapshot::VolumeSnapshot, meta};
+use common::{api::snapshot::VolumeSnapshot, keys};
 use kube::api::ListParams;
 use reference_csi::{
     behaviour::{Behaviour, Effect, FailCode, Fault, LargerRestore},
@@ -115,7 +115,7 @@ async fn a_snapshot_that_is_never_deleted_keeps_nobody_waiting(t: &Space) -> Res
 
 async fn a_file_system_that_did_not_grow_with_its_volume_grows_when_it_is_used(t: &Space) -> Result<()> {
     let lazy = Behaviour { larger_restore: Some(LargerRestore::GrowDeviceOnly), ..Behaviour::default() };
-    let class = t.class().behaving(lazy).file_system("xfs").annotate(meta::RESTORE_SIZE, "exact").made().await?;
+    let class = t.class().behaving(lazy).file_system("xfs").annotate(keys::RESTORE_SIZE, "exact").made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     // Restored at its size, as an admin who knows the driver has said, and expanded then.
     let clone = t.create(clone_of(&disk).class(&class).size(gi(2))).await?;

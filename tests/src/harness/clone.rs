@@ -120,7 +120,7 @@ impl CloneRequest {
 
     /// If a pod copies it, then with the owners of files; those in the trees of the tests belong to root.
     pub fn with_owners(self) -> Self {
-        self.annotate(common::meta::FILE_OWNERS, "Keep")
+        self.annotate(common::keys::FILE_OWNERS, "Keep")
     }
 
     /// With this label.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use anyhow::{Result, bail};
 use common::{
     api::snapshot::{VolumeSnapshot, VolumeSnapshotContent},
-    meta,
+    keys,
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::{Api, ResourceExt as _, runtime::watcher::Config};
@@ -33,7 +33,7 @@ impl Space {
         let none = BTreeSet::new();
         self.only::<PersistentVolumeClaim>(&self.api(), &named, |claim| Some(claim.name_any())).await?;
         self.only::<VolumeSnapshot>(&self.api(), &kept, |snapshot| Some(snapshot.name_any())).await?;
-        let ours = |pod: &Pod| pod.labels().contains_key(meta::OWNED_BY_UID).then(|| pod.name_any());
+        let ours = |pod: &Pod| pod.labels().contains_key(keys::OWNED_BY_UID).then(|| pod.name_any());
         self.only::<Pod>(&self.api(), &none, ours).await?;
         self.only::<PersistentVolume>(&self.everywhere(), &named, |volume| {
             let claim = volume.spec.as_ref()?.claim_ref.as_ref()?;
@@ -118,7 +118,7 @@ pub async fn of_the_cluster(cluster: &Cluster) -> Result<BTreeSet<String>> {
     for it in Api::<VolumeSnapshotContent>::all(client.clone()).list(&kube::api::ListParams::default()).await? {
         add("VolumeSnapshotContent", it.name_any());
     }
-    let movers = kube::api::ListParams::default().labels(meta::OWNED_BY_UID);
+    let movers = kube::api::ListParams::default().labels(keys::OWNED_BY_UID);
     for it in Api::<Pod>::all(client).list(&movers).await? {
         add("Pod", full(it.namespace(), it.name_any()));
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use common::{
     api::{DataSource, VolumeCloneSource},
-    meta,
+    keys,
     quantity::Bytes,
 };
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -89,7 +89,7 @@ impl Space {
 impl ClaimRequest<'_> {
     /// The VolumeCloneSource is in this namespace.
     pub fn from(self, space: &Space) -> Self {
-        self.annotate(meta::DATA_SOURCE_NAMESPACE, space.name())
+        self.annotate(keys::DATA_SOURCE_NAMESPACE, space.name())
     }
 
     /// Of this size.
@@ -170,7 +170,7 @@ impl ClaimHandle {
         let claim = self
             .until(&what, |claim| {
                 let bound = claim.status.as_ref().and_then(|it| it.phase.as_deref()) == Some("Bound");
-                match claim.annotations().get(meta::CLONE_PHASE).map(String::as_str) {
+                match claim.annotations().get(keys::CLONE_PHASE).map(String::as_str) {
                     Some("Error") => Some(Err(format!("{:?}", claim.annotations()))),
                     Some("Succeeded") if bound => Some(Ok(claim.clone())),
                     _ => None,
@@ -184,8 +184,8 @@ impl ClaimHandle {
     pub async fn waits_for(&self, reason: &str) -> Result<String> {
         self.until(&format!("claim {} to wait for {reason}", self.name), |claim| {
             let annotation = |key: &str| claim.annotations().get(key).cloned();
-            (annotation(meta::CONDITION_RUNNING_REASON).as_deref() == Some(reason))
-                .then(|| annotation(meta::CONDITION_RUNNING_MESSAGE).unwrap_or_default())
+            (annotation(keys::CONDITION_RUNNING_REASON).as_deref() == Some(reason))
+                .then(|| annotation(keys::CONDITION_RUNNING_MESSAGE).unwrap_or_default())
         })
         .await
     }

@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 use common::{
-    api,
+    api, keys,
     manifest::{Manifest, NAMESPACE, READ, right},
-    meta,
 };
 use k8s_openapi::{
     api::{
@@ -54,7 +53,7 @@ fn namespace() -> Namespace {
         metadata: ObjectMeta {
             name: Some(NAMESPACE.to_owned()),
             labels: Some(
-                [(meta::NAME_LABEL, meta::APP), ("pod-security.kubernetes.io/enforce", "restricted")]
+                [(keys::NAME_LABEL, keys::APP), ("pod-security.kubernetes.io/enforce", "restricted")]
                     .map(|(k, v)| (k.to_owned(), v.to_owned()))
                     .into(),
             ),
@@ -99,7 +98,7 @@ fn roles() -> serde_json::Result<Manifest> {
 }
 
 fn role(name: &str, part_of: Option<&str>, rules: Vec<PolicyRule>) -> ClusterRole {
-    let app = (meta::NAME_LABEL.to_owned(), meta::APP.to_owned());
+    let app = (keys::NAME_LABEL.to_owned(), keys::APP.to_owned());
     let aggregated = part_of.map(|role| (format!("rbac.authorization.k8s.io/aggregate-to-{role}"), "true".to_owned()));
     ClusterRole {
         metadata: ObjectMeta {

@@ -10,22 +10,17 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Command, CommandFactory as _};
+use common::clone::decide::FallbackCode;
 
 /// Path of the page below `docs/`.
 pub const PAGE: &str = "reference.md";
 
 /// The files that the page is read off: all paths are here.
 mod sources {
-    /// Constants of keys, with a title each.
-    pub const KEYS: [(&str, &str); 3] = [
-        ("Clones and classes", include_str!("../../../common/src/meta.rs")),
-        ("Hand-over of a volume", include_str!("../../../common/src/rebind/mod.rs")),
-        ("ObjectTransfers", include_str!("../../../common/src/object_transfer/mod.rs")),
-    ];
+    /// Constants of keys; a comment `// Title.` begins each part.
+    pub const KEYS: &str = include_str!("../../../common/src/keys.rs");
     /// The enum `Waiting`.
     pub const WAITING: &str = include_str!("../../../common/src/clone/wait.rs");
-    /// The fallback reasons.
-    pub const FALLBACK: &str = include_str!("../../../common/src/clone/candidates.rs");
     /// The types of conditions.
     pub const CONDITIONS: &str = include_str!("../../../common/src/condition.rs");
     /// The functions `bound`, `running` and `ready`, which set the conditions.
@@ -45,7 +40,6 @@ const WRITERS: [(&str, &[&str]); 10] = [
     (
         "user",
         &[
-            "cdi.kubevirt.io/permissiveClone",
             "cdi.kubevirt.io/storage.bind.immediate.requested",
             "cdi.kubevirt.io/allowClaimAdoption",
             "cdi.kubevirt.io/storage.checkStaticVolume",
@@ -66,6 +60,7 @@ const WRITERS: [(&str, &[&str]); 10] = [
         "admin",
         &[
             "smartclone.dev/max-deadline",
+            "cdi.kubevirt.io/configAuthority",
             "cdi.kubevirt.io/clone-strategy",
             "smartclone.dev/restore-size",
             "cdi.kubevirt.io/minimumSupportedPvcSize",
@@ -96,16 +91,10 @@ const WRITERS: [(&str, &[&str]); 10] = [
             "cdi.kubevirt.io/storage.condition.running",
             "cdi.kubevirt.io/storage.condition.running.message",
             "cdi.kubevirt.io/storage.condition.running.reason",
-            "cdi.kubevirt.io/storage.condition.bound",
-            "cdi.kubevirt.io/storage.condition.bound.message",
-            "cdi.kubevirt.io/storage.condition.bound.reason",
-            "cdi.kubevirt.io/storage.pod.phase",
-            "cdi.kubevirt.io/storage.pod.restarts",
             "cdi.kubevirt.io/ownedByDataVolume",
             "smartclone.dev/copied",
             "smartclone.dev/fills",
             "smartclone.dev/members",
-            "smartclone.dev/source-uid",
             "smartclone.dev/status",
             "smartclone.dev/proof",
             "smartclone.dev/nudged",
@@ -139,12 +128,15 @@ pub fn page() -> Result<String> {
 }
 
 fn keys(page: &mut String) -> Result<()> {
-    let values: BTreeMap<_, _> =
-        sources::KEYS.iter().flat_map(|(_, source)| constants(source)).map(|it| (it.name, it.value)).collect();
+    let values: BTreeMap<_, _> = constants(sources::KEYS).into_iter().map(|it| (it.name, it.value)).collect();
     page.push_str("\n## Annotations, labels and finalizers\n");
-    for (title, source) in sources::KEYS {
+    for (title, part) in parts(sources::KEYS) {
+        let keys: Vec<_> = constants(part).into_iter().filter(Constant::is_key).collect();
+        if keys.is_empty() {
+            continue;
+        }
         write!(page, "\n### {title}\n\n| key | written by | meaning |\n|---|---|---|\n")?;
-        for key in constants(source).into_iter().filter(Constant::is_key) {
+        for key in keys {
             let writer = WRITERS.iter().find(|(_, keys)| keys.contains(&key.value));
             let (writer, _) = writer.with_context(|| format!("WRITERS does not say who writes {}", key.value))?;
             writeln!(page, "| `{}` | {writer} | {} |", key.value, cell(&key.about, &values))?;
@@ -236,6 +228,12 @@ fn constants(source: &str) -> Vec<Constant<'_>> {
     found
 }
 
+/// The parts of a source file, each with the title in the comment that begins it.
+fn parts(source: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = source.split("\n// ").skip(1);
+    parts.filter_map(|part| part.split_once(".\n"))
+}
+
 /// Documentation as a cell of a table: links to constants become their values, links to other items their names.
 fn cell(about: &str, values: &BTreeMap<&str, &str>) -> String {
     let mut text = about.replace('|', "\\|");
@@ -284,12 +282,13 @@ fn refused(source: &str) -> Result<impl Iterator<Item = &str>> {
     Ok(list.split(", ").map(|word| word.trim_matches('"')))
 }
 
-/// The fallback reasons: every literal of several joined words.
+/// The fallback reasons.
 fn fallback_reasons() -> BTreeSet<&'static str> {
-    sources::FALLBACK.split('"').filter(|text| is_reason(text)).collect()
+    FallbackCode::ALL.iter().map(|code| code.as_str()).collect()
 }
 
 /// Two words or more, joined, each with a capital.
+#[cfg(test)]
 fn is_reason(text: &str) -> bool {
     let capitals = text.chars().filter(char::is_ascii_uppercase).count();
     text.starts_with(|c: char| c.is_ascii_uppercase())
@@ -411,12 +410,11 @@ mod tests {
 
     #[test]
     fn every_key_has_one_writer_and_no_writer_a_key_that_is_gone() {
-        let keys: BTreeSet<_> = sources::KEYS
-            .iter()
-            .flat_map(|(_, source)| constants(source))
-            .filter(Constant::is_key)
-            .map(|key| key.value)
-            .collect();
+        let keys: BTreeSet<_> =
+            constants(sources::KEYS).into_iter().filter(Constant::is_key).map(|key| key.value).collect();
+        let listed: usize =
+            parts(sources::KEYS).map(|(_, part)| constants(part).into_iter().filter(Constant::is_key).count()).sum();
+        assert_eq!(listed, keys.len(), "a key is in no part, or in two");
         let written: Vec<_> = WRITERS.iter().flat_map(|(_, keys)| *keys).copied().collect();
         assert_eq!(written.len(), written.iter().collect::<BTreeSet<_>>().len(), "a key has two writers");
         assert_eq!(written.into_iter().collect::<BTreeSet<_>>(), keys);
@@ -425,10 +423,8 @@ mod tests {
     /// The sources have the form that the page is read off.
     #[test]
     fn nothing_is_overlooked() {
-        for (_, source) in sources::KEYS {
-            // A constant that rustfmt has wrapped would be missed.
-            assert!(!source.contains(": &str =\n"), "a constant is on two lines");
-        }
+        // A constant that rustfmt has wrapped would be missed.
+        assert!(!sources::KEYS.contains(": &str =\n"), "a constant is on two lines");
         let arms = waiting(sources::WAITING).unwrap();
         assert!(arms.len() > 20, "{arms:?}");
         assert!(arms.iter().all(|(reason, about)| is_reason(reason) && !about.is_empty()), "{arms:?}");

@@ -1,6 +1,6 @@
 //! Objects to try it with. They name no StorageClass, so they work wherever the default one can take snapshots.
 
-use common::{api, manifest::Manifest, meta};
+use common::{api, keys, manifest::Manifest};
 use serde_json::{Value, json};
 
 /// Every sample, numbered in the order in which `kubectl apply -f manifests/samples` creates them.
@@ -25,7 +25,7 @@ pub fn manifests() -> Vec<Manifest> {
         sample(
             "5-clone-by-copy",
             "A clone that is copied byte by byte whatever the storage allows: its own annotation says so.",
-            vec![annotated(clone("clone-by-copy", "source", json!({})), meta::CLONE_TYPE, "copy")],
+            vec![annotated(clone("clone-by-copy", "source", json!({})), keys::CLONE_TYPE, "copy")],
         ),
         // Nothing is set in it, so that applying the whole directory changes nothing for anybody else's clones.
         sample(

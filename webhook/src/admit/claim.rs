@@ -1,10 +1,11 @@
 //! Admission of PersistentVolumeClaims that reference a VolumeCloneSource: records the requester and checks access to the source.
 
+use common::object;
 use common::{
     admission::{claim, stamp},
     field::{FieldError, annotation_path},
+    keys,
     lookup::Lookup,
-    meta,
     requester::{Reference, Requester},
 };
 use json_patch::Patch;
@@ -30,10 +31,10 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     Ok(match Requester::of(&review.user_info).write() {
         Ok(stamp) => {
             let key = ownership_key(&claim.metadata);
-            let annotations = meta::Annotations::from([(meta::REQUESTER, Some(stamp)), (meta::OWNERSHIP_KEY, key)]);
+            let annotations = keys::Annotations::from([(keys::REQUESTER, Some(stamp)), (keys::OWNERSHIP_KEY, key)]);
             Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
         }
-        Err(error) => forbidden(annotation_path(meta::REQUESTER), error.to_string()),
+        Err(error) => forbidden(annotation_path(keys::REQUESTER), error.to_string()),
     })
 }
 
@@ -85,7 +86,7 @@ async fn validate_creation(
     if name.namespace == review.namespace {
         return Ok(Answer::untouched());
     }
-    let stamp = meta::annotation(&claim.metadata, meta::REQUESTER).unwrap_or_default();
+    let stamp = object::annotation(&claim.metadata, keys::REQUESTER).unwrap_or_default();
     let asker = Asker { requester: &requester, stamp };
     // Whether there is such a VolumeCloneSource, and what it names, is for those who may read it.
     let right = Right::Follow(Reference::VolumeCloneSource, name.clone());
@@ -111,7 +112,7 @@ async fn validate_creation(
 
 /// The field that says where the VolumeCloneSource is.
 fn field() -> String {
-    annotation_path(meta::DATA_SOURCE_NAMESPACE)
+    annotation_path(keys::DATA_SOURCE_NAMESPACE)
 }
 
 fn refused(refusal: Refusal) -> Result<Answer, Undecidable> {

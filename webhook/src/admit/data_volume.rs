@@ -1,5 +1,6 @@
 //! Admission of DataVolumes: gathers the facts, lets `common` decide, and answers.
 
+use common::object;
 use std::{future::Future, time::Duration};
 
 use common::{
@@ -8,8 +9,8 @@ use common::{
     clone::{Facts, Request as Wanted, facts::Source, request::Parsed},
     data_source::Resolution,
     field::{FieldError, annotation_path},
+    keys,
     lookup::Lookup,
-    meta,
     object::{ObjectName, SourceKind},
     pods::User,
     requester::{Reference, Requester},
@@ -53,9 +54,9 @@ async fn mutate_at(review: &Request, cluster: &Cluster, freshness: Freshness) ->
         Creation::Forbidden(error) => Said::with_reason(Answer::Forbidden(vec![error])),
         Creation::Clone(mut clone) => {
             let plain = clone.is_plain();
-            clone.annotations.insert(meta::REQUESTER, Some(clone.stamp));
+            clone.annotations.insert(keys::REQUESTER, Some(clone.stamp));
             // Without one the controller writes it, with a write more.
-            clone.annotations.insert(meta::OWNERSHIP_KEY, ownership_key(&clone.volume.metadata));
+            clone.annotations.insert(keys::OWNERSHIP_KEY, ownership_key(&clone.volume.metadata));
             let patch = annotated(&clone.volume.metadata, &clone.annotations);
             Said { answer: Answer::Allowed { patch, warnings: clone.warnings }, plain }
         }
@@ -115,7 +116,7 @@ async fn validate_creation(review: &Request, cluster: &Cluster, freshness: Fresh
     let mut errors = Vec::from_iter(stamp::wrong(&volume.metadata, &requester));
     // Left undecided a moment ago, and what was missing has come since: the controller decides.
     let decided =
-        [meta::PLAN, meta::CLONE_FALLBACK_REASON].iter().any(|key| meta::annotation(&volume.metadata, key).is_some());
+        [keys::PLAN, keys::CLONE_FALLBACK_REASON].iter().any(|key| object::annotation(&volume.metadata, key).is_some());
     if decided {
         let forged = admission::forged(&volume, &annotations);
         // They differ because somebody wrote them; or because we can't see now what we saw when we wrote them, or see something else.
@@ -174,7 +175,7 @@ struct NewClone {
     stamp: String,
     /// The claim that has the name of the clone's claim. Absent where that is none of our business.
     namesake: Lookup<PersistentVolumeClaim>,
-    annotations: meta::Annotations,
+    annotations: keys::Annotations,
     warnings: Vec<String>,
     /// Why the annotations may be others the next time.
     doubt: Option<String>,
@@ -184,7 +185,7 @@ impl NewClone {
     /// It is decided, and gets what was wanted first.
     fn is_plain(&self) -> bool {
         let written = |key| self.annotations.get(key).is_some_and(Option::is_some);
-        written(meta::PLAN) && !written(meta::CLONE_FALLBACK_REASON)
+        written(keys::PLAN) && !written(keys::CLONE_FALLBACK_REASON)
     }
 }
 
@@ -241,7 +242,7 @@ async fn creation(
     let stamp = match stamp {
         Ok(stamp) => stamp,
         Err(error) => {
-            let field = annotation_path(meta::REQUESTER);
+            let field = annotation_path(keys::REQUESTER);
             return Ok(Creation::Forbidden(FieldError::forbidden(field, error.to_string())));
         }
     };
@@ -289,7 +290,7 @@ fn in_the_way(verdict: Verdict, volume: &DataVolume) -> Verdict {
 /// The verdict with a word about the pods that the clone will wait for.
 fn warned(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
     if let Verdict::Admitted { annotations, warnings } = &mut verdict {
-        let strategy = annotations.get(meta::CLONE_TYPE).and_then(|text| text.as_ref()?.parse().ok());
+        let strategy = annotations.get(keys::CLONE_TYPE).and_then(|text| text.as_ref()?.parse().ok());
         warnings.extend(strategy.and_then(|strategy| admission::in_use(wanted, strategy, users)));
     }
     verdict

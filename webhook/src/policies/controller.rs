@@ -2,9 +2,8 @@
 
 use common::{
     api::snapshot,
-    manifest,
-    meta::{self, CONTROLLER},
-    names, object_transfer, rebind,
+    keys::{self, CONTROLLER},
+    manifest, names,
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
 
@@ -12,19 +11,19 @@ use super::{CONFINEMENT, policy, rule, validation, variable};
 
 /// The controller's account has rights that reach far: over every claim and every volume. This is what it may do with them.
 pub(super) fn confinement() -> ValidatingAdmissionPolicy {
-    let label = meta::OWNED_BY_UID;
+    let label = keys::OWNED_BY_UID;
     let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
     let label_of = |object: &str| format!("({} ? {object}.metadata.labels['{label}'] : '')", has_label(object));
-    let (created, moved) = (meta::CREATED_FOR_DATA_VOLUME, object_transfer::TRANSFER);
+    let (created, moved) = (keys::CREATED_FOR_DATA_VOLUME, keys::TRANSFER);
     let given_up = format!(
         "has(oldObject.metadata.annotations) && oldObject.status.phase == 'Pending' && \
          ('{created}' in oldObject.metadata.annotations || '{moved}' in oldObject.metadata.annotations)"
     );
     let finalizers = |object: &str| {
         let all = format!("{object}.metadata.finalizers");
-        format!("(has({all}) ? {all}.filter(f, f != '{}') : [])", meta::HAND_OVER_FINALIZER)
+        format!("(has({all}) ? {all}.filter(f, f != '{}') : [])", keys::HAND_OVER_FINALIZER)
     };
-    let mark = rebind::HANDED_OVER;
+    let mark = keys::HANDED_OVER;
     let account = manifest::user(CONTROLLER);
     let on = |resource: &str, operation: &str| {
         format!("request.resource.resource != '{resource}' || request.operation != '{operation}'")
@@ -98,7 +97,7 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
                     finalizers("object"),
                     finalizers("oldObject")
                 ),
-                &format!("no finalizer but {} is written", meta::HAND_OVER_FINALIZER),
+                &format!("no finalizer but {} is written", keys::HAND_OVER_FINALIZER),
             ),
             validation(
                 &format!(

@@ -13,7 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     Variable,
 };
 
-/// The policy, and its binding, about [`common::meta::REQUESTER`].
+/// The policy, and its binding, about [`common::keys::REQUESTER`].
 pub const REQUESTER: &str = "requester.smartclone.dev";
 /// The policy, and its binding, about what the controller's account may change.
 pub const CONFINEMENT: &str = "controller.smartclone.dev";

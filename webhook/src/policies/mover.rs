@@ -2,8 +2,8 @@
 //! a program of his own, on a node's own namespaces or files, or with a Secret.
 
 use common::{
+    keys::{self, CONTROLLER},
     manifest,
-    meta::{self, CONTROLLER},
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ParamKind, ValidatingAdmissionPolicy};
 
@@ -18,7 +18,7 @@ has(c.securityContext) && has(c.securityContext.allowPrivilegeEscalation) && !c.
 has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && 'ALL' in c.securityContext.capabilities.drop";
 
 pub(super) fn pods() -> ValidatingAdmissionPolicy {
-    let label = meta::OWNED_BY_UID;
+    let label = keys::OWNED_BY_UID;
     let mut policy = policy(
         MOVERS,
         CONTROLLER,

@@ -1,8 +1,8 @@
-//! The policy about the requester annotation ([`meta::REQUESTER`]): a second lock beside the webhook.
+//! The policy about the requester annotation ([`keys::REQUESTER`]): a second lock beside the webhook.
 
 use common::{
     api,
-    meta::{self, WEBHOOK},
+    keys::{self, WEBHOOK},
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
 
@@ -14,7 +14,7 @@ use super::{REQUESTER, policy, rule, validation, variable};
 /// CEL can't read JSON, so the stamp is put together once more: `username`, `uid` and `groups` in their order, then what `extra` holds in any
 /// order, and not one character more.
 pub(super) fn requester() -> ValidatingAdmissionPolicy {
-    let key = meta::REQUESTER;
+    let key = keys::REQUESTER;
     let stamped =
         |object: &str| format!("has({object}.metadata.annotations) && '{key}' in {object}.metadata.annotations");
     let stamp_of = |object: &str| format!("{} ? {object}.metadata.annotations['{key}'] : ''", stamped(object));

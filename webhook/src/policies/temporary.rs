@@ -3,8 +3,8 @@
 
 use common::{
     api::snapshot,
+    keys::{self, CONTROLLER},
     manifest,
-    meta::{self, CONTROLLER},
     names::pattern,
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
@@ -34,13 +34,13 @@ fn unchanged(field: &str, key: &str) -> String {
 /// Claims, snapshots and pods that look like temporary objects, and pods that use temporary claims.
 pub(super) fn objects() -> ValidatingAdmissionPolicy {
     let controller = manifest::user(CONTROLLER);
-    let keys = [("labels", meta::OWNED_BY_UID)].into_iter().chain(meta::EVIDENCE.map(|key| ("annotations", key)));
+    let keys = [("labels", keys::OWNED_BY_UID)].into_iter().chain(keys::EVIDENCE.map(|key| ("annotations", key)));
     let keys: Vec<_> = keys.map(|(field, key)| unchanged(field, key)).collect();
-    let ours = format!("oldObject != null && {} != ''", value("oldObject", "labels", meta::OWNED_BY_UID));
+    let ours = format!("oldObject != null && {} != ''", value("oldObject", "labels", keys::OWNED_BY_UID));
     let kept = |object: &str| {
         format!(
             "(has({object}.metadata.finalizers) && '{}' in {object}.metadata.finalizers)",
-            meta::HAND_OVER_FINALIZER
+            keys::HAND_OVER_FINALIZER
         )
     };
     let names_claim = format!(
@@ -83,8 +83,8 @@ pub(super) fn objects() -> ValidatingAdmissionPolicy {
                 &format!(
                     "the label {} and the annotations {} mark temporary objects of smartclone, and only its controller ({controller}) \
                      writes them; leave them out",
-                    meta::OWNED_BY_UID,
-                    meta::EVIDENCE.join(", "),
+                    keys::OWNED_BY_UID,
+                    keys::EVIDENCE.join(", "),
                 ),
             ),
             validation(
@@ -102,7 +102,7 @@ pub(super) fn objects() -> ValidatingAdmissionPolicy {
             ),
             validation(
                 &format!("oldObject == null || !{} || {}", kept("oldObject"), kept("object")),
-                &format!("only smartclone takes its finalizer {} off a claim", meta::HAND_OVER_FINALIZER),
+                &format!("only smartclone takes its finalizer {} off a claim", keys::HAND_OVER_FINALIZER),
             ),
         ],
     )

@@ -1,5 +1,5 @@
 use axum::routing::get;
-use common::meta::{
+use common::keys::{
     ALLOW_ADOPTION, CLONE_FALLBACK_REASON, CLONE_TYPE, FALLBACK, OWNERSHIP_KEY, PLAN, POPULATED_FOR, PRE_POPULATED,
     REQUESTER,
 };

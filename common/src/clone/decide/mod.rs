@@ -22,8 +22,8 @@ use super::{
 use crate::{
     api::CloneStrategy,
     field::{FieldError, annotation_path},
+    keys,
     lookup::Lookup,
-    meta,
     object::{SourceKind, TargetKind, VolumeMode},
     quantity::Bytes,
     storage::{
@@ -221,12 +221,12 @@ fn choose<'a>(
         // A strategy that the driver refused during the clone falls back even if the requester asked for it.
         (Err(reason), _) if by == ChosenBy::Requester && !reason.is_of_the_driver() => {
             let detail = format!("{reason}; or leave the annotation out and let smartclone choose");
-            wrong(annotation_path(meta::CLONE_TYPE), wanted.as_str(), detail)
+            wrong(annotation_path(keys::CLONE_TYPE), wanted.as_str(), detail)
         }
         (Err(reason), Ok(other)) if input.request.fallback_allowed => Ok((next, other, Some(reason.clone()))),
         (Err(reason), Ok(_)) => {
             let detail = format!("\"{wanted}\" is not possible, and no fallback is allowed: {reason}");
-            wrong(annotation_path(meta::FALLBACK), "Never", detail)
+            wrong(annotation_path(keys::FALLBACK), "Never", detail)
         }
         (Err(_), Err(reason)) => {
             let field = format!("{}.{}", input.request.form.path(), reason.field());

@@ -6,7 +6,7 @@ use crate::{
         note::{PastRefusal, PlanNote},
         request::Request,
     },
-    meta::{self, Annotations},
+    keys::{self, Annotations},
 };
 
 /// The annotations that say what was decided. The annotation that holds the requester's wish, if there is one, is not among them.
@@ -23,11 +23,11 @@ pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annot
         refused: refused.to_vec(),
     };
     let mut annotations = Annotations::from([
-        (meta::CLONE_FALLBACK_REASON, chosen.fallback.as_ref().map(ToString::to_string)),
-        (meta::PLAN, serde_json::to_string(&note).ok()),
+        (keys::CLONE_FALLBACK_REASON, chosen.fallback.as_ref().map(ToString::to_string)),
+        (keys::PLAN, serde_json::to_string(&note).ok()),
     ]);
     if request.wish.is_none() {
-        annotations.insert(meta::CLONE_TYPE, Some(chosen.strategy.to_string()));
+        annotations.insert(keys::CLONE_TYPE, Some(chosen.strategy.to_string()));
     }
     annotations
 }
@@ -60,7 +60,7 @@ mod tests {
     ) {
         let mut volume = volume(|object| {
             if let Some(wish) = wish {
-                annotated(meta::CLONE_TYPE, wish)(object);
+                annotated(keys::CLONE_TYPE, wish)(object);
             }
         });
         let refused = |strategy| PastRefusal { strategy, too_slow: false, message: "no".to_owned() };
@@ -75,7 +75,7 @@ mod tests {
             for (key, value) in pin(&parsed, &chosen, &past) {
                 value.map(|value| annotations.insert(key.to_owned(), value));
             }
-            assert_eq!(annotations[meta::CLONE_TYPE], clone_type);
+            assert_eq!(annotations[keys::CLONE_TYPE], clone_type);
             let target = Target::of(&volume);
             assert_eq!(target.history.pinned, Some(CloneStrategy::Copy));
             assert_eq!(target.chosen_by == Some(ChosenBy::Requester), wish.is_some());

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 
-use crate::{clone::decide::size::SizeError, meta, object::VolumeMode, quantity::Bytes, words::words};
+use crate::{clone::decide::size::SizeError, keys, object::VolumeMode, quantity::Bytes, words::words};
 
 words! {
     /// The codes of fallback reasons; CDI's where CDI has one. Stable: events, conditions and the plan annotation carry them.
@@ -215,14 +215,14 @@ impl FallbackReason {
             Self::OtherDriver { driver, .. } => format!("choose a StorageClass of {driver:?}"),
             Self::OtherParameters { source_class, .. } => format!(
                 "choose {source_class:?}, or let the admin annotate one of the two with {}",
-                meta::COMPATIBLE_WITH
+                keys::COMPATIBLE_WITH
             ),
             Self::NoSourceClass { source_class, .. } if source_class.is_empty() => {
                 "give the source's PersistentVolume and claim a storageClassName".to_owned()
             }
             Self::NoSourceClass { source_class, class } => format!(
                 "if the two are alike, let the admin annotate StorageClass {class:?} with {}: {source_class}",
-                meta::COMPATIBLE_WITH
+                keys::COMPATIBLE_WITH
             ),
             Self::ReadOnly { .. } => "ask for ReadWriteOnce as well".to_owned(),
             Self::OtherVolumeMode { source, .. } => format!("ask for volumeMode {source}"),

@@ -1,3 +1,4 @@
+use crate::keys;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -128,10 +129,10 @@ fn wish_of_profile(facts: &mut Facts) {
     facts.profile = Present(Profile { strategy: Some(CloneStrategy::CsiClone), ..Profile::default() });
 }
 fn wishes_snapshot(object: &mut Value) {
-    annotated(meta::CLONE_TYPE, "snapshot")(object);
+    annotated(keys::CLONE_TYPE, "snapshot")(object);
 }
 fn never_falls_back(object: &mut Value) {
-    annotated(meta::FALLBACK, "Never")(object);
+    annotated(keys::FALLBACK, "Never")(object);
 }
 fn no_snapshot_class(facts: &mut Facts) {
     facts.snapshot_classes =
@@ -316,7 +317,7 @@ proptest! {
         world in 0usize..5,
     ) {
         let wanted = request(&volume(|object| {
-            if let Some(wish) = wish { annotated(meta::CLONE_TYPE, wish)(object); }
+            if let Some(wish) = wish { annotated(keys::CLONE_TYPE, wish)(object); }
             if never { never_falls_back(object); }
         }));
         let refused = past.map(|strategy| PastRefusal { strategy, too_slow: false, message: "no".into() });

@@ -1,5 +1,6 @@
 //! What the shipped functions make of a miniature cluster.
 
+use crate::object;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
@@ -30,8 +31,8 @@ use crate::{
         shared_snapshot::{MAX_LIVE_SNAPSHOTS, Members, SharedSnapshot, SharedSnapshots, read_members, superfluous},
         status::status,
     },
+    keys,
     lookup::Lookup::{Absent, Present},
-    meta,
     mover::Outcome,
     names,
     object::{ObjectName, ObjectVersion},
@@ -214,7 +215,7 @@ impl Controller {
             needs: RefCell::default(),
         };
         // The first of each is what a new DataVolume has.
-        this.pins.borrow_mut().number(BTreeMap::from([(meta::CLONE_TYPE.to_owned(), wish.strategy.to_owned())]));
+        this.pins.borrow_mut().number(BTreeMap::from([(keys::CLONE_TYPE.to_owned(), wish.strategy.to_owned())]));
         this.statuses.borrow_mut().number(DataVolumeStatus::default());
         this
     }
@@ -235,8 +236,8 @@ impl Controller {
         let Dv::There { pin, .. } = dv else { return false };
         let pins = self.pins.borrow();
         let annotation = |key| pins.values[usize::from(pin)].get(key).map(String::as_str);
-        let note = annotation(meta::PLAN).and_then(PlanNote::read);
-        let pinned = note.and_then(|note| note.strategy_in_force(annotation(meta::CLONE_TYPE)));
+        let note = annotation(keys::PLAN).and_then(PlanNote::read);
+        let pinned = note.and_then(|note| note.strategy_in_force(annotation(keys::CLONE_TYPE)));
         pinned.map_or(self.wish.strategy, CloneStrategy::as_str)
             == match from {
                 From::Snapshot(_) => "snapshot",
@@ -487,7 +488,7 @@ impl Controller {
             }
             Write::CreateSnapshot(snapshot) => {
                 let name = snapshot.metadata.name.as_ref()?;
-                let members = read_members(meta::annotation(&snapshot.metadata, meta::MEMBERS)?)?;
+                let members = read_members(object::annotation(&snapshot.metadata, keys::MEMBERS)?)?;
                 ModelWrite::CreateSnapshot {
                     leader: UIDS.iter().position(|uid| names::snapshot(uid) == *name)?,
                     members: members.keys().map(|uid| clone_by_uid(uid).map(bit)).sum::<Option<u8>>()?,
@@ -511,7 +512,7 @@ impl Controller {
             }
             Write::CreatePod(pod) => {
                 let name = pod.metadata.name.as_ref()?;
-                let fills = meta::annotation(&pod.metadata, meta::FILLS)?.split_once('/')?.1;
+                let fills = object::annotation(&pod.metadata, keys::FILLS)?.split_once('/')?.1;
                 ModelWrite::CreatePod {
                     clone: UIDS.iter().position(|uid| names::mover(uid) == *name)?,
                     fills: fills.parse().ok()?,

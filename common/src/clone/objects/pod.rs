@@ -17,7 +17,7 @@ use crate::{
         request::Request,
         write::Kind,
     },
-    meta, mover, names,
+    keys, mover, names,
     object::{ContentType, ObjectVersion, VolumeMode},
 };
 
@@ -65,7 +65,7 @@ impl MoverPod<'_> {
         };
         let ((a, c), (b, d)) = (use_of("source", from, true), use_of("target", to, false));
         let mut metadata = temporary_object(volume, Kind::Pod, &target.exact.namespace, names::mover(&volume.uid));
-        metadata.annotations.get_or_insert_default().insert(meta::FILLS.to_owned(), target.exact.uid.clone());
+        metadata.annotations.get_or_insert_default().insert(keys::FILLS.to_owned(), target.exact.uid.clone());
         let template = PodTemplate {
             metadata,
             arguments: arguments.map(ToOwned::to_owned).to_vec(),
@@ -134,7 +134,7 @@ impl PodTemplate {
             (QEMU, None)
         };
         if let Some(labels) = &mut metadata.labels {
-            labels.insert(meta::COMPONENT_LABEL.to_owned(), meta::CLONER.to_owned());
+            labels.insert(keys::COMPONENT_LABEL.to_owned(), keys::CLONER.to_owned());
             // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
             labels.extend(OUT_OF_MESHES.map(|(key, value)| (key.to_owned(), value.to_owned())));
         }

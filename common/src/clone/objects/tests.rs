@@ -1,3 +1,4 @@
+use crate::keys;
 use serde_json::json;
 
 use super::*;
@@ -22,7 +23,7 @@ fn chosen(request: &Request) -> Box<Chosen> {
 #[test]
 fn a_user_s_labels_and_annotations_mark_nothing() {
     let written = volume(|object| {
-        for key in meta::EVIDENCE.into_iter().chain([meta::OWNED_BY_UID, meta::OWNERSHIP_KEY, meta::NUDGED]) {
+        for key in keys::EVIDENCE.into_iter().chain([keys::OWNED_BY_UID, keys::OWNERSHIP_KEY, keys::NUDGED]) {
             object["metadata"]["annotations"][key] = "mine".into();
             object["metadata"]["labels"][key] = "mine".into();
         }
@@ -34,7 +35,7 @@ fn a_user_s_labels_and_annotations_mark_nothing() {
     let labels = claim.metadata.labels.unwrap_or_default();
     let annotations = claim.metadata.annotations.unwrap_or_default();
     assert_eq!(annotations.get("example.com/note").map(String::as_str), Some("kept"));
-    assert!(labels.keys().chain(annotations.keys()).all(|key| !meta::is_reserved(key)), "{labels:?} {annotations:?}");
+    assert!(labels.keys().chain(annotations.keys()).all(|key| !keys::is_reserved(key)), "{labels:?} {annotations:?}");
 
     let mut beside = temporary(&target, "gold", &ClaimTemplate::of(&chosen, chosen.sizes.create_at), None);
     assert!(!serde_json::to_string(&beside).unwrap().contains("mine"), "{beside:?}");
@@ -57,8 +58,8 @@ fn a_claim_is_found_by_the_labels_of_its_user() {
         claim(&target, &chosen, chosen.sizes.create_at, &DataSource::Later).metadata.labels.unwrap_or_default()
     };
     let ours = labels(&[]);
-    assert_eq!((ours[meta::APP_LABEL].as_str(), ours[meta::FILLING_UP_ALERT].as_str()), (meta::APP, "disabled"));
-    let written = [(meta::APP_LABEL, "shop"), (meta::FILLING_UP_ALERT, "enabled"), ("team", "x")];
+    assert_eq!((ours[keys::APP_LABEL].as_str(), ours[keys::FILLING_UP_ALERT].as_str()), (keys::APP, "disabled"));
+    let written = [(keys::APP_LABEL, "shop"), (keys::FILLING_UP_ALERT, "enabled"), ("team", "x")];
     for (key, value) in written {
         assert_eq!(labels(&written)[key], value);
     }

@@ -198,8 +198,8 @@ mod tests {
             shared_snapshot::SharedSnapshots,
             step,
         },
+        keys,
         lookup::Lookup,
-        meta,
         object::{ClaimPhase, ObjectVersion},
     };
 
@@ -207,9 +207,9 @@ mod tests {
     fn waiting(reason: &str, minutes: i64, change: impl FnOnce(&mut serde_json::Value)) -> DataVolume {
         let since = now() - SignedDuration::from_mins(minutes);
         volume(|object| {
-            annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
-            annotated(meta::CLONE_TYPE, "snapshot")(object);
-            annotated(meta::OWNERSHIP_KEY, "key")(object);
+            annotated(keys::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+            annotated(keys::CLONE_TYPE, "snapshot")(object);
+            annotated(keys::OWNERSHIP_KEY, "key")(object);
             object["status"]["clone"]["waitingFor"] = json!({"reason": reason, "since": since.to_string()});
             change(object);
         })
@@ -277,9 +277,9 @@ mod tests {
     #[rstest]
     #[case::turn(seen(&waiting("SnapshotShared", 9, |_| ()), vec![]), "SnapshotShared")]
     #[case::turn_is_over(seen(&waiting("SnapshotShared", 10, |_| ()), vec![]), "copy")]
-    #[case::turn_of_a_short_deadline(seen(&waiting("SnapshotShared", 1, annotated(meta::DEADLINE, "1m")), vec![]), "copy")]
-    #[case::turn_of_a_far_deadline(seen(&waiting("SnapshotShared", 59, annotated(meta::DEADLINE, "87600h")), vec![]), "SnapshotShared")]
-    #[case::farther_than_allowed(seen(&waiting("SnapshotShared", 60, annotated(meta::DEADLINE, "87600h")), vec![]), "copy")]
+    #[case::turn_of_a_short_deadline(seen(&waiting("SnapshotShared", 1, annotated(keys::DEADLINE, "1m")), vec![]), "copy")]
+    #[case::turn_of_a_far_deadline(seen(&waiting("SnapshotShared", 59, annotated(keys::DEADLINE, "87600h")), vec![]), "SnapshotShared")]
+    #[case::farther_than_allowed(seen(&waiting("SnapshotShared", 60, annotated(keys::DEADLINE, "87600h")), vec![]), "copy")]
     #[case::taken(seen(&waiting("SnapshotNotReady", 9, |_| ()), vec![snapshot(false, 9)]), "SnapshotNotReady")]
     #[case::never_ready(seen(&waiting("SnapshotNotReady", 1, |_| ()), vec![snapshot(false, 10)]), "copy")]
     #[case::quota(seen(&waiting("ErrExceededQuota", 9, |_| ()), vec![snapshot(true, 20)]), "create_claim")]
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn where_no_fallback_is_allowed_a_turn_that_does_not_come_is_the_end() {
-        let never = seen(&waiting("SnapshotShared", 10, annotated(meta::FALLBACK, "Never")), vec![]);
+        let never = seen(&waiting("SnapshotShared", 10, annotated(keys::FALLBACK, "Never")), vec![]);
         let plan = step(&never).unwrap();
         assert_eq!(plan.phase, Phase::Failed);
         assert!(plan.failure.unwrap().contains("other clones of the source"));
@@ -325,7 +325,7 @@ mod tests {
         #[case] class: Option<u64>,
         #[case] expected: u64,
     ) {
-        let volume = volume(|object| asked.into_iter().for_each(|asked| annotated(meta::DEADLINE, asked)(object)));
+        let volume = volume(|object| asked.into_iter().for_each(|asked| annotated(keys::DEADLINE, asked)(object)));
         let deadline = class.map(Duration::from_mins);
         let facts = Facts {
             profile: Lookup::Present(Profile { deadline, ..Profile::default() }),
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(time_limit(&request, &facts), Duration::from_mins(expected));
         let warned = crate::admission::warnings(&request, &decide(&request, &History::default(), &facts), &facts);
         let shortened = asked.is_some() && expected < 100 && request.deadline > Some(Duration::from_mins(expected));
-        assert_eq!(warned.iter().any(|line| line.contains(meta::MAX_DEADLINE)), shortened, "{warned:?}");
+        assert_eq!(warned.iter().any(|line| line.contains(keys::MAX_DEADLINE)), shortened, "{warned:?}");
     }
 
     /// As long as the driver says that it is at work, an attempt goes on, for four hours at the longest; unless somebody has said how long it
@@ -357,10 +357,10 @@ mod tests {
         #[case] over: bool,
     ) {
         let made = volume(|object| {
-            annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
-            annotated(meta::CLONE_TYPE, "csi-clone")(object);
+            annotated(keys::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+            annotated(keys::CLONE_TYPE, "csi-clone")(object);
             if let Some(asked) = asked {
-                annotated(meta::DEADLINE, asked)(object);
+                annotated(keys::DEADLINE, asked)(object);
             }
         });
         let created = Some(now() - SignedDuration::from_mins(minutes));
@@ -378,8 +378,8 @@ mod tests {
         let text = "rpc error: code = InvalidArgument desc = call +1-555";
         for (namespace, told) in [("here", true), ("there", false)] {
             let made = volume(|object| {
-                annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
-                annotated(meta::CLONE_TYPE, "csi-clone")(object);
+                annotated(keys::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+                annotated(keys::CLONE_TYPE, "csi-clone")(object);
                 object["metadata"]["namespace"] = json!(namespace);
             });
             let seen = Observed {
@@ -401,8 +401,8 @@ mod tests {
     fn what_others_met_is_never_the_end() {
         let text = "rpc error: code = InvalidArgument desc = no";
         let made = volume(|object| {
-            annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
-            annotated(meta::CLONE_TYPE, "copy")(object);
+            annotated(keys::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+            annotated(keys::CLONE_TYPE, "copy")(object);
         });
         for remembered in [true, false] {
             let refusal = crate::api::Refusal {
@@ -419,7 +419,7 @@ mod tests {
             let mut volume = made.clone();
             if !remembered {
                 let annotations = volume.metadata.annotations.get_or_insert_default();
-                annotations.insert(meta::PLAN.to_owned(), past.to_owned());
+                annotations.insert(keys::PLAN.to_owned(), past.to_owned());
             }
             let seen = Observed {
                 claim: Lookup::Present(claim(("clone", "here"), Content::HeldBack, text)),

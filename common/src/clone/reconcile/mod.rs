@@ -12,7 +12,6 @@ mod make;
 pub mod pending;
 mod snapshot;
 
-use crate::object::ClaimPhase;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
@@ -36,8 +35,9 @@ use crate::{
         wait::Waiting,
         write::{Kind, Write},
     },
+    keys::{self, Annotations},
     lookup::Lookup,
-    meta::{self, Annotations},
+    object::ClaimPhase,
     storage::driver_error,
 };
 
@@ -147,7 +147,7 @@ pub(crate) fn is_unwritten(seen: &Observed, request: &Request, chosen: &Chosen) 
 pub(crate) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
     let mut annotations = pin(request, chosen, refused);
     if seen.volume.key.is_none() {
-        annotations.insert(meta::OWNERSHIP_KEY, seen.fresh_key.clone());
+        annotations.insert(keys::OWNERSHIP_KEY, seen.fresh_key.clone());
     }
     annotations
 }
@@ -177,7 +177,7 @@ pub fn missing_right(answer: &Lookup<Authorization>) -> Option<Waiting> {
         Lookup::Present(Authorization::Denied(why)) => Some(Waiting::NotAuthorized(why.clone())),
         Lookup::Absent => Some(Waiting::NotAuthorized(format!(
             "nobody knows who asked for it, as the annotation {} is missing; create it again, with smartclone's webhook in place",
-            meta::REQUESTER
+            keys::REQUESTER
         ))),
         Lookup::Unknown(why) => Some(Waiting::CouldNotTell(why.clone())),
     }

@@ -1,4 +1,3 @@
-use crate::object::ClaimPhase;
 use rstest::rstest;
 
 use super::*;
@@ -9,9 +8,9 @@ use crate::{
         fixtures::{annotated, facts, gi, now, observed, volume},
         shared_snapshot::{SharedSnapshot, SharedSnapshots},
     },
-    meta,
+    keys,
     mover::Outcome,
-    object::ObjectVersion,
+    object::{ClaimPhase, ObjectVersion},
     pods::User,
     rebind,
 };
@@ -48,9 +47,9 @@ fn claim(name: &str, content: Content) -> Claim {
 
 fn decided_volume(strategy: &'static str) -> DataVolume {
     volume(|object| {
-        annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
-        annotated(meta::CLONE_TYPE, strategy)(object);
-        annotated(meta::OWNERSHIP_KEY, "key")(object);
+        annotated(keys::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+        annotated(keys::CLONE_TYPE, strategy)(object);
+        annotated(keys::OWNERSHIP_KEY, "key")(object);
     })
 }
 
@@ -360,10 +359,10 @@ fn a_pod_that_may_write_is_waited_for(
     #[values(true, false)] writes: bool,
 ) {
     let volume = volume(|object| {
-        annotated(meta::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
-        annotated(meta::CLONE_TYPE, strategy)(object);
-        annotated(meta::OWNERSHIP_KEY, "key")(object);
-        annotated(meta::CONSISTENCY, consistency)(object);
+        annotated(keys::PLAN, r#"{"chosenBy": "Default", "sourceUid": "source"}"#)(object);
+        annotated(keys::CLONE_TYPE, strategy)(object);
+        annotated(keys::OWNERSHIP_KEY, "key")(object);
+        annotated(keys::CONSISTENCY, consistency)(object);
     });
     let mut seen = observed(&volume, facts());
     if strategy == "copy" {

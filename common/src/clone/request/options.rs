@@ -9,7 +9,7 @@ use crate::{
         request::{Consistency, SHORTEST_DEADLINE},
     },
     field::{FieldError, annotation_path},
-    meta,
+    keys,
 };
 
 /// What the annotations ask for.
@@ -33,48 +33,48 @@ impl Options {
                 format!("supported values: {supported}"),
             ));
         };
-        let wish = match get(meta::CLONE_TYPE) {
+        let wish = match get(keys::CLONE_TYPE) {
             None => None,
             Some(text) => {
                 let wish = text.parse().ok();
                 if wish.is_none() {
-                    wrong(meta::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
+                    wrong(keys::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
                 }
                 // With a plan beside it this may be our own earlier decision.
-                match get(meta::PLAN) {
+                match get(keys::PLAN) {
                     None => wish,
                     Some(plan) => PlanNote::read(plan).and_then(|note| note.wish_on_record(wish)),
                 }
             }
         };
-        let fallback_allowed = match get(meta::FALLBACK) {
+        let fallback_allowed = match get(keys::FALLBACK) {
             None | Some("Allowed") => true,
             Some("Never") => false,
             Some(text) => {
-                wrong(meta::FALLBACK, text, "\"Allowed\", \"Never\"");
+                wrong(keys::FALLBACK, text, "\"Allowed\", \"Never\"");
                 true
             }
         };
-        let consistency = match get(meta::CONSISTENCY) {
+        let consistency = match get(keys::CONSISTENCY) {
             None | Some("Offline") => Consistency::Offline,
             Some("CrashConsistent") => Consistency::CrashConsistent,
             Some(text) => {
-                wrong(meta::CONSISTENCY, text, "\"Offline\", \"CrashConsistent\"");
+                wrong(keys::CONSISTENCY, text, "\"Offline\", \"CrashConsistent\"");
                 Consistency::Offline
             }
         };
-        let keep_owners = match get(meta::FILE_OWNERS) {
+        let keep_owners = match get(keys::FILE_OWNERS) {
             None => false,
             Some("Keep") => true,
             Some(text) => {
-                wrong(meta::FILE_OWNERS, text, "\"Keep\"");
+                wrong(keys::FILE_OWNERS, text, "\"Keep\"");
                 false
             }
         };
-        let deadline = get(meta::DEADLINE).and_then(|text| {
+        let deadline = get(keys::DEADLINE).and_then(|text| {
             let deadline = text.parse::<jiff::SignedDuration>().ok().and_then(|d| Duration::try_from(d).ok());
             if deadline.is_none_or(|d| d < SHORTEST_DEADLINE) {
-                wrong(meta::DEADLINE, text, "a time of at least 10 s, such as \"10m\" or \"1h30m\"");
+                wrong(keys::DEADLINE, text, "a time of at least 10 s, such as \"10m\" or \"1h30m\"");
             }
             deadline
         });
@@ -84,9 +84,9 @@ impl Options {
             fallback_allowed,
             consistency,
             keep_owners,
-            immediate: named(meta::IMMEDIATE_BINDING),
+            immediate: named(keys::IMMEDIATE_BINDING),
             deadline,
-            pre_populated: named(meta::PRE_POPULATED) || named(meta::CHECK_STATIC_VOLUME),
+            pre_populated: named(keys::PRE_POPULATED) || named(keys::CHECK_STATIC_VOLUME),
         }
     }
 }

@@ -1,3 +1,4 @@
+use crate::keys;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -63,7 +64,7 @@ fn a_snapshot_class_that_is_gone_is_cleared() {
 
 #[test]
 fn what_was_learned_and_refused_stays_and_a_second_look_writes_nothing() {
-    let class = class("example.com", &json!({ meta::RESTORE_SIZE: "larger", meta::DEADLINE: "1h30m" }));
+    let class = class("example.com", &json!({ keys::RESTORE_SIZE: "larger", keys::DEADLINE: "1h30m" }));
     let mut profile = profile(&json!({}), &json!({}));
     let mut first = status(&class, Some(&profile), &[], Timestamp::UNIX_EPOCH);
     first.refusals = vec![Refusal { count: 1, namespaces: 3, ..Refusal::default() }];
@@ -84,9 +85,9 @@ fn what_was_learned_and_refused_stays_and_a_second_look_writes_nothing() {
 #[rstest]
 #[case::table("csi.hpe.com", json!({}), None)]
 #[case::table_knows("hspc.csi.hitachi.com", json!({}), Some(Bytes(1 << 30)))]
-#[case::admin_knows_better("hspc.csi.hitachi.com", json!({ meta::MINIMUM_SIZE: "2Gi" }), Some(Bytes(2 << 30)))]
-#[case::admin_says_none("hspc.csi.hitachi.com", json!({ meta::MINIMUM_SIZE: "" }), None)]
-#[case::nonsense("hspc.csi.hitachi.com", json!({ meta::MINIMUM_SIZE: "much" }), Some(Bytes(1 << 30)))]
+#[case::admin_knows_better("hspc.csi.hitachi.com", json!({ keys::MINIMUM_SIZE: "2Gi" }), Some(Bytes(2 << 30)))]
+#[case::admin_says_none("hspc.csi.hitachi.com", json!({ keys::MINIMUM_SIZE: "" }), None)]
+#[case::nonsense("hspc.csi.hitachi.com", json!({ keys::MINIMUM_SIZE: "much" }), Some(Bytes(1 << 30)))]
 fn least_sizes(#[case] provisioner: &str, #[case] annotations: Value, #[case] least: Option<Bytes>) {
     let record = Record::of(&class(provisioner, &json!({})), Some(&profile(&annotations, &json!({}))));
     assert_eq!(record.minimum_size.map(|known| known.value), least);

@@ -1,3 +1,4 @@
+use common::keys;
 use common::{lookup::Lookup, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity};
 use fake_api::{FakeApi, Request, path_of};
 use jiff::Timestamp;
@@ -62,7 +63,7 @@ fn outcome(result: &Result<Done, Error>) -> &'static str {
 type Make = fn(&Cloning) -> Write;
 
 fn pin(_: &Cloning) -> Write {
-    Write::Pin([(meta::CLONE_TYPE, Some("copy".to_owned())), (meta::CLONE_FALLBACK_REASON, None)].into())
+    Write::Pin([(keys::CLONE_TYPE, Some("copy".to_owned())), (keys::CLONE_FALLBACK_REASON, None)].into())
 }
 
 fn mark_copied(objects: &Cloning) -> Write {
@@ -224,7 +225,7 @@ async fn a_decision_is_written_on_the_clone(#[case] kind: TargetKind, #[case] pa
     let done = apply(&objects, kind, &[pin(&objects)], &fixture).await.unwrap();
     let metadata = &api.get_at(&path).unwrap()["metadata"];
     assert_eq!(json!(done.resource_version), metadata["resourceVersion"]);
-    assert_eq!(metadata["annotations"], json!({(meta::CLONE_TYPE): "copy"}));
+    assert_eq!(metadata["annotations"], json!({(keys::CLONE_TYPE): "copy"}));
 }
 
 /// What has the name of an object that is to be created, and what becomes of it.

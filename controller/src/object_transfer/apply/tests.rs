@@ -1,3 +1,4 @@
+use common::keys;
 use common::{object::ObjectVersion, rebind::ClaimIdentity};
 use fake_api::{FakeApi, Request, path_of};
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ struct Moving {
 fn put_objects(api: &FakeApi) -> Moving {
     let meta = |namespace: &str| json!({"namespace": namespace, "name": "disk", "uid": "u"});
     let source = json!({"kind": "PersistentVolumeClaim", "namespace": "gold", "name": "disk"});
-    let metadata = json!({"name": "t", "uid": "u", "finalizers": ["x", FINALIZER]});
+    let metadata = json!({"name": "t", "uid": "u", "finalizers": ["x", keys::TRANSFER_FINALIZER]});
     Moving {
         transfer: put(api, &json!({"metadata": metadata, "spec": {"source": source, "target": {"name": "moved"}}})),
         claim: put_version::<PersistentVolumeClaim>(api, &json!({"metadata": meta("gold"), "spec": {}})),
@@ -153,7 +154,7 @@ async fn what_has_changed_is_left_alone(#[case] make: Make) {
 }
 
 #[rstest]
-#[case::guard(guard, json!(["x", FINALIZER]))]
+#[case::guard(guard, json!(["x", keys::TRANSFER_FINALIZER]))]
 #[case::release(release, json!(["x"]))]
 #[tokio::test(start_paused = true)]
 async fn finalizers_of_others_stay(#[case] make: Make, #[case] expected: Value) {

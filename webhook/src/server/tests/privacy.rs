@@ -1,7 +1,7 @@
 //! Whoever may not read something in another namespace learns nothing about it: whatever is there, the reply has the same bytes, takes
 //! the same time, and nothing there was looked at for it.
 
-use common::meta::{CHECK_STATIC_VOLUME, DATA_SOURCE_NAMESPACE};
+use common::keys::{CHECK_STATIC_VOLUME, DATA_SOURCE_NAMESPACE};
 use hostile::Dice;
 use k8s_openapi::ByteString;
 use tokio::time::Instant;

@@ -1,26 +1,13 @@
-//! Keys: every annotation, label and finalizer that smartclone reads or writes, but for those of an ObjectTransfer and of the
-//! hand-over, which are beside their protocol.
+//! Keys: every annotation, label and finalizer that smartclone reads or writes.
 //!
 //! `cdi.kubevirt.io/` is CDI's and means what it means there; `smartclone.dev/` is for what CDI has no word for.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-
 /// Annotations as they are to be; `None` removes a key.
 pub type Annotations = BTreeMap<&'static str, Option<String>>;
 
-/// What the annotation of this key says on an object.
-pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
-    metadata.annotations.as_ref()?.get(key).map(String::as_str)
-}
-
-/// The owner that controls an object; the API server allows no second one.
-pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
-}
-
-// What a DataVolume and its claim say.
+// DataVolumes and their claims.
 
 /// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). At creation it is the requester's wish, or absent; from then on it is
 /// the decision, and only the controller may change it. On the DataVolume and on its claim.
@@ -31,8 +18,6 @@ pub const CLONE_FALLBACK_REASON: &str = "cdi.kubevirt.io/cloneFallbackReason";
 pub const CLONE_PHASE: &str = "cdi.kubevirt.io/clonePhase";
 /// The UID of the DataVolume for which a claim was made. On the claim.
 pub const CREATED_FOR_DATA_VOLUME: &str = "cdi.kubevirt.io/createdForDataVolume";
-/// Its presence says that the target may be smaller than the source. On the DataVolume.
-pub const PERMISSIVE_CLONE: &str = "cdi.kubevirt.io/permissiveClone";
 /// Its presence says not to wait for a first consumer. On the DataVolume and on its claim.
 pub const IMMEDIATE_BINDING: &str = "cdi.kubevirt.io/storage.bind.immediate.requested";
 /// How far the clone is, as `status.progress` of a DataVolume. On the claim.
@@ -43,16 +28,6 @@ pub const CONDITION_RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
 pub const CONDITION_RUNNING_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.running.message";
 /// One word that goes with [`CONDITION_RUNNING`].
 pub const CONDITION_RUNNING_REASON: &str = "cdi.kubevirt.io/storage.condition.running.reason";
-/// `true` or `false`: whether the claim is bound. On the claim.
-pub const CONDITION_BOUND: &str = "cdi.kubevirt.io/storage.condition.bound";
-/// A sentence that goes with [`CONDITION_BOUND`].
-pub const CONDITION_BOUND_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.bound.message";
-/// One word that goes with [`CONDITION_BOUND`].
-pub const CONDITION_BOUND_REASON: &str = "cdi.kubevirt.io/storage.condition.bound.reason";
-/// The phase of the pod that copies. On the claim.
-pub const POD_PHASE: &str = "cdi.kubevirt.io/storage.pod.phase";
-/// How often the pod that copies was restarted. On the claim.
-pub const POD_RESTARTS: &str = "cdi.kubevirt.io/storage.pod.restarts";
 /// The name of a DataVolume for which the claim of that name is already filled (backup and restore). On the claim.
 pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
 /// The name of a claim that is already filled. On the DataVolume.
@@ -84,8 +59,6 @@ pub const COPIED: &str = "smartclone.dev/copied";
 pub const FILLS: &str = "smartclone.dev/fills";
 /// Which clones share a temporary snapshot: JSON, UID → `namespace/name`. Written when the snapshot is asked for, never changed. On the snapshot.
 pub const MEMBERS: &str = "smartclone.dev/members";
-/// The UID of what a temporary snapshot was taken of. Label on the snapshot.
-pub const SOURCE_UID: &str = "smartclone.dev/source-uid";
 /// How a clone stands, as JSON (the `status` that its DataVolume would have). On a claim that is filled without a DataVolume.
 pub const STATUS: &str = "smartclone.dev/status";
 /// `Keep`: the pod that copies files runs as root, to keep their owners; without it, under Pod Security `restricted`. On the DataVolume.
@@ -104,7 +77,7 @@ pub const DEADLINE: &str = "smartclone.dev/deadline";
 /// deadline where that is longer. On the CDIConfig `config`, which only admins may change.
 pub const MAX_DEADLINE: &str = "smartclone.dev/max-deadline";
 
-// What an admin says about classes.
+// StorageClasses, StorageProfiles and snapshot classes.
 
 /// The strategy for clones of this StorageClass, where its StorageProfile names none.
 pub const CLASS_CLONE_STRATEGY: &str = "cdi.kubevirt.io/clone-strategy";
@@ -122,6 +95,25 @@ pub const DEFAULT_VIRT_CLASS: &str = "storageclass.kubevirt.io/is-default-virt-c
 pub const DEFAULT_SNAPSHOT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 /// The node on which the scheduler wants a volume of a class that waits for its first consumer. On a claim.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+// The CDI object.
+
+/// On the CDI object: its `spec.config` alone is in force, and CDIConfig's own `spec` isn't (CDI's meaning).
+pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
+
+// The hand-over of a volume.
+
+/// When a volume was handed over, which is when the target begins to wait. On the PersistentVolume, written together with `claimRef`.
+pub const HANDED_OVER: &str = "smartclone.dev/handed-over";
+
+// ObjectTransfers.
+
+/// The UID of the ObjectTransfer for which an object was made. On target claims and target DataVolumes.
+pub const TRANSFER: &str = "smartclone.dev/transfer";
+/// The reclaim policy that a volume has when it isn't on its way. On the PersistentVolume, as long as it is.
+pub const RECLAIM_POLICY: &str = "smartclone.dev/reclaim-policy";
+/// Holds an ObjectTransfer until nothing of it is left half done (CDI's name).
+pub const TRANSFER_FINALIZER: &str = "cdi.kubevirt.io/objectTransfer";
 
 // Labels.
 
@@ -149,14 +141,12 @@ pub const FILLING_UP_ALERT: &str = "alerts.k8s.io/KubePersistentVolumeFillingUp"
 // Finalizers and field managers.
 
 /// Holds a DataVolume while something of it, in its own or another namespace, has to be removed (CDI's name).
-pub const FINALIZER: &str = "cdi.kubevirt.io/dataVolumeFinalizer";
+pub const DATA_VOLUME_FINALIZER: &str = "cdi.kubevirt.io/dataVolumeFinalizer";
 /// Keeps the temporary claim, which is deleted before its volume is handed over so that no pod can start with it, until the clone's claim has
 /// the volume. On temporary claims.
 pub const HAND_OVER_FINALIZER: &str = "smartclone.dev/hand-over";
 /// Under whose name the controller applies fields, and reports events.
 pub const CONTROLLER_MANAGER: &str = "smartclone-controller";
-/// Under whose name the webhook writes its configurations and its Secret.
-pub const WEBHOOK_MANAGER: &str = "smartclone-webhook";
 
 /// The prefix of every key of ours that CDI doesn't have.
 pub const PREFIX: &str = "smartclone.dev/";
