@@ -11,7 +11,7 @@ use config::{
 };
 use futures::{Stream, StreamExt, future::ready, stream};
 use kube::runtime::{
-    Controller,
+    Controller, controller,
     events::{Recorder, Reporter},
 };
 use prometheus_client::registry::Registry;
@@ -56,18 +56,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         metrics,
     });
     let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), indexes, progress, args.cloner_image));
+    let concurrency = controller::Config::default().concurrency(args.concurrency);
     let volumes = clone::run(
-        Controller::for_stream(streams.volumes.map(Ok), caches.data_volumes.store()),
+        Controller::for_stream(streams.volumes.map(Ok), caches.data_volumes.store()).with_config(concurrency.clone()),
         stream::select(triggered.volumes, progressed),
-        args.concurrency,
         shutdown.clone(),
         clone::reconcile,
         Arc::clone(&reconciler),
     );
     let claims = clone::run(
-        Controller::for_stream(streams.claims.map(Ok), caches.claims.store()),
+        Controller::for_stream(streams.claims.map(Ok), caches.claims.store()).with_config(concurrency),
         triggered.claims,
-        args.concurrency,
         shutdown.clone(),
         clone::populate,
         Arc::clone(&reconciler),

@@ -205,8 +205,12 @@ fn mutating() -> MutatingWebhookConfiguration {
     MutatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, MUTATING),
         webhooks: Some(vec![
-            webhook(MUTATING, vec![data_volumes(&["CREATE"])], vec![clones_only()]),
-            webhook(MUTATING_CLAIMS, vec![claims("CREATE", &[])], populated_only()),
+            webhook(MUTATING, vec![data_volumes(&["CREATE", "UPDATE"])], vec![clones_only(), lost_only()]),
+            webhook(
+                MUTATING_CLAIMS,
+                vec![claims("CREATE", &[]), claims("UPDATE", &[])],
+                vec![populated_by_reference(), new_claims_of_users_only(), lost_only()],
+            ),
         ]),
     }
 }
@@ -285,11 +289,6 @@ fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
 /// New claims that are to be filled from a VolumeCloneSource, but for those that the controller makes for DataVolumes; and changes of
 /// what such a claim says about who asked for it, and for what.
 fn populated_only() -> Vec<MatchCondition> {
-    let reference = format!(
-        "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
-        api::GROUP,
-        rebind::VOLUME_CLONE_SOURCE,
-    );
     let keys = [keys::REQUESTER, keys::DATA_SOURCE_NAMESPACE, keys::TRANSFER].map(|key| format!("'{key}'"));
     let changed = format!(
         "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
@@ -297,10 +296,45 @@ fn populated_only() -> Vec<MatchCondition> {
         manifest::user(keys::CONTROLLER),
         keys.join(", ")
     );
-    vec![
-        MatchCondition { name: "populated-only".to_owned(), expression: reference },
-        MatchCondition { name: "changes-only".to_owned(), expression: changed },
-    ]
+    vec![populated_by_reference(), MatchCondition { name: "changes-only".to_owned(), expression: changed }]
+}
+
+/// Claims that are to be filled from a VolumeCloneSource.
+fn populated_by_reference() -> MatchCondition {
+    MatchCondition {
+        name: "populated-only".to_owned(),
+        expression: format!(
+            "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
+            api::GROUP,
+            rebind::VOLUME_CLONE_SOURCE,
+        ),
+    }
+}
+
+/// The controller makes claims for DataVolumes, which have a requester of their own.
+fn new_claims_of_users_only() -> MatchCondition {
+    MatchCondition {
+        name: "users-only".to_owned(),
+        expression: format!(
+            "request.operation == 'UPDATE' || request.userInfo.username != '{}'",
+            manifest::user(keys::CONTROLLER)
+        ),
+    }
+}
+
+/// Updates of living objects by others than the controller that lose what admission has added.
+fn lost_only() -> MatchCondition {
+    let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).map(|key| format!("'{key}'")).collect::<Vec<_>>();
+    MatchCondition {
+        name: "lost-only".to_owned(),
+        expression: format!(
+            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && \
+             request.userInfo.username != '{}' && [{}].exists(key, \
+             oldObject.metadata.?annotations[?key].hasValue() && !object.metadata.?annotations[?key].hasValue())",
+            manifest::user(keys::CONTROLLER),
+            keys.join(", "),
+        ),
+    }
 }
 
 fn transfers(operations: &[&str]) -> RuleWithOperations {

@@ -14,6 +14,7 @@ use futures::FutureExt;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, Span, debug, error, field::Empty, info, info_span, warn};
 
+use crate::admit::carry_over::carry_over;
 use crate::{
     admit,
     body::{Bodies, MAX_BODY, ReviewBody},
@@ -61,6 +62,9 @@ fn panics_caught(routes: Router, metrics: Metrics) -> Router {
 
 async fn mutate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, MUTATE_PATH, &body, async |request: &Request| {
+        if request.operation == Operation::Update {
+            return Ok(carry_over(request, &admission.controller));
+        }
         admit::data_volume::mutate(request, &admission.cluster).await
     })
     .await
@@ -75,6 +79,9 @@ async fn validate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> 
 
 async fn mutate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
     answer(&admission, MUTATE_CLAIM_PATH, &body, async |request: &Request| {
+        if request.operation == Operation::Update {
+            return Ok(carry_over(request, &admission.controller));
+        }
         admit::claim::mutate(request, &admission.cluster, &admission.controller)
     })
     .await

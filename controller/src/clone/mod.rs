@@ -93,7 +93,6 @@ impl Reconciler {
 pub async fn run<K, F>(
     controller: Controller<K>,
     triggered: impl Stream<Item = ObjectRef<K>> + Send + 'static,
-    concurrency: u16,
     shutdown: Shutdown,
     pass: fn(Arc<K>, Arc<Reconciler>) -> F,
     reconciler: Arc<Reconciler>,
@@ -102,7 +101,6 @@ pub async fn run<K, F>(
     F: Future<Output = Result<Action, Error>> + Send + 'static,
 {
     controller
-        .with_config(controller::Config::default().concurrency(concurrency))
         .reconcile_on(triggered)
         .graceful_shutdown_on(async move { shutdown.draining().await })
         .run(

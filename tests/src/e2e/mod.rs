@@ -38,6 +38,7 @@ mod privacy;
 mod process;
 mod replan;
 mod report;
+mod reports;
 mod runner;
 mod shared_state;
 mod snapshot;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Test> {
         trouble::tests,
         deletion::tests,
         report::tests,
+        reports::tests,
         strategy::tests,
         tenants::tests,
         transfer::tests,

@@ -27,6 +27,7 @@ pub struct ClassRequest<'a> {
     waits_for_consumer: bool,
     snapshots: bool,
     claim_properties: Value,
+    retains: bool,
 }
 
 impl Space {
@@ -42,6 +43,7 @@ impl Space {
             waits_for_consumer: false,
             snapshots: true,
             claim_properties: Value::Null,
+            retains: false,
         }
     }
 
@@ -157,6 +159,12 @@ impl<'a> ClassRequest<'a> {
         self
     }
 
+    /// It retains volumes, and its VolumeSnapshotClass snapshots, whose objects were deleted.
+    pub fn retaining(mut self) -> Self {
+        self.retains = true;
+        self
+    }
+
     /// Makes the class and returns its name.
     pub async fn made(self) -> Result<String> {
         let space = self.space;
@@ -168,13 +176,14 @@ impl<'a> ClassRequest<'a> {
         }
         let base = space.parameters(self.driver).await?;
         let metadata = json!({"name": name, "annotations": self.annotations});
+        let policy = if self.retains { "Retain" } else { "Delete" };
         let mut of_volumes = base;
         of_volumes.extend(parameters.clone());
         of_volumes.extend(self.file_system.map(|name| ("csi.storage.k8s.io/fstype".to_owned(), json!(name))));
         if self.snapshots {
             let class = json!({
                 "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshotClass", "metadata": {"name": name},
-                "driver": driver, "deletionPolicy": "Delete", "parameters": parameters,
+                "driver": driver, "deletionPolicy": policy, "parameters": parameters,
             });
             space.for_the_test::<VolumeSnapshotClass>(&name, &class).await?;
         }
@@ -189,7 +198,7 @@ impl<'a> ClassRequest<'a> {
         let binding = if self.waits_for_consumer { "WaitForFirstConsumer" } else { "Immediate" };
         let class = json!({
             "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": metadata, "provisioner": driver,
-            "parameters": of_volumes, "allowVolumeExpansion": self.expands, "reclaimPolicy": "Delete",
+            "parameters": of_volumes, "allowVolumeExpansion": self.expands, "reclaimPolicy": policy,
             "volumeBindingMode": binding,
         });
         space.for_the_test::<StorageClass>(&name, &class).await?;

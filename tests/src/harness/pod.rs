@@ -59,6 +59,16 @@ impl Space {
         self.start(claim, "reader-of", Access::Read, &["sleep"]).await
     }
 
+    /// Makes a pod that would write to a claim and finds no node.
+    pub async fn pod_without_node(&self, claim: &(impl Named + ?Sized)) -> Result<PodHandle> {
+        let api: Api<Pod> = self.api();
+        let mut pod = self.pod(claim, "future-user-of", Access::Write, &["sleep"]).await?;
+        let nowhere = [("smartclone.dev/test".to_owned(), "no-such-node".to_owned())];
+        pod.spec.get_or_insert_default().node_selector = Some(nowhere.into());
+        let created = api.create(&PostParams::default(), &pod).await?;
+        Ok(PodHandle { name: created.name_any(), uid: created.uid(), api })
+    }
+
     async fn start(
         &self,
         claim: &(impl Named + ?Sized),

@@ -1,5 +1,6 @@
 //! Admission handlers, one for each kind: each reads the review, asks `gather` for the facts, and lets `common` decide.
 
+pub mod carry_over;
 pub mod claim;
 pub mod data_volume;
 pub mod object_transfer;

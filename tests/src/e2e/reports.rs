@@ -1,0 +1,214 @@
+//! What people trip over elsewhere: public reports, and other members of the kinds that they stand for. docs/reports.md lists them.
+
+use anyhow::{Context as _, Result, ensure};
+use common::{
+    api::{DataVolume, Phase},
+    keys,
+};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ResourceQuota};
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use reference_csi::behaviour::Behaviour;
+use serde_json::{Value, json};
+
+use crate::harness::{Named as _, Space, clone_by, clone_of, clone_of_snapshot, gi, mi};
+
+tests![
+    a_data_source_is_followed_again_when_its_source_goes_before_it_was_read,
+    once_the_snapshot_is_cut_the_source_may_go,
+    a_source_that_is_being_deleted_is_told_and_the_next_one_is_cloned,
+    classes_that_retain_keep_nothing_of_ours,
+    what_is_sent_again_is_unchanged,
+    a_copy_fits_into_quotas_of_everything,
+    a_user_s_labels_are_on_the_claim,
+    a_pod_without_a_node_counts,
+    a_read_only_source_makes_a_writable_disk,
+    a_class_that_exists_in_name_only_is_told,
+];
+
+async fn a_data_source_is_followed_again_when_its_source_goes_before_it_was_read(t: &Space) -> Result<()> {
+    let old = t.source("old").filled(mi(4)).await?;
+    let new = t.source("new").filled(mi(8)).await?;
+    t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "old"}})).await?;
+    let user = t.pod_using(&old).await?;
+    let clone = t.create(clone_by("golden")).await?;
+    clone.waits_for("CloneSourceInUse").await?;
+    t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "new"}})).await?;
+    // It stays as long as the pod does, and can't be cloned any more.
+    t.api::<PersistentVolumeClaim>().delete("old", &DeleteParams::default()).await?;
+    clone.succeeds().await?.has_bytes_of(&new).await?;
+    user.delete().await?;
+    t.nothing_left_but(&[&new, &clone]).await
+}
+
+async fn once_the_snapshot_is_cut_the_source_may_go(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let digest = t.digest(&disk, None).await?;
+    // The claim is refused, the snapshot is not.
+    t.quota_of("persistentvolumeclaims", "1").await?;
+    let clone = t.create(clone_of(&disk)).await?;
+    clone.waits_for("ErrExceededQuota").await?;
+    t.snapshot_for(|members| members.contains_key(clone.uid())).await?;
+    t.api::<PersistentVolumeClaim>().delete("disk", &DeleteParams::default()).await?;
+    clone.succeeds().await?;
+    ensure!(t.digest(&clone, None).await? == digest, "other bytes");
+    t.nothing_left_but(&[&clone]).await
+}
+
+async fn a_source_that_is_being_deleted_is_told_and_the_next_one_is_cloned(t: &Space) -> Result<()> {
+    let first = t.source("disk").filled(mi(4)).await?;
+    let user = t.pod_using(&first).await?;
+    t.api::<PersistentVolumeClaim>().delete("disk", &DeleteParams::default()).await?;
+    let clone = t.create(clone_of("disk").size(gi(1))).await?;
+    let told = |line: &String| line.contains("is being deleted (finalizers: kubernetes.io/pvc-protection)");
+    ensure!(clone.warnings.iter().any(told), "{:?}", clone.warnings);
+    let message = clone.waits_for("CloneSourceDeleting").await?;
+    ensure!(told(&message), "{message}");
+    user.delete().await?;
+    clone.waits_for("CloneWithoutSource").await?;
+    let next = t.source("disk").filled(mi(8)).await?;
+    clone.succeeds().await?.has_bytes_of(&next).await?;
+    t.nothing_left_but(&[&next, &clone]).await
+}
+
+/// Temporary snapshots, and claims that are restored to be copied from, go completely; the user's volume keeps the policy of its class.
+async fn classes_that_retain_keep_nothing_of_ours(t: &Space) -> Result<()> {
+    let class = t.class().retaining().made().await?;
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
+    let retained = t.source("retained").class(&class).filled(mi(4)).await?;
+    let by_snapshot = t.create(clone_of(&retained).class(&class).named("by-snapshot")).await?;
+    by_snapshot.succeeds().await?.has_bytes_of(&retained).await?;
+    let by_copy = clone_of_snapshot(&snapshot).class(&class).named("by-copy").annotate(keys::CLONE_TYPE, "copy");
+    let by_copy = t.create(by_copy).await?;
+    by_copy.succeeds().await?;
+    for clone in [&by_snapshot, &by_copy] {
+        let volume = t.bound(clone).await?.spec.and_then(|spec| spec.volume_name).context("it has no volume")?;
+        let volume = t.everywhere::<PersistentVolume>().get(&volume).await?;
+        let policy = volume.spec.and_then(|spec| spec.persistent_volume_reclaim_policy);
+        ensure!(policy.as_deref() == Some("Retain"), "{policy:?}");
+    }
+    t.nothing_left_but(&[&disk, &snapshot, &retained, &by_snapshot, &by_copy]).await?;
+    // What a user retains outlives the namespace, but not this test.
+    for claim in ["retained", "by-snapshot", "by-copy"] {
+        let volume = t.bound(claim).await?.spec.and_then(|spec| spec.volume_name).context("it has no volume")?;
+        let patch = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
+        t.everywhere::<PersistentVolume>().patch(&volume, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    }
+    Ok(())
+}
+
+/// A wish that was replaced by a fallback is still the user's: he applies the same object again, by himself or with his field manager,
+/// replaces it, or restores what he has; only real changes are refused.
+async fn what_is_sent_again_is_unchanged(t: &Space) -> Result<()> {
+    let refuses = Behaviour { refuse_clones: Some(true), ..Behaviour::default() };
+    let class = t.class().behaving(refuses).made().await?;
+    let disk = t.source("disk").class(&class).filled(mi(4)).await?;
+    let request = clone_of(&disk).class(&class).annotate(keys::CLONE_TYPE, "csi-clone");
+    let object = request.object(t.name());
+    let clone = t.create(request).await?;
+    clone.succeeds().await?;
+    let api = t.api::<DataVolume>();
+    let before = api.get(clone.name()).await?;
+    let strategy = before.status.as_ref().and_then(|status| status.clone.as_ref()?.strategy);
+    ensure!(strategy.is_some_and(|strategy| strategy.as_str() == "copy"), "no fallback: {strategy:?}");
+    ensure!(before.annotations()[keys::CLONE_TYPE] == "csi-clone", "{:?}", before.annotations());
+    let unchanged = async |how: &str| {
+        let after = api.get(clone.name()).await?;
+        let same = after.annotations() == before.annotations() && after.spec == before.spec;
+        ensure!(same && after.uid() == before.uid(), "{how}: {:?}", after.annotations());
+        anyhow::Ok(())
+    };
+    for _ in 0..2 {
+        api.patch(clone.name(), &PatchParams::apply("gitops"), &Patch::Apply(&object)).await.context("apply")?;
+        unchanged("server-side apply").await?;
+    }
+    // A replace knows nothing of what was added.
+    let mut replaced: Value = object.clone();
+    replaced["metadata"]["resourceVersion"] = json!(api.get(clone.name()).await?.resource_version());
+    let replaced: DataVolume = serde_json::from_value(replaced)?;
+    api.replace(clone.name(), &PostParams::default(), &replaced).await.context("replace")?;
+    unchanged("replace").await?;
+    // Somebody else writes what he has read.
+    let mut read = api.get(clone.name()).await?;
+    read.annotations_mut().insert("example.com/note".to_owned(), "x".to_owned());
+    api.replace(clone.name(), &PostParams::default(), &read).await.context("read, modify, write")?;
+    let change = json!({"metadata": {"annotations": {(keys::CLONE_TYPE): "snapshot"}}});
+    let refused = api.patch(clone.name(), &PatchParams::default(), &Patch::Merge(change)).await;
+    ensure!(refused.is_err(), "a real change is admitted");
+    Ok(())
+}
+
+/// Every resource that a quota can cover is stated by the pod that copies.
+async fn a_copy_fits_into_quotas_of_everything(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let quota = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "everything"},
+        "spec": {"hard": {"limits.cpu": "2", "limits.memory": "2Gi", "requests.cpu": "1", "requests.memory": "1Gi"}},
+    });
+    t.apply(&t.api::<ResourceQuota>(), "everything", &quota).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
+    clone.phase(Phase::Succeeded).await?;
+    t.api::<ResourceQuota>().delete("everything", &DeleteParams::default()).await?;
+    clone.has_bytes_of(&disk).await?;
+    t.nothing_left_but(&[&disk, &clone]).await
+}
+
+async fn a_user_s_labels_are_on_the_claim(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let request = clone_of(&disk).label("app", "shop").label("alerts.k8s.io/KubePersistentVolumeFillingUp", "enabled");
+    let clone = t.create(request.label("team", "x")).await?;
+    clone.succeeds().await?;
+    let claim = t.bound(&clone).await?;
+    for (key, value) in [("app", "shop"), ("alerts.k8s.io/KubePersistentVolumeFillingUp", "enabled"), ("team", "x")] {
+        ensure!(claim.labels().get(key).is_some_and(|found| found == value), "{:?}", claim.labels());
+    }
+    Ok(())
+}
+
+/// A pod that is about to start may write at any moment.
+async fn a_pod_without_a_node_counts(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let user = t.pod_without_node(&disk).await?;
+    let clone = t.create(clone_of(&disk)).await?;
+    let message = clone.waits_for("CloneSourceInUse").await?;
+    ensure!(message.contains(user.name()), "{message}");
+    user.delete().await?;
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
+    t.nothing_left_but(&[&disk, &clone]).await
+}
+
+/// A disk isn't read-only because its image is; a copy can't be written into a claim that only asks to be read.
+async fn a_read_only_source_makes_a_writable_disk(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let snapshot = t.snapshot("golden", &disk, "cow").await?.ready().await?;
+    let image = clone_of_snapshot(&snapshot).named("image").field("accessModes", json!(["ReadOnlyMany"]));
+    let image = t.create(image).await?;
+    image.succeeds().await?;
+    let clone = t.create(clone_of(&image).named("disk-of-a-machine")).await?;
+    clone.succeeds().await?;
+    let modes = t.bound(&clone).await?.spec.and_then(|spec| spec.access_modes).unwrap_or_default();
+    ensure!(modes == ["ReadWriteOnce"], "{modes:?}");
+    let copy = clone_of(&disk).named("copy").field("accessModes", json!(["ReadOnlyMany"]));
+    let denial = t.refuses(copy.annotate(keys::CLONE_TYPE, "copy")).await?;
+    ensure!(denial.text().contains("ReadOnlyAccessMode"), "{}", denial.text());
+    Ok(())
+}
+
+/// A class of which there is no object is named with a cure that works.
+async fn a_class_that_exists_in_name_only_is_told(t: &Space) -> Result<()> {
+    let class = t.class().made().await?;
+    let other = t.neighbour().await?;
+    let compatible = other.class().annotate(keys::COMPATIBLE_WITH, &class).made().await?;
+    let disk = t.source("disk").class(&class).filled(mi(4)).await?;
+    t.everywhere::<k8s_openapi::api::storage::v1::StorageClass>().delete(&class, &DeleteParams::default()).await?;
+    let clone = t.create(clone_of(&disk).class("cow").named("told")).await?;
+    let told = |line: &String| line.contains(&format!("StorageClass {class:?} of the source does not exist"));
+    ensure!(clone.warnings.iter().any(told), "{:?}", clone.warnings);
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
+    let clone = t.create(clone_of(&disk).class(&compatible).named("declared")).await?;
+    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"), "{:?}", clone.warnings);
+    clone.succeeds().await?.has_bytes_of(&disk).await.map(|_| ())
+}
