@@ -31,7 +31,7 @@ use kube::{
     Resource, ResourceExt,
     runtime::{
         Controller,
-        controller::{self, Action},
+        controller::Action,
         reflector::ObjectRef,
     },
 };
