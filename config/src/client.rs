@@ -199,7 +199,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_goes_where_the_configuration_says_with_our_name_on_it() {
-        crate::tls::install_provider();
+        crate::install_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
         Purpose::Control.adjust(&mut config);

@@ -1,11 +1,18 @@
-//! From an async function to an exit code.
+//! Start and end of a process: the TLS provider, the runtime, the exit code.
 
 use std::{process::ExitCode, time::Duration};
 
+use rustls::crypto::aws_lc_rs;
 use tokio::runtime::Builder;
 
 /// How long a blocking thread may outlive the end of the process' work.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Makes aws-lc-rs the TLS provider of the process; the first line of every `main`.
+pub fn install_provider() {
+    // An error means that one is installed already, and this tree has only one.
+    let _ = aws_lc_rs::default_provider().install_default();
+}
 
 /// Runs `main` to its end on a multi-threaded runtime; an error is logged with its causes and makes the exit code 1.
 ///

@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -17,7 +17,17 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::args::LogArgs;
+/// Arguments for the level and the form of the log.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// Form of a log line.
+    #[arg(long, env, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Level, or comma-separated directives such as `info,kube=debug`.
+    #[arg(long, env, default_value = "info")]
+    pub log_level: LogFilter,
+}
 
 /// Form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]

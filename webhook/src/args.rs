@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use certs::CertificateArgs;
 use clap::Parser;
 use common::meta;
 use config::{
-    args::{AdminArgs, LogArgs, ShutdownArgs},
-    tls::CertificateArgs,
+    args::{AdminArgs, ShutdownArgs},
+    telemetry::LogArgs,
 };
 
 /// Decides at admission how a DataVolume is cloned, or why it can't be.

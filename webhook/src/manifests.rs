@@ -51,7 +51,7 @@ pub const VALIDATING_TRANSFERS: &str = "validate.objecttransfers.smartclone.dev"
 pub const TRANSFER_PATH: &str = "/validate-objecttransfer";
 /// The route of each webhook. The configurations have no path: the webhook writes it with its secret segment, and an admin who
 /// applies the manifests again doesn't take it away.
-pub const ROUTES: config::tls::Routes = &[
+pub const ROUTES: certs::Routes = &[
     (MUTATING, MUTATE_PATH),
     (VALIDATING, VALIDATE_PATH),
     (MUTATING_CLAIMS, MUTATE_CLAIM_PATH),

@@ -19,7 +19,8 @@ use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use config::{shutdown::Shutdown, tls::SecretPath};
+use certs::SecretPath;
+use config::shutdown::Shutdown;
 use hyper_util::rt::TokioTimer;
 use rustls::ServerConfig;
 

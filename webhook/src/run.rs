@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use certs::{CertificateMetrics, Process, certificates};
 use config::{
     admin::{Admin, Readiness},
     client::{self, Purpose},
-    metrics::{CertificateMetrics, register_build, register_unreadable_objects},
+    metrics::{register_build, register_unreadable_objects},
     shutdown::Shutdown,
     supervisor::Supervisor,
     telemetry,
-    tls::{Process, certificates},
 };
 use prometheus_client::registry::Registry;
 use tracing::info;

@@ -15,7 +15,7 @@ use std::{
 
 use axum::Router;
 use axum_server::accept::Accept;
-use config::tls::SecretPath;
+use certs::SecretPath;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,

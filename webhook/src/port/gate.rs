@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, Response, StatusCode, Uri, header},
 };
-use config::tls::SecretPath;
+use certs::SecretPath;
 use futures::future::Either;
 use tower::Service;
 

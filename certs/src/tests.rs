@@ -15,6 +15,7 @@ use axum::{
 };
 use axum_server::tls_rustls::RustlsConfig;
 use clap::Parser;
+use config::{Chain, args::ShutdownArgs, listen};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rstest::rstest;
@@ -32,12 +33,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
-use crate::{
-    args::ShutdownArgs,
-    error::Chain,
-    listen,
-    tls::{authority::Authority, fake_api::FakeApi},
-};
+use crate::{authority::Authority, fake_api::FakeApi};
 
 pub(super) const NAME: &str = "webhook.smartclone.svc";
 /// Longer than anything here takes on a busy machine.
@@ -402,4 +398,20 @@ async fn certificate_and_authorities_are_followed_by_one_service() {
         () = damages => {}
         () = service => panic!("following ends with the process only"),
     }
+}
+
+#[test]
+fn clients_are_named_in_one_argument_or_in_several() {
+    let args = ["test", "--client-ca-file=ca.crt", "--client-name=one,two", "--client-name=three"];
+    assert_eq!(Everything::parse_from(args).certificate.client_name, ["one", "two", "three"]);
+}
+
+#[rstest]
+#[case::certificate_without_key(&["test", "--tls-cert-file", "tls.crt"])]
+#[case::key_without_certificate(&["test", "--tls-key-file", "tls.key"])]
+#[case::segments_without_certificate(&["test", "--path-segment-file", "segments"])]
+#[case::client_without_authority(&["test", "--client-name", "kube-apiserver"])]
+#[case::client_without_name(&["test", "--client-ca-file", "ca.crt", "--client-name", "kube-apiserver,"])]
+fn nonsense_is_refused(#[case] args: &[&str]) {
+    assert!(Everything::try_parse_from(args).is_err());
 }

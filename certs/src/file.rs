@@ -5,6 +5,7 @@
 
 use std::{error, io, path::PathBuf, time::Duration};
 
+use config::Chain;
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::{fs, time::sleep};
@@ -14,7 +15,7 @@ use super::{
     Serving,
     pair::{self, Pair},
 };
-use crate::{error::Chain, metrics::CertificateMetrics};
+use crate::metrics::CertificateMetrics;
 
 pub(super) const PERIOD: Duration = Duration::from_secs(10);
 
@@ -113,9 +114,7 @@ mod tests {
     use rcgen::{CertificateParams, date_time_ymd};
 
     use super::*;
-    use crate::tls::tests::{
-        Issuer, Load, Material, Mount, NAME, Server, Trust, client, issuer, serving, until, visit,
-    };
+    use crate::tests::{Issuer, Load, Material, Mount, NAME, Server, Trust, client, issuer, serving, until, visit};
 
     async fn open(mount: &Mount, serving: &Serving) -> Result<Files<2, Serving>, Error<pair::Error>> {
         let paths = ["tls.crt", "tls.key"].map(|name| mount.path(name));

@@ -152,7 +152,7 @@ fn sections(pem: &str) -> Vec<(&str, CertificateDer<'static>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::validity::{Verdict, Why};
+    use crate::validity::{Verdict, Why};
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 

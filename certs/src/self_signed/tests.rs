@@ -2,16 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use config::admin::Readiness;
 use rustls::pki_types::CertificateDer;
 
 use super::*;
 use crate::{
-    admin::Readiness,
-    tls::{
-        fake_api::FakeApi,
-        path_segment::PUBLISHED_AFTER,
-        tests::{Load, Server, Trust, client, serving, visit, visit_at},
-    },
+    fake_api::FakeApi,
+    path_segment::PUBLISHED_AFTER,
+    tests::{Load, Server, Trust, client, serving, visit, visit_at},
 };
 
 const SECRET: &str = "/api/v1/namespaces/smartclone/secrets/authority";

@@ -137,11 +137,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        file::Files,
         metrics::CertificateMetrics,
-        tls::{
-            file::Files,
-            tests::{Material, Mount, Server, client, client_speaking, issuer, serving, visit},
-        },
+        tests::{Material, Mount, Server, client, client_speaking, issuer, serving, visit},
     };
 
     const API_SERVER: &str = "kube-apiserver-webhooks";

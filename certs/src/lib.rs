@@ -16,6 +16,7 @@ mod clients;
 #[cfg(test)]
 mod fake_api;
 mod file;
+mod metrics;
 mod pair;
 mod path_segment;
 mod self_signed;
@@ -29,6 +30,10 @@ use std::{future::pending, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use clap::{Args, builder::NonEmptyStringValueParser};
+use config::{
+    admin::{Readiness, ReadyHandle},
+    shutdown::Shutdown,
+};
 use futures::future::{self, BoxFuture, FutureExt};
 use kube::Client;
 use rustls::{
@@ -39,21 +44,8 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::{
-    admin::{Readiness, ReadyHandle},
-    metrics::CertificateMetrics,
-    shutdown::Shutdown,
-};
-use clients::Clients;
-use file::Files;
-use pair::Pair;
-pub use path_segment::SecretPath;
-
-/// Makes aws-lc-rs the TLS provider of the process; the first line of every `main`.
-pub fn install_provider() {
-    // An error means that one is installed already, and this tree has only one.
-    let _ = aws_lc_rs::default_provider().install_default();
-}
+use self::{clients::Clients, file::Files, pair::Pair};
+pub use self::{metrics::CertificateMetrics, path_segment::SecretPath};
 
 /// Where the server's certificate comes from.
 #[derive(Debug, Clone, Args)]
@@ -118,7 +110,7 @@ pub type Routes = &'static [(&'static str, &'static str)];
 
 /// The parts of the process that keeping certificates needs.
 pub struct Process<'a> {
-    /// Has to be one for [`Purpose::Control`](crate::client::Purpose::Control): it is used for watches.
+    /// Has to be one for [`Purpose::Control`](config::client::Purpose::Control): it is used for watches.
     pub client: &'a Client,
     /// Gets the condition `certificate`.
     pub readiness: &'a Readiness,
@@ -135,7 +127,7 @@ pub struct Certificates {
     /// The paths that are to be answered.
     pub path: SecretPath,
     /// Renews certificate, path and authorities of clients until the shutdown drains; to be run by the
-    /// [`Supervisor`](crate::supervisor::Supervisor).
+    /// [`Supervisor`](config::supervisor::Supervisor).
     pub service: BoxFuture<'static, ()>,
 }
 

@@ -12,6 +12,7 @@
 
 use std::{fmt::Debug, time::Duration};
 
+use config::Chain;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
@@ -44,7 +45,6 @@ use super::{
     validity::{Verdict, Why},
     webhook_configuration::{self, publish},
 };
-use crate::error::Chain;
 
 /// The wall clock is looked at this often; a timer for the whole life of a certificate would sleep through a pause of
 /// the machine.

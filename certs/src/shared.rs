@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use config::Chain;
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, api::PostParams};
@@ -14,7 +15,6 @@ use super::{
     path_segment::PathSegments,
     validity::Verdict,
 };
-use crate::error::Chain;
 
 const TYPE: &str = "kubernetes.io/tls";
 /// Certificate of the authority that signs now.
