@@ -19,9 +19,11 @@ use crate::{
     error::{Error, Side, quoted},
     loss::Loss,
     rights,
-    tree::PERMISSIONS,
     volume::{Meta, Place},
 };
+
+/// The permissions that a clone has to have. Set-id bits are left out: without rights the kernel drops them, which is a loss.
+pub const PERMISSIONS: u16 = 0o1777;
 
 /// Permissions without which who isn't root can't read a file back that is its own.
 const FILE_RIGHTS: u16 = 0o400;

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 use blake3::{Hash, Hasher};
 
 use super::walk::Directory;
-use crate::volume::Meta;
+use crate::{attributes::PERMISSIONS, volume::Meta};
 
 /// What an entry of a directory is, apart from its name and permissions.
 pub enum What<'a> {
@@ -18,9 +18,6 @@ pub enum What<'a> {
     /// A pipe, socket or device.
     Special,
 }
-
-/// Set-id bits are left out: without rights the kernel drops them, and that is told as a loss.
-pub const PERMISSIONS: u16 = 0o1777;
 
 /// BLAKE3 of a directory's path and entries, in the order of the walk.
 pub struct Listing(Hasher);
