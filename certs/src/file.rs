@@ -1,7 +1,8 @@
 //! Certificates in files, renewed by somebody else: cert-manager, or an operator.
 //!
-//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above the files, which a
-//! watch on the files themselves sees once and then never again. Reading a few kilobytes every few seconds always works.
+//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above
+//! the files, which a watch on the files themselves sees once and then never again. Reading a few
+//! kilobytes every few seconds always works.
 
 use std::{error, io, path::PathBuf, time::Duration};
 
@@ -30,7 +31,7 @@ pub enum Error<E> {
     Use(String, #[source] E),
 }
 
-/// Who needs what is in `N` files.
+/// A user of the contents of `N` files.
 pub(super) trait User<const N: usize> {
     /// Why contents are of no use.
     type Error: error::Error + 'static;
@@ -44,7 +45,7 @@ pub(super) struct Files<const N: usize, U> {
     paths: [PathBuf; N],
     user: U,
     metrics: CertificateMetrics,
-    /// What was last taken.
+    /// The contents that were used last.
     taken: Option<[Vec<u8>; N]>,
 }
 

@@ -20,7 +20,8 @@ struct CertificateLabels {
 }
 
 impl CertificateMetrics {
-    /// Registers `certificate_not_after_timestamp_seconds` and `certificate_renewal_failures_total`.
+    /// Registers `certificate_not_after_timestamp_seconds` and
+    /// `certificate_renewal_failures_total`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         registry.register_with_unit(

@@ -1,4 +1,5 @@
-//! A live server, clients that trust what an API server would be told to trust, and files as kubelet mounts them.
+//! A live server, clients that trust what an API server would be told to trust, and files as
+//! kubelet mounts them.
 
 use std::{
     fs, io,
@@ -165,12 +166,14 @@ impl Load {
         load
     }
 
-    /// While this is held, no client is anywhere between being told whom to trust and having been answered.
+    /// While this is held, no client is anywhere between being told whom to trust and having been
+    /// answered.
     pub(super) async fn pause(&self) -> RwLockWriteGuard<'_, ()> {
         self.gate.write().await
     }
 
-    /// Waits until every client has made some more visits, and asserts that none was ever turned away.
+    /// Waits until every client has made some more visits, and asserts that none was ever turned
+    /// away.
     pub(super) async fn goes_on(&mut self) {
         // The first of them may have begun before.
         let wanted: Vec<_> = self.visits.iter().map(|visits| visits.load(Ordering::Relaxed) + 4).collect();
@@ -188,7 +191,8 @@ impl Load {
     }
 }
 
-/// Somebody else's authority. They all have the same name, as the successors of the cluster's may have.
+/// Somebody else's authority. They all have the same name, as the successors of the cluster's may
+/// have.
 pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 pub(super) fn issuer() -> Issuer {
@@ -223,7 +227,8 @@ impl Material {
     }
 }
 
-/// A directory as kubelet makes it: the files are links into `..data`, itself a link that is replaced as a whole.
+/// A directory as kubelet makes it: the files are links into `..data`, itself a link that is
+/// replaced as a whole.
 pub(super) struct Mount {
     directory: tempfile::TempDir,
     versions: usize,

@@ -1,10 +1,11 @@
-//! Groups of command-line arguments that binaries flatten into their own; each can also be set in the environment.
+//! Groups of command-line arguments that binaries flatten into their own; each can also be set in
+//! the environment.
 
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-/// Where probes and metrics are answered.
+/// Arguments for the endpoint of probes and metrics.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Admin endpoint")]
 pub struct AdminArgs {
@@ -13,11 +14,12 @@ pub struct AdminArgs {
     pub admin_address: SocketAddr,
 }
 
-/// How the process ends.
+/// Arguments for the end of the process.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Shutdown")]
 pub struct ShutdownArgs {
-    /// Time between turning unready and refusing work, for the endpoint's removal to reach every client; `0s` for none.
+    /// Time between turning unready and refusing work, for the endpoint's removal to reach every
+    /// client; `0s` for none.
     #[arg(long, env, default_value = "3s", value_parser = duration)]
     pub shutdown_pause: Duration,
     /// Time that work in flight has to end after the pause, before it is dropped.

@@ -1,4 +1,5 @@
-//! The process runtime shared by both binaries: arguments, telemetry, admin endpoint, shutdown, supervisor, client, cache.
+//! The process runtime shared by both binaries: arguments, telemetry, admin endpoint, shutdown,
+//! supervisor, client, cache.
 //!
 //! A `main` installs the TLS provider, parses its arguments and hands an async function to [`run`]:
 //!

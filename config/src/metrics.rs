@@ -36,7 +36,7 @@ pub(crate) fn count_unreadable(kind: &str) {
     UNREADABLE_OBJECTS.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
 }
 
-/// How many objects of this kind could not be decoded.
+/// The number of objects of this kind that could not be decoded.
 #[cfg(test)]
 pub(crate) fn unreadable(kind: &str) -> u64 {
     UNREADABLE_OBJECTS.get_or_create(&KindLabels { kind: kind.to_owned() }).get()

@@ -1,4 +1,5 @@
-//! Logs: one line per event on standard error, with a filter that can be changed while the process runs.
+//! Logs: one line per event on standard error, with a filter that can be changed while the process
+//! runs.
 
 use std::{
     fmt,
@@ -39,7 +40,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which events are logged: a level, or directives per module. Valid by construction.
+/// A filter of events: a level, or directives per module. Valid by construction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -79,10 +80,12 @@ impl LogHandle {
     }
 }
 
-/// The module of kube that logs answers of the API server, whole lists with every pod's environment among them, where they can't be decoded.
+/// The module of kube that logs answers of the API server, whole lists with every pod's environment
+/// among them, where they can't be decoded.
 const LOGS_BODIES: &str = "kube_client::client";
 
-/// Sends the events of the whole process (and the records of crates that use `log`) to standard error.
+/// Sends the events of the whole process (and the records of crates that use `log`) to standard
+/// error.
 pub fn install(args: &LogArgs) -> Result<LogHandle, TryInitError> {
     let (lines, handle) = lines(args, io::stderr, io::stderr().is_terminal());
     lines.try_init()?;

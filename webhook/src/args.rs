@@ -17,7 +17,8 @@ pub struct Args {
     /// Address on which API servers are answered; `[::]` covers IPv4 too.
     #[arg(long, env, default_value = "[::]:8443")]
     pub(crate) listen: SocketAddr,
-    /// ServiceAccount of the controller, in the namespace of --service-namespace: it alone may change a decision.
+    /// ServiceAccount of the controller, in the namespace of --service-namespace: it alone may
+    /// change a decision.
     #[arg(long, env, default_value = meta::CONTROLLER_MANAGER)]
     pub(crate) controller_service_account: String,
     #[command(flatten)]

@@ -1,4 +1,5 @@
-//! An API server that knows a handful of objects, and the whole webhook in front of it, but for the socket.
+//! An API server that knows a handful of objects, and the whole webhook in front of it, but for the
+//! socket.
 
 use std::{
     collections::BTreeMap,
@@ -49,16 +50,17 @@ pub const GET_DATA_SOURCES: &str = "get datasources";
 pub const GET_CLONE_SOURCES: &str = "get volumeclonesources";
 pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-controller";
 
-/// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create, or
-/// `verb resource` for another verb; or whether everybody may do everything.
+/// What is at each path; nothing elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the
+/// resources that everybody may create, or `verb resource` for another verb; or whether everybody
+/// may do everything.
 #[derive(Clone)]
 pub struct World(Objects);
 
 type Objects = BTreeMap<&'static str, Option<Value>>;
 
 impl World {
-    /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver that can do everything. Nobody may
-    /// clone what is in `gold`.
+    /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver
+    /// that can do everything. Nobody may clone what is in `gold`.
     pub fn new() -> Self {
         let source = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -105,7 +107,8 @@ impl World {
             .list(CONFIGS, &[])
     }
 
-    /// Everybody may create `resources` (or do with them what stands before them), and nothing else.
+    /// Everybody may create `resources` (or do with them what stands before them), and nothing
+    /// else.
     pub fn allowing(self, resources: &[&str]) -> Self {
         self.object(REVIEWS, json!(resources))
     }

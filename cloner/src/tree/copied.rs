@@ -1,4 +1,5 @@
-//! The records of a copied tree: proof that the target equals what was read, and the permissions that are set at last.
+//! The records of a copied tree: proof that the target equals what was read, and the permissions
+//! that are set at last.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,7 +30,8 @@ pub(super) struct Copied {
     pub(super) records: Vec<Record>,
     /// Digests of the target's files that were compared already, or share the source's extents.
     pub(super) proven: HashMap<((u32, u32), u64), Hash>,
-    /// Permissions that deny the mover itself to read back; set at last. A directory comes before its entries.
+    /// Permissions that deny the mover itself to read back; set at last. A directory comes before
+    /// its entries.
     pub(super) sealed: BTreeMap<PathBuf, u16>,
 }
 
@@ -105,7 +107,8 @@ impl Copied {
         Ok(())
     }
 
-    /// Sets the permissions that would have denied reading back; those of a directory after those of its entries.
+    /// Sets the permissions that would have denied reading back; those of a directory after those
+    /// of its entries.
     pub(super) fn seal(&self, target: &Volume) -> Result<(), Error> {
         for (path, permissions) in self.sealed.iter().rev() {
             let (dir, name) = target.open_parent(path)?;

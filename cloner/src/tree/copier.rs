@@ -60,7 +60,8 @@ impl<'a, 'm> Copier<'a, 'm> {
         Ok(self.copied)
     }
 
-    /// Copies the entries of a directory; directories among them stay empty until the walk enters them.
+    /// Copies the entries of a directory; directories among them stay empty until the walk enters
+    /// them.
     fn fill(&mut self, from: &Directory) -> Result<Hash, Error> {
         let dir = self.volumes.target.open_dir(&from.path)?;
         let mut leftovers: BTreeMap<OsString, Meta> =
@@ -84,7 +85,8 @@ impl<'a, 'm> Copier<'a, 'm> {
         Ok(listing.finish())
     }
 
-    /// Copies the small files of a directory that have one name, several at once; returns their digests.
+    /// Copies the small files of a directory that have one name, several at once; returns their
+    /// digests.
     fn small_files<'e>(
         &mut self,
         from: &Directory,
@@ -144,7 +146,8 @@ impl<'a, 'm> Copier<'a, 'm> {
             FileType::Directory => {
                 self.volumes.make_dir(slot)?;
                 listing.add(name, meta, &What::Directory);
-                // Its attributes come when it is left: writing into it would change its times, and may need rights it denies.
+                // Its attributes come when it is left: writing into it would change its times, and
+                // may need rights it denies.
                 return Ok(());
             }
             FileType::RegularFile => {

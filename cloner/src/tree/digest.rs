@@ -1,4 +1,4 @@
-//! The digests of one directory: what is in it, and by what a change of it would be noticed.
+//! Digests of one directory: of its contents, and of the marks by which a change is noticed.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
@@ -7,9 +7,9 @@ use blake3::{Hash, Hasher};
 use super::walk::Directory;
 use crate::{attributes::PERMISSIONS, volume::Meta};
 
-/// What an entry of a directory is, apart from its name and permissions.
+/// An entry of a directory, apart from its name and permissions.
 pub enum What<'a> {
-    /// What is in it has a digest of its own.
+    /// Its entries have a digest of their own.
     Directory,
     File(Hash),
     Symlink(&'a OsStr),

@@ -1,4 +1,5 @@
-//! The entries of the target: regular files are copied, leftovers of earlier attempts are kept or removed.
+//! The entries of the target: regular files are copied, leftovers of earlier attempts are kept or
+//! removed.
 
 use std::{
     ffi::OsStr,
@@ -61,7 +62,8 @@ impl Volumes<'_> {
         rustix::fs::mkdirat(dir, name, Mode::RWXU).map_err(Side::Target.failed("create", path))
     }
 
-    /// Copies a regular file, unless an earlier attempt has done so. `progress` gets the number of bytes that are done.
+    /// Copies a regular file, unless an earlier attempt has done so. `progress` gets the number of
+    /// bytes that are done.
     pub(super) fn file(
         &mut self,
         from: &Directory,
@@ -94,7 +96,8 @@ impl Volumes<'_> {
         Ok(Finished { filled, made, kept, lost })
     }
 
-    /// The digest, if the target holds the content already. Size and time say whether that is worth reading it.
+    /// The digest, if the target holds the content already. Size and time say whether that is worth
+    /// reading it.
     fn already_copied(
         &self,
         content: Content<'_>,
@@ -145,7 +148,8 @@ impl Volumes<'_> {
     }
 }
 
-/// Gives the mover its rights to a directory that an earlier attempt has sealed. A failure shows when the directory is entered.
+/// Gives the mover its rights to a directory that an earlier attempt has sealed. A failure shows
+/// when the directory is entered.
 fn unlock(dir: &OwnedFd, name: &OsStr, meta: &Meta) {
     if meta.permissions() & 0o700 != 0o700 {
         let mode = Mode::from_raw_mode((meta.permissions() | 0o700).into());

@@ -1,4 +1,5 @@
-//! The copy of a directory tree: measured, copied, read back and compared, with the source checked for changes meanwhile.
+//! The copy of a directory tree: measured, copied, read back and compared, with the source checked
+//! for changes meanwhile.
 
 mod copied;
 mod copier;
