@@ -1,4 +1,5 @@
-//! Owner, permissions, times, extended attributes and ACLs (which are extended attributes), as far as rights allow.
+//! Owner, permissions, times, extended attributes and ACLs (which are extended attributes), as far
+//! as rights allow.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -19,15 +20,18 @@ use crate::{
     error::{Error, Side, quoted},
     loss::Loss,
     rights,
-    tree::PERMISSIONS,
     volume::{Meta, Place},
 };
+
+/// The permissions that a clone has to have. Set-id bits are left out: without rights the kernel
+/// drops them, which is a loss.
+pub const PERMISSIONS: u16 = 0o1777;
 
 /// Permissions without which who isn't root can't read a file back that is its own.
 const FILE_RIGHTS: u16 = 0o400;
 const DIRECTORY_RIGHTS: u16 = 0o500;
 
-/// What was given to a file, and what is still to be taken from it.
+/// The attributes that were set, and the permissions that are set at last.
 pub struct Kept {
     /// Of the source.
     pub meta: Meta,
@@ -35,10 +39,12 @@ pub struct Kept {
     pub sealed: Option<u16>,
 }
 
-/// Gives the file at `target` the attributes of the one at `source`; both exist and are of one type. `path` is for messages.
+/// Gives the file at `target` the attributes of the one at `source`; both exist and are of one
+/// type. `path` is for messages.
 ///
-/// What can't be set is no error but a loss, found by comparing afterwards: so nothing goes unsaid, and a refusal that
-/// changes nothing isn't told in `lost`. Permissions are different: without them the clone would show data to others.
+/// An attribute that can't be set is no error but a loss, found by comparing afterwards: so nothing
+/// goes unsaid, and a refusal that changes nothing isn't in `lost`. Permissions are different:
+/// without them the clone would show data to others.
 pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Loss>) -> Result<Kept, Error> {
     let look = |side: Side, place: Place<'_>| Meta::of(place.dir, place.name).map_err(side.failed("look at", path));
     let (wanted, accessed) = look(Side::Source, source)?;
@@ -54,7 +60,8 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
         refused("set the mode of", rustix::fs::chmodat(target.dir, target.name, mode, AtFlags::empty()))
     };
 
-    // The order matters: changing the owner drops set-id bits and capabilities, and ACLs change the permissions.
+    // The order matters: changing the owner drops set-id bits and capabilities, and ACLs change the
+    // permissions.
     if (new.uid, new.gid) != (wanted.uid, wanted.gid) {
         let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
         let owner = rustix::fs::chownat(target.dir, target.name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
@@ -100,7 +107,8 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
     if (new.uid, new.gid) != (wanted.uid, wanted.gid) {
         lost.push(Loss::Owner);
     }
-    // The top was made by who provisioned the volume; when it belongs to somebody else, its time does too.
+    // The top was made by who provisioned the volume; when it belongs to somebody else, its time
+    // does too.
     if new.mtime != wanted.mtime && (!is_top || rights::is_own(new.uid)) {
         lost.push(Loss::Time);
     }
@@ -124,7 +132,8 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
 const NOT_COPIED: [&[u8]; 3] = [
     // The label says where a volume is mounted, not what it holds; the runtime sets it.
     b"security.selinux",
-    // XFS shows root its ACLs a second time; they come with `system.posix_acl_*`, and removing one removes both.
+    // XFS shows root its ACLs a second time; they come with `system.posix_acl_*`, and removing one
+    // removes both.
     b"trusted.SGI_ACL_FILE",
     b"trusted.SGI_ACL_DEFAULT",
 ];
@@ -165,7 +174,8 @@ fn extended(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
     Ok(())
 }
 
-/// For calls that know only paths: through the open directory, so that nothing on the way is looked up again.
+/// For calls that know only paths: through the open directory, so that nothing on the way is looked
+/// up again.
 fn magic_path(place: Place<'_>) -> PathBuf {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", place.dir.as_raw_fd()));
     path.push(place.name);

@@ -58,7 +58,8 @@ pub fn to_image(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<H
     let old = file.metadata().map_err(Side::Target.failed("look at", path))?.len();
     file.set_len(old.min(device.len)).map_err(Side::Target.failed("shorten", path))?;
     if rights::is_root() {
-        // Whose virtual machine couldn't open it otherwise. A file system without owners refuses, and needs none.
+        // Whose virtual machine couldn't open it otherwise. A file system without owners refuses,
+        // and needs none.
         let _ = rustix::fs::fchown(&file, Some(Uid::from_raw(VM_USER)), Some(Gid::from_raw(VM_USER)));
     }
     // Not left to the process's mask.
@@ -97,7 +98,8 @@ fn open_image(volume: &Volume, path: &Path) -> Result<File, Error> {
     volume.create_file(volume, name, path)
 }
 
-/// Whether an image of `len` bytes fits, were it full: a disk that can't be filled breaks in the virtual machine's hands.
+/// Checks that an image of `len` bytes would fit if it were full: a disk that can't be filled
+/// breaks in the virtual machine's hands.
 fn has_room(volume: &Volume, image: &File, len: u64) -> Result<(), Error> {
     let path = Path::new(DISK_IMAGE);
     let held = Meta::of_open(image).map_err(Side::Target.failed("look at", path))?.allocated();

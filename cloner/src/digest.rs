@@ -6,8 +6,9 @@ use blake3::{Hash, Hasher};
 
 use crate::stream::Piece;
 
-/// BLAKE3 of the bytes that are not zero and, apart from them, of where they are. The two streams and the length
-/// determine the content, and are determined by it: runs are the longest possible, in whole pages.
+/// BLAKE3 of the bytes that are not zero and, apart from them, of where they are. The two streams
+/// and the length determine the content, and are determined by it: runs are the longest possible,
+/// in whole pages.
 #[derive(Default)]
 pub struct Digest {
     data: Hasher,

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use crate::rights;
 
-/// How a failed copy is to be met.
+/// The reaction to a failed copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     Retry,
@@ -43,7 +43,8 @@ impl Error {
         }
     }
 
-    /// When space ran out on a file system that as a whole is smaller than the `needed` bytes, waiting is of no use.
+    /// When space ran out on a file system that as a whole is smaller than the `needed` bytes,
+    /// waiting is of no use.
     pub fn judge_space(self, target: impl AsFd, needed: u64) -> Self {
         if self.class != Class::NoSpace {
             return self;
@@ -69,13 +70,14 @@ impl From<Error> for Outcome {
     }
 }
 
-/// A path for messages. Names are whatever a user has written: they must not be able to break a line or pass for something else.
+/// A path for messages. Names are whatever a user has written: they must not be able to break a
+/// line or pass for something else.
 #[expect(clippy::unnecessary_debug_formatting, reason = "it escapes control characters")]
 pub fn quoted(path: &Path) -> String {
     if path.as_os_str().is_empty() { "the top directory".to_owned() } else { format!("{path:?}") }
 }
 
-/// Which of the two volumes something happened on: the same errno means different things there.
+/// One of the two volumes: the same errno means different things on each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     Source,

@@ -1,4 +1,5 @@
-//! Copies of regular files to regular files: a reflink, else `copy_file_range`, else reads and writes.
+//! Copies of regular files to regular files: a reflink, else `copy_file_range`, else reads and
+//! writes.
 
 use std::{fs::File, os::fd::AsFd, path::Path};
 
@@ -29,7 +30,7 @@ pub struct Filled {
     /// Of the source.
     pub digest: Hash,
     pub written: u64,
-    /// Whether the target's content is known to be the same: compared, or shared.
+    /// True if the target's content is known to be the same: compared, or shared.
     pub proven: bool,
 }
 
@@ -38,8 +39,8 @@ impl Ways {
         Self { reflink: true, offload: copies_on_server(target) }
     }
 
-    /// Makes the target, which is new and of the source's length, equal to the source. `progress` hears how much of it was dealt
-    /// with.
+    /// Makes the target, which is new and of the source's length, equal to the source. `progress`
+    /// hears how much of it was dealt with.
     pub fn copy(
         &mut self,
         source: Content<'_>,
@@ -69,7 +70,7 @@ impl Ways {
         Ok(Filled { digest: digest.finish(), written: writer.finish()?, proven: false })
     }
 
-    /// What to copy from where a file server does it by itself.
+    /// The source where a file server copies by itself.
     pub fn offload_from(self, source: &File) -> Option<&File> {
         self.offload.then_some(source)
     }
@@ -92,8 +93,8 @@ impl Ways {
     }
 }
 
-/// Whether `copy_file_range` saves the way through this machine. On a local file system it only copies from page
-/// to page, slower than writing the buffer that was just read.
+/// True if `copy_file_range` saves the way through this machine. On a local file system it only
+/// copies from page to page, slower than writing the buffer that was just read.
 fn copies_on_server(target: impl AsFd) -> bool {
     const NFS: i64 = 0x6969;
     const SMB2: i64 = 0xfe53_4d42;

@@ -1,6 +1,6 @@
 //! Detection of disk image formats other than raw, by their first bytes.
 
-/// How much of an image's beginning [`not_raw`] wants to see.
+/// The beginning of an image that [`not_raw`] needs, in bytes.
 pub const HEAD: usize = 512;
 
 const MAGICS: [(usize, &[u8], &str); 7] = [

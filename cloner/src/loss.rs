@@ -46,7 +46,7 @@ impl Loss {
     }
 
     /// Of one file, as it happens.
-    pub fn told(self, path: &Path) -> String {
+    pub fn message(self, path: &Path) -> String {
         match self {
             Self::Special => format!("{}: a special file can't be made", quoted(path)),
             _ => format!("{}: {} can't be kept", quoted(path), self.what()),

@@ -1,4 +1,5 @@
-//! Copies one volume to another, says how far it is on standard output, and how it ended in the termination log.
+//! Copies one volume to another, says how far it is on standard output, and how it ended in the
+//! termination log.
 
 use std::{
     fs,
@@ -13,8 +14,9 @@ use common::mover::{ContentType, SOURCE_DEVICE, SOURCE_DIR, TARGET_DEVICE, TARGE
 
 /// Makes the target volume equal to the source volume.
 ///
-/// Each is a directory (a file system's top) or a raw device: a block device, or a regular file that stands in for one. Between the two
-/// kinds the disk of a virtual machine is converted: `disk.img` in a file system holds what a block device holds as a whole.
+/// Each is a directory (a file system's top) or a raw device: a block device, or a regular file
+/// that stands in for one. Between the two kinds the disk of a virtual machine is converted:
+/// `disk.img` in a file system holds what a block device holds as a whole.
 ///
 /// Exit codes: 0 copied and verified, 1 try again, 2 it can't succeed, 3 the source changed.
 #[derive(Parser)]
@@ -23,10 +25,12 @@ struct Args {
     /// Directory or device that is only read [default: where the controller mounts it].
     #[arg(long)]
     source: Option<PathBuf>,
-    /// Directory or device that becomes equal to the source [default: where the controller mounts it].
+    /// Directory or device that becomes equal to the source [default: where the controller mounts
+    /// it].
     #[arg(long)]
     target: Option<PathBuf>,
-    /// What the volumes hold: `kubevirt` (a disk, which may be converted) or `archive` (files, which may not).
+    /// Contents of the volumes: `kubevirt` (a disk, which may be converted) or `archive` (files,
+    /// which may not).
     #[arg(long, default_value_t)]
     content: ContentType,
     /// File that the outcome is written to, as JSON.

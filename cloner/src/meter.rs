@@ -9,7 +9,7 @@ use common::mover::Progress;
 
 use crate::loss::Loss;
 
-/// Who wants to hear how a copy goes. Called between reads, from the thread that copies.
+/// A listener to the progress of a copy. Called between reads, from the thread that copies.
 pub trait Observer {
     /// After every piece; both numbers only grow. Not called before the total is known.
     fn progress(&mut self, progress: Progress);
@@ -18,14 +18,14 @@ pub trait Observer {
     fn lost(&mut self, what: &str);
 }
 
-/// Of each kind of loss so many are told one by one; of all there is a number at the end.
-const TOLD: u64 = 8;
+/// The losses of one kind that are reported one by one; all are counted in the end.
+const MAX_REPORTED: u64 = 8;
 
 pub struct Meter<'a> {
     observer: &'a mut dyn Observer,
     progress: Progress,
     written: u64,
-    /// How many files, and the first of them by name.
+    /// The number of files, and the name of the first.
     lost: BTreeMap<Loss, (u64, PathBuf)>,
 }
 
@@ -47,7 +47,8 @@ impl<'a> Meter<'a> {
         self.progress.done
     }
 
-    /// The first `done` bytes of the source are dealt with. Going back (a file read again) goes unheard.
+    /// The first `done` bytes of the source are dealt with. Going back (a file read again) goes
+    /// unheard.
     pub fn reach(&mut self, done: u64) {
         if done > self.progress.done {
             self.progress.done = done.min(self.progress.total);
@@ -70,12 +71,12 @@ impl<'a> Meter<'a> {
         if path < first.as_path() {
             path.clone_into(first);
         }
-        if *count <= TOLD {
-            self.observer.lost(&what.told(path));
+        if *count <= MAX_REPORTED {
+            self.observer.lost(&what.message(path));
         }
     }
 
-    /// What was lost in all, in sentences; told to the observer too.
+    /// All losses, in sentences; the observer gets them too.
     pub fn notes(&mut self) -> Vec<String> {
         let notes: Vec<_> = self.lost.iter().map(|(what, (count, first))| what.summed_up(*count, first)).collect();
         for note in &notes {

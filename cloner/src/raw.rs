@@ -24,7 +24,7 @@ use crate::{
 /// One side of a copy.
 pub struct Raw<'a> {
     file: File,
-    /// The same, past the page cache, where that can be had.
+    /// The same, past the page cache, where that is possible.
     direct: Option<File>,
     meta: Meta,
     pub len: u64,
@@ -86,7 +86,7 @@ impl<'a> Raw<'a> {
         Ok(head)
     }
 
-    /// Whether there is room for `len` bytes from the beginning. A file grows, unlike a device.
+    /// Checks that there is room for `len` bytes from the beginning. A file grows, unlike a device.
     pub fn has_room(&self, len: u64) -> Result<(), Error> {
         if self.len >= len || !self.is_device() {
             return Ok(());
@@ -97,7 +97,8 @@ impl<'a> Raw<'a> {
         )))
     }
 
-    /// Makes this one's beginning equal to `source` and `rest` of it zero; synced, read back and compared.
+    /// Makes this one's beginning equal to `source` and `rest` of it zero; synced, read back and
+    /// compared.
     pub fn copy_from(&self, source: &Raw<'_>, rest: Range<u64>, meter: &mut Meter<'_>) -> Result<Hash, Error> {
         self.has_room(source.len)?;
         meter.set_total(source.len);
@@ -105,7 +106,8 @@ impl<'a> Raw<'a> {
             self.file.set_len(source.len).map_err(self.side.failed("grow", self.path))?;
         }
         let digest = self.fill(source, rest, meter);
-        // Asked last and answered first: a target that differs because the source changed is no fault of the target.
+        // Asked last and answered first: a target that differs because the source changed is no
+        // fault of the target.
         let after = Meta::of_open(&source.file).map_err(source.side.failed("look at", source.path))?;
         if !source.is_device() && after != source.meta {
             return Err(Error::changed(source.path, "changed"));

@@ -1,4 +1,5 @@
-//! The report of the process: progress and losses on standard output, the outcome in the termination log.
+//! The report of the process: progress and losses on standard output, the outcome in the
+//! termination log.
 
 use std::{
     io::Write,
@@ -21,7 +22,7 @@ pub struct Reporter<O, L> {
 }
 
 impl<O: Write, L: Write> Reporter<O, L> {
-    /// Nothing is printed before the first progress.
+    /// `None` before the first progress.
     pub fn new(out: O, log: L) -> Self {
         Self { out, log, printed: None, waiting: None }
     }
@@ -44,7 +45,8 @@ impl<O: Write, L: Write> Reporter<O, L> {
 
 impl<O: Write, L: Write> Observer for Reporter<O, L> {
     fn progress(&mut self, progress: Progress) {
-        // Being through is told at once: syncing and reading back are still to come, and take their time.
+        // Being through is told at once: syncing and reading back are still to come, and take their
+        // time.
         let through = progress.done == progress.total;
         if through || self.printed.is_none_or(|printed| printed.elapsed() >= EVERY) {
             self.waiting = None;
@@ -59,7 +61,8 @@ impl<O: Write, L: Write> Observer for Reporter<O, L> {
     }
 }
 
-/// `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a text that is too long is cut, so that the rest stays readable.
+/// `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a text that is too long is cut, so that
+/// the rest stays readable.
 pub fn termination_message(outcome: &Outcome) -> serde_json::Result<String> {
     const MARK: &str = " …";
     let mut outcome = outcome.clone();

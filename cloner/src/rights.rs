@@ -7,17 +7,17 @@ use common::mover::KEEP_OWNERS;
 static USER: LazyLock<(u32, u32)> =
     LazyLock::new(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
 
-/// Whether owners can be given away and permissions passed over.
+/// True if owners can be given away and permissions passed over.
 pub fn is_root() -> bool {
     USER.0 == 0
 }
 
-/// Whether a file of this owner may be given permissions and times.
+/// True if a file of this owner may be given permissions and times.
 pub fn is_own(owner: u32) -> bool {
     is_root() || owner == USER.0
 }
 
-/// How a user gets what only root can do; nothing to advise when it is root already.
+/// The cure for a lack of root's rights; empty for root.
 pub fn advice() -> Option<String> {
     (!is_root()).then(|| format!("annotate the DataVolume with {KEEP_OWNERS} to copy as root"))
 }

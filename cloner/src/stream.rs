@@ -13,7 +13,7 @@ use crate::{
 
 /// Bytes read at once: large enough to hide system calls and a device's delay.
 pub const CHUNK: usize = 4 << 20;
-/// How many chunks the reading thread may be ahead.
+/// The number of chunks that the reading thread may be ahead.
 pub const AHEAD: usize = 3;
 /// Below this a thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 4 << 20;
@@ -22,10 +22,10 @@ const WORTH_A_THREAD: u64 = 4 << 20;
 #[derive(Clone, Copy)]
 pub struct Content<'a> {
     pub file: &'a File,
-    /// The same, opened past the page cache, where that can be had.
+    /// The same, opened past the page cache, where that is possible.
     pub direct: Option<&'a File>,
     pub len: u64,
-    /// Whether to ask the file system for holes; a device has none to tell of.
+    /// True if the file system is asked for holes; a device has none.
     pub holes: bool,
     pub side: Side,
     /// For messages.
@@ -41,12 +41,14 @@ pub struct Piece {
     pub runs: Vec<Range<usize>>,
 }
 
-/// `file` once more, but past the page cache: what is written is at the device, and what is read comes from there.
+/// `file` once more, but past the page cache: what is written is at the device, and what is read
+/// comes from there.
 pub fn direct(file: &File, write: bool) -> Option<File> {
     volume::reopen_direct(file, write).ok().filter(volume::takes_direct_io)
 }
 
-/// How much of an access to `len` bytes at `offset` may go past the page cache: what isn't whole pages may not.
+/// The part of an access to `len` bytes at `offset` may go past the page cache: what isn't whole
+/// pages may not.
 pub fn direct_part(direct: Option<&File>, offset: u64, len: usize) -> Option<(&File, usize)> {
     let whole = len / PAGE * PAGE;
     direct.filter(|_| whole > 0 && offset.is_multiple_of(PAGE as u64)).map(|file| (file, whole))

@@ -1,8 +1,10 @@
-//! Copies large content in three steps at once: one thread reads ahead, this one writes, a third reads back what was written and compares
-//! it with what was read. Reading back costs no time of its own then, and what it reads is still at hand to compare with.
+//! Copies large content in three steps at once: one thread reads ahead, this one writes, a third
+//! reads back what was written and compares it with what was read. Reading back costs no time of
+//! its own then, and what it reads is still at hand to compare with.
 //!
-//! That proves something where writing and reading back go past the page cache. What has to go through it is remembered by its hash
-//! instead, and proven after the target was synced and the cache dropped, by [`Copied::prove`].
+//! That proves something where writing and reading back go past the page cache. What has to go
+//! through it is remembered by its hash instead, and proven after the target was synced and the
+//! cache dropped, by [`Copied::prove`].
 
 use std::{ops::Range, sync::mpsc, thread};
 
@@ -18,13 +20,15 @@ use crate::{
     writer::Writer,
 };
 
-/// Through the page cache, write-back is started whenever so many bytes were written: the disk isn't to idle until the end.
+/// Through the page cache, write-back is started after so many bytes: the disk must not idle until
+/// the end.
 const WRITE_BACK: u64 = 64 << 20;
 
-/// Zeros are collected up to so many bytes: few requests, and still something to read back while the rest is read.
+/// Zeros are collected up to so many bytes: few requests, and still something to read back while
+/// the rest is read.
 const ZEROS_AT_ONCE: u64 = 16 << 20;
 
-/// What was copied, and is not yet on stable storage.
+/// A copy that is not yet on stable storage.
 pub struct Copied {
     /// Of the source.
     pub digest: Hash,
@@ -39,7 +43,7 @@ struct Doubt {
     hash: Option<Hash>,
 }
 
-/// What a piece or a range has become on the target.
+/// The result of a piece or a range on the target.
 enum Done {
     Data(Piece),
     /// Zeros; `new` if nothing else was ever there.
@@ -49,8 +53,8 @@ enum Done {
     },
 }
 
-/// Makes the target's beginning equal to `source`, and then `rest` of it zero. `target` is what `to` writes to. `progress` hears how much
-/// of the source was dealt with.
+/// Makes the target's beginning equal to `source`, and then `rest` of it zero. `target` is what
+/// `to` writes to. `progress` hears how much of the source was dealt with.
 pub fn transfer(
     source: Content<'_>,
     target: Content<'_>,
@@ -100,7 +104,7 @@ pub fn transfer(
 }
 
 impl Copied {
-    /// Whether everything was compared already.
+    /// True if everything was compared already.
     pub fn is_proven(&self) -> bool {
         self.doubtful.is_empty()
     }
@@ -109,7 +113,8 @@ impl Copied {
     pub fn prove(&self, target: Content<'_>) -> Result<(), Error> {
         let mut buffer = Buffer::default();
         if !self.doubtful.is_empty() {
-            // An advice that isn't taken loses the proof that the storage has it, not the comparison.
+            // An advice that isn't taken loses the proof that the storage has it, not the
+            // comparison.
             let _ = rustix::fs::fadvise(target.file, 0, None, Advice::DontNeed);
         }
         for Doubt { range, hash } in &self.doubtful {

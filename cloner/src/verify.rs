@@ -13,9 +13,11 @@ use crate::{
     zero,
 };
 
-/// The digest of the target's first `len` bytes as the storage has them; they have to be synced already.
+/// The digest of the target's first `len` bytes as the storage has them; they have to be synced
+/// already.
 pub fn read_back(file: &File, len: u64, holes: bool, path: &Path) -> Result<Hash, Error> {
-    // What is still in the page cache would prove nothing. An advice that isn't taken loses that proof, not the comparison.
+    // What is still in the page cache would prove nothing. An advice that isn't taken loses that
+    // proof, not the comparison.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
     digest(Content { file, direct: None, len, holes, side: Side::Target, path }, |_| ())
 }
@@ -37,7 +39,7 @@ pub fn read(target: Content<'_>, range: &Range<u64>, buffer: &mut Buffer) -> Res
     target.read(buffer, range.start).map_err(target.side.failed("read", target.path))
 }
 
-/// Whether `range` of the target is zero.
+/// True if `range` of the target is zero.
 pub fn zeros(target: Content<'_>, range: Range<u64>, buffer: &mut Buffer) -> Result<bool, Error> {
     let mut at = range.start;
     let target = Content { len: range.end, ..target };

@@ -1,4 +1,5 @@
-//! A directory tree that nothing gets out of: every path is resolved beneath the top, and never through a link.
+//! A directory tree that nothing gets out of: every path is resolved beneath the top, and never
+//! through a link.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -17,7 +18,7 @@ use crate::{
     zero::PAGE,
 };
 
-/// What `stat` says of a file, without the time of its last access.
+/// The result of `stat`, without the time of the last access.
 #[derive(Debug, Clone, Copy)]
 pub struct Meta {
     dev: (u32, u32),
@@ -34,11 +35,12 @@ pub struct Meta {
     ctime: (i64, u32),
 }
 
-/// The room that it takes isn't compared: that becomes another when the kernel writes back what was written long ago.
+/// The room that it takes isn't compared: that becomes another when the kernel writes back what was
+/// written long ago.
 impl PartialEq for Meta {
     fn eq(&self, other: &Self) -> bool {
-        let told = |it: &Self| (it.id(), it.mode, it.links, it.uid, it.gid, it.rdev, it.size, it.mtime, it.ctime);
-        told(self) == told(other)
+        let identity = |it: &Self| (it.id(), it.mode, it.links, it.uid, it.gid, it.rdev, it.size, it.mtime, it.ctime);
+        identity(self) == identity(other)
     }
 }
 
@@ -177,7 +179,8 @@ impl Volume {
         file.map(File::from).map_err(self.side.failed("create", path))
     }
 
-    /// What is in the directory `dir` at `path`, sorted by name; at the top without `lost+found`.
+    /// The entries of the directory `dir` at `path`, sorted by name; at the top without
+    /// `lost+found`.
     pub fn list(&self, dir: impl AsFd, path: &Path) -> Result<Vec<Entry>, Error> {
         let mut entries = Vec::new();
         for entry in Dir::read_from(&dir).map_err(self.side.failed("list", path))? {
@@ -220,13 +223,13 @@ pub fn reopen_direct(file: &File, write: bool) -> rustix::io::Result<File> {
     rustix::fs::open(path, access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
-/// Whether a file or device can be accessed past the page cache in whole pages. Some file systems open it so and use the cache all the
-/// same; since Linux 6.1 most tell.
+/// True if a file or device can be accessed past the page cache in whole pages. Some file systems
+/// open it so and use the cache all the same; since Linux 6.1 most tell.
 pub fn takes_direct_io(file: &File) -> bool {
     let page = u32::try_from(PAGE).unwrap_or(u32::MAX);
     rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).is_ok_and(|stat| {
-        let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
-        !told || ((1..=page).contains(&stat.stx_dio_offset_align) && stat.stx_dio_mem_align <= page)
+        let is_reported = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::DIOALIGN);
+        !is_reported || ((1..=page).contains(&stat.stx_dio_offset_align) && stat.stx_dio_mem_align <= page)
     })
 }
 

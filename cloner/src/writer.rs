@@ -1,4 +1,4 @@
-//! Writes pieces to a file or device, so that what is zero takes no space where that can be had.
+//! Writes pieces to a file or device, so that zeros take no space where that is possible.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
 
@@ -10,12 +10,13 @@ use crate::{
     zero::{self, ZEROS},
 };
 
-/// How a range is made to read as zero; each falls back to the one after it.
+/// A way to make a range read as zero; each falls back to the one after it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Zeroing {
     /// It is zero already: a file just created.
     Nothing,
-    /// Gives the space back. On a device the kernel refuses it unless zeros are guaranteed afterwards.
+    /// Gives the space back. On a device the kernel refuses it unless zeros are guaranteed
+    /// afterwards.
     Punch,
     /// Lets the device or the file system write the zeros.
     Range,
@@ -55,7 +56,8 @@ impl<'a> Writer<'a> {
         self
     }
 
-    /// Pieces come in order and without a gap. Zeros at the end may be made later, see [`Writer::pay_zeros`].
+    /// Pieces come in order and without a gap. Zeros at the end may be made later, see
+    /// [`Writer::pay_zeros`].
     pub fn put(&mut self, piece: &Piece) -> Result<(), Error> {
         let mut done = piece.range.start;
         for run in zero::without_short_holes(&piece.runs) {
@@ -87,7 +89,8 @@ impl<'a> Writer<'a> {
         Ok(self.zeros.end - self.zeros.start)
     }
 
-    /// Makes the zeros that were owed; which, and whether they have to be looked at to know that they are there.
+    /// Makes the zeros that were owed; which, and whether they have to be looked at to know that
+    /// they are there.
     pub fn pay_zeros(&mut self) -> Result<(Range<u64>, bool), Error> {
         let range = std::mem::replace(&mut self.zeros, 0..0);
         if !range.is_empty() {
@@ -108,7 +111,8 @@ impl<'a> Writer<'a> {
             match rustix::fs::fallocate(self.target, flags, range.start, range.end - range.start) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // A device refuses what isn't a multiple of its sector; that says nothing of the next range.
+                // A device refuses what isn't a multiple of its sector; that says nothing of the
+                // next range.
                 Err(Errno::INVAL) => return self.write_zeros(range),
                 Err(error @ (Errno::IO | Errno::NOSPC)) => {
                     return Err(Side::Target.failed("make zeros in", self.path)(error));
@@ -149,7 +153,7 @@ impl<'a> Writer<'a> {
         rest.map_err(Side::Target.failed("write", self.path))
     }
 
-    /// How many of the `len` bytes the file server copied.
+    /// The number of the `len` bytes that the file server copied.
     fn offload(&mut self, offset: u64, len: usize) -> Result<usize, Error> {
         let mut copied = 0;
         while let Some(source) = self.offload

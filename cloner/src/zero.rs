@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
-/// What is told apart as zero or not, in bytes; ranges are multiples of it except at the end of the content.
+/// The unit that is zero or not, in bytes; ranges are multiples of it except at the end of the
+/// content.
 pub const PAGE: usize = 4096;
 
-/// Shorter runs of zeros inside of data are written like data: a hole costs the file system an extent.
+/// Shorter runs of zeros inside of data are written like data: a hole costs the file system an
+/// extent.
 const SHORTEST_HOLE: usize = 64 << 10;
 
 /// A buffer of zeros to write from, also past the page cache.

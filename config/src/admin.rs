@@ -1,4 +1,4 @@
-//! What Kubernetes and its operators ask a process: is it alive, is it ready, how is it doing.
+//! The admin endpoint: liveness, readiness, metrics and the log filter of a process.
 
 use std::{
     io,
@@ -48,7 +48,8 @@ impl Readiness {
         Self { conditions: Arc::default(), shutdown }
     }
 
-    /// Adds a condition, not met yet. Register them all before the admin endpoint is served, or a probe may come between.
+    /// Adds a condition, not met yet. Register them all before the admin endpoint is served, or a
+    /// probe may come between.
     pub fn register(&self, name: &'static str) -> ReadyHandle {
         let condition = Condition { name, met: Arc::default() };
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(condition.clone());
@@ -152,7 +153,8 @@ async fn log_level(State(sources): State<Sources>) -> Response {
     }
 }
 
-/// Only from the pod itself, which includes `kubectl port-forward`: the port is open to the whole cluster.
+/// Only from the pod itself, which includes `kubectl port-forward`: the port is open to the whole
+/// cluster.
 async fn set_log_level(
     State(sources): State<Sources>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,8 +1,9 @@
 //! Single requests to the API server: the one place where paths are made and answers are decoded.
 //!
-//! kube's `Api` puts a name into the path as it is and fails with the whole list, or with a write that succeeded, when one object of the
-//! answer can't be decoded. Names come from what users write, and so do objects. Here a name or namespace that no object can have never
-//! becomes a path, and answers are decoded object by object; see [`common::decode`].
+//! kube's `Api` puts a name into the path as it is and fails with the whole list, or with a write
+//! that succeeded, when one object of the answer can't be decoded. Names come from what users
+//! write, and so do objects. Here a name or namespace that no object can have never becomes a path,
+//! and answers are decoded object by object; see [`common::decode`].
 
 use std::{fmt, marker::PhantomData};
 
@@ -28,12 +29,12 @@ use crate::metrics;
 /// The objects of one kind in one namespace, or in the cluster for a kind without namespaces.
 pub struct Objects<K> {
     client: Client,
-    /// Nothing where the namespace can't exist.
+    /// `None` where the namespace can't exist.
     place: Option<Request>,
     kind: PhantomData<fn() -> K>,
 }
 
-/// What a list holds.
+/// The contents of a list.
 #[derive(Debug)]
 pub struct Listed<K> {
     /// The objects that can be read.
@@ -72,7 +73,8 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
         self.get_with(name, &GetParams::default()).await
     }
 
-    /// The object of this name as the API server remembers it: quicker, and possibly older than the last write.
+    /// The object of this name as the API server remembers it: quicker, and possibly older than the
+    /// last write.
     pub async fn get_cached_opt(&self, name: &str) -> kube::Result<Option<K>> {
         self.get_with(name, &GetParams::any()).await
     }
@@ -224,7 +226,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cache::{ask, ask_all, glance};
+    use crate::cache::{ask, ask_all, ask_cached};
 
     /// Answers everything with this; notes the paths with their queries.
     fn api_server(answer: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
@@ -288,7 +290,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is given as a name, the path has the segments that it should have, or no request is made.
+        /// Whatever is given as a name, the path has the segments that it should have, or no
+        /// request is made.
         #[test]
         fn a_name_is_one_segment_of_a_path(
             namespace in "([a-z0-9]{1,5}|[a-z0-9./%?#&=:;\\\\ ä-]{0,12}|.{0,6})",
@@ -320,7 +323,7 @@ mod tests {
         Box::pin(ask_everything(&client, text, text)).await;
         for maps in [Objects::<ConfigMap>::namespaced(client.clone(), text), Objects::namespaced(client.clone(), "n")] {
             assert_eq!(ask(&maps, text).await, Lookup::Absent);
-            assert_eq!(glance(&maps, text).await, Lookup::Absent);
+            assert_eq!(ask_cached(&maps, text).await, Lookup::Absent);
         }
         assert_eq!(*paths.lock().unwrap(), Vec::<String>::new());
     }

@@ -1,24 +1,11 @@
-//! Groups of command-line arguments that binaries flatten into their own; each can also be set in the environment.
+//! Groups of command-line arguments that binaries flatten into their own; each can also be set in
+//! the environment.
 
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
-use crate::telemetry::{LogFilter, LogFormat};
-
-/// What is logged, and how.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Logging")]
-pub struct LogArgs {
-    /// Form of a log line.
-    #[arg(long, env, value_enum, default_value_t)]
-    pub log_format: LogFormat,
-    /// Level, or comma-separated directives such as `info,kube=debug`.
-    #[arg(long, env, default_value = "info")]
-    pub log_level: LogFilter,
-}
-
-/// Where probes and metrics are answered.
+/// Arguments for the endpoint of probes and metrics.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Admin endpoint")]
 pub struct AdminArgs {
@@ -27,11 +14,12 @@ pub struct AdminArgs {
     pub admin_address: SocketAddr,
 }
 
-/// How the process ends.
+/// Arguments for the end of the process.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Shutdown")]
 pub struct ShutdownArgs {
-    /// Time between turning unready and refusing work, for the endpoint's removal to reach every client; `0s` for none.
+    /// Time between turning unready and refusing work, for the endpoint's removal to reach every
+    /// client; `0s` for none.
     #[arg(long, env, default_value = "3s", value_parser = duration)]
     pub shutdown_pause: Duration,
     /// Time that work in flight has to end after the pause, before it is dropped.
@@ -51,6 +39,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::telemetry::{LogArgs, LogFormat};
 
     #[derive(Parser)]
     struct Everything {
@@ -60,8 +49,6 @@ mod tests {
         admin: AdminArgs,
         #[command(flatten)]
         shutdown: ShutdownArgs,
-        #[command(flatten)]
-        certificates: crate::tls::CertificateArgs,
     }
 
     #[test]
@@ -75,12 +62,6 @@ mod tests {
         assert_eq!(args.admin.admin_address.port(), 8080);
         assert_eq!(args.shutdown.shutdown_pause, Duration::from_secs(3));
         assert_eq!(args.log.log_format, LogFormat::Text);
-    }
-
-    #[test]
-    fn clients_are_named_in_one_argument_or_in_several() {
-        let args = ["test", "--client-ca-file=ca.crt", "--client-name=one,two", "--client-name=three"];
-        assert_eq!(Everything::parse_from(args).certificates.client_name, ["one", "two", "three"]);
     }
 
     #[rstest]
@@ -97,11 +78,6 @@ mod tests {
     #[case::bad_filter(&["test", "--log-level", "shout=very"])]
     #[case::bad_format(&["test", "--log-format", "xml"])]
     #[case::bad_address(&["test", "--admin-address", "somewhere"])]
-    #[case::certificate_without_key(&["test", "--tls-cert-file", "tls.crt"])]
-    #[case::key_without_certificate(&["test", "--tls-key-file", "tls.key"])]
-    #[case::segments_without_certificate(&["test", "--path-segment-file", "segments"])]
-    #[case::client_without_authority(&["test", "--client-name", "kube-apiserver"])]
-    #[case::client_without_name(&["test", "--client-ca-file", "ca.crt", "--client-name", "kube-apiserver,"])]
     fn nonsense_is_refused(#[case] args: &[&str]) {
         assert!(Everything::try_parse_from(args).is_err());
     }

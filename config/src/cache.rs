@@ -1,8 +1,10 @@
-//! What decisions read, kept up to date by watches. Nobody waits for it: what a cache has not seen yet is *unknown*, not absent.
+//! Caches of objects, kept up to date by watches. Reading never waits: an object that a cache has
+//! not seen yet is *unknown*, not absent.
 //!
-//! Objects are decoded one by one; see [`common::decode`]. One that can't be read is a line in the log and a number in a metric, never a
-//! watch that fails: the others of its kind are known all the same. Its name is *unknown* as long as it exists like this, and it is in
-//! no list, whatever it was before.
+//! Objects are decoded one by one; see [`common::decode`]. One that can't be read is a line in the
+//! log and a number in a metric, never a watch that fails: the others of its kind are known all the
+//! same. Its name is *unknown* as long as it exists like this, and it is in no list, whatever it
+//! was before.
 
 mod unreadable;
 
@@ -34,17 +36,19 @@ const STARTING: u8 = 0;
 const SYNCED: u8 = 1;
 const MISSING: u8 = 2;
 
-/// One object, asked for instead of remembered. What no object can be called is absent.
+/// Reads the latest state of an object. An object whose name is impossible is absent.
 pub async fn ask<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &Objects<K>, name: &str) -> Lookup<K> {
     answer(api.get_opt(name).await)
 }
 
-/// The same as the API server remembers it, which is quick, and may be older than what was written a moment ago.
-pub async fn glance<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &Objects<K>, name: &str) -> Lookup<K> {
+/// Reads an object from the API server's cache, which is quick and may be older than the last
+/// write.
+pub async fn ask_cached<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &Objects<K>, name: &str) -> Lookup<K> {
     answer(api.get_cached_opt(name).await)
 }
 
-/// All objects that can be read, asked for instead of remembered. Absent when the cluster doesn't know the kind.
+/// Reads the latest state of all objects that can be decoded. Absent when the cluster doesn't know
+/// the kind.
 pub async fn ask_all<K: Resource<DynamicType = ()> + DeserializeOwned>(api: Objects<K>) -> Lookup<Vec<Arc<K>>> {
     answer(match api.list().await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
@@ -85,9 +89,9 @@ impl<K> Cache<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
-    /// A cache, and the stream that fills it: it yields every object that was written or deleted, after the cache has it.
-    /// `ready` is met once the first list is complete, or once it is certain that the cluster doesn't know the kind. `strip` drops what
-    /// nobody reads.
+    /// A cache, and the stream that fills it: it yields every object that was written or deleted,
+    /// after the cache has it. `ready` is met once the first list is complete, or once it is
+    /// certain that the cluster doesn't know the kind. `strip` drops what nobody reads.
     pub fn watch(
         client: Client,
         config: watcher::Config,
@@ -98,7 +102,7 @@ where
         let state = Arc::new(AtomicU8::new(STARTING));
         let revision = Arc::new(AtomicU64::new(0));
         let unreadable = Arc::new(UnreadableObjects::default());
-        let (seen, changes) = (Arc::clone(&state), Arc::clone(&revision));
+        let (observed, changes) = (Arc::clone(&state), Arc::clone(&revision));
         let (before, after, known) = (Arc::clone(&unreadable), Arc::clone(&unreadable), store.clone());
         let stream = watcher(Api::<Decoded<K>>::all(client), config)
             .default_backoff()
@@ -111,13 +115,13 @@ where
             .inspect_ok(move |event| after.settle(event))
             .inspect(move |event| match event {
                 Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
-                    seen.store(SYNCED, Ordering::Release);
+                    observed.store(SYNCED, Ordering::Release);
                     ready.ready();
                 }
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Err(error) => {
                     if unknown_kind(error) {
-                        seen.store(MISSING, Ordering::Release);
+                        observed.store(MISSING, Ordering::Release);
                         ready.ready();
                     } else {
                         warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
@@ -143,12 +147,14 @@ where
         self.store.get(&reference).map_or_else(|| unreadable().map_or(Lookup::Absent, Lookup::Unknown), Lookup::Present)
     }
 
-    /// An object in this namespace that exists and can't be read, if there is one: for those to whom a missing one matters.
+    /// An object in this namespace that exists and can't be read, if there is one: for those to
+    /// whom a missing one matters.
     pub fn unreadable_in(&self, namespace: &str) -> Option<String> {
         self.unreadable.reason_in(namespace)
     }
 
-    /// All objects that can be read, or why they aren't known. Absent when the cluster doesn't know the kind.
+    /// All objects that can be read, or why they aren't known. Absent when the cluster doesn't know
+    /// the kind.
     pub fn all(&self) -> Lookup<Vec<Arc<K>>> {
         match self.known() {
             Err(why) => Lookup::Unknown(why),
@@ -157,7 +163,8 @@ where
         }
     }
 
-    /// Another number whenever [`all`](Self::all) may give something else than before. Whoever reads it first has objects at least as new.
+    /// The revision of [`all`](Self::all): it grows before the objects change, so objects that are
+    /// read after it are at least as new.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }

@@ -1,7 +1,8 @@
 //! The connection to the API server.
 //!
-//! kube's defaults leave a request unlimited in time, because a watch is silent for minutes. Here every request other
-//! than a watch has a deadline, so that an API server which vanished without closing its connections costs seconds.
+//! kube's defaults leave a request unlimited in time, because a watch is silent for minutes. Here
+//! every request other than a watch has a deadline, so that an API server which vanished without
+//! closing its connections costs seconds.
 
 use std::{
     pin::Pin,
@@ -27,10 +28,11 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, retry::RetryLayer};
 /// Longer than the 295 s of silence after which kube's watcher itself gives a watch up.
 const SILENCE: Duration = Duration::from_secs(305);
 
-/// What a client is for.
+/// The purpose of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Watches, and reads and writes of a background task: retried on 429, 503 and 504, 30 s in all.
+    /// Watches, and reads and writes of a background task: retried on 429, 503 and 504, 30 s in
+    /// all.
     Control,
     /// Reads that an admission request waits for: one attempt, 2 s, for an answer in time or none.
     Admission,
@@ -88,11 +90,13 @@ pub async fn connect(program: &str, purpose: Purpose) -> Result<Client, Error> {
     client(config, purpose).map_err(Error::Client)
 }
 
-/// kube's own client, but one that sends at once: else the first request of a new connection lies here until the server has
-/// acknowledged the end of the TLS handshake, for which it takes its time (40 ms).
+/// kube's own client, but one that sends at once: else the first request of a new connection lies
+/// here until the server has acknowledged the end of the TLS handshake, for which it takes its time
+/// (40 ms).
 fn client(config: Config, purpose: Purpose) -> Result<Client, kube::Error> {
     let deadline = DeadlineLayer(purpose.deadline());
-    // What only kube can set up: a proxy, and a certificate that a program hands out and that has to be renewed.
+    // What only kube can set up: a proxy, and a certificate that a program hands out and that has
+    // to be renewed.
     if config.proxy_url.is_some() || config.auth_info.exec.is_some() {
         return Ok(ClientBuilder::try_from(config)?.with_layer(&deadline).build());
     }
@@ -199,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_goes_where_the_configuration_says_with_our_name_on_it() {
-        crate::tls::install_provider();
+        crate::install_provider();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
         Purpose::Control.adjust(&mut config);

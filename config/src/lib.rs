@@ -1,10 +1,11 @@
-//! How a process lives: settings, telemetry, admin endpoint, shutdown, supervisor, client, certificates.
+//! The process runtime shared by both binaries: arguments, telemetry, admin endpoint, shutdown,
+//! supervisor, client, cache.
 //!
 //! A `main` installs the TLS provider, parses its arguments and hands an async function to [`run`]:
 //!
 //! ```no_run
 //! # use clap::Parser;
-//! # use config::{admin::{Admin, Readiness}, args::{AdminArgs, LogArgs, ShutdownArgs}, shutdown::Shutdown, supervisor::Supervisor};
+//! # use config::{admin::{Admin, Readiness}, args::{AdminArgs, ShutdownArgs}, shutdown::Shutdown, supervisor::Supervisor, telemetry::LogArgs};
 //! # use std::{process::ExitCode, sync::Arc};
 //! #[derive(Parser)]
 //! struct Args {
@@ -17,7 +18,7 @@
 //! }
 //!
 //! fn main() -> ExitCode {
-//!     config::tls::install_provider();
+//!     config::install_provider();
 //!     let args = Args::parse();
 //!     config::run(async move {
 //!         let log = config::telemetry::install(&args.log)?;
@@ -44,8 +45,7 @@ mod run;
 pub mod shutdown;
 pub mod supervisor;
 pub mod telemetry;
-pub mod tls;
 
 pub use error::Chain;
 pub use listen::listen;
-pub use run::run;
+pub use run::{install_provider, run};

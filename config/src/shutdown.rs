@@ -1,8 +1,9 @@
 //! The end of a process, in two steps that everybody can wait for.
 //!
-//! An endpoint's removal races the termination of its pod: for a moment clients still send work to a process that was
-//! told to end. So readiness goes off first ([`Shutdown::begun`]), and only after a pause does the process refuse new
-//! work and finish what it has ([`Shutdown::draining`]). The [`Supervisor`](crate::supervisor::Supervisor) drives both.
+//! An endpoint's removal races the termination of its pod: for a moment clients still send work to
+//! a process that was told to end. So readiness goes off first ([`Shutdown::begun`]), and only
+//! after a pause does the process refuse new work and finish what it has ([`Shutdown::draining`]).
+//! The [`Supervisor`](crate::supervisor::Supervisor) drives both.
 
 use std::{io, time::Duration};
 
@@ -37,7 +38,7 @@ impl Shutdown {
         self.begun.cancel();
     }
 
-    /// Whether the end has been asked for.
+    /// True once the end has been asked for.
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
     }
@@ -57,7 +58,7 @@ impl Shutdown {
         self.draining.cancel();
     }
 
-    /// How long a service may take to finish what it has, from [`draining`](Self::draining) on.
+    /// The time that a service has to finish its work, from [`draining`](Self::draining) on.
     pub fn limit(&self) -> Duration {
         self.limit
     }

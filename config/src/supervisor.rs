@@ -35,7 +35,7 @@ pub enum Error {
     TooSlow {
         /// The limit.
         limit: Duration,
-        /// Who was still running.
+        /// The services that were still running.
         names: Vec<&'static str>,
     },
     /// Somebody insisted.
@@ -46,10 +46,10 @@ pub enum Error {
     Signals(#[source] io::Error),
 }
 
-/// What a service fails with.
+/// The error of a service.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// What a service may return.
+/// The return value of a service.
 pub trait Outcome: Send + 'static {
     /// The failure, if it is one.
     fn into_result(self) -> Result<(), BoxError>;
@@ -69,8 +69,8 @@ impl<E: Into<BoxError> + Send + 'static> Outcome for Result<(), E> {
 
 /// Runs named services to the end of the process.
 ///
-/// The first service that ends without having been asked to, however it ends, begins the shutdown of all: a process
-/// that lives on without one of its parts looks healthy and does nothing.
+/// The first service that ends without having been asked to, however it ends, begins the shutdown
+/// of all: a process that lives on without one of its parts looks healthy and does nothing.
 pub struct Supervisor {
     shutdown: Shutdown,
     services: Tasks,
@@ -93,7 +93,8 @@ impl Supervisor {
         self
     }
 
-    /// Starts a service that serves the others, such as the admin endpoint: it is dropped when they have all ended.
+    /// Starts a service that serves the others, such as the admin endpoint: it is dropped when they
+    /// have all ended.
     #[must_use = "a supervisor supervises nothing until it runs"]
     pub fn companion<F>(mut self, name: &'static str, service: F) -> Self
     where
@@ -179,7 +180,7 @@ impl Tasks {
         names
     }
 
-    /// How the next task ended; `None` when there is none left.
+    /// Waits for the end of the next task; `None` when there is none left.
     async fn next(&mut self, shutdown: &Shutdown) -> Option<Result<(), Error>> {
         let ended = self.set.join_next_with_id().await?;
         let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);

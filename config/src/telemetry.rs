@@ -1,4 +1,5 @@
-//! Logs: one line per event on standard error, with a filter that can be changed while the process runs.
+//! Logs: one line per event on standard error, with a filter that can be changed while the process
+//! runs.
 
 use std::{
     fmt,
@@ -6,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
@@ -17,7 +18,17 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-use crate::args::LogArgs;
+/// Arguments for the level and the form of the log.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct LogArgs {
+    /// Form of a log line.
+    #[arg(long, env, value_enum, default_value_t)]
+    pub log_format: LogFormat,
+    /// Level, or comma-separated directives such as `info,kube=debug`.
+    #[arg(long, env, default_value = "info")]
+    pub log_level: LogFilter,
+}
 
 /// Form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -29,7 +40,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which events are logged: a level, or directives per module. Valid by construction.
+/// A filter of events: a level, or directives per module. Valid by construction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFilter(String);
 
@@ -69,10 +80,12 @@ impl LogHandle {
     }
 }
 
-/// The module of kube that logs answers of the API server, whole lists with every pod's environment among them, where they can't be decoded.
+/// The module of kube that logs answers of the API server, whole lists with every pod's environment
+/// among them, where they can't be decoded.
 const LOGS_BODIES: &str = "kube_client::client";
 
-/// Sends the events of the whole process (and the records of crates that use `log`) to standard error.
+/// Sends the events of the whole process (and the records of crates that use `log`) to standard
+/// error.
 pub fn install(args: &LogArgs) -> Result<LogHandle, TryInitError> {
     let (lines, handle) = lines(args, io::stderr, io::stderr().is_terminal());
     lines.try_init()?;

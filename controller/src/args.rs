@@ -1,7 +1,10 @@
 //! The command line of the controller.
 
 use clap::Parser;
-use config::args::{AdminArgs, LogArgs, ShutdownArgs};
+use config::{
+    args::{AdminArgs, ShutdownArgs},
+    telemetry::LogArgs,
+};
 
 /// Executes the clones that DataVolumes ask for.
 #[derive(Debug, Parser)]

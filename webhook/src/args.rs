@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use certs::CertificateArgs;
 use clap::Parser;
 use common::keys;
 use config::{
-    args::{AdminArgs, LogArgs, ShutdownArgs},
-    tls::CertificateArgs,
+    args::{AdminArgs, ShutdownArgs},
+    telemetry::LogArgs,
 };
 
 /// Decides at admission how a DataVolume is cloned, or why it can't be.
@@ -16,7 +17,8 @@ pub struct Args {
     /// Address on which API servers are answered; `[::]` covers IPv4 too.
     #[arg(long, env, default_value = "[::]:8443")]
     pub(crate) listen: SocketAddr,
-    /// ServiceAccount of the controller, in the namespace of --service-namespace: it alone may change a decision.
+    /// ServiceAccount of the controller, in the namespace of --service-namespace: it alone may
+    /// change a decision.
     #[arg(long, env, default_value = keys::CONTROLLER_MANAGER)]
     pub(crate) controller_service_account: String,
     #[command(flatten)]

@@ -1,5 +1,5 @@
-//! The body of a review: read within a time limit and within a budget that all reviews share, so that no number of bodies takes
-//! more memory than the process has.
+//! The body of a review: read within a time limit and within a budget that all reviews share, so
+//! that no number of bodies takes more memory than the process has.
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
@@ -14,19 +14,19 @@ use tokio::{
     time::timeout,
 };
 
-use crate::server::Admission;
+use crate::metrics::Metrics;
 
 /// Bytes in a body: two objects of the 3 MiB that an API server takes, and what is around them.
 pub const MAX_BODY: usize = 7 << 20;
-/// Bytes in all bodies of reviews that are not answered yet. A usual one has 5 KiB. What is read from a body takes a few times as
-/// much again, so this is a small part of the memory limit.
+/// Bytes in all bodies of reviews that are not answered yet. A usual one has 5 KiB. The decoded
+/// objects take a few times as much again, so this is a small part of the memory limit.
 pub const MAX_BODIES: usize = 16 << 20;
-/// A body has come as a whole within this time. It is the time after which API servers give up.
+/// For reading a whole body. It is the time after which API servers give up.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// A body waits this long for others to make room.
+/// For waiting until other bodies make room.
 pub const BUDGET_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a permit of the budget is for, in bytes.
+/// Bytes for each permit of the budget.
 const UNIT: usize = 1 << 10;
 const _: () = assert!(MAX_BODY <= MAX_BODIES, "the largest body fits");
 
@@ -50,20 +50,20 @@ impl Bodies {
         Self { budget: Arc::new(Semaphore::new(MAX_BODIES / UNIT)), body_timeout, budget_timeout }
     }
 
-    /// Sets bytes aside, or tells that others have had them for too long.
+    /// Reserves bytes; `None` if other bodies have taken them for too long.
     async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT).max(1)).ok()?;
         timeout(self.budget_timeout, Arc::clone(&self.budget).acquire_many_owned(units)).await.ok()?.ok()
     }
 
-    /// Bytes that are not set aside.
+    /// Bytes that are not reserved.
     #[cfg(test)]
     pub(crate) fn left(&self) -> usize {
         self.budget.available_permits() * UNIT
     }
 }
 
-/// A body that was read, and its part of the budget, which lasts until the review is answered.
+/// A body that was read, and its part of the budget, which it keeps until the review is answered.
 pub(crate) struct ReviewBody {
     bytes: Bytes,
     _reserved: OwnedSemaphorePermit,
@@ -77,27 +77,26 @@ impl Deref for ReviewBody {
     }
 }
 
-impl FromRequest<Arc<Admission>> for ReviewBody {
-    type Rejection = Response;
-
-    async fn from_request(request: Request, admission: &Arc<Admission>) -> Result<Self, Response> {
+impl ReviewBody {
+    /// Reads the body of a request, or refuses it.
+    pub(crate) async fn read(request: Request, bodies: &Bodies, metrics: &Metrics) -> Result<Self, Response> {
         let refused = |reason, status: StatusCode, line: &'static str| {
-            admission.metrics.refused(reason);
+            metrics.refused(reason);
             (status, line).into_response()
         };
-        // Of unknown length is what may be as long as any.
+        // A body of unknown length may be as long as any.
         let bytes = length(request.headers()).unwrap_or(MAX_BODY);
         if bytes > MAX_BODY {
             return Err(refused("large body", StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n"));
         }
-        let Some(reserved) = admission.bodies.reserve(bytes).await else {
+        let Some(reserved) = bodies.reserve(bytes).await else {
             let line = "too many large reviews at once; try again\n";
             return Err(refused("many bodies", StatusCode::SERVICE_UNAVAILABLE, line));
         };
-        match timeout(admission.bodies.body_timeout, Bytes::from_request(request, admission)).await {
+        match timeout(bodies.body_timeout, Bytes::from_request(request, &())).await {
             Ok(Ok(bytes)) => Ok(Self { bytes, _reserved: reserved }),
             Ok(Err(rejection)) => {
-                admission.metrics.refused("broken body");
+                metrics.refused("broken body");
                 Err(rejection.into_response())
             }
             Err(_) => Err(refused("slow body", StatusCode::REQUEST_TIMEOUT, "the review did not come in time\n")),

@@ -53,8 +53,8 @@ pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-contro
 pub struct World(BTreeMap<&'static str, Option<Value>>);
 
 impl World {
-    /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver that can do everything. Nobody may
-    /// clone what is in `gold`.
+    /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver
+    /// that can do everything. Nobody may clone what is in `gold`.
     pub fn new() -> Self {
         let source = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -101,7 +101,8 @@ impl World {
             .list(CONFIGS, &[])
     }
 
-    /// Everybody may create `resources` (or do with them what stands before them), and nothing else.
+    /// Everybody may create `resources` (or do with them what stands before them), and nothing
+    /// else.
     pub fn allowing(self, resources: &[&str]) -> Self {
         self.object(REVIEWS, json!(resources))
     }

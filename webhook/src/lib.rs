@@ -1,7 +1,8 @@
 //! Admission of DataVolumes, and of claims that are filled without one: HTTP in, decision out.
 //!
-//! The mutating webhook writes the decision on a new DataVolume; the validating one looks again and refuses what doesn't fit, then and
-//! at every change. What is decided is in `common`; here are the facts and the answers.
+//! The mutating webhook writes the decision on a new DataVolume. The validating one checks it, and
+//! checks every later change. `server` routes reviews to the handlers in `admit`; `gather` reads
+//! the facts; `common` decides.
 
 mod admit;
 mod args;

@@ -1,4 +1,5 @@
-//! The manifests of the webhook: configurations, Service, Deployment, and rights, each with its reason.
+//! The manifests of the webhook: configurations, Service, Deployment, and rights, each with its
+//! reason.
 
 use common::{
     api::{self, snapshot},
@@ -25,41 +26,19 @@ use k8s_openapi::{
 
 use crate::policies;
 
-/// The MutatingWebhookConfiguration, and the webhook for DataVolumes in it.
-pub const MUTATING: &str = "mutate.datavolumes.smartclone.dev";
-/// The ValidatingWebhookConfiguration, and the webhook for DataVolumes in it.
-pub const VALIDATING: &str = "validate.datavolumes.smartclone.dev";
-/// The mutating webhook for claims that are filled without a DataVolume.
-pub const MUTATING_CLAIMS: &str = "mutate.persistentvolumeclaims.smartclone.dev";
-/// The validating webhook for claims that are filled without a DataVolume.
-pub const VALIDATING_CLAIMS: &str = "validate.persistentvolumeclaims.smartclone.dev";
-/// A variable of its environment: how many free blocks of one size a thread keeps for the next review. A review has dozens of texts of one
-/// size, and what is beyond the C library's own seven is put together and cut up again each time. Another C library ignores it.
+pub use crate::server::{
+    MUTATE_CLAIM_PATH, MUTATE_PATH, MUTATING, MUTATING_CLAIMS, ROUTES, TRANSFER_PATH, VALIDATE_CLAIM_PATH,
+    VALIDATE_PATH, VALIDATING, VALIDATING_CLAIMS, VALIDATING_TRANSFERS,
+};
+
+/// glibc's malloc tuning, an environment variable: a larger cache for each thread, since one review
+/// allocates dozens of strings of one size class and glibc keeps seven. Other C libraries ignore
+/// it.
 pub const ALLOCATION: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=64");
-/// Where the API server asks for annotations, like the other routes after a secret segment of the path.
-pub const MUTATE_PATH: &str = "/mutate-datavolume";
-/// Where the API server asks for a verdict.
-pub const VALIDATE_PATH: &str = "/validate-datavolume";
-/// Where the API server asks for annotations of a claim.
-pub const MUTATE_CLAIM_PATH: &str = "/mutate-claim";
-/// Where the API server asks for a verdict on a claim.
-pub const VALIDATE_CLAIM_PATH: &str = "/validate-claim";
-/// The webhook of the ValidatingWebhookConfiguration for ObjectTransfers.
-pub const VALIDATING_TRANSFERS: &str = "validate.objecttransfers.smartclone.dev";
-/// Where the API server asks for a verdict about an ObjectTransfer.
-pub const TRANSFER_PATH: &str = "/validate-objecttransfer";
-/// The route of each webhook. The configurations have no path: the webhook writes it with its secret segment, and an admin who
-/// applies the manifests again doesn't take it away.
-pub const ROUTES: config::tls::Routes = &[
-    (MUTATING, MUTATE_PATH),
-    (VALIDATING, VALIDATE_PATH),
-    (MUTATING_CLAIMS, MUTATE_CLAIM_PATH),
-    (VALIDATING_CLAIMS, VALIDATE_CLAIM_PATH),
-    (VALIDATING_TRANSFERS, TRANSFER_PATH),
-];
 /// The Service in [`NAMESPACE`] that the API server calls.
 pub const SERVICE: &str = "smartclone-webhook";
-/// The Secret in [`NAMESPACE`] with the certificate authority and the path segments that all replicas share.
+/// The Secret in [`NAMESPACE`] with the certificate authority and the path segments that all
+/// replicas share.
 pub const CA_SECRET: &str = "smartclone-webhook-ca";
 
 /// The Service's port.
@@ -83,7 +62,7 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
         .with(&manifest::network_policy(WEBHOOK, &["https"]))?,
         Manifest::new(
             "webhook/configurations.yaml",
-            "What the API server asks the webhook about. caBundle and path are missing on purpose: the webhook writes them.",
+            "The reviews that the API server requests of the webhook. caBundle and path are missing on purpose: the webhook writes them.",
         )
         .with(&mutating())?
         .with(&validating())?,
@@ -93,7 +72,8 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
 
 fn cluster_rights() -> Vec<PolicyRule> {
     vec![
-        // The source and its volume, asked for when they are needed: what a user has just made isn't in a cache yet.
+        // The source and its volume, asked for when they are needed: what a user has just made
+        // isn't in a cache yet.
         right("", &["persistentvolumeclaims", "persistentvolumes"], &[], &["get"]),
         right(snapshot::GROUP, &["volumesnapshots", "volumesnapshotcontents"], &[], &["get"]),
         // Who may be writing to the source, for a warning.
@@ -121,9 +101,10 @@ fn cluster_rights() -> Vec<PolicyRule> {
 
 fn own_rights() -> Vec<PolicyRule> {
     vec![
-        // Authority and path segments that replicas share: the first one creates them (a right that can't be narrowed by name), …
+        // Authority and path segments that replicas share: the first one creates them (a right that
+        // can't be narrowed by name), …
         right("", &["secrets"], &[], &["create"]),
-        // … the others read them, and whoever finds them aged replaces them.
+        // … the others read them, and one that finds them aged replaces them.
         right("", &["secrets"], &[CA_SECRET], &["get", "list", "watch", "update"]),
     ]
 }
@@ -149,7 +130,8 @@ fn program() -> Program<'static> {
             ..ContainerPort::default()
         }],
         requests: ("20m", "32Mi"),
-        // Ten times what it needs under load. Its port holds no more than a quarter of it, see the limits in `port`.
+        // Ten times what it needs under load. Its port holds no more than a quarter of it, see the
+        // limits in `port`.
         memory_limit: "256Mi",
         critical: true,
     }
@@ -244,8 +226,9 @@ fn validating() -> ValidatingWebhookConfiguration {
     }
 }
 
-/// A clone that nobody decided about would wait for ever, and a forged annotation would be obeyed: better no clone. Claims that aren't
-/// to be filled by us never depend on us: the conditions sort them out before we are asked.
+/// A clone that nobody decided about would wait for ever, and a forged annotation would be obeyed:
+/// better no clone. Claims that aren't to be filled by us never depend on us: the conditions sort
+/// them out before we are asked.
 const FAIL: &str = "Fail";
 /// The rules name one version; requests for others are converted to it.
 const EQUIVALENT: &str = "Equivalent";
@@ -260,7 +243,8 @@ fn client() -> WebhookClientConfig {
             path: None,
             port: Some(PORT),
         }),
-        // An absent caBundle isn't touched by `kubectl apply`, so that what the webhook wrote stays.
+        // An absent caBundle isn't touched by `kubectl apply`, so that what the webhook wrote
+        // stays.
         ..WebhookClientConfig::default()
     }
 }
@@ -286,8 +270,9 @@ fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
     }
 }
 
-/// New claims that are to be filled from a VolumeCloneSource, but for those that the controller makes for DataVolumes; and changes of
-/// what such a claim says about who asked for it, and for what.
+/// New claims that are to be filled from a VolumeCloneSource, but for those that the controller
+/// makes for DataVolumes; and changes of what such a claim says about who asked for it, and for
+/// what.
 fn populated_only() -> Vec<MatchCondition> {
     let keys = [keys::REQUESTER, keys::DATA_SOURCE_NAMESPACE, keys::TRANSFER].map(|key| format!("'{key}'"));
     let changed = format!(
@@ -365,8 +350,9 @@ fn clones_only() -> MatchCondition {
     }
 }
 
-/// Labels, finalizers and owners of a living clone, and anything of one that is being deleted, change without us; so do the
-/// annotations when the controller writes them, which must not depend on a webhook that may be down.
+/// Labels, finalizers and owners of a living clone, and anything of one that is being deleted,
+/// change without us; so do the annotations when the controller writes them, which must not depend
+/// on a webhook that may be down.
 fn changes_only() -> MatchCondition {
     let keys = keys::DECISION.map(|key| format!("'{key}'")).join(", ");
     let changed =
@@ -383,7 +369,8 @@ fn changes_only() -> MatchCondition {
     }
 }
 
-/// Neither the cluster's own namespaces nor ours: whatever state we are in, we can't stop the repair.
+/// Neither the cluster's own namespaces nor ours: whatever state we are in, we can't stop the
+/// repair.
 fn namespaces() -> LabelSelector {
     LabelSelector {
         match_expressions: Some(vec![LabelSelectorRequirement {

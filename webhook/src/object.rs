@@ -12,14 +12,16 @@ use serde_json::{Value, value::RawValue};
 
 use crate::review::Request;
 
-/// The ownership key of a new object: the one that it has when the webhook is asked about it again, else a random one.
+/// The ownership key of a new object: the one that it has when the webhook is asked about it again,
+/// else a random one.
 pub(crate) fn ownership_key(object: &ObjectMeta) -> Option<String> {
     let is_key = |text: &&str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let known = common::object::annotation(object, common::keys::OWNERSHIP_KEY).filter(is_key);
     known.map(ToOwned::to_owned).or_else(|| config::random::secret().ok())
 }
 
-/// The object as its type; or which of its fields isn't what the schema says, which the API server checks only later.
+/// Reads the object as its type, or names the field that violates the schema, which the API server
+/// checks only later.
 pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
     object: &RawValue,
     review: &Request,
@@ -33,7 +35,7 @@ pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
     Ok(read)
 }
 
-/// Whether the object is on its way out. Nothing may come between it and its end, whatever else is written in it.
+/// True if the object is being deleted. Its removal must not fail, whatever else is written in it.
 pub(crate) fn is_ending(object: &RawValue) -> bool {
     #[derive(Deserialize)]
     struct Object {
@@ -47,7 +49,8 @@ pub(crate) fn is_ending(object: &RawValue) -> bool {
     serde_json::from_str(object.get()).is_ok_and(|object: Object| object.metadata.deletion_timestamp.is_some())
 }
 
-/// The patch that writes `annotations` on an object with this metadata; empty when they are there already.
+/// The patch that writes `annotations` on an object with this metadata; empty when they are there
+/// already.
 pub(crate) fn annotated(metadata: &ObjectMeta, annotations: &Annotations) -> Patch {
     const PLACE: [&str; 2] = ["metadata", "annotations"];
     let Some(before) = &metadata.annotations else {
@@ -115,7 +118,8 @@ mod tests {
         assert!(error.to_string().contains(words), "{error}");
     }
 
-    /// Whoever may replace an object writes its managed fields, and the API server keeps times that we can't represent.
+    /// Whoever may replace an object writes its managed fields, and the API server keeps times that
+    /// we can't represent.
     #[test]
     fn what_is_of_no_account_is_no_mistake() {
         for time in hostile::TIMES {

@@ -1,6 +1,8 @@
-//! The admission port: TLS, HTTP/1.1, and the limits that hold for whoever connects. Anybody in the pod network may, so what is asked at
-//! an unknown path costs next to nothing, and what is asked at a known one is limited in time and memory.
+//! The admission port: TLS, HTTP/1.1, and the limits for every client. Any pod may connect, so a
+//! request at an unknown path costs next to nothing, and a request at a known one is limited in
+//! time and memory.
 
+mod callers;
 mod connections;
 mod gate;
 #[cfg(test)]
@@ -19,29 +21,31 @@ use axum_server::{
     Handle,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use config::{shutdown::Shutdown, tls::SecretPath};
+use certs::SecretPath;
+use config::shutdown::Shutdown;
 use hyper_util::rt::TokioTimer;
 use rustls::ServerConfig;
 
+use self::connections::Connections;
 use crate::metrics::Metrics;
-use connections::Connections;
 
-/// No API server waits longer for an answer than our configurations say.
+/// For answers after the shutdown began: no API server waits longer, as our configurations say.
 const LONGEST_REVIEW: Duration = Duration::from_secs(5);
 
-/// What one connection may take.
+/// The limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Open connections. An API server has one for each review that it is waiting for, at most as many as it serves requests (its flag
-    /// `--max-mutating-requests-inflight`, 200).
+    /// Open connections. An API server has one for each review that it is waiting for, at most as
+    /// many as it serves requests (its flag `--max-mutating-requests-inflight`, 200).
     connections: usize,
     /// A TLS handshake is complete within this time.
     handshake_timeout: Duration,
-    /// The head of a request is complete within this time, and a connection may say nothing that long: hyper counts the time between two
-    /// questions, too. API servers drop what they haven't used for 90 s; if it were us who did, a question that is on its way just then would
-    /// be lost.
+    /// The head of a request is complete within this time, and a connection may say nothing that
+    /// long: hyper counts the time between two questions, too. API servers drop what they haven't
+    /// used for 90 s; if it were us who did, a question that is on its way just then would be lost.
     head_timeout: Duration,
-    /// Bytes that are read from a connection before they are looked at, and so in the head of a request.
+    /// Bytes that are read from a connection before they are looked at, and so in the head of a
+    /// request.
     read_buffer: usize,
 }
 
@@ -56,17 +60,17 @@ impl Default for Limits {
     }
 }
 
-/// The admission port, and what is asked there.
+/// The admission port.
 pub(crate) struct Port {
-    /// Where it listens.
+    /// The socket.
     pub(crate) listener: TcpListener,
-    /// How connections are encrypted, and to whom.
+    /// The certificate, and the clients that are accepted.
     pub(crate) tls: Arc<ServerConfig>,
-    /// The paths that are answered.
+    /// The accepted paths.
     pub(crate) path: SecretPath,
-    /// What is counted.
+    /// Counters of refusals.
     pub(crate) metrics: Metrics,
-    /// What is allowed.
+    /// The limits of connections.
     pub(crate) limits: Limits,
 }
 
@@ -78,7 +82,8 @@ impl Port {
         let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls))
             .handshake_timeout(limits.handshake_timeout)
             .acceptor(Connections::new(limits.connections, path, metrics));
-        // API servers ask webhooks by HTTP/1.1 only. What HTTP/2 would let a connection do at once needs no limit.
+        // API servers ask webhooks by HTTP/1.1 only. What HTTP/2 would let a connection do at once
+        // needs no limit.
         let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
         let mut http = server.http_builder().http1();
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.read_buffer);
@@ -92,9 +97,10 @@ impl Port {
     }
 }
 
-/// From the beginning of the end on, each answer is the last one on its connection, and says so. API servers speak HTTP/1.1 to webhooks: a
-/// question that is on its way to a connection which is being closed is lost, so those in use have to be closed by both sides' agreement
-/// before the rest is closed by ours.
+/// From the beginning of the end on, each answer is the last one on its connection, and says so.
+/// API servers speak HTTP/1.1 to webhooks: a question that is on its way to a connection which is
+/// being closed is lost, so those in use have to be closed by both sides' agreement before the rest
+/// is closed by ours.
 async fn last(State(shutdown): State<Shutdown>, request: Request, next: Next) -> Response {
     let version = request.version();
     let mut response = next.run(request).await;

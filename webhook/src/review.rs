@@ -1,7 +1,7 @@
-//! AdmissionReviews, read and answered.
+//! AdmissionReviews: requests and responses.
 //!
-//! Types of our own, because the object is to stay as it was sent: what doesn't fit our types is an answer to the user, not a
-//! malformed request.
+//! Types of our own, because the object is to stay as it was sent: what doesn't fit our types is an
+//! answer to the user, not a malformed request.
 
 use common::field::{self, FieldError};
 use json_patch::Patch;
@@ -14,15 +14,15 @@ use kube::core::GroupVersionKind;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// A question.
+/// A review as the API server sends it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Review {
-    /// To be answered in the same version.
+    /// The version, in which it is answered.
     pub api_version: ApiVersion,
     #[serde(rename = "kind")]
     _kind: Kind,
-    /// What is asked.
+    /// The request.
     pub request: Request,
 }
 
@@ -42,34 +42,34 @@ enum Kind {
     AdmissionReview,
 }
 
-/// What somebody wants to do.
+/// The request of a user.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
-    /// Of this request, not of the object.
+    /// The UID of this request, not of the object.
     pub uid: String,
-    /// Of the object.
+    /// The kind of the object.
     pub kind: GroupVersionKind,
-    /// `status` and the like; empty for the object itself.
+    /// The subresource, such as `status`; empty for the object itself.
     #[serde(default)]
     pub sub_resource: String,
-    /// Empty when the API server has yet to make one (`generateName`).
+    /// The object's name; empty if the API server generates one later (`generateName`).
     #[serde(default)]
     pub name: String,
-    /// The object's own may be missing.
+    /// The namespace; the one in the object may be missing.
     #[serde(default)]
     pub namespace: String,
-    /// What is to be done.
+    /// The operation.
     pub operation: Operation,
-    /// Who wants it.
+    /// The user.
     pub user_info: UserInfo,
-    /// Null for a deletion.
+    /// The new object; null for a deletion.
     #[serde(default)]
     pub object: Box<RawValue>,
-    /// Null for a creation.
+    /// The old object; null for a creation.
     #[serde(default)]
     pub old_object: Box<RawValue>,
-    /// Nothing will be persisted.
+    /// True if nothing will be persisted.
     #[serde(default)]
     pub dry_run: bool,
 }
@@ -81,17 +81,17 @@ impl Request {
     }
 }
 
-/// What may be done to an object.
+/// An operation on an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Operation {
-    /// It is new.
+    /// A creation.
     Create,
-    /// It changes.
+    /// A change.
     Update,
-    /// It goes.
+    /// A deletion.
     Delete,
-    /// It is connected to.
+    /// A connection, such as `exec`.
     Connect,
 }
 
@@ -107,10 +107,10 @@ impl Operation {
     }
 }
 
-/// Yes or no.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// It may be done.
+    /// The request is allowed.
     Allowed {
         /// With these changes.
         patch: Patch,
@@ -121,17 +121,17 @@ pub enum Answer {
     Invalid(Vec<FieldError>),
     /// The change is not allowed.
     Forbidden(Vec<FieldError>),
-    /// It was right a moment ago; whoever asks again gets an answer to what is so now.
+    /// The object no longer fits the cluster; a new request gets an answer to the current state.
     Conflict(FieldError),
 }
 
 impl Answer {
-    /// Nothing to say.
+    /// Allows the request as it is.
     pub fn untouched() -> Self {
         Self::Allowed { patch: Patch::default(), warnings: Vec::new() }
     }
 
-    /// One word, for logs and metrics.
+    /// The outcome in one word, for logs and metrics.
     pub fn outcome(&self) -> &'static str {
         match self {
             Self::Allowed { patch, .. } if patch.0.is_empty() => "allowed",
@@ -142,7 +142,7 @@ impl Answer {
         }
     }
 
-    /// Why not; empty when allowed.
+    /// The reason of a denial; empty when allowed.
     pub fn reason(&self) -> String {
         match self {
             Self::Allowed { .. } => String::new(),
@@ -152,11 +152,11 @@ impl Answer {
     }
 }
 
-/// How many bytes of JSON an answer usually has at most: room that is there needn't be made again and again.
-const USUAL: usize = 4 << 10;
+/// The usual size of an answer, in bytes: allocated once, it need not grow.
+const USUAL_ANSWER: usize = 4 << 10;
 
 fn json<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
-    let mut text = Vec::with_capacity(USUAL);
+    let mut text = Vec::with_capacity(USUAL_ANSWER);
     serde_json::to_writer(&mut text, value)?;
     Ok(text)
 }
@@ -208,13 +208,14 @@ impl Reply {
         Ok(Self { api_version: version, kind: Kind::AdmissionReview, response })
     }
 
-    /// Its JSON.
+    /// Serializes the reply.
     pub fn written(&self) -> serde_json::Result<Vec<u8>> {
         json(self)
     }
 }
 
-/// A denial in the form that clients know from the API server's own validation; `kubectl` prints a line per cause.
+/// A denial in the form that clients know from the API server's own validation; `kubectl` prints a
+/// line per cause.
 fn status(request: &Request, errors: &[FieldError], code: i32, reason: &str) -> Status {
     let cause = |error: &FieldError| StatusCause {
         field: Some(line(&error.field)),
@@ -230,17 +231,17 @@ fn status(request: &Request, errors: &[FieldError], code: i32, reason: &str) -> 
             group: Some(request.kind.group.clone()),
             kind: Some(request.kind.kind.clone()),
             name: Some(line(&request.name)),
-            causes: Some(told(errors.iter().map(cause))),
+            causes: Some(first_causes(errors.iter().map(cause))),
             ..StatusDetails::default()
         }),
         ..Status::default()
     }
 }
 
-/// The first causes, as many as somebody may want to read; what is wrong with the rest is told when these are cured.
-fn told(causes: impl Iterator<Item = StatusCause>) -> Vec<StatusCause> {
+/// The first causes, as many as a user may want to read. The rest is reported once these are cured.
+fn first_causes(causes: impl Iterator<Item = StatusCause>) -> Vec<StatusCause> {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let mut room = TOLD;
+    let mut room = MAX_CAUSES;
     let fits = |cause: &StatusCause| {
         let fits = room > 0;
         room = room.saturating_sub(length(&cause.field) + length(&cause.message));
@@ -249,18 +250,18 @@ fn told(causes: impl Iterator<Item = StatusCause>) -> Vec<StatusCause> {
     causes.take_while(fits).collect()
 }
 
-/// How long a line may be, in bytes: a denial of the longest names that exist, with its cure, has 3 KiB.
-const LINE: usize = 4 << 10;
+/// The longest line, in bytes: a denial of the longest names that exist, with its cure, has 3 KiB.
+const MAX_LINE: usize = 4 << 10;
 
-/// How long causes may be together, but for the last one.
-const TOLD: usize = 16 << 10;
+/// The size of all causes but the last, in bytes.
+const MAX_CAUSES: usize = 16 << 10;
 
-/// `text` as a line of a terminal or a log. Objects hold megabytes and whatever a terminal takes for a command, and messages quote
-/// them.
+/// `text` as a line of a terminal or a log. Objects hold megabytes and whatever a terminal takes
+/// for a command, and messages quote them.
 pub(crate) fn line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len().min(LINE));
+    let mut line = String::with_capacity(text.len().min(MAX_LINE));
     for c in text.chars() {
-        if line.len() >= LINE {
+        if line.len() >= MAX_LINE {
             line.push('…');
             break;
         }

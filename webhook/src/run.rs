@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use certs::{CertificateMetrics, Process, certificates};
 use config::{
     admin::{Admin, Readiness},
     client::{self, Purpose},
-    metrics::{CertificateMetrics, register_build, register_unreadable_objects},
+    metrics::{register_build, register_unreadable_objects},
     shutdown::Shutdown,
     supervisor::Supervisor,
     telemetry,
-    tls::{Process, certificates},
 };
 use prometheus_client::registry::Registry;
 use tracing::info;
@@ -19,10 +19,9 @@ use crate::{
     args::Args,
     body::Bodies,
     gather::cluster::Cluster,
-    manifests::ROUTES,
     metrics::Metrics,
     port::{Limits, Port},
-    server::{Admission, router},
+    server::{Admission, ROUTES, router},
 };
 
 /// Runs the webhook to its end.
@@ -37,10 +36,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let certificate_metrics = CertificateMetrics::register(&mut registry);
 
     let watches = client::connect("webhook", Purpose::Control).await?;
-    let asks = client::connect("webhook", Purpose::Admission).await?;
+    let reads = client::connect("webhook", Purpose::Admission).await?;
     let namespace = args.certificate.service_namespace.as_deref().unwrap_or(watches.default_namespace());
     let controller = format!("system:serviceaccount:{namespace}:{}", args.controller_service_account);
-    let (cluster, kept) = Cluster::new(asks, &watches, &readiness);
+    let (cluster, kept) = Cluster::new(reads, &watches, &readiness);
     let process =
         Process { client: &watches, readiness: &readiness, metrics: certificate_metrics, shutdown: shutdown.clone() };
     let certificate = certificates(&args.certificate, ROUTES, process).await?;

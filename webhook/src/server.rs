@@ -1,11 +1,12 @@
-//! The HTTP server of the reviews. A review that can't be read is 400; a decision is 200; a review that can't be decided is 500,
-//! and the webhook configuration's `failurePolicy` applies.
+//! The HTTP server of reviews: their routes, and the answers. A review that can't be read is 400; a
+//! decision is 200; a review that can't be decided is 500, and the webhook configuration's
+//! `failurePolicy` applies.
 
 use std::{any::Any, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, State},
+    extract::{self, DefaultBodyLimit, State},
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::post,
@@ -18,25 +19,56 @@ use crate::admit::carry_over::carry_over;
 use crate::{
     admit,
     body::{Bodies, MAX_BODY, ReviewBody},
-    gather::cluster::{Cluster, Undecidable},
-    manifests::{MUTATE_CLAIM_PATH, MUTATE_PATH, TRANSFER_PATH, VALIDATE_CLAIM_PATH, VALIDATE_PATH},
+    gather::{Stop, Undecidable, cluster::Cluster},
     metrics::Metrics,
     review::{Answer, Operation, Reply, Request, Review, line},
 };
 
-/// What reviews share.
+/// The MutatingWebhookConfiguration, and the webhook for DataVolumes in it.
+pub const MUTATING: &str = "mutate.datavolumes.smartclone.dev";
+/// The ValidatingWebhookConfiguration, and the webhook for DataVolumes in it.
+pub const VALIDATING: &str = "validate.datavolumes.smartclone.dev";
+/// The mutating webhook for claims that are filled without a DataVolume.
+pub const MUTATING_CLAIMS: &str = "mutate.persistentvolumeclaims.smartclone.dev";
+/// The validating webhook for claims that are filled without a DataVolume.
+pub const VALIDATING_CLAIMS: &str = "validate.persistentvolumeclaims.smartclone.dev";
+/// The validating webhook for ObjectTransfers.
+pub const VALIDATING_TRANSFERS: &str = "validate.objecttransfers.smartclone.dev";
+
+/// The path of [`MUTATING`]. Like the other paths it follows a secret segment.
+pub const MUTATE_PATH: &str = "/mutate-datavolume";
+/// The path of [`VALIDATING`].
+pub const VALIDATE_PATH: &str = "/validate-datavolume";
+/// The path of [`MUTATING_CLAIMS`].
+pub const MUTATE_CLAIM_PATH: &str = "/mutate-claim";
+/// The path of [`VALIDATING_CLAIMS`].
+pub const VALIDATE_CLAIM_PATH: &str = "/validate-claim";
+/// The path of [`VALIDATING_TRANSFERS`].
+pub const TRANSFER_PATH: &str = "/validate-objecttransfer";
+
+/// The route of each webhook. The configurations in the manifests have no path: the webhook writes
+/// it with its secret segment, and an admin who applies the manifests again doesn't take it away.
+pub const ROUTES: certs::Routes = &[
+    (MUTATING, MUTATE_PATH),
+    (VALIDATING, VALIDATE_PATH),
+    (MUTATING_CLAIMS, MUTATE_CLAIM_PATH),
+    (VALIDATING_CLAIMS, VALIDATE_CLAIM_PATH),
+    (VALIDATING_TRANSFERS, TRANSFER_PATH),
+];
+
+/// The parts that reviews share.
 pub struct Admission {
-    /// Where facts come from.
+    /// The reader of facts.
     pub cluster: Cluster,
     /// The user name of the controller, which alone may change a decision.
     pub controller: String,
-    /// Where reviews are counted.
+    /// Counters of reviews.
     pub metrics: Metrics,
-    /// What their bodies may take.
+    /// The budget of bodies.
     pub bodies: Bodies,
 }
 
-/// The whole webhook.
+/// The routes with their handlers.
 pub fn router(admission: Arc<Admission>) -> Router {
     let metrics = admission.metrics.clone();
     let routes = Router::new()
@@ -50,18 +82,18 @@ pub fn router(admission: Arc<Admission>) -> Router {
     panics_caught(routes, metrics)
 }
 
-/// A mistake of ours costs one answer, not the process with everybody else's. Those of judges are caught before, with the name of the
-/// review.
+/// Catches panics, so that a bug costs one answer and not the process with everybody else's. Panics
+/// of handlers are caught earlier, with the review's UID.
 fn panics_caught(routes: Router, metrics: Metrics) -> Router {
     routes.layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
         metrics.panicked();
         error!("a review panicked");
-        (StatusCode::INTERNAL_SERVER_ERROR, "smartclone made a mistake; its log says more\n").into_response()
+        (StatusCode::INTERNAL_SERVER_ERROR, "internal error in smartclone's webhook; see its log\n").into_response()
     }))
 }
 
-async fn mutate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
-    answer(&admission, MUTATE_PATH, &body, async |request: &Request| {
+async fn mutate(State(admission): State<Arc<Admission>>, request: extract::Request) -> Response {
+    respond(&admission, MUTATE_PATH, request, async |request: &Request| {
         if request.operation == Operation::Update {
             return Ok(carry_over(request, &admission.controller));
         }
@@ -70,15 +102,15 @@ async fn mutate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Re
     .await
 }
 
-async fn validate(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
-    answer(&admission, VALIDATE_PATH, &body, async |request: &Request| {
+async fn validate(State(admission): State<Arc<Admission>>, request: extract::Request) -> Response {
+    respond(&admission, VALIDATE_PATH, request, async |request: &Request| {
         admit::data_volume::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
-async fn mutate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
-    answer(&admission, MUTATE_CLAIM_PATH, &body, async |request: &Request| {
+async fn mutate_claim(State(admission): State<Arc<Admission>>, request: extract::Request) -> Response {
+    respond(&admission, MUTATE_CLAIM_PATH, request, async |request: &Request| {
         if request.operation == Operation::Update {
             return Ok(carry_over(request, &admission.controller));
         }
@@ -87,25 +119,37 @@ async fn mutate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody)
     .await
 }
 
-async fn validate_claim(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
-    answer(&admission, VALIDATE_CLAIM_PATH, &body, async |request: &Request| {
+async fn validate_claim(State(admission): State<Arc<Admission>>, request: extract::Request) -> Response {
+    respond(&admission, VALIDATE_CLAIM_PATH, request, async |request: &Request| {
         admit::claim::validate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
 
-async fn validate_transfer(State(admission): State<Arc<Admission>>, body: ReviewBody) -> Response {
-    answer(&admission, TRANSFER_PATH, &body, async |request: &Request| {
+async fn validate_transfer(State(admission): State<Arc<Admission>>, request: extract::Request) -> Response {
+    respond(&admission, TRANSFER_PATH, request, async |request: &Request| {
         admit::object_transfer::validate(request, &admission.cluster).await
     })
     .await
+}
+
+async fn respond(
+    admission: &Admission,
+    path: &'static str,
+    request: extract::Request,
+    handler: impl AsyncFnOnce(&Request) -> Result<Answer, Stop>,
+) -> Response {
+    match ReviewBody::read(request, &admission.bodies, &admission.metrics).await {
+        Ok(body) => answer(admission, path, &body, handler).await,
+        Err(refusal) => refusal,
+    }
 }
 
 async fn answer(
     admission: &Admission,
     path: &'static str,
     body: &[u8],
-    judge: impl AsyncFnOnce(&Request) -> Result<Answer, Undecidable>,
+    handler: impl AsyncFnOnce(&Request) -> Result<Answer, Stop>,
 ) -> Response {
     let start = Instant::now();
     let Review { api_version, request, .. } = match serde_json::from_slice(body) {
@@ -119,8 +163,16 @@ async fn answer(
     };
     let span = span(path, &request);
     async {
-        let Ok(judged) = AssertUnwindSafe(judge(&request)).catch_unwind().await else {
+        let Ok(ended) = AssertUnwindSafe(handler(&request)).catch_unwind().await else {
             return panicked(admission, path, &request, start);
+        };
+        let judged = match ended {
+            Ok(answer) => Ok(answer),
+            // CDI's operator answers for its objects itself.
+            Err(Stop::ForeignOperator) => Ok(Answer::untouched()),
+            Err(Stop::Invalid(errors)) => Ok(Answer::Invalid(errors)),
+            Err(Stop::Forbidden(error)) => Ok(Answer::Forbidden(vec![error])),
+            Err(Stop::Undecidable(error)) => Err(error),
         };
         report(&request, &judged);
         let outcome = judged.as_ref().map_or("undecidable", Answer::outcome);
@@ -140,14 +192,14 @@ fn undecided(error: &dyn Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", line(&error.to_string()))).into_response()
 }
 
-/// The answer of a judge that panicked: a review can't be answered with a mistake of ours, so this is a line for whoever reads the API
-/// server's error, which leads to the review's lines in our log.
+/// The answer of a handler that panicked. It is a line in the API server's error that leads to the
+/// review's lines in the webhook's log.
 fn panicked(admission: &Admission, path: &'static str, request: &Request, start: Instant) -> Response {
     admission.metrics.panicked();
     admission.metrics.reviewed(path, request.operation.as_str(), "panicked", start.elapsed());
     Span::current().record("reason", "a panic");
     error!("a review panicked");
-    let line = format!("smartclone made a mistake in review {}; its log says more\n", request.uid);
+    let line = format!("internal error in smartclone's webhook (review {}); see its log\n", request.uid);
     (StatusCode::INTERNAL_SERVER_ERROR, line).into_response()
 }
 
@@ -166,7 +218,7 @@ fn span(path: &'static str, request: &Request) -> Span {
     )
 }
 
-/// One line per creation and per denial; the rest is for who asks for it.
+/// Logs a line for each creation and each denial; for the rest at level debug.
 fn report(request: &Request, judged: &Result<Answer, Undecidable>) {
     let span = Span::current();
     match judged {

@@ -1,15 +1,15 @@
-//! The digests of one directory: what is in it, and by what a change of it would be noticed.
+//! Digests of one directory: of its contents, and of the marks by which a change is noticed.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
 use blake3::{Hash, Hasher};
 
 use super::walk::Directory;
-use crate::volume::Meta;
+use crate::{attributes::PERMISSIONS, volume::Meta};
 
-/// What an entry of a directory is, apart from its name and permissions.
+/// An entry of a directory, apart from its name and permissions.
 pub enum What<'a> {
-    /// What is in it has a digest of its own.
+    /// Its entries have a digest of their own.
     Directory,
     File(Hash),
     Symlink(&'a OsStr),
@@ -18,9 +18,6 @@ pub enum What<'a> {
     /// A pipe, socket or device.
     Special,
 }
-
-/// Set-id bits are left out: without rights the kernel drops them, and that is told as a loss.
-pub const PERMISSIONS: u16 = 0o1777;
 
 /// BLAKE3 of a directory's path and entries, in the order of the walk.
 pub struct Listing(Hasher);

@@ -1,4 +1,5 @@
-//! Does the same to many small things at once. What is waited for with small files is the disk, so there are more threads than processors.
+//! A pool of threads for small files. They wait for the disk, so there are more threads than
+//! processors.
 
 use std::{
     sync::{
@@ -14,7 +15,8 @@ const THREADS: usize = 4;
 /// Below this many things threads cost more than they save.
 const WORTH_IT: usize = 8;
 
-/// Does `work` to every item, in any order; `take` gets the results in the calling thread, with the item's number. Ends at the first error.
+/// Does `work` to every item, in any order; `take` gets the results in the calling thread, with the
+/// item's number. Ends at the first error.
 pub fn each<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, Error> + Sync,

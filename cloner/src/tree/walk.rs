@@ -1,4 +1,5 @@
-//! Goes through a tree, depth first and sorted by name, without recursion: a tree may be deeper than a stack.
+//! A walk through a tree, depth first and sorted by name, without recursion: a tree may be deeper
+//! than a stack.
 
 use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf, vec};
 
@@ -26,7 +27,8 @@ pub enum Step {
     },
 }
 
-/// Both visits of every directory, starting with a given one. Only names of directories still to be visited are held.
+/// Both visits of every directory, starting with a given one. Only names of directories still to be
+/// visited are held.
 pub struct Walk<'a> {
     volume: &'a Volume,
     path: PathBuf,

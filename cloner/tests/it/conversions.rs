@@ -1,4 +1,5 @@
-//! Between a file system with a virtual machine's disk in it and a device. Regular files stand in for devices where no rights are needed.
+//! Between a file system with a virtual machine's disk in it and a device. Regular files stand in
+//! for devices where no rights are needed.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! The mover as the controller starts it by default: as user 107 with group 107, without any right but that.
+//! The mover as the controller starts it by default: as user 107 with group 107, without any right
+//! but that.
 
 use std::{
     fs::{self, Permissions},
@@ -18,7 +19,8 @@ use crate::support::{Mount, is_root, make_special, noise, set_attribute, set_tim
 
 const USER: u32 = 107;
 
-/// Two volumes, the target as kubelet hands it over: its top belongs to root and the pod's `fsGroup`.
+/// Two volumes, the target as kubelet hands it over: its top belongs to root and the pod's
+/// `fsGroup`.
 struct Volumes {
     source: Mount,
     target: Mount,

@@ -1,4 +1,5 @@
-//! What the tests have in common: observers, pictures of trees, and volumes that only root can make.
+//! What the tests have in common: observers, pictures of trees, and volumes that only root can
+//! make.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -66,8 +67,8 @@ pub fn outcome(source: &Path, target: &Path) -> Outcome {
     cloner::copy(source, target, ContentType::Kubevirt, &mut Notes::default())
 }
 
-/// Copies until the `steps`th sign of progress, and leaves everything as it lies there, as a killed process does.
-/// Whether it came to an end before.
+/// Copies until the `steps`th sign of progress, and leaves everything as it lies there, as a killed
+/// process does. Whether it came to an end before.
 pub fn killed_after(steps: usize, source: &Path, target: &Path) -> bool {
     struct Killed;
     let mut seen = 0;
@@ -167,7 +168,8 @@ pub fn root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// Whether loop devices, mounts and foreign owners can be had. If not, it says so, and which test goes without.
+/// Whether loop devices, mounts and foreign owners can be had. If not, it says so, and which test
+/// goes without.
 pub fn is_root(test: &str) -> bool {
     if !root() {
         eprintln!("NOT RUN: {test} needs root, for loop devices, mounts and owners");

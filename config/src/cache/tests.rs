@@ -102,7 +102,8 @@ fn state(cache: &Cache<StorageClass>, name: &str) -> &'static str {
     }
 }
 
-/// Each step is one event; after it the watch tells of `neighbour`, so that the event has been dealt with.
+/// Each step is one event; after it the watch tells of `neighbour`, so that the event has been
+/// dealt with.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_is_unknown_until_it_can_be_or_is_gone() {
     let steps = [
@@ -183,7 +184,8 @@ const VOCABULARY: Vocabulary = Vocabulary {
     fields: 300,
 };
 
-/// A list with something odd between two neighbours, then the same as an event; as many times as the dice are thrown.
+/// A list with something odd between two neighbours, then the same as an event; as many times as
+/// the dice are thrown.
 #[tokio::test(start_paused = true)]
 async fn whatever_an_object_holds_its_neighbours_are_known() {
     let start = Instant::now();

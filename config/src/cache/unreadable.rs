@@ -1,7 +1,8 @@
 //! The objects of a watch that exist and can't be read.
 //!
-//! A watch passes here twice: before the store has its events, where unreadable objects are taken out, and after it, where objects that
-//! can be read again are forgotten. So whoever looks for a name finds it in one of the two at any moment.
+//! A watch passes here twice: before the store has its events, where unreadable objects are taken
+//! out, and after it, where objects that can be read again are forgotten. So a name is in one of
+//! the two at any moment.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -38,7 +39,8 @@ impl<K: Resource<DynamicType = ()>> Default for UnreadableObjects<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> UnreadableObjects<K> {
-    /// The event that the store gets, if it gets one. An object that was readable before is deleted from it.
+    /// The event that the store gets, if it gets one. An object that was readable before is deleted
+    /// from it.
     pub(super) fn take_out(&self, event: Event<Decoded<K>>, store: &Store<K>) -> Option<Event<K>> {
         let from_store = |reference: &ObjectRef<K>| store.get(reference).map(|last| Event::Delete((*last).clone()));
         match event {
@@ -91,7 +93,8 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> UnreadableObjects<K> {
         }
     }
 
-    /// The reason why an object isn't known, if it exists and can't be read. It says nothing of what is in the object.
+    /// The reason why an object isn't known, if it exists and can't be read. It says nothing of
+    /// what is in the object.
     pub(super) fn reason(&self, reference: &ObjectRef<K>) -> Option<String> {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
         state.versions.contains_key(reference).then(|| reason(reference))

@@ -29,11 +29,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{
     Resource, ResourceExt,
-    runtime::{
-        Controller,
-        controller::Action,
-        reflector::ObjectRef,
-    },
+    runtime::{Controller, controller::Action, reflector::ObjectRef},
 };
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;

@@ -1,4 +1,5 @@
-//! Admission of PersistentVolumeClaims that reference a VolumeCloneSource: records the requester and checks access to the source.
+//! Admission of PersistentVolumeClaims that reference a VolumeCloneSource: records the requester
+//! and checks access to the source.
 
 use common::object;
 use common::{
@@ -12,38 +13,35 @@ use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
-    gather::access::{Asker, Refusal, Right},
-    gather::cluster::{Cluster, Undecidable},
-    gather::read_cache::Freshness,
+    gather::{
+        Stop,
+        access::{Asker, Right},
+        cluster::Cluster,
+        read_cache::Freshness,
+    },
     object::{annotated, ownership_key, read},
     review::{Answer, Operation, Request},
 };
 
-/// Writes on a new claim who asks for it. `controller` is the user that makes claims for DataVolumes, which say it themselves.
-pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Undecidable> {
-    let claim = match ours(review, cluster, controller)? {
-        Ok(claim) => claim,
-        Err(answer) => return Ok(answer),
-    };
+/// Records the requester on a new claim. `controller` is the user that creates claims for
+/// DataVolumes, which record theirs.
+pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Stop> {
+    let Some(claim) = read_claim(review, cluster, controller)? else { return Ok(Answer::untouched()) };
     if review.operation != Operation::Create || claim::clone_source(&claim).is_none() {
         return Ok(Answer::untouched());
     }
-    Ok(match Requester::of(&review.user_info).write() {
-        Ok(stamp) => {
-            let key = ownership_key(&claim.metadata);
-            let annotations = keys::Annotations::from([(keys::REQUESTER, Some(stamp)), (keys::OWNERSHIP_KEY, key)]);
-            Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() }
-        }
-        Err(error) => forbidden(annotation_path(keys::REQUESTER), error.to_string()),
-    })
+    let stamp = Requester::of(&review.user_info)
+        .write()
+        .map_err(|error| Stop::Forbidden(FieldError::forbidden(annotation_path(keys::REQUESTER), error.to_string())))?;
+    let key = ownership_key(&claim.metadata);
+    let annotations = keys::Annotations::from([(keys::REQUESTER, Some(stamp)), (keys::OWNERSHIP_KEY, key)]);
+    Ok(Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() })
 }
 
-/// Checks who asks for a claim and whether they may, and that neither who asks nor what for is changed later.
-pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Undecidable> {
-    let claim = match ours(review, cluster, controller)? {
-        Ok(claim) => claim,
-        Err(answer) => return Ok(answer),
-    };
+/// Checks the requester of a claim and their rights, and that neither requester nor reference
+/// changes later.
+pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Stop> {
+    let Some(claim) = read_claim(review, cluster, controller)? else { return Ok(Answer::untouched()) };
     match review.operation {
         Operation::Create => validate_creation(&claim, review, cluster).await,
         Operation::Update => Ok(match read::<PersistentVolumeClaim>(&review.old_object, review) {
@@ -59,25 +57,21 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
     }
 }
 
-/// The claim, if there is anything to be said about it.
-fn ours(
+/// Reads the claim; `None` if nobody's request is to be checked: the controller's claims carry the
+/// DataVolume's requester.
+fn read_claim(
     review: &Request,
     cluster: &Cluster,
     controller: &str,
-) -> Result<Result<Box<PersistentVolumeClaim>, Answer>, Undecidable> {
-    if review.operation == Operation::Create && review.user() == controller
-        || cluster.settings()?.operator().present().is_some()
-    {
-        return Ok(Err(Answer::untouched()));
+) -> Result<Option<Box<PersistentVolumeClaim>>, Stop> {
+    if review.operation == Operation::Create && review.user() == controller {
+        return Ok(None);
     }
-    Ok(read(&review.object, review).map_err(|error| Answer::Invalid(vec![error])))
+    cluster.settings()?;
+    read(&review.object, review).map(Some).map_err(|error| Stop::Invalid(vec![error]))
 }
 
-async fn validate_creation(
-    claim: &PersistentVolumeClaim,
-    review: &Request,
-    cluster: &Cluster,
-) -> Result<Answer, Undecidable> {
+async fn validate_creation(claim: &PersistentVolumeClaim, review: &Request, cluster: &Cluster) -> Result<Answer, Stop> {
     let Some(name) = claim::clone_source(claim) else { return Ok(Answer::untouched()) };
     let requester = Requester::of(&review.user_info);
     if let Some(error) = stamp::wrong(&claim.metadata, &requester) {
@@ -88,11 +82,9 @@ async fn validate_creation(
     }
     let stamp = object::annotation(&claim.metadata, keys::REQUESTER).unwrap_or_default();
     let asker = Asker { requester: &requester, stamp };
-    // Whether there is such a VolumeCloneSource, and what it names, is for those who may read it.
+    // Existence and contents of the VolumeCloneSource are only for those who may read it.
     let right = Right::Follow(Reference::VolumeCloneSource, name.clone());
-    if let Err(refusal) = asker.has(&right, &field(), cluster, Freshness::Latest).await {
-        return refused(refusal);
-    }
+    cluster.check_access(asker, &right, &field(), Freshness::Latest).await?;
     let source = match cluster.clone_source(&name).await {
         Lookup::Present(found) => claim::source(claim, &found),
         Lookup::Absent => Err("it does not exist yet".to_owned()),
@@ -100,28 +92,17 @@ async fn validate_creation(
     };
     let source = match source {
         Ok(source) => source,
-        // Whether they may clone it is asked by the controller, once it is known what it is about.
+        // The controller checks the right to clone once the source is known.
         Err(why) => {
             let line = format!("smartclone: VolumeCloneSource {name}: {why}; the claim waits for it");
             return Ok(Answer::Allowed { patch: Patch::default(), warnings: vec![line] });
         }
     };
-    let may = asker.has(&Right::Clone(source), &field(), cluster, Freshness::Latest).await;
-    may.map_or_else(refused, |()| Ok(Answer::untouched()))
+    cluster.check_access(asker, &Right::Clone(source), &field(), Freshness::Latest).await?;
+    Ok(Answer::untouched())
 }
 
-/// The field that says where the VolumeCloneSource is.
+/// The field with the namespace of the VolumeCloneSource.
 fn field() -> String {
     annotation_path(keys::DATA_SOURCE_NAMESPACE)
-}
-
-fn refused(refusal: Refusal) -> Result<Answer, Undecidable> {
-    match refusal {
-        Refusal::Forbidden(error) => Ok(Answer::Forbidden(vec![error])),
-        Refusal::Unknown(why) => Err(why),
-    }
-}
-
-fn forbidden(field: String, why: String) -> Answer {
-    Answer::Forbidden(vec![FieldError::forbidden(field, why)])
 }

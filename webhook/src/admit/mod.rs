@@ -1,4 +1,5 @@
-//! Admission handlers, one for each kind: each reads the review, asks `gather` for the facts, and lets `common` decide.
+//! Admission handlers, one for each kind: each reads the review, has `gather` read the facts, and
+//! lets `common` decide.
 
 pub mod carry_over;
 pub mod claim;

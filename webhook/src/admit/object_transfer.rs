@@ -11,13 +11,13 @@ use json_patch::Patch;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
-    gather::cluster::{Cluster, Undecidable},
+    gather::{Stop, cluster::Cluster},
     object::{is_ending, read},
     review::{Answer, Operation, Request},
 };
 
 /// Checks a new ObjectTransfer, or a change of one.
-pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Undecidable> {
+pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Stop> {
     if !review.sub_resource.is_empty() {
         return Ok(Answer::untouched());
     }
@@ -29,7 +29,8 @@ pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Und
     if answer == Answer::untouched() {
         return Ok(answer);
     }
-    Ok(if cluster.settings()?.operator().present().is_some() { Answer::untouched() } else { answer })
+    cluster.settings()?;
+    Ok(answer)
 }
 
 async fn validate_creation(review: &Request, cluster: &Cluster) -> Answer {

@@ -1,19 +1,12 @@
-//! The facts of a review: small kinds from caches, the source from the API server, within a time that leaves enough for the
-//! answer.
+//! Reads of a review: small kinds from watches, the source from the API server, each within a time
+//! that leaves enough for the answer.
 
-mod watch;
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
-use std::{
-    fmt::Debug,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-use arc_swap::ArcSwapOption;
 use common::{
     api::{
-        Cdi, CdiConfig, DataSource, StorageProfile, VolumeCloneSource,
-        snapshot::{VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent},
+        DataSource, VolumeCloneSource,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
     clone::{
         ClusterStorage,
@@ -21,6 +14,7 @@ use common::{
         observed::Authorization,
     },
     data_source::{Resolution, resolve_named},
+    field::FieldError,
     lookup::Lookup,
     object::{ObjectName, SourceKind, SourceName},
     pods::{User, is_named_mover, users_of},
@@ -28,12 +22,11 @@ use common::{
 use config::{
     admin::Readiness,
     api::Objects,
-    cache::{Cache, ask, ask_all, glance},
+    cache::{ask, ask_cached},
 };
 use k8s_openapi::api::{
     authorization::v1::SubjectAccessReview,
     core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
-    storage::v1::StorageClass,
 };
 use kube::{
     Client, Resource,
@@ -41,66 +34,43 @@ use kube::{
     core::{ClusterResourceScope, NamespaceResourceScope},
 };
 use serde::de::DeserializeOwned;
-use thiserror::Error;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::time::timeout;
 
-use crate::gather::{
+use super::{
+    READ_TIMEOUT, Stop, Undecidable,
     access::{Asker, Right},
-    cluster::watch::{Watch, watch},
     read_cache::{Freshness, ReadCache},
+    settings::SettingsReader,
+    timed_out, timed_out_lookup,
+    watch::Watch,
 };
 
-/// For one step of a look at the cluster.
-const PATIENCE: Duration = Duration::from_millis(1700);
+/// For the pods that a warning names. It is short, since a warning is worth no wait.
+const WARNING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// For a look of two steps: a DataSource and then what it stands for; the right to a source and then the source; or a list of the settings
-/// after one that had begun before. A DataSource of another namespace takes four: where the API server is slow in all of them, nothing is
-/// decided.
-pub const TWO_STEPS: Duration = PATIENCE.saturating_mul(2);
+/// Longer than the time between the two reviews of one creation, shorter than anybody needs to
+/// recreate a source.
+const READ_CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// Nobody waits long for a warning.
-const FOR_A_WARNING: Duration = Duration::from_millis(500);
+/// The driver of a claim's volume stays the same as long as the claim has that volume, which the
+/// claim says itself.
+const DRIVER_CACHE_TTL: Duration = Duration::from_mins(1);
 
-/// So long a glance may be behind: both webhooks' looks at one creation are closer together, and nobody makes a source anew that quickly.
-const A_MOMENT: Duration = Duration::from_millis(500);
-
-/// The driver of a claim's volume stays the same as long as the claim has that volume, which the claim says itself.
-const A_WHILE: Duration = Duration::from_mins(1);
-
-/// A longer stamp isn't worth the room.
+/// Answers for requesters whose annotation is longer, in bytes, aren't cached.
 const MAX_CACHED_STAMP: usize = 4 << 10;
 
-/// No more pods than this are looked at for a warning. In a namespace that has more, it may be missing.
-const PODS: u32 = 500;
+/// Pods that are read for a warning. In a namespace that has more, the warning may be missing.
+const MAX_PODS: u32 = 500;
 
-/// A denial might hang on what we can't see now, for a reason that is ours and not the user's.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("smartclone can't decide now: {0}")]
-pub struct Undecidable(pub String);
-
-/// What a review may ask about the cluster.
+/// The reads of reviews.
 pub struct Cluster {
     client: Client,
-    classes: Cache<StorageClass>,
-    snapshot_classes: Cache<VolumeSnapshotClass>,
-    profiles: Cache<StorageProfile>,
-    cdis: Cache<Cdi>,
-    configs: Cache<CdiConfig>,
-    /// The settings as the watches told them last.
-    told: ArcSwapOption<Told>,
-    /// The settings as they were listed last, and when that began.
-    listed: Mutex<Option<(Instant, Arc<ClusterStorage>)>>,
-    seen: Seen,
+    settings: SettingsReader,
+    recent: Recent,
 }
 
-/// ClusterStorage, and the revisions of the caches just before they were put together.
-struct Told {
-    revisions: [u64; 5],
-    settings: Arc<ClusterStorage>,
-}
-
-/// What was seen a moment ago.
-struct Seen {
+/// Recent answers of the API server.
+struct Recent {
     sources: ReadCache<SourceName, Source>,
     /// By the volume's name and the claim's UID.
     drivers: ReadCache<(String, Option<String>), String>,
@@ -108,96 +78,51 @@ struct Seen {
     users: ReadCache<ObjectName, Vec<User>>,
     /// Claims that don't exist.
     free: ReadCache<ObjectName, ()>,
-    /// Stamps of those who have a right.
+    /// Requester annotations of those who have a right.
     allowed: ReadCache<(String, Right), ()>,
 }
 
 impl Cluster {
-    /// A cluster that `asks` single objects and `watches` kinds: what has to run for that is returned beside it.
-    pub fn new(asks: Client, watches: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
-        let (classes, watch_classes) = watch(watches, readiness, "storageclasses");
-        let (snapshot_classes, watch_snapshot_classes) = watch(watches, readiness, "volumesnapshotclasses");
-        let (profiles, watch_profiles) = watch(watches, readiness, "storageprofiles");
-        let (cdis, watch_cdis) = watch(watches, readiness, "cdis");
-        let (configs, watch_configs) = watch(watches, readiness, "cdiconfigs");
-        let watches = [watch_classes, watch_snapshot_classes, watch_profiles, watch_cdis, watch_configs];
-        let seen = Seen {
-            sources: ReadCache::of(A_MOMENT),
-            drivers: ReadCache::of(A_WHILE),
-            data_sources: ReadCache::of(A_MOMENT),
-            users: ReadCache::of(A_MOMENT),
-            free: ReadCache::of(A_MOMENT),
-            allowed: ReadCache::of(A_MOMENT),
+    /// A cluster that reads single objects through `reads` and watches kinds through `watches`;
+    /// returns the watches to be run, too.
+    pub fn new(reads: Client, watches: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
+        let (settings, watches) = SettingsReader::new(reads.clone(), watches, readiness);
+        let recent = Recent {
+            sources: ReadCache::new(READ_CACHE_TTL),
+            drivers: ReadCache::new(DRIVER_CACHE_TTL),
+            data_sources: ReadCache::new(READ_CACHE_TTL),
+            users: ReadCache::new(READ_CACHE_TTL),
+            free: ReadCache::new(READ_CACHE_TTL),
+            allowed: ReadCache::new(READ_CACHE_TTL),
         };
-        let (told, listed) = (ArcSwapOption::empty(), Mutex::default());
-        (Self { client: asks, classes, snapshot_classes, profiles, cdis, configs, told, listed, seen }, watches)
+        (Self { client: reads, settings, recent }, watches)
     }
 
-    /// What admins have set up, as the watches have told. It is put together once for all reviews until they tell something else.
-    pub fn settings(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
-        let revisions = [
-            self.classes.revision(),
-            self.snapshot_classes.revision(),
-            self.profiles.revision(),
-            self.cdis.revision(),
-            self.configs.revision(),
-        ];
-        if let Some(told) = self.told.load().as_ref().filter(|told| told.revisions == revisions) {
-            return Ok(Arc::clone(&told.settings));
-        }
-        let settings = known(ClusterStorage {
-            classes: self.classes.all(),
-            snapshot_classes: self.snapshot_classes.all(),
-            profiles: self.profiles.all(),
-            cdis: self.cdis.all(),
-            configs: self.configs.all(),
-        })?;
-        self.told.store(Some(Arc::new(Told { revisions, settings: Arc::clone(&settings) })));
-        Ok(settings)
+    /// The settings of a cluster that is smartclone's, as the watches know them.
+    pub fn settings(&self) -> Result<Arc<ClusterStorage>, Stop> {
+        self.settings.at_hand()
     }
 
-    /// What admins have set up, looked at in this way.
-    pub async fn settings_at(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Undecidable> {
-        match freshness {
-            Freshness::Cached => self.settings(),
-            // Where the API server is too busy to tell, what the watches have told will do.
-            Freshness::Latest => {
-                let listed = timeout(TWO_STEPS, Box::pin(self.list())).await.ok().and_then(Result::ok);
-                listed.map_or_else(|| self.settings(), Ok)
-            }
-        }
+    /// The settings of a cluster that is smartclone's.
+    pub async fn settings_at(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Stop> {
+        self.settings.read(freshness).await
     }
 
-    /// What admins have set up by now. Whoever asks while somebody lists waits for the next list, and shares it with all who do.
-    async fn list(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
-        let asked = Instant::now();
-        let mut listed = self.listed.lock().await;
-        if let Some((_, settings)) = listed.as_ref().filter(|(begun, _)| *begun >= asked) {
-            return Ok(Arc::clone(settings));
-        }
-        let begun = Instant::now();
-        let (classes, snapshot_classes, profiles, cdis, configs) =
-            tokio::join!(self.every(), self.every(), self.every(), self.every(), self.every());
-        let settings = known(ClusterStorage { classes, snapshot_classes, profiles, cdis, configs })?;
-        *listed = Some((begun, Arc::clone(&settings)));
-        Ok(settings)
-    }
-
-    /// What has the name of the source, and where its data is.
+    /// The source of this name, with the driver of its data.
     pub async fn source(&self, name: &SourceName, freshness: Freshness) -> Lookup<Source> {
-        let ask = async || {
-            let answer = timeout(PATIENCE, async {
+        let read = async || {
+            let answer = timeout(READ_TIMEOUT, async {
                 match name.kind {
                     SourceKind::Claim => self.claim(&name.object, freshness).await,
                     SourceKind::Snapshot => self.snapshot(&name.object, freshness).await,
                 }
             });
-            match answer.await.unwrap_or_else(|_| late()) {
+            match answer.await.unwrap_or_else(|_| timed_out_lookup()) {
                 Lookup::Present(source) if source.ready && source.driver.present().is_some() => Ok(source),
                 other => Err(other),
             }
         };
-        self.seen.sources.seen(freshness, name, ask).await.map_or_else(|other| other, Lookup::Present)
+        self.recent.sources.get_or_read(freshness, name, read).await.map_or_else(|other| other, Lookup::Present)
     }
 
     async fn claim(&self, name: &ObjectName, freshness: Freshness) -> Lookup<Source> {
@@ -205,7 +130,7 @@ impl Cluster {
         let with_driver = async |claim: PersistentVolumeClaim| {
             let uid = claim.metadata.uid.clone();
             let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
-            let ask = async || {
+            let read = async || {
                 let found: Lookup<PersistentVolume> =
                     self.other_half("PersistentVolume", Some(&volume), freshness).await;
                 match driver_of(uid.as_ref(), found.as_ref()) {
@@ -213,7 +138,7 @@ impl Cluster {
                     other => Err(other),
                 }
             };
-            let driver = self.seen.drivers.seen(freshness, &(volume.clone(), uid.clone()), ask).await;
+            let driver = self.recent.drivers.get_or_read(freshness, &(volume.clone(), uid.clone()), read).await;
             Source::of(&claim, driver.map_or_else(|other| other, Lookup::Present))
         };
         claim.map_async(with_driver).await
@@ -230,7 +155,7 @@ impl Cluster {
         snapshot.map_async(with_content).await
     }
 
-    /// What an object of a namespace is bound to, which is absent only if it isn't bound.
+    /// The cluster-wide object that a namespaced one is bound to; absent only if it isn't bound.
     async fn other_half<K>(&self, kind: &str, name: Option<&str>, freshness: Freshness) -> Lookup<K>
     where
         K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
@@ -242,24 +167,25 @@ impl Cluster {
         }
     }
 
-    /// The pods that use a claim, as far as they can be told at once: it is only to warn of them.
+    /// The pods that use a claim, as far as they can be read quickly: they are only named in a
+    /// warning.
     pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
-        let ask = async || {
+        let read = async || {
             let api: Objects<Pod> = self.namespaced(claim);
-            let pods = timeout(FOR_A_WARNING, api.list_first(PODS)).await;
+            let pods = timeout(WARNING_TIMEOUT, api.list_first(MAX_PODS)).await;
             pods.ok().and_then(Result::ok).map(|pods| users_of(&claim.name, &pods.items, is_named_mover)).ok_or(())
         };
-        self.seen.users.seen(Freshness::Cached, claim, ask).await.unwrap_or_default()
+        self.recent.users.get_or_read(Freshness::Cached, claim, read).await.unwrap_or_default()
     }
 
-    /// What the DataSource of this name stands for.
+    /// The source that the DataSource of this name leads to.
     pub async fn data_source(&self, name: &ObjectName, freshness: Freshness) -> Resolution {
-        let ask = async || match timeout(PATIENCE, self.resolve(name, freshness)).await {
+        let read = async || match timeout(READ_TIMEOUT, self.resolve(name, freshness)).await {
             Ok(Resolution::Found(source)) => Ok(source),
             Ok(other) => Err(other),
-            Err(_) => Err(Resolution::Unknown(too_late())),
+            Err(_) => Err(Resolution::Unknown(timed_out())),
         };
-        self.seen.data_sources.seen(freshness, name, ask).await.map_or_else(|other| other, Resolution::Found)
+        self.recent.data_sources.get_or_read(freshness, name, read).await.map_or_else(|other| other, Resolution::Found)
     }
 
     async fn resolve(&self, name: &ObjectName, freshness: Freshness) -> Resolution {
@@ -267,7 +193,7 @@ impl Cluster {
         let first = self.get(&api, &name.name, freshness).await;
         let other = first.present().and_then(|first| first.spec.source.data_source.as_ref());
         let second = match other {
-            // Only of the same namespace; any other one is refused without a look at it.
+            // Only one in the same namespace; any other is refused unread.
             Some(other) => self.get(&api, &other.name, freshness).await,
             None => Lookup::Absent,
         };
@@ -279,22 +205,41 @@ impl Cluster {
         self.object(name).await
     }
 
-    /// Whether the requester has this right.
-    pub async fn authorization(&self, asker: Asker<'_>, right: &Right, freshness: Freshness) -> Lookup<Authorization> {
-        let ask = async || match self.review(asker, right).await {
+    /// Checks that the requester has this right; a denial is about `field`.
+    pub async fn check_access(
+        &self,
+        asker: Asker<'_>,
+        right: &Right,
+        field: &str,
+        freshness: Freshness,
+    ) -> Result<(), Stop> {
+        let why = match self.authorization(asker, right, freshness).await {
+            Lookup::Present(Authorization::Allowed) => return Ok(()),
+            Lookup::Present(Authorization::Denied(why)) => {
+                return Err(Stop::Forbidden(FieldError::forbidden(field, why)));
+            }
+            Lookup::Unknown(why) => why,
+            Lookup::Absent => "there is no answer".to_owned(),
+        };
+        let why = format!("whether the user may {} could not be told: {why}", right.verb());
+        Err(Undecidable(why).into())
+    }
+
+    async fn authorization(&self, asker: Asker<'_>, right: &Right, freshness: Freshness) -> Lookup<Authorization> {
+        let read = async || match self.review(asker, right).await {
             Lookup::Present(Authorization::Allowed) => Ok(()),
             other => Err(other),
         };
         let answer = if asker.stamp.len() > MAX_CACHED_STAMP {
-            Box::pin(ask()).await
+            Box::pin(read()).await
         } else {
-            self.seen.allowed.seen(freshness, &(asker.stamp.to_owned(), right.clone()), ask).await
+            self.recent.allowed.get_or_read(freshness, &(asker.stamp.to_owned(), right.clone()), read).await
         };
         answer.map_or_else(|other| other, |()| Lookup::Present(Authorization::Allowed))
     }
 
     async fn review(&self, asker: Asker<'_>, right: &Right) -> Lookup<Authorization> {
-        let answer = timeout(PATIENCE, async {
+        let answer = timeout(READ_TIMEOUT, async {
             let api: Objects<SubjectAccessReview> = self.all();
             for all_of in right.questions() {
                 let mut allowed = true;
@@ -315,24 +260,27 @@ impl Cluster {
         match answer.await {
             Ok(Ok(authorization)) => Lookup::Present(authorization),
             Ok(Err(error)) => unknown(&error),
-            Err(_) => late(),
+            Err(_) => timed_out_lookup(),
         }
     }
 
-    /// The claim that has the name which the clone's claim is to get.
+    /// The claim that has the name which the clone's claim needs.
     pub async fn namesake(&self, name: &ObjectName, freshness: Freshness) -> Lookup<PersistentVolumeClaim> {
-        // The API server has yet to make it.
+        // The API server generates the name later.
         if name.name.is_empty() {
             return Lookup::Absent;
         }
-        let ask = async || {
+        let read = async || {
             let api = self.namespaced(name);
-            match timeout(PATIENCE, self.get(&api, &name.name, freshness)).await.unwrap_or_else(|_| late()) {
+            match timeout(READ_TIMEOUT, self.get(&api, &name.name, freshness))
+                .await
+                .unwrap_or_else(|_| timed_out_lookup())
+            {
                 Lookup::Absent => Ok(()),
                 other => Err(other),
             }
         };
-        self.seen.free.seen(freshness, name, ask).await.map_or_else(|other| other, |()| Lookup::Absent)
+        self.recent.free.get_or_read(freshness, name, read).await.map_or_else(|other| other, |()| Lookup::Absent)
     }
 
     /// Any object of a namespace, as it is now.
@@ -340,17 +288,7 @@ impl Cluster {
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        timeout(PATIENCE, ask(&self.namespaced(name), &name.name)).await.unwrap_or_else(|_| late())
-    }
-
-    async fn every<K>(&self) -> Lookup<Vec<Arc<K>>>
-    where
-        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
-    {
-        match timeout(PATIENCE, ask_all(self.all())).await.unwrap_or_else(|_| late()) {
-            Lookup::Unknown(why) => Lookup::Unknown(format!("{} objects could not be listed: {why}", K::kind(&()))),
-            known => known,
-        }
+        timeout(READ_TIMEOUT, ask(&self.namespaced(name), &name.name)).await.unwrap_or_else(|_| timed_out_lookup())
     }
 
     async fn get<K: Resource<DynamicType = ()> + DeserializeOwned>(
@@ -360,7 +298,7 @@ impl Cluster {
         freshness: Freshness,
     ) -> Lookup<K> {
         match freshness {
-            Freshness::Cached => glance(api, name).await,
+            Freshness::Cached => ask_cached(api, name).await,
             Freshness::Latest => ask(api, name).await,
         }
     }
@@ -375,22 +313,6 @@ impl Cluster {
     fn all<K: Resource<DynamicType = (), Scope = ClusterResourceScope>>(&self) -> Objects<K> {
         Objects::all(self.client.clone())
     }
-}
-
-/// ClusterStorage of which nothing is missing.
-fn known(settings: ClusterStorage) -> Result<Arc<ClusterStorage>, Undecidable> {
-    match settings.unknown() {
-        Some(why) => Err(Undecidable(why.to_owned())),
-        None => Ok(Arc::new(settings)),
-    }
-}
-
-fn late<T>() -> Lookup<T> {
-    Lookup::Unknown(too_late())
-}
-
-fn too_late() -> String {
-    format!("no answer from the API server within {PATIENCE:?}")
 }
 
 fn unknown<T>(error: &kube::Error) -> Lookup<T> {

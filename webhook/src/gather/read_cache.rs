@@ -1,4 +1,5 @@
-//! A short-lived cache of reads, good for an unconditional allow: a burst of reviews about one source reads it once.
+//! A short-lived cache of reads, good for an unconditional allow: a burst of reviews about one
+//! source reads it once.
 
 use std::{future::Future, hash::Hash, time::Duration};
 
@@ -7,7 +8,8 @@ use moka::future::Cache;
 /// The freshness of what a review reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Reads from a cache, here or of the API server. It may be older than the last write, so it is good for an unconditional allow only.
+    /// Reads from a cache, here or of the API server. It may be older than the last write, so it is
+    /// good for an unconditional allow only.
     Cached,
     /// Reads the latest state from the API server.
     Latest,
@@ -25,13 +27,14 @@ where
     V: Clone + Send + Sync + 'static,
 {
     /// A cache with this time to live.
-    pub fn of(time: Duration) -> Self {
-        Self(Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(time).build())
+    pub fn new(time_to_live: Duration) -> Self {
+        Self(Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(time_to_live).build())
     }
 
-    /// What is known of `key`, else what `ask` finds out; looking closely, only the latter. At a glance, whoever comes while somebody asks
-    /// gets the same answer. What asks is big and rarely needed: it is made when it is, and elsewhere than in the review.
-    pub async fn seen<E, F>(&self, freshness: Freshness, key: &K, ask: impl FnOnce() -> F) -> Result<V, E>
+    /// Returns the cached answer, else the one of `read`; with [`Freshness::Latest`] always the
+    /// latter. Concurrent cached reads of a key share one answer. The future of `read` is large and
+    /// rarely needed, so it is created on demand and boxed.
+    pub async fn get_or_read<E, F>(&self, freshness: Freshness, key: &K, read: impl FnOnce() -> F) -> Result<V, E>
     where
         E: Clone + Send + Sync + 'static,
         F: Future<Output = Result<V, E>>,
@@ -40,10 +43,10 @@ where
             if let Some(known) = self.0.get(key).await {
                 return Ok(known);
             }
-            let asked = Box::pin(self.0.try_get_with(key.clone(), ask()));
+            let asked = Box::pin(self.0.try_get_with(key.clone(), read()));
             return asked.await.map_err(|answer| (*answer).clone());
         }
-        let answer = Box::pin(ask()).await;
+        let answer = Box::pin(read()).await;
         match &answer {
             Ok(value) => self.0.insert(key.clone(), value.clone()).await,
             Err(_) => self.0.invalidate(key).await,
@@ -59,17 +62,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn only_what_is_fine_is_remembered_and_only_for_a_glance() {
-        let memory = ReadCache::of(Duration::from_mins(1));
+    async fn only_successes_are_cached_and_only_for_cached_reads() {
+        let cache = ReadCache::new(Duration::from_mins(1));
         let asked = Cell::new(0);
         let answers = |freshness, answer: Result<u8, u8>| {
-            let (memory, asked) = (&memory, &asked);
+            let (cache, asked) = (&cache, &asked);
             async move {
                 let ask = async {
                     asked.set(asked.get() + 1);
                     answer
                 };
-                memory.seen(freshness, &"key", || ask).await
+                cache.get_or_read(freshness, &"key", || ask).await
             }
         };
         assert_eq!(answers(Freshness::Cached, Err(1)).await, Err(1));
@@ -83,16 +86,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_comes_while_somebody_asks_gets_the_same_answer() {
-        let memory = ReadCache::of(Duration::from_mins(1));
+    async fn concurrent_cached_reads_share_one_answer() {
+        let cache = ReadCache::new(Duration::from_mins(1));
         let slow = async {
             tokio::task::yield_now().await;
             Ok::<_, ()>(1)
         };
         let quick = async { Ok::<_, ()>(2) };
         let both = tokio::join!(
-            memory.seen(Freshness::Cached, &"key", || slow),
-            memory.seen(Freshness::Cached, &"key", || quick)
+            cache.get_or_read(Freshness::Cached, &"key", || slow),
+            cache.get_or_read(Freshness::Cached, &"key", || quick)
         );
         assert_eq!(both, (Ok(1), Ok(1)));
     }

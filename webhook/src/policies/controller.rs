@@ -9,7 +9,8 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmi
 
 use super::{CONFINEMENT, policy, rule, validation, variable};
 
-/// The controller's account has rights that reach far: over every claim and every volume. This is what it may do with them.
+/// The controller's account has rights that reach far: over every claim and every volume. This is
+/// what it may do with them.
 pub(super) fn confinement() -> ValidatingAdmissionPolicy {
     let label = keys::OWNED_BY_UID;
     let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
@@ -71,7 +72,8 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
                 ),
                 "of a volume, only whose it is and its reclaim policy are changed",
             ),
-            // One that has lost its volume to another claim, or was made by us and never had one, holds no data.
+            // One that has lost its volume to another claim, or was made by us and never had one,
+            // holds no data.
             validation(
                 &format!(
                     "{} || variables.labelled || has(oldObject.status) && has(oldObject.status.phase) && \

@@ -1,5 +1,5 @@
-//! ValidatingAdmissionPolicies: rules in CEL that the API server checks without the webhook. Each holds when every other one is
-//! missing.
+//! ValidatingAdmissionPolicies: rules in CEL that the API server checks without the webhook. Each
+//! holds when every other one is missing.
 
 mod controller;
 mod mover;
@@ -17,7 +17,8 @@ use k8s_openapi::api::admissionregistration::v1::{
 pub const REQUESTER: &str = "requester.smartclone.dev";
 /// The policy, and its binding, about what the controller's account may change.
 pub const CONFINEMENT: &str = "controller.smartclone.dev";
-/// The policy, and its binding, about temporary objects, which nobody but the controller may make, change or use.
+/// The policy, and its binding, about temporary objects, which nobody but the controller may make,
+/// change or use.
 pub const TEMPORARY: &str = "temporary-objects.smartclone.dev";
 /// The policy, and its binding, about connections into the controller's pods.
 pub const CONNECTIONS: &str = "mover-connections.smartclone.dev";

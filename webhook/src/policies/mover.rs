@@ -1,5 +1,6 @@
-//! The policy about pods that the controller's account creates: data movers and nothing else, so that whoever steals the account can't start
-//! a program of his own, on a node's own namespaces or files, or with a Secret.
+//! The policy about pods that the controller's account creates: data movers and nothing else, so
+//! that a stolen account can't start other programs, on a node's own namespaces or files, or with a
+//! Secret.
 
 use common::{
     keys::{self, CONTROLLER},
@@ -9,7 +10,7 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ParamKind, Val
 
 use super::{MOVERS, policy, rule, validation};
 
-/// What every container of such a pod is.
+/// The terms that every container of such a pod meets.
 const CONTAINER: &str = "\
 c.image == params.data.image && !has(c.envFrom) && (!has(c.env) || c.env.all(e, !has(e.valueFrom))) &&
 !has(c.lifecycle) && !has(c.command) &&

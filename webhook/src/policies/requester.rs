@@ -1,4 +1,5 @@
-//! The policy about the requester annotation ([`keys::REQUESTER`]): a second lock beside the webhook.
+//! The policy about the requester annotation ([`keys::REQUESTER`]): a second lock beside the
+//! webhook.
 
 use common::{
     api,
@@ -8,11 +9,11 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmi
 
 use super::{REQUESTER, policy, rule, validation, variable};
 
-/// The stamp says who asked: on a new object it is the caller's or missing (which gives no right to anything in another namespace), and it
-/// stays as it is.
+/// The stamp says who asked: on a new object it is the caller's or missing (which gives no right to
+/// anything in another namespace), and it stays as it is.
 ///
-/// CEL can't read JSON, so the stamp is put together once more: `username`, `uid` and `groups` in their order, then what `extra` holds in any
-/// order, and not one character more.
+/// CEL can't read JSON, so the stamp is put together once more: `username`, `uid` and `groups` in
+/// their order, then what `extra` holds in any order, and not one character more.
 pub(super) fn requester() -> ValidatingAdmissionPolicy {
     let key = keys::REQUESTER;
     let stamped =

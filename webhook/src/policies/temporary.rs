@@ -1,5 +1,6 @@
-//! The policies about temporary objects: claims, snapshots and pods that exist for one clone. Nobody but the controller creates or changes what
-//! looks like one, nor names a temporary claim in a pod. Volumes of a pod can't be changed later, so no stranger ever has such a volume.
+//! The policies about temporary objects: claims, snapshots and pods that exist for one clone.
+//! Nobody but the controller creates or changes what looks like one, nor names a temporary claim in
+//! a pod. Volumes of a pod can't be changed later, so no stranger ever has such a volume.
 
 use common::{
     api::snapshot,
@@ -19,7 +20,8 @@ fn by_others() -> Vec<MatchCondition> {
     }]
 }
 
-/// The value of `key` in `field` (`labels` or `annotations`) of `object`; empty where there is none.
+/// The value of `key` in `field` (`labels` or `annotations`) of `object`; empty where there is
+/// none.
 fn value(object: &str, field: &str, key: &str) -> String {
     let map = format!("{object}.metadata.{field}");
     format!("(has({map}) && '{key}' in {map} ? {map}['{key}'] : '')")

@@ -1,71 +1,39 @@
-//! The connections to the admission port. Their number is limited; when it is reached, the oldest one on which nobody has asked at an
-//! accepted path makes room for a new one. So whoever opens connections and says nothing keeps no API server out.
+//! Connections to the admission port: accepted while [`Callers`] has room, closed when another
+//! caller needs it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     future::{Future, Ready, ready},
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
     task::{Context, Poll},
 };
 
 use axum::Router;
 use axum_server::accept::Accept;
-use config::tls::SecretPath;
+use certs::SecretPath;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::oneshot,
 };
 
-use super::gate::Gate;
+use super::{
+    callers::{Caller, Callers},
+    gate::Gate,
+};
 use crate::metrics::Metrics;
 
-/// Accepts connections, and knows all that are open. Clones share them.
+/// The acceptor of connections. Clones share the callers.
 #[derive(Clone)]
 pub(super) struct Connections {
-    limit: usize,
-    open: Arc<Mutex<Open>>,
+    callers: Callers,
     path: SecretPath,
     metrics: Metrics,
 }
 
-/// Connections by number, in the order in which they came.
-#[derive(Default)]
-struct Open {
-    next: u64,
-    /// Nobody has asked on them at an accepted path. Dropping the sender closes the connection.
-    unproven: BTreeMap<u64, oneshot::Sender<()>>,
-    proven: BTreeSet<u64>,
-}
-
 impl Connections {
     pub(super) fn new(limit: usize, path: SecretPath, metrics: Metrics) -> Self {
-        Self { limit, open: Arc::default(), path, metrics }
-    }
-
-    fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Registers a connection, or tells that all others are API servers'.
-    fn register(&self) -> Option<(Caller, oneshot::Receiver<()>)> {
-        let mut open = self.open();
-        if open.unproven.len() + open.proven.len() >= self.limit {
-            self.metrics.refused("many connections");
-            open.unproven.pop_first()?;
-        }
-        let number = open.next;
-        open.next += 1;
-        let (sender, closed) = oneshot::channel();
-        open.unproven.insert(number, sender);
-        drop(open);
-        let caller = Caller { number, is_proven: Arc::default(), connections: self.clone() };
-        Some((caller, closed))
+        Self { callers: Callers::new(limit, metrics.clone()), path, metrics }
     }
 }
 
@@ -75,35 +43,14 @@ impl Accept<TcpStream, Router> for Connections {
     type Future = Ready<io::Result<(Connection, Gate)>>;
 
     fn accept(&self, stream: TcpStream, routes: Router) -> Self::Future {
-        // An answer is sent at once: an API server waits for it, and nothing is to be gained by larger packets.
+        // An answer is sent at once: an API server waits for it, and nothing is to be gained by
+        // larger packets.
         let accepted = stream.set_nodelay(true).and_then(|()| {
-            let (caller, closed) = self.register().ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (caller, closed) = self.callers.register().ok_or(io::ErrorKind::ConnectionRefused)?;
             let gate = Gate::new(routes, self.path.clone(), caller.clone(), self.metrics.clone());
             Ok((Connection { stream, caller, closed }, gate))
         });
         ready(accepted)
-    }
-}
-
-/// Who is at the other end of a connection.
-#[derive(Clone)]
-pub(super) struct Caller {
-    number: u64,
-    is_proven: Arc<AtomicBool>,
-    connections: Connections,
-}
-
-impl Caller {
-    /// Records that it knows an accepted path: its connection makes no room for others.
-    pub(super) fn prove(&self) {
-        if self.is_proven.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let mut open = self.connections.open();
-        // Unless it has just been closed.
-        if open.unproven.remove(&self.number).is_some() {
-            open.proven.insert(self.number);
-        }
     }
 }
 
@@ -116,20 +63,18 @@ pub(super) struct Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let mut open = self.caller.connections.open();
-        open.unproven.remove(&self.caller.number);
-        open.proven.remove(&self.caller.number);
+        self.caller.leave();
     }
 }
 
 impl AsyncRead for Connection {
-    /// Whoever has not asked yet is read from, so this is where it learns that it is closed.
+    /// A caller that has not proven itself is read from, so the connection is closed here.
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.caller.is_proven.load(Ordering::Relaxed) && Pin::new(&mut self.closed).poll(context).is_ready() {
+        if !self.caller.is_proven() && Pin::new(&mut self.closed).poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)

@@ -1,5 +1,5 @@
-//! The gate before the routes: who asks at a path without an accepted segment gets 404 and nothing else, whatever the rest of the path,
-//! the method and the body are. The body is not read.
+//! The gate before the routes: a request at a path without an accepted segment gets 404 and nothing
+//! else, whatever the rest of the path, the method and the body are. The body is not read.
 
 use std::{
     convert::Infallible,
@@ -12,11 +12,11 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, Response, StatusCode, Uri, header},
 };
-use config::tls::SecretPath;
+use certs::SecretPath;
 use futures::future::Either;
 use tower::Service;
 
-use super::connections::Caller;
+use super::callers::Caller;
 use crate::metrics::Metrics;
 
 /// The service of one connection.
@@ -47,7 +47,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // From here on nobody sees the segment.
+        // The segment goes no further than this.
         let route = self.path.route(request.uri().path()).and_then(|route| Uri::try_from(route).ok());
         if let Some(route) = route {
             *request.uri_mut() = route;

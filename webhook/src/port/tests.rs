@@ -20,7 +20,7 @@ mod hostile;
 mod limits;
 
 fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    config::tls::install_provider();
+    config::install_provider();
     let own = rcgen::generate_simple_self_signed(["webhook.test".to_owned()]).unwrap();
     let mut trusted = RootCertStore::empty();
     trusted.add(own.cert.der().clone()).unwrap();

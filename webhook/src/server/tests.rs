@@ -235,8 +235,8 @@ async fn every_mistake_about_the_cluster_is_told_at_once() {
     assert_eq!(judged.fields(), ["metadata.name", "spec.pvc.storageClassName", SIZE]);
 }
 
-/// In every world, whatever is asked for: deciding twice is deciding once, and what the one webhook writes the other accepts; what one
-/// refuses the other refuses.
+/// In every world, whatever is asked for: deciding twice is deciding once, and what the one webhook
+/// writes the other accepts; what one refuses the other refuses.
 #[tokio::test]
 async fn both_webhooks_agree() {
     let worlds: [Setup; 9] = [
@@ -305,7 +305,8 @@ async fn a_forged_annotation_is_refused(#[case] key: &str, #[case] value: Value)
     assert_eq!(judged.fields(), [format!("metadata.annotations[{key}]")]);
 }
 
-/// What only one of the two looks saw is nobody's forgery; and a cache that is behind is no reason to say so.
+/// What only one of the two looks saw is nobody's forgery; and a cache that is behind is no reason
+/// to say so.
 #[rstest]
 #[case::wanted(profile_csi_clone)]
 #[case::forced(override_copy)]
@@ -350,7 +351,8 @@ async fn what_is_not_ours_is_left_alone(#[case] change: Change, #[case] setup: S
     }
 }
 
-/// What another program does with its DataVolumes isn't judged by our rules; making a clone of one is.
+/// What another program does with its DataVolumes isn't judged by our rules; making a clone of one
+/// is.
 #[rstest]
 #[case::import_to_blank(import, blank, true)]
 #[case::import_to_clone(import, as_is, false)]
@@ -400,7 +402,8 @@ async fn the_claims_name_has_to_be_free(#[case] change: Change, #[case] metadata
     assert!(webhook.update("alice", &written, &written).await.allowed, "the clone itself has the name by then");
 }
 
-/// Restored from a backup, or applied once more: nothing is copied, so it doesn't matter what became of the source, or whose it is.
+/// Restored from a backup, or applied once more: nothing is copied, so it doesn't matter what
+/// became of the source, or whose it is.
 #[rstest]
 #[case::said_by_the_data_volume(pre_populated, usual)]
 #[case::said_by_the_claim(as_is, |_| namesake(json!({"annotations": {POPULATED_FOR: "clone"}})))]
@@ -518,7 +521,8 @@ async fn an_empty_cache_decides_nothing(#[case] path: &'static str, #[case] plur
     }
 }
 
-/// `kubectl apply` of a class and a clone of it, or of a snapshot class and whoever is waiting for it: our watches may be behind.
+/// `kubectl apply` of a class and a clone of it, or of a snapshot class and whoever is waiting for
+/// it: our watches may be behind.
 #[rstest]
 #[case::class(as_is, |w: World| w.list(CLASSES, &[]), usual, Some("snapshot"))]
 #[case::source(as_is, no_source, usual, Some("snapshot"))]
@@ -547,7 +551,8 @@ async fn what_has_just_been_made_is_not_missing(
     }
 }
 
-/// A right that is taken away counts at once, or nearly: a yes is remembered for a moment, a no never.
+/// A right that is taken away counts at once, or nearly: a yes is remembered for a moment, a no
+/// never.
 #[tokio::test]
 async fn a_right_that_is_given_counts_at_once() {
     let webhook = World::new().webhook().await;
@@ -639,7 +644,7 @@ fn counted(path: &str, operation: &str, outcome: &str) -> String {
 /// What the API server shows of it leads to what our log says of it.
 #[tokio::test]
 async fn a_review_that_panics_is_named_and_counted_and_the_next_one_is_answered() {
-    async fn slips(_: &Request) -> Result<Answer, Undecidable> {
+    async fn slips(_: &Request) -> Result<Answer, Stop> {
         panic!("of all things")
     }
     let webhook = World::new().webhook().await;
@@ -647,7 +652,7 @@ async fn a_review_that_panics_is_named_and_counted_and_the_next_one_is_answered(
     let response = answer(&webhook.admission, MUTATE_PATH, body.as_bytes(), slips).await;
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
     let text = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
-    assert_eq!(text, "smartclone made a mistake in review review-uid; its log says more\n");
+    assert_eq!(text, "internal error in smartclone's webhook (review review-uid); see its log\n");
     let metrics = webhook.metrics();
     assert!(metrics.contains("admission_panics_total 1\n"), "{metrics}");
     assert!(metrics.contains(&counted(MUTATE_PATH, "CREATE", "panicked")), "{metrics}");

@@ -217,7 +217,8 @@ async fn bodies_take_no_more_than_their_budget() {
     left(&served, MAX_BODIES).await;
 }
 
-/// A quarter of what a pod may have: the rest is for what the webhook knows, and for what it reads from bodies.
+/// A quarter of what a pod may have: the rest is for what the webhook knows, and for what it reads
+/// from bodies.
 #[test]
 fn what_the_port_holds_is_a_part_of_the_memory_limit() {
     let manifests = crate::manifests::manifests().unwrap();

@@ -141,7 +141,8 @@ async fn who_asked_is_never_changed(#[case] user: &str, #[case] change: Change, 
     }
 }
 
-/// What is asked for is asked for once, whoever changes it, and nothing is looked at for the answer.
+/// What is asked for is asked for once, whoever changes it, and nothing is looked at for the
+/// answer.
 #[rstest]
 #[case::said_later(USER, at_home, as_is, &[FIELD])]
 #[case::taken_back(USER, as_is, at_home, &[FIELD])]

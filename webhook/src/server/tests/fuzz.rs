@@ -1,5 +1,6 @@
-//! Reviews as no API server sends them, two hundred thousand in a run: half of them damaged as text, half of them with values where they don't
-//! belong. Whatever comes is answered, in one of the ways that there are. Each case can be had again by its number.
+//! Reviews as no API server sends them, two hundred thousand in a run: half of them damaged as
+//! text, half of them with values where they don't belong. Whatever comes is answered, in one of
+//! the ways that there are. Each case can be had again by its number.
 //!
 //! `SMARTCLONE_FUZZ_CASES=100000000 cargo test -p webhook fuzz` tries more of them.
 
@@ -275,7 +276,8 @@ async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> 
         return Ok(End::Allowed);
     }
     let ByteString(changes) = serde_json::from_value(response["patch"].clone())?;
-    // What no API server could have read, as half a character in a field that nobody knows, isn't for it to patch either.
+    // What no API server could have read, as half a character in a field that nobody knows, isn't
+    // for it to patch either.
     let [object, old_object] =
         [request.object, request.old_object].map(|text| serde_json::from_str::<Value>(text.get()));
     let (Ok(mut object), Ok(old_object)) = (object, old_object) else { return Ok(End::Allowed) };
@@ -290,8 +292,8 @@ async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> 
     })))
 }
 
-/// The answer; and that what was written once is left alone the next time, and accepted but for a name that is taken. Nobody at
-/// all, which no API server sends, is never accepted.
+/// The answer; and that what was written once is left alone the next time, and accepted but for a
+/// name that is taken. Nobody at all, which no API server sends, is never accepted.
 async fn settled(webhook: &Webhook, answers: bool, case: &Case) -> Result<End> {
     let end = answered(webhook, answers, case.path, &case.body).await?;
     if let End::Patched(review) = &end {

@@ -47,7 +47,8 @@ const ASKER: &str = "/request/userInfo";
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
 
-/// What is merged into the review of a clone, and where; and the code of the denial, if it is one, or that of HTTP.
+/// What is merged into the review of a clone, and where; and the code of the denial, if it is one,
+/// or that of HTTP.
 #[rstest]
 #[case::annotations(OBJECT, annotation("pad", many(256 * KIB)), 200)]
 #[case::labels(OBJECT, labels(10_000), 200)]

@@ -1,5 +1,5 @@
-//! Whoever may not read something in another namespace learns nothing about it: whatever is there, the reply has the same bytes, takes
-//! the same time, and nothing there was looked at for it.
+//! Whoever may not read something in another namespace learns nothing about it: whatever is there,
+//! the reply has the same bytes, takes the same time, and nothing there was looked at for it.
 
 use common::keys::{CHECK_STATIC_VOLUME, DATA_SOURCE_NAMESPACE};
 use hostile::Dice;
@@ -252,7 +252,8 @@ fn ways() -> Vec<Way> {
     ]
 }
 
-/// The reply without what is random in every one: the key that admission writes on what may be cloned.
+/// The reply without what is random in every one: the key that admission writes on what may be
+/// cloned.
 fn settled(body: &str) -> String {
     let mut reply: Value = serde_json::from_str(body).unwrap();
     let response = reply["response"].as_object_mut().unwrap();
@@ -359,7 +360,8 @@ async fn without_the_right_the_reply_is_the_same_whatever_could_be_there() {
     }
 }
 
-/// Whoever may read it is told what is there, after the question whether they may; and of pods the number.
+/// Whoever may read it is told what is there, after the question whether they may; and of pods the
+/// number.
 #[tokio::test(start_paused = true)]
 async fn with_the_right_what_is_there_is_told() {
     let by_claim = [

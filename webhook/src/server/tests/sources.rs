@@ -1,4 +1,5 @@
-//! Sources of every kind and in every namespace: who may clone them, and what a DataSource stands for.
+//! Sources of every kind and in every namespace: who may clone them, and what a DataSource stands
+//! for.
 
 use super::*;
 use crate::fake_cluster::{GET_DATA_SOURCES, GOLD_CLAIM};
@@ -80,7 +81,8 @@ fn no_gold(world: World) -> World {
 const PVC_NAMESPACE: &str = "spec.source.pvc.namespace";
 const SNAPSHOT_NAMESPACE: &str = "spec.source.snapshot.namespace";
 
-/// Both webhooks give the same answer, so that the first one doesn't tell what the second one would keep to itself.
+/// Both webhooks give the same answer, so that the first one doesn't tell what the second one would
+/// keep to itself.
 #[rstest]
 #[case::right_that_is_made_for_it(from_gold, usual, &["datavolumes/source"], None)]
 #[case::or_to_make_pods(from_gold, usual, &["pods"], None)]
@@ -174,7 +176,8 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
     assert!(webhook.validate(&written).await.allowed);
 }
 
-/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere. Those of a DataSource are its owner's to mend.
+/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere. Those of
+/// a DataSource are its owner's to mend.
 #[rstest]
 #[case::parent("..")]
 #[case::sibling("../persistentvolumeclaims/source")]

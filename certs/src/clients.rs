@@ -1,4 +1,5 @@
-//! Which clients may ask, where an admin wants to know: those with a certificate of an authority that he trusts.
+//! Client authentication, where an admin asks for it: accepts clients with a certificate of an
+//! authority that the admin trusts.
 
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ pub enum Error {
     Empty(#[source] VerifierBuilderError),
 }
 
-/// Accepts clients with a certificate of an authority; connections that exist go on when it changes.
+/// Accepts clients with a certificate of an authority; connections that exist go on when it
+/// changes.
 #[derive(Debug)]
 pub(super) struct Clients {
     /// Accepted common names; any if there is none.
@@ -121,7 +123,7 @@ fn is_accepted(accepted: &[String], name: Option<&str>) -> bool {
     accepted.is_empty() || name.is_some_and(|name| accepted.iter().any(|accepted| accepted == name))
 }
 
-/// The owner's name. Of several there is none: whoever signed the certificate may have looked at another one of them.
+/// The owner's name. `None` if there are several, since the signer may have checked another one.
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = parse_x509_certificate(certificate).ok()?;
     let mut names = parsed.subject().iter_common_name();
@@ -137,11 +139,9 @@ mod tests {
 
     use super::*;
     use crate::{
+        file::Files,
         metrics::CertificateMetrics,
-        tls::{
-            file::Files,
-            tests::{Material, Mount, Server, client, client_speaking, issuer, serving, visit},
-        },
+        tests::{Material, Mount, Server, client, client_speaking, issuer, serving, visit},
     };
 
     const API_SERVER: &str = "kube-apiserver-webhooks";

@@ -1,4 +1,5 @@
-//! An API server in memory, with just what keeping certificates needs: conditional writes of whole objects.
+//! An API server in memory, with just what keeping certificates needs: conditional writes of whole
+//! objects.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,7 @@ pub(super) struct FakeApi(Arc<Mutex<State>>);
 struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
-    /// What somebody else writes just before the next patch of that path.
+    /// A write of somebody else just before the next patch of that path.
     interference: Option<(String, Value)>,
     writes: usize,
     refused: usize,

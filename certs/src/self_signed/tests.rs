@@ -2,16 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
+use config::admin::Readiness;
 use rustls::pki_types::CertificateDer;
 
 use super::*;
 use crate::{
-    admin::Readiness,
-    tls::{
-        fake_api::FakeApi,
-        path_segment::PUBLISHED_AFTER,
-        tests::{Load, Server, Trust, client, serving, visit, visit_at},
-    },
+    fake_api::FakeApi,
+    path_segment::PUBLISHED_AFTER,
+    tests::{Load, Server, Trust, client, serving, visit, visit_at},
 };
 
 const SECRET: &str = "/api/v1/namespaces/smartclone/secrets/authority";
@@ -253,7 +251,8 @@ async fn a_leaf_is_renewed_at_two_thirds_of_its_life() {
     assert_eq!(published(&api), bundle, "the authority is the same");
 }
 
-/// In whatever way the authority changes, nobody is cut off: old and new are trusted before the new one is used.
+/// In whatever way the authority changes, nobody is cut off: old and new are trusted before the new
+/// one is used.
 async fn hands_over(api: &FakeApi, replica: &mut SelfSigned, at: Timestamp) {
     let (old, leaf) = (String::from_utf8(trusted(api).0).unwrap(), replica.served());
     replica.pass(at).await.unwrap();
@@ -342,8 +341,8 @@ impl Told {
     }
 }
 
-/// Two replicas behind live listeners. API servers ask them without pause: some trust what either configuration says
-/// at that moment, some what it said before.
+/// Two replicas behind live listeners. API servers ask them without pause: some trust what either
+/// configuration says at that moment, some what it said before.
 struct Rehearsal {
     api: FakeApi,
     replicas: [SelfSigned; 2],
@@ -399,7 +398,8 @@ impl Rehearsal {
         [one.unwrap(), two.unwrap()]
     }
 
-    /// After something happened to the Secret: both replicas go over to a new authority, but not before it is time.
+    /// After something happened to the Secret: both replicas go over to a new authority, but not
+    /// before it is time.
     async fn rotates(&mut self, served: &[CertificateDer<'static>; 2], at: Timestamp) {
         self.load.goes_on().await;
         assert_eq!(self.pass(at).await, *served);
@@ -419,7 +419,8 @@ fn differ(one: &[CertificateDer<'static>; 2], two: &[CertificateDer<'static>; 2]
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_api_server_is_turned_away_while_the_authority_is_replaced_twice() {
-    // Clients have the real time, and a leaf is valid from an hour before it was made until a week after.
+    // Clients have the real time, and a leaf is valid from an hour before it was made until a week
+    // after.
     let (renewal, minute) = (Timestamp::now(), SignedDuration::from_mins(1));
     let start = renewal - SignedDuration::from_hours(5 * 24);
     let mut rehearsal = Rehearsal::start(start).await;

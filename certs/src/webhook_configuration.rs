@@ -1,5 +1,6 @@
-//! Tells API servers whom to trust and where to ask: keeps `caBundle` of our webhook configurations equal to the
-//! authority's bundle, and `service.path` equal to a secret segment and the webhook's route.
+//! Webhook configurations, which tell API servers whom to trust and where to ask: keeps `caBundle`
+//! of our webhook configurations equal to the authority's bundle, and `service.path` equal to a
+//! secret segment and the webhook's route.
 
 use std::fmt::Debug;
 
@@ -38,13 +39,14 @@ pub enum Error {
     Absent(String),
 }
 
-/// What our webhook configurations are to say.
+/// The wanted contents of our webhook configurations.
 pub(super) struct Published<'a> {
     /// The certificates that API servers trust.
     pub(super) bundle: &'a ByteString,
     /// The segments of which one comes first in each path.
     pub(super) segments: &'a PathSegments,
-    /// The route of each webhook, by the webhook's name. The path of a webhook that is not among them stays as it is.
+    /// The route of each webhook, by the webhook's name. The path of a webhook that is not among
+    /// them stays as it is.
     pub(super) routes: Routes,
     /// The time at which a segment is chosen.
     pub(super) now: Timestamp,
@@ -122,7 +124,8 @@ fn is_lost_race(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422))
 }
 
-/// What has to change in exactly this version; nothing else may have moved, for webhooks are addressed by position.
+/// The changes to exactly this version; nothing else may have moved, for webhooks are addressed by
+/// position.
 fn difference<K: Configuration>(configuration: &K, published: &Published<'_>) -> Option<Patch> {
     let mut changes = Vec::new();
     for (index, entry) in configuration.entries().into_iter().enumerate() {

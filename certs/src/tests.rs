@@ -1,4 +1,5 @@
-//! A live server, clients that trust what an API server would be told to trust, and files as kubelet mounts them.
+//! A live server, clients that trust what an API server would be told to trust, and files as
+//! kubelet mounts them.
 
 use std::{
     fs, io,
@@ -15,6 +16,7 @@ use axum::{
 };
 use axum_server::tls_rustls::RustlsConfig;
 use clap::Parser;
+use config::{Chain, args::ShutdownArgs, listen};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rstest::rstest;
@@ -32,12 +34,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
-use crate::{
-    args::ShutdownArgs,
-    error::Chain,
-    listen,
-    tls::{authority::Authority, fake_api::FakeApi},
-};
+use crate::{authority::Authority, fake_api::FakeApi};
 
 pub(super) const NAME: &str = "webhook.smartclone.svc";
 /// Longer than anything here takes on a busy machine.
@@ -169,12 +166,14 @@ impl Load {
         load
     }
 
-    /// While this is held, no client is anywhere between being told whom to trust and having been answered.
+    /// While this is held, no client is anywhere between being told whom to trust and having been
+    /// answered.
     pub(super) async fn pause(&self) -> RwLockWriteGuard<'_, ()> {
         self.gate.write().await
     }
 
-    /// Waits until every client has made some more visits, and asserts that none was ever turned away.
+    /// Waits until every client has made some more visits, and asserts that none was ever turned
+    /// away.
     pub(super) async fn goes_on(&mut self) {
         // The first of them may have begun before.
         let wanted: Vec<_> = self.visits.iter().map(|visits| visits.load(Ordering::Relaxed) + 4).collect();
@@ -192,7 +191,8 @@ impl Load {
     }
 }
 
-/// Somebody else's authority. They all have the same name, as the successors of the cluster's may have.
+/// Somebody else's authority. They all have the same name, as the successors of the cluster's may
+/// have.
 pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 pub(super) fn issuer() -> Issuer {
@@ -227,7 +227,8 @@ impl Material {
     }
 }
 
-/// A directory as kubelet makes it: the files are links into `..data`, itself a link that is replaced as a whole.
+/// A directory as kubelet makes it: the files are links into `..data`, itself a link that is
+/// replaced as a whole.
 pub(super) struct Mount {
     directory: tempfile::TempDir,
     versions: usize,
@@ -402,4 +403,20 @@ async fn certificate_and_authorities_are_followed_by_one_service() {
         () = damages => {}
         () = service => panic!("following ends with the process only"),
     }
+}
+
+#[test]
+fn clients_are_named_in_one_argument_or_in_several() {
+    let args = ["test", "--client-ca-file=ca.crt", "--client-name=one,two", "--client-name=three"];
+    assert_eq!(Everything::parse_from(args).certificate.client_name, ["one", "two", "three"]);
+}
+
+#[rstest]
+#[case::certificate_without_key(&["test", "--tls-cert-file", "tls.crt"])]
+#[case::key_without_certificate(&["test", "--tls-key-file", "tls.key"])]
+#[case::segments_without_certificate(&["test", "--path-segment-file", "segments"])]
+#[case::client_without_authority(&["test", "--client-name", "kube-apiserver"])]
+#[case::client_without_name(&["test", "--client-ca-file", "ca.crt", "--client-name", "kube-apiserver,"])]
+fn nonsense_is_refused(#[case] args: &[&str]) {
+    assert!(Everything::try_parse_from(args).is_err());
 }

@@ -1,12 +1,14 @@
-//! The secret first segment of the paths at which API servers ask the webhook: only who may read webhook configurations
-//! knows it. Pure but for the randomness of new segments: the time is an argument.
+//! The secret first segment of the paths at which API servers ask the webhook: only who may read
+//! webhook configurations knows it. Pure but for the randomness of new segments: the time is an
+//! argument.
 //!
-//! The Secret holds the newest segment and its predecessors, each with the time at which it was made. A segment is
-//! published only when every replica has had the time to read it, and its predecessor is accepted until every API server
-//! has had the time to read the new one. So a rotation never fails an admission.
+//! The Secret holds the newest segment and its predecessors, each with the time at which it was
+//! made. A segment is published only when every replica has had the time to read it, and its
+//! predecessor is accepted until every API server has had the time to read the new one. So a
+//! rotation never fails an admission.
 //!
-//! Segments are short-lived because an API server quotes the URL of a webhook that it cannot reach in the error that it
-//! returns to the user.
+//! Segments are short-lived because an API server quotes the URL of a webhook that it cannot reach
+//! in the error that it returns to the user.
 
 use std::{fmt, hint::black_box, str::FromStr, sync::Arc};
 
@@ -23,13 +25,14 @@ const BYTES: usize = 32;
 const LENGTH: usize = 2 * BYTES;
 /// A segment is replaced at this age.
 const LIFE: SignedDuration = SignedDuration::from_hours(1);
-/// Within this time after it was made, every replica has read a segment: each looks at the Secret every minute.
+/// Within this time after it was made, every replica has read a segment: each looks at the Secret
+/// every minute.
 pub(super) const PUBLISHED_AFTER: SignedDuration = SignedDuration::from_mins(3);
-/// Within this time after a successor was made, every API server has read it: it is published in less than five minutes
-/// and then delivered by a watch.
+/// Within this time after a successor was made, every API server has read it: it is published in
+/// less than five minutes and then delivered by a watch.
 const ACCEPTED_AFTER_SUCCESSOR: SignedDuration = SignedDuration::from_mins(10);
-/// How many segments are kept: the newest, and the four predecessors that may be accepted when every three minutes one is
-/// made.
+/// The number of segments that are kept: the newest, and the four predecessors that may be accepted
+/// when every three minutes one is made.
 const MAX_KEPT: usize = 5;
 
 /// A random segment. Its text is a secret, so it has no `Display` and its `Debug` hides it.
@@ -98,12 +101,13 @@ impl PathSegments {
         self
     }
 
-    /// Whether a new segment is needed.
+    /// True if a new segment is needed.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.newest().is_none_or(|created| now.duration_since(created) >= LIFE)
     }
 
-    /// With a new segment, unless the newest has yet to be published: at most one is on its way at a time.
+    /// With a new segment, unless the newest has yet to be published: at most one is on its way at
+    /// a time.
     pub(super) fn rotated(mut self, now: Timestamp) -> Result<Self, GetRandomFailed> {
         let newest = self.newest();
         if newest.is_some_and(|created| now.duration_since(created) < PUBLISHED_AFTER) {
@@ -119,14 +123,14 @@ impl PathSegments {
         self.0.get(self.to_publish(now)).map(|(segment, _)| path(segment, route))
     }
 
-    /// Whether a published path needs no change: it is the one that is to be published, or a newer one, which a replica
-    /// with another clock has published already.
+    /// True if a published path needs no change: it is the one that is to be published, or a newer
+    /// one, which a replica with another clock has published already.
     pub(super) fn is_published(&self, present: &str, route: &str, now: Timestamp) -> bool {
         self.0.iter().take(self.to_publish(now) + 1).any(|(segment, _)| path(segment, route) == present)
     }
 
-    /// The segments at which API servers may ask. Until it is certain that the right one is published, a predecessor
-    /// may be.
+    /// The segments at which API servers may ask. Until it is certain that the right one is
+    /// published, a predecessor may be.
     fn accepted(&self, now: Timestamp, is_published: bool) -> Vec<Segment> {
         let successors = [None].into_iter().chain(self.0.iter().map(|(_, created)| Some(*created)));
         let accepted = self.0.iter().zip(successors).filter(|(_, successor)| {
@@ -139,8 +143,8 @@ impl PathSegments {
         self.0.first().map(|(_, created)| *created)
     }
 
-    /// The index of the newest segment that every replica accepts. With no such segment it is the oldest: there is
-    /// nothing better at the first start.
+    /// The index of the newest segment that every replica accepts. With no such segment it is the
+    /// oldest: there is nothing better at the first start.
     fn to_publish(&self, now: Timestamp) -> usize {
         let known = self.0.iter().position(|(_, created)| now.duration_since(*created) >= PUBLISHED_AFTER);
         known.unwrap_or(self.0.len().saturating_sub(1))
@@ -195,7 +199,8 @@ impl SecretPath {
         }
     }
 
-    /// The route that follows an accepted segment. How long it takes to find none says nothing about the segments.
+    /// The route that follows an accepted segment. How long it takes to find none says nothing
+    /// about the segments.
     pub fn route<'a>(&self, path: &'a str) -> Option<&'a str> {
         let Some(accepted) = &self.0 else { return Some(path) };
         let (segment, route) = path.strip_prefix('/')?.split_at_checked(LENGTH)?;
@@ -298,8 +303,8 @@ mod tests {
         assert_eq!(path.route(&format!("/{one}{ROUTE}")), None);
     }
 
-    /// Two replicas: one rotates, the other reads the Secret `lag` seconds later; what API servers are told is accepted by
-    /// both, always.
+    /// Two replicas: one rotates, the other reads the Secret `lag` seconds later; what API servers
+    /// are told is accepted by both, always.
     #[rstest]
     #[case::at_once(0)]
     #[case::by_the_timer(60)]

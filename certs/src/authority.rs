@@ -1,4 +1,5 @@
-//! A certificate authority of our own. Pure but for the randomness of keys: the time is an argument.
+//! A certificate authority of our own. Pure but for the randomness of keys: the time is an
+//! argument.
 
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use super::{
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 /// Short, since a leaf's key never leaves its process and nothing but time revokes it.
 const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A bundle is read at every handshake; if something damages the authority again and again it must not grow without end.
+/// A bundle is read at every handshake; if something damages the authority again and again it must
+/// not grow without end.
 const PREDECESSORS: usize = 3;
 
 const END: &str = "-----END CERTIFICATE-----";
@@ -50,7 +52,8 @@ pub(super) struct Authority {
     pub(super) validity: Validity,
     pub(super) certificate_pem: String,
     pub(super) key_pem: String,
-    /// This authority's certificate, then those of its predecessors, whose leaves may still be in use.
+    /// This authority's certificate, then those of its predecessors, whose leaves may still be in
+    /// use.
     pub(super) bundle: String,
 }
 
@@ -61,7 +64,8 @@ pub(super) struct Leaf {
 }
 
 impl Authority {
-    /// A new authority; the certificates of `predecessors` (PEM) that are still valid stay in its bundle.
+    /// A new authority; the certificates of `predecessors` (PEM) that are still valid stay in its
+    /// bundle.
     pub(super) fn generate(predecessors: &str, now: Timestamp) -> Result<Self, Error> {
         let validity = Validity::starting(now, AUTHORITY_LIFE);
         let mut params = params("smartclone webhook authority", validity);
@@ -79,7 +83,8 @@ impl Authority {
         Self::from_pem(certificate_pem, key_pem, &known)
     }
 
-    /// The authority of this certificate and key, with every other certificate of `known` in its bundle.
+    /// The authority of this certificate and key, with every other certificate of `known` in its
+    /// bundle.
     pub(super) fn from_pem(certificate_pem: String, key_pem: String, known: &str) -> Result<Self, Error> {
         let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(Error::Certificate)?;
         Pair::from_pem(certificate_pem.as_bytes(), key_pem.as_bytes()).map_err(Error::Pair)?;
@@ -111,12 +116,12 @@ impl Authority {
         Ok(Leaf { pair, issuer: self.certificate.clone() })
     }
 
-    /// Whether this very authority signed the leaf.
+    /// True if this very authority signed the leaf.
     pub(super) fn signed(&self, leaf: &Leaf) -> bool {
         self.certificate == leaf.issuer
     }
 
-    /// Whether a client that has the bundle trusts the leaf.
+    /// True if a client that has the bundle trusts the leaf.
     pub(super) fn vouches_for(&self, leaf: &Leaf) -> bool {
         sections(&self.bundle).iter().any(|(_, certificate)| *certificate == leaf.issuer)
     }
@@ -152,7 +157,7 @@ fn sections(pem: &str) -> Vec<(&str, CertificateDer<'static>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::validity::{Verdict, Why};
+    use crate::validity::{Verdict, Why};
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 

@@ -1,17 +1,20 @@
 //! A certificate signed by an authority of our own, which API servers are told to trust.
 //!
-//! The authority is shared by all replicas; each signs a short-lived leaf for itself. One pass brings everything to
-//! where it should be, from what is read in that pass; watches only say when to look again. So whatever is deleted
-//! or overwritten from outside is put right, and a restart is just another pass.
+//! The authority is shared by all replicas; each signs a short-lived leaf for itself. One pass
+//! brings everything to where it should be, from what is read in that pass; watches only say when
+//! to look again. So whatever is deleted or overwritten from outside is put right, and a restart is
+//! just another pass.
 //!
-//! When the authority is replaced, its successor is published together with the predecessor's certificate, and a
-//! replica goes on with the leaf it has until every API server can be expected to trust the successor.
+//! When the authority is replaced, its successor is published together with the predecessor's
+//! certificate, and a replica goes on with the leaf it has until every API server can be expected
+//! to trust the successor.
 //!
-//! The secret segments of paths are handled the other way round: a replica accepts a new one as soon as it reads it, and it
-//! is published later, see [`path_segment`](super::path_segment).
+//! The secret segments of paths are handled the other way round: a replica accepts a new one as
+//! soon as it reads it, and it is published later, see [`path_segment`](super::path_segment).
 
 use std::{fmt::Debug, time::Duration};
 
+use config::Chain;
 use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
@@ -44,18 +47,17 @@ use super::{
     validity::{Verdict, Why},
     webhook_configuration::{self, publish},
 };
-use crate::error::Chain;
 
-/// The wall clock is looked at this often; a timer for the whole life of a certificate would sleep through a pause of
-/// the machine.
+/// The wall clock is looked at this often; a timer for the whole life of a certificate would sleep
+/// through a pause of the machine.
 const PERIOD: Duration = Duration::from_mins(1);
 /// Between two attempts after failures.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Within this time after it was published, every API server has seen the bundle.
+/// Within this time after it was published, every API server has read the bundle.
 const SETTLE: SignedDuration = SignedDuration::from_secs(30);
 
-/// Who we are, and whom we tell.
+/// The names of the server and of the objects that it keeps.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     pub(super) namespace: String,
@@ -67,7 +69,8 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The names under which the service is reached within the cluster; an API server uses the first.
+    /// The names under which the service is reached within the cluster; an API server uses the
+    /// first.
     fn dns(&self) -> Vec<String> {
         let Self { service, namespace, .. } = self;
         ["svc", "svc.cluster.local"]
@@ -98,7 +101,7 @@ pub(super) struct SelfSigned {
     validating: Api<ValidatingWebhookConfiguration>,
     serving: Serving,
     path: SecretPath,
-    /// Whether the last pass found or wrote a path that need not change.
+    /// True if the last pass found or wrote a path that need not change.
     is_path_published: bool,
     leaf: Option<Leaf>,
     published: Option<Published>,
@@ -158,14 +161,16 @@ impl SelfSigned {
 
     async fn pass(&mut self, now: Timestamp) -> Result<(), Error> {
         let contents = self.shared.contents(now).await.map_err(Error::Shared)?;
-        // Before anything is published. What was accepted until now stays so until the right path is known to be there.
+        // Before anything is published. What was accepted until now stays so until the right path
+        // is known to be there.
         self.path.accept(&contents.segments, now, self.is_path_published);
         self.serving.metrics.in_use("authority", contents.authority.validity.not_after);
         let published = self.publish(&contents, now).await;
         self.is_path_published = published.is_ok();
         self.path.accept(&contents.segments, now, self.is_path_published);
         let authority = contents.authority;
-        // Whether or not it could be published: a leaf of an authority that is trusted already must not expire.
+        // Whether or not it could be published: a leaf of an authority that is trusted already must
+        // not expire.
         if let Some(why) = self.due(&authority, now) {
             let leaf = authority.issue(&self.names.dns(), now).map_err(Error::Issue)?;
             self.serving.present(&leaf.pair);
@@ -216,7 +221,8 @@ fn delay(failures: u32) -> Duration {
     SHORTEST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_DELAY)
 }
 
-/// Tells when something that a pass reads has changed; once, however much has changed since it was last asked.
+/// Tells when something that a pass reads has changed; once, however much has changed since it was
+/// last asked.
 fn wakes(client: &Client, names: &Names) -> impl Stream<Item = ()> + use<> {
     let changes = stream::select_all([
         changes::<Secret>(Api::namespaced(client.clone(), &names.namespace), &names.secret),

@@ -1,21 +1,23 @@
-//! Certificates of a TLS server: where they come from, how they are renewed, how they are swapped under running
-//! connections.
+//! Certificates of a TLS server: issued or read from files, renewed, swapped under running
+//! connections. Only the webhook serves TLS.
 //!
-//! Either somebody else renews them in files (`--tls-cert-file`, `--tls-key-file`), or the process is its own authority
-//! and needs these rights: `get`, `list`, `watch`, `update` on its Secret and `create` on Secrets in its namespace;
-//! `get`, `list`, `watch`, `patch` on its two webhook configurations.
+//! Either somebody else renews them in files (`--tls-cert-file`, `--tls-key-file`), or the process
+//! is its own authority and needs these rights: `get`, `list`, `watch`, `update` on its Secret and
+//! `create` on Secrets in its namespace; `get`, `list`, `watch`, `patch` on its two webhook
+//! configurations.
 //!
-//! Its own authority comes with a secret path: the process writes it into its webhook configurations and answers at no
-//! other. Whoever renews files writes these configurations, too, and may name the secret in another file
-//! (`--path-segment-file`).
+//! Its own authority comes with a secret path: the process writes it into its webhook
+//! configurations and answers at no other. An admin who renews files writes these configurations,
+//! too, and may name the secret in another file (`--path-segment-file`).
 //!
-//! Whether clients need a certificate, too, is up to the admin (`--client-ca-file`).
+//! The admin decides whether clients need a certificate, too (`--client-ca-file`).
 
 mod authority;
 mod clients;
 #[cfg(test)]
 mod fake_api;
 mod file;
+mod metrics;
 mod pair;
 mod path_segment;
 mod self_signed;
@@ -29,6 +31,10 @@ use std::{future::pending, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwapOption;
 use clap::{Args, builder::NonEmptyStringValueParser};
+use config::{
+    admin::{Readiness, ReadyHandle},
+    shutdown::Shutdown,
+};
 use futures::future::{self, BoxFuture, FutureExt};
 use kube::Client;
 use rustls::{
@@ -39,36 +45,24 @@ use rustls::{
 };
 use thiserror::Error;
 
-use crate::{
-    admin::{Readiness, ReadyHandle},
-    metrics::CertificateMetrics,
-    shutdown::Shutdown,
-};
-use clients::Clients;
-use file::Files;
-use pair::Pair;
-pub use path_segment::SecretPath;
+use self::{clients::Clients, file::Files, pair::Pair};
+pub use self::{metrics::CertificateMetrics, path_segment::SecretPath};
 
-/// Makes aws-lc-rs the TLS provider of the process; the first line of every `main`.
-pub fn install_provider() {
-    // An error means that one is installed already, and this tree has only one.
-    let _ = aws_lc_rs::default_provider().install_default();
-}
-
-/// Where the server's certificate comes from.
+/// Arguments for the source of the server's certificate.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Certificate")]
 pub struct CertificateArgs {
-    /// Certificate chain (PEM) that somebody else renews, such as cert-manager, who then also cares for caBundle and paths
-    /// of the webhook configurations. Without it the replicas sign their own certificates with an authority that they
-    /// share, and answer at secret paths only.
+    /// Certificate chain (PEM) that somebody else renews, such as cert-manager, who then also cares
+    /// for caBundle and paths of the webhook configurations. Without it the replicas sign their own
+    /// certificates with an authority that they share, and answer at secret paths only.
     #[arg(long, env, requires = "tls_key_file")]
     pub tls_cert_file: Option<PathBuf>,
     /// Private key (PEM) of the certificate in --tls-cert-file.
     #[arg(long, env, requires = "tls_cert_file")]
     pub tls_key_file: Option<PathBuf>,
-    /// Secret first segments of paths, one a line, 64 hexadecimal digits each: only `/<segment>/…` is answered. For those who
-    /// write the paths of the webhook configurations themselves; without it every path is a route.
+    /// Secret first segments of paths, one a line, 64 hexadecimal digits each: only `/<segment>/…`
+    /// is answered. For those who write the paths of the webhook configurations themselves; without
+    /// it every path is a route.
     #[arg(long, env, requires = "tls_cert_file")]
     pub path_segment_file: Option<PathBuf>,
     /// Secret that holds the shared authority and path segments; made when it does not exist.
@@ -86,12 +80,13 @@ pub struct CertificateArgs {
     /// `ValidatingWebhookConfiguration` whose caBundle and paths are kept.
     #[arg(long, env, default_value = "validate.datavolumes.smartclone.dev")]
     pub validating_webhook_configuration: String,
-    /// Authorities (PEM bundle) of clients: only who has a certificate of theirs is answered. Without it, whoever can
-    /// connect is. The admin endpoint asks for none.
+    /// Authorities (PEM bundle) of clients: only a client with a certificate of theirs is answered.
+    /// Without it, every client is. The admin endpoint asks for none.
     #[arg(long, env)]
     pub client_ca_file: Option<PathBuf>,
-    /// Common names of clients, comma-separated or repeated [default: any]. Needed with an authority that signs for others
-    /// than API servers, as the cluster's does for kubelets and users.
+    /// Common names of clients, comma-separated or repeated [default: any]. Needed with an
+    /// authority that signs for others than API servers, as the cluster's does for kubelets and
+    /// users.
     #[arg(long, env, requires = "client_ca_file", value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     pub client_name: Vec<String>,
 }
@@ -118,31 +113,34 @@ pub type Routes = &'static [(&'static str, &'static str)];
 
 /// The parts of the process that keeping certificates needs.
 pub struct Process<'a> {
-    /// Has to be one for [`Purpose::Control`](crate::client::Purpose::Control): it is used for watches.
+    /// Has to be one for [`Purpose::Control`](config::client::Purpose::Control): it is used for
+    /// watches.
     pub client: &'a Client,
     /// Gets the condition `certificate`.
     pub readiness: &'a Readiness,
-    /// Where certificates are counted.
+    /// Metrics of certificates.
     pub metrics: CertificateMetrics,
     /// Ends renewal when it drains.
     pub shutdown: Shutdown,
 }
 
-/// What a TLS server needs.
+/// The parts of a TLS server.
 pub struct Certificates {
-    /// For the acceptor: HTTP/1.1, and always the newest certificate. Until there is one, handshakes fail.
+    /// The acceptor's configuration: HTTP/1.1, and always the newest certificate. Until there is
+    /// one, handshakes fail.
     pub config: Arc<ServerConfig>,
     /// The paths that are to be answered.
     pub path: SecretPath,
-    /// Renews certificate, path and authorities of clients until the shutdown drains; to be run by the
-    /// [`Supervisor`](crate::supervisor::Supervisor).
+    /// Renews certificate, path and authorities of clients until the shutdown drains; to be run by
+    /// the [`Supervisor`](config::supervisor::Supervisor).
     pub service: BoxFuture<'static, ()>,
 }
 
 /// Prepares serving with the certificate that `args` describe, to the clients that they describe.
 ///
-/// Files have to hold what is needed already, so that a wrong mount fails the start. With an authority of our own
-/// the process becomes ready (condition `certificate`) once API servers have been told to trust it and where to ask.
+/// Files have to hold what is needed already, so that a wrong mount fails the start. With an
+/// authority of our own the process becomes ready (condition `certificate`) once API servers have
+/// been told to trust it and where to ask.
 pub async fn certificates(args: &CertificateArgs, routes: Routes, process: Process<'_>) -> Result<Certificates, Error> {
     let Process { client, readiness, metrics, shutdown } = process;
     let serving = Serving { resolver: Arc::default(), certificate: readiness.register("certificate"), metrics };
@@ -176,7 +174,7 @@ pub async fn certificates(args: &CertificateArgs, routes: Routes, process: Proce
     Ok(Certificates { config: Arc::new(config), path, service: service.boxed() })
 }
 
-/// The paths that are answered where an admin writes them, and what keeps them up to date.
+/// The accepted paths where an admin writes them, and the task that keeps them up to date.
 async fn path(
     args: &CertificateArgs,
     metrics: CertificateMetrics,
@@ -187,7 +185,7 @@ async fn path(
     Ok((path, files.follow().boxed()))
 }
 
-/// Who is to be accepted, if that is limited, and what keeps it up to date.
+/// The verifier of clients, if they are limited, and the task that keeps it up to date.
 async fn clients(
     args: &CertificateArgs,
     metrics: CertificateMetrics,
@@ -203,7 +201,7 @@ fn server_config(resolver: Arc<Resolver>, clients: Option<Arc<Clients>>) -> Resu
         .with_safe_default_protocol_versions()?;
     let mut config = if let Some(clients) = clients {
         let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(resolver);
-        // Whoever resumes a session is not asked for a certificate again, whatever became of its authority.
+        // A resumed session asks for no certificate, even if its authority is no longer trusted.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config
@@ -211,7 +209,8 @@ fn server_config(resolver: Arc<Resolver>, clients: Option<Arc<Clients>>) -> Resu
         builder.with_no_client_auth().with_cert_resolver(resolver)
     };
     // API servers ask webhooks by HTTP/1.1 only, so that connections spread over replicas
-    // (k8s.io/apiserver/pkg/util/webhook/client.go, https://issue.k8s.io/75791). HTTP/2 would serve nobody but others.
+    // (k8s.io/apiserver/pkg/util/webhook/client.go, https://issue.k8s.io/75791). HTTP/2 would serve
+    // nobody but others.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -226,7 +225,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// Where a certificate goes once it is good.
+/// The users of a certificate that was checked.
 #[derive(Clone)]
 struct Serving {
     resolver: Arc<Resolver>,

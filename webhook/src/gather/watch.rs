@@ -1,4 +1,4 @@
-//! The watches of the webhook.
+//! Watches of small kinds, each of which fills a cache.
 
 use std::fmt::Debug;
 
@@ -7,9 +7,10 @@ use futures::{FutureExt, StreamExt, future::BoxFuture};
 use kube::{Client, Resource, runtime::watcher};
 use serde::de::DeserializeOwned;
 
-/// Keeps a cache up to date, for ever.
+/// A task that keeps the cache of a kind up to date until it is dropped, and the name of the kind.
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
 
+/// Starts a cache and the watch that fills it. The process is ready once the cache is.
 pub(crate) fn watch<K>(client: &Client, readiness: &Readiness, plural: &'static str) -> (Cache<K>, Watch)
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! When a certificate is to be replaced. Pure: the time is an argument.
+//! Validity of certificates, and the time to replace them. Pure: the time is an argument.
 
 use std::fmt;
 
@@ -19,10 +19,10 @@ pub struct Validity {
     pub not_after: Timestamp,
 }
 
-/// Whether a certificate can stay in use.
+/// The answer whether a certificate can stay in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Nothing to do.
+    /// Keep it.
     Keep,
     /// Replace it.
     Renew(Why),
@@ -33,9 +33,10 @@ pub enum Verdict {
 pub enum Why {
     /// It was made by a clock that is ahead of ours.
     NotYetValid,
-    /// Two thirds of its life are over, which leaves a third to get the next one accepted everywhere.
+    /// Two thirds of its life are over, which leaves a third to get the next one accepted
+    /// everywhere.
     Due,
-    /// Nobody accepts it any more.
+    /// It has expired.
     Expired,
 }
 
@@ -69,20 +70,21 @@ impl Validity {
         }
     }
 
-    /// What a certificate says of itself.
+    /// The validity that a certificate states.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, Error> {
         let (_, parsed) = parse_x509_certificate(certificate).map_err(Error::Parse)?;
         let times = parsed.validity();
         Ok(Self { not_before: timestamp(times.not_before)?, not_after: timestamp(times.not_after)? })
     }
 
-    /// This validity without what exceeds the issuer's: a certificate must not outlive the one that vouches for it.
+    /// This validity without what exceeds the issuer's: a certificate must not outlive the one that
+    /// vouches for it.
     #[must_use]
     pub fn within(self, issuer: Self) -> Self {
         Self { not_before: self.not_before.max(issuer.not_before), not_after: self.not_after.min(issuer.not_after) }
     }
 
-    /// Whether a certificate with this validity can stay in use at `now`.
+    /// Judges a certificate with this validity at `now`.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
         let third = (self.not_after.as_second() - self.not_before.as_second()) / 3;
         if now > self.not_after {
@@ -96,14 +98,15 @@ impl Validity {
         }
     }
 
-    /// Whether a client accepts the certificate at `now`.
+    /// True if a client accepts the certificate at `now`.
     pub fn covers(&self, now: Timestamp) -> bool {
         (self.not_before..=self.not_after).contains(&now)
     }
 }
 
 fn timestamp(time: ASN1Time) -> Result<Timestamp, Error> {
-    // "No expiry" is written as the last second of the year 9999, which lies just beyond what jiff represents.
+    // "No expiry" is written as the last second of the year 9999, which lies just beyond what jiff
+    // represents.
     Timestamp::from_second(time.timestamp().min(Timestamp::MAX.as_second())).map_err(Error::Time)
 }
 

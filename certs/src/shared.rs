@@ -1,7 +1,9 @@
-//! The Secret that all replicas share: the authority, and the segments of the paths at which API servers ask.
+//! The Secret that all replicas share: the authority, and the segments of the paths at which API
+//! servers ask.
 
 use std::collections::BTreeMap;
 
+use config::Chain;
 use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, api::PostParams};
@@ -14,13 +16,12 @@ use super::{
     path_segment::PathSegments,
     validity::Verdict,
 };
-use crate::error::Chain;
 
 const TYPE: &str = "kubernetes.io/tls";
 /// Certificate of the authority that signs now.
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
-/// What clients trust: the authority above and its predecessors.
+/// The bundle that clients trust: the authority above and its predecessors.
 const BUNDLE: &str = "ca.crt";
 /// The secret segments of paths.
 const SEGMENTS: &str = "path-segments";
@@ -57,7 +58,7 @@ impl From<GetRandomFailed> for Error {
     }
 }
 
-/// What the Secret holds.
+/// The contents of the Secret.
 pub(super) struct Contents {
     pub(super) authority: Authority,
     pub(super) segments: PathSegments,
@@ -67,9 +68,10 @@ pub(super) struct Contents {
 pub(super) struct Shared {
     pub(super) secrets: Api<Secret>,
     pub(super) name: String,
-    /// The last bundle seen, so that a Secret which somebody deletes does not take trust in running replicas with it.
+    /// The last bundle that was read, so that a Secret which somebody deletes does not take trust
+    /// in running replicas with it.
     known: String,
-    /// The segments seen so far, for the same reason.
+    /// The segments that were read so far, for the same reason.
     segments: PathSegments,
 }
 
@@ -78,10 +80,10 @@ impl Shared {
         Self { secrets, name, known: String::new(), segments: PathSegments::default() }
     }
 
-    /// What all replicas share. The authority is made when there is none, replaced when it is damaged or near its end, and
-    /// a path segment is added then and when the newest is due.
+    /// Reads what all replicas share. The authority is made when there is none, replaced when it is
+    /// damaged or near its end, and a path segment is added then and when the newest is due.
     ///
-    /// Create and replace are conditional, so whoever loses a race reads what the winner wrote.
+    /// Create and replace are conditional, so the loser of a race reads what the winner wrote.
     pub(super) async fn contents(&mut self, now: Timestamp) -> Result<Contents, Error> {
         let mut more_rounds = 1..ROUNDS;
         loop {

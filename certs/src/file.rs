@@ -1,10 +1,12 @@
 //! Certificates in files, renewed by somebody else: cert-manager, or an operator.
 //!
-//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above the files, which a
-//! watch on the files themselves sees once and then never again. Reading a few kilobytes every few seconds always works.
+//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above
+//! the files, which a watch on the files themselves sees once and then never again. Reading a few
+//! kilobytes every few seconds always works.
 
 use std::{error, io, path::PathBuf, time::Duration};
 
+use config::Chain;
 use jiff::Timestamp;
 use thiserror::Error;
 use tokio::{fs, time::sleep};
@@ -14,7 +16,7 @@ use super::{
     Serving,
     pair::{self, Pair},
 };
-use crate::{error::Chain, metrics::CertificateMetrics};
+use crate::metrics::CertificateMetrics;
 
 pub(super) const PERIOD: Duration = Duration::from_secs(10);
 
@@ -29,7 +31,7 @@ pub enum Error<E> {
     Use(String, #[source] E),
 }
 
-/// Who needs what is in `N` files.
+/// A user of the contents of `N` files.
 pub(super) trait User<const N: usize> {
     /// Why contents are of no use.
     type Error: error::Error + 'static;
@@ -43,7 +45,7 @@ pub(super) struct Files<const N: usize, U> {
     paths: [PathBuf; N],
     user: U,
     metrics: CertificateMetrics,
-    /// What was last taken.
+    /// The contents that were used last.
     taken: Option<[Vec<u8>; N]>,
 }
 
@@ -113,9 +115,7 @@ mod tests {
     use rcgen::{CertificateParams, date_time_ymd};
 
     use super::*;
-    use crate::tls::tests::{
-        Issuer, Load, Material, Mount, NAME, Server, Trust, client, issuer, serving, until, visit,
-    };
+    use crate::tests::{Issuer, Load, Material, Mount, NAME, Server, Trust, client, issuer, serving, until, visit};
 
     async fn open(mount: &Mount, serving: &Serving) -> Result<Files<2, Serving>, Error<pair::Error>> {
         let paths = ["tls.crt", "tls.key"].map(|name| mount.path(name));

@@ -1,0 +1,145 @@
+//! The settings of the cluster: classes, profiles and CDI's objects, from watches, and listed once
+//! more for anything but an unconditional allow.
+
+use std::{fmt::Debug, sync::Arc, time::Instant};
+
+use arc_swap::ArcSwapOption;
+use common::{
+    api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
+    clone::ClusterStorage,
+    lookup::Lookup,
+};
+use config::{
+    admin::Readiness,
+    api::Objects,
+    cache::{Cache, ask_all},
+};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{Client, Resource, core::ClusterResourceScope};
+use serde::de::DeserializeOwned;
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{
+    READ_TIMEOUT, Stop, TWO_STEPS, Undecidable,
+    read_cache::Freshness,
+    timed_out_lookup,
+    watch::{Watch, watch},
+};
+
+/// The reader of settings, shared by all reviews.
+pub(super) struct SettingsReader {
+    client: Client,
+    classes: Cache<StorageClass>,
+    snapshot_classes: Cache<VolumeSnapshotClass>,
+    profiles: Cache<StorageProfile>,
+    cdis: Cache<Cdi>,
+    configs: Cache<CdiConfig>,
+    /// The settings as the caches had them last.
+    watched: ArcSwapOption<Watched>,
+    /// The settings as they were listed last, and the time at which that began.
+    listed: Mutex<Option<(Instant, Arc<ClusterStorage>)>>,
+}
+
+/// ClusterStorage, and the revisions of the caches just before they were put together.
+struct Watched {
+    revisions: [u64; 5],
+    settings: Arc<ClusterStorage>,
+}
+
+impl SettingsReader {
+    /// A reader that lists through `client` and watches through `watcher`; returns the watches to
+    /// be run, too.
+    pub(super) fn new(client: Client, watcher: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
+        let (classes, watch_classes) = watch(watcher, readiness, "storageclasses");
+        let (snapshot_classes, watch_snapshot_classes) = watch(watcher, readiness, "volumesnapshotclasses");
+        let (profiles, watch_profiles) = watch(watcher, readiness, "storageprofiles");
+        let (cdis, watch_cdis) = watch(watcher, readiness, "cdis");
+        let (configs, watch_configs) = watch(watcher, readiness, "cdiconfigs");
+        let started = [watch_classes, watch_snapshot_classes, watch_profiles, watch_cdis, watch_configs];
+        let (watched, listed) = (ArcSwapOption::empty(), Mutex::default());
+        (Self { client, classes, snapshot_classes, profiles, cdis, configs, watched, listed }, started)
+    }
+
+    /// The settings as the watches know them, in a cluster without CDI's operator.
+    pub(super) fn at_hand(&self) -> Result<Arc<ClusterStorage>, Stop> {
+        smartclones(self.watched()?)
+    }
+
+    /// The settings, read with this freshness, in a cluster without CDI's operator.
+    pub(super) async fn read(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Stop> {
+        smartclones(match freshness {
+            Freshness::Cached => self.watched()?,
+            Freshness::Latest => match timeout(TWO_STEPS, Box::pin(self.list())).await {
+                Ok(Ok(listed)) => listed,
+                // Where the API server is too busy to list, the watches' state will do.
+                Ok(Err(_)) | Err(_) => self.watched()?,
+            },
+        })
+    }
+
+    /// The settings from the caches. They are put together once for all reviews until a watch
+    /// reports a change.
+    fn watched(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
+        let revisions = [
+            self.classes.revision(),
+            self.snapshot_classes.revision(),
+            self.profiles.revision(),
+            self.cdis.revision(),
+            self.configs.revision(),
+        ];
+        if let Some(watched) = self.watched.load().as_ref().filter(|watched| watched.revisions == revisions) {
+            return Ok(Arc::clone(&watched.settings));
+        }
+        let settings = complete(ClusterStorage {
+            classes: self.classes.all(),
+            snapshot_classes: self.snapshot_classes.all(),
+            profiles: self.profiles.all(),
+            cdis: self.cdis.all(),
+            configs: self.configs.all(),
+        })?;
+        self.watched.store(Some(Arc::new(Watched { revisions, settings: Arc::clone(&settings) })));
+        Ok(settings)
+    }
+
+    /// The latest settings. A review that comes while another one lists waits for the next list,
+    /// and shares it with all that do.
+    async fn list(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
+        let asked = Instant::now();
+        let mut listed = self.listed.lock().await;
+        if let Some((_, settings)) = listed.as_ref().filter(|(begun, _)| *begun >= asked) {
+            return Ok(Arc::clone(settings));
+        }
+        let begun = Instant::now();
+        let (classes, snapshot_classes, profiles, cdis, configs) =
+            tokio::join!(self.every(), self.every(), self.every(), self.every(), self.every());
+        let settings = complete(ClusterStorage { classes, snapshot_classes, profiles, cdis, configs })?;
+        *listed = Some((begun, Arc::clone(&settings)));
+        Ok(settings)
+    }
+
+    /// All objects of a cluster-wide kind.
+    async fn every<K>(&self) -> Lookup<Vec<Arc<K>>>
+    where
+        K: Resource<DynamicType = (), Scope = ClusterResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let api = Objects::all(self.client.clone());
+        match timeout(READ_TIMEOUT, ask_all(api)).await.unwrap_or_else(|_| timed_out_lookup()) {
+            Lookup::Unknown(why) => Lookup::Unknown(format!("{} objects could not be listed: {why}", K::kind(&()))),
+            known => known,
+        }
+    }
+}
+
+/// The settings of a cluster that is left to smartclone. No other place asks whether CDI's operator
+/// is present.
+fn smartclones(settings: Arc<ClusterStorage>) -> Result<Arc<ClusterStorage>, Stop> {
+    if settings.operator().present().is_some() { Err(Stop::ForeignOperator) } else { Ok(settings) }
+}
+
+/// ClusterStorage of which nothing is missing.
+fn complete(settings: ClusterStorage) -> Result<Arc<ClusterStorage>, Undecidable> {
+    match settings.unknown() {
+        Some(why) => Err(Undecidable(why.to_owned())),
+        None => Ok(Arc::new(settings)),
+    }
+}
