@@ -81,7 +81,8 @@ async fn classes_that_retain_keep_nothing_of_ours(t: &Space) -> Result<()> {
     let retained = t.source("retained").class(&class).filled(mi(4)).await?;
     let by_snapshot = t.create(clone_of(&retained).class(&class).named("by-snapshot")).await?;
     by_snapshot.succeeds().await?.has_bytes_of(&retained).await?;
-    let by_copy = clone_of_snapshot(&snapshot).class(&class).named("by-copy").annotate(keys::CLONE_TYPE, "copy");
+    let by_copy =
+        clone_of_snapshot(&snapshot).class(&class).named("by-copy").annotate(keys::CLONE_TYPE, "copy").with_owners();
     let by_copy = t.create(by_copy).await?;
     by_copy.succeeds().await?;
     for clone in [&by_snapshot, &by_copy] {
@@ -106,7 +107,7 @@ async fn what_is_sent_again_is_unchanged(t: &Space) -> Result<()> {
     let refuses = Behaviour { refuse_clones: Some(true), ..Behaviour::default() };
     let class = t.class().behaving(refuses).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
-    let request = clone_of(&disk).class(&class).annotate(keys::CLONE_TYPE, "csi-clone");
+    let request = clone_of(&disk).class(&class).annotate(keys::CLONE_TYPE, "csi-clone").with_owners();
     let object = request.object(t.name());
     let clone = t.create(request).await?;
     clone.succeeds().await?;
@@ -149,7 +150,7 @@ async fn a_copy_fits_into_quotas_of_everything(t: &Space) -> Result<()> {
         "spec": {"hard": {"limits.cpu": "2", "limits.memory": "2Gi", "requests.cpu": "1", "requests.memory": "1Gi"}},
     });
     t.apply(&t.api::<ResourceQuota>(), "everything", &quota).await?;
-    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     clone.phase(Phase::Succeeded).await?;
     t.api::<ResourceQuota>().delete("everything", &DeleteParams::default()).await?;
     clone.has_bytes_of(&disk).await?;
@@ -204,7 +205,7 @@ async fn a_class_that_exists_in_name_only_is_told(t: &Space) -> Result<()> {
     let compatible = other.class().annotate(keys::COMPATIBLE_WITH, &class).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(4)).await?;
     t.everywhere::<k8s_openapi::api::storage::v1::StorageClass>().delete(&class, &DeleteParams::default()).await?;
-    let clone = t.create(clone_of(&disk).class("cow").named("told")).await?;
+    let clone = t.create(clone_of(&disk).class("cow").named("told").with_owners()).await?;
     let told = |line: &String| line.contains(&format!("StorageClass {class:?} of the source does not exist"));
     ensure!(clone.warnings.iter().any(told), "{:?}", clone.warnings);
     clone.succeeds().await?.has_bytes_of(&disk).await?;
