@@ -2,7 +2,7 @@
 //! webhook.
 
 use common::{
-    api,
+    api, manifest,
     meta::{self, WEBHOOK},
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
@@ -38,8 +38,7 @@ variables.stamp.startsWith(variables.head) && variables.extra.all(entry, variabl
 size(variables.stamp) == size(variables.head) + 1 + (size(variables.extra) == 0 ? 0 :
   size(',"extra":{}') + variables.extra.map(entry, size(entry)).sum() + size(variables.extra) - 1)"#;
     policy(
-        REQUESTER,
-        WEBHOOK,
+        manifest::cluster_meta(WEBHOOK, REQUESTER),
         vec![
             rule(api::GROUP, api::VERSION, "datavolumes", &["CREATE", "UPDATE"]),
             rule("", "v1", "persistentvolumeclaims", &["CREATE", "UPDATE"]),
