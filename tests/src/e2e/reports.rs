@@ -127,18 +127,18 @@ async fn what_is_sent_again_is_unchanged(t: &Space) -> Result<()> {
         unchanged("server-side apply").await?;
     }
     // A replace knows nothing of what was added.
-    let mut replaced: Value = object.clone();
-    replaced["metadata"]["resourceVersion"] = json!(api.get(clone.name()).await?.resource_version());
-    let replaced: DataVolume = serde_json::from_value(replaced)?;
-    api.replace(clone.name(), &PostParams::default(), &replaced).await.context("replace")?;
+    let mut again: Value = object.clone();
+    again["metadata"]["resourceVersion"] = json!(api.get(clone.name()).await?.resource_version());
+    let again: DataVolume = serde_json::from_value(again)?;
+    api.replace(clone.name(), &PostParams::default(), &again).await.context("replace")?;
     unchanged("replace").await?;
     // Somebody else writes what he has read.
     let mut read = api.get(clone.name()).await?;
     read.annotations_mut().insert("example.com/note".to_owned(), "x".to_owned());
     api.replace(clone.name(), &PostParams::default(), &read).await.context("read, modify, write")?;
     let change = json!({"metadata": {"annotations": {(keys::CLONE_TYPE): "snapshot"}}});
-    let refused = api.patch(clone.name(), &PatchParams::default(), &Patch::Merge(change)).await;
-    ensure!(refused.is_err(), "a real change is admitted");
+    let answer = api.patch(clone.name(), &PatchParams::default(), &Patch::Merge(change)).await;
+    ensure!(answer.is_err(), "a real change is admitted");
     Ok(())
 }
 

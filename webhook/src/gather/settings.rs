@@ -56,8 +56,17 @@ impl SettingsReader {
         let (cdis, watch_cdis) = watch(watcher, readiness, "cdis");
         let (configs, watch_configs) = watch(watcher, readiness, "cdiconfigs");
         let started = [watch_classes, watch_snapshot_classes, watch_profiles, watch_cdis, watch_configs];
-        let (watched, listed) = (ArcSwapOption::empty(), Mutex::default());
-        (Self { client, classes, snapshot_classes, profiles, cdis, configs, watched, listed }, started)
+        let reader = Self {
+            client,
+            classes,
+            snapshot_classes,
+            profiles,
+            cdis,
+            configs,
+            watched: ArcSwapOption::empty(),
+            listed: Mutex::default(),
+        };
+        (reader, started)
     }
 
     /// The settings as the watches know them, in a cluster without CDI's operator.

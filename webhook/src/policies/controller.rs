@@ -36,8 +36,7 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
         )
     };
     policy(
-        CONFINEMENT,
-        CONTROLLER,
+        manifest::cluster_meta(CONTROLLER, CONFINEMENT),
         vec![
             rule("", "v1", "persistentvolumes", &["UPDATE"]),
             rule("", "v1", "persistentvolumeclaims", &["UPDATE", "DELETE"]),

@@ -6,11 +6,14 @@ mod mover;
 mod requester;
 mod temporary;
 
-use common::manifest::{self, Manifest, NAMESPACE, cluster_meta};
-use k8s_openapi::api::admissionregistration::v1::{
-    MatchCondition, MatchResources, NamedRuleWithOperations, ParamRef, ValidatingAdmissionPolicy,
-    ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation,
-    Variable,
+use common::manifest::{self, Manifest, NAMESPACE};
+use k8s_openapi::{
+    api::admissionregistration::v1::{
+        MatchCondition, MatchResources, NamedRuleWithOperations, ParamRef, ValidatingAdmissionPolicy,
+        ValidatingAdmissionPolicyBinding, ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec,
+        Validation, Variable,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
 /// The policy, and its binding, about [`common::keys::REQUESTER`].
@@ -45,15 +48,14 @@ pub fn manifest() -> serde_json::Result<Manifest> {
 }
 
 fn policy(
-    name: &str,
-    component: &str,
+    metadata: ObjectMeta,
     rules: Vec<NamedRuleWithOperations>,
     conditions: Vec<MatchCondition>,
     variables: Vec<Variable>,
     validations: Vec<Validation>,
 ) -> ValidatingAdmissionPolicy {
     ValidatingAdmissionPolicy {
-        metadata: cluster_meta(component, name),
+        metadata,
         spec: Some(ValidatingAdmissionPolicySpec {
             failure_policy: Some("Fail".to_owned()),
             match_constraints: Some(MatchResources { resource_rules: Some(rules), ..MatchResources::default() }),

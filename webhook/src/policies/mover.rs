@@ -21,8 +21,7 @@ has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) 
 pub(super) fn pods() -> ValidatingAdmissionPolicy {
     let label = keys::OWNED_BY_UID;
     let mut policy = policy(
-        MOVERS,
-        CONTROLLER,
+        manifest::cluster_meta(CONTROLLER, MOVERS),
         vec![rule("", "v1", "pods", &["CREATE"])],
         vec![MatchCondition {
             name: "by-the-controller".to_owned(),

@@ -4,6 +4,7 @@
 use common::{
     api,
     keys::{self, WEBHOOK},
+    manifest,
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmissionPolicy};
 
@@ -38,8 +39,7 @@ variables.stamp.startsWith(variables.head) && variables.extra.all(entry, variabl
 size(variables.stamp) == size(variables.head) + 1 + (size(variables.extra) == 0 ? 0 :
   size(',"extra":{}') + variables.extra.map(entry, size(entry)).sum() + size(variables.extra) - 1)"#;
     policy(
-        REQUESTER,
-        WEBHOOK,
+        manifest::cluster_meta(WEBHOOK, REQUESTER),
         vec![
             rule(api::GROUP, api::VERSION, "datavolumes", &["CREATE", "UPDATE"]),
             rule("", "v1", "persistentvolumeclaims", &["CREATE", "UPDATE"]),

@@ -51,8 +51,7 @@ pub(super) fn objects() -> ValidatingAdmissionPolicy {
         claim = pattern::claim()
     );
     policy(
-        TEMPORARY,
-        CONTROLLER,
+        manifest::cluster_meta(CONTROLLER, TEMPORARY),
         vec![
             rule("", "v1", "pods", &["CREATE", "UPDATE"]),
             rule("", "v1", "pods/ephemeralcontainers", &["UPDATE"]),
@@ -114,8 +113,7 @@ pub(super) fn objects() -> ValidatingAdmissionPolicy {
 pub(super) fn connections() -> ValidatingAdmissionPolicy {
     let resource = |name: &str| rule("", "v1", name, &["CONNECT"]);
     policy(
-        CONNECTIONS,
-        CONTROLLER,
+        manifest::cluster_meta(CONTROLLER, CONNECTIONS),
         vec![resource("pods/exec"), resource("pods/attach"), resource("pods/portforward")],
         by_others(),
         Vec::new(),

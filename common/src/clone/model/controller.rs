@@ -526,8 +526,6 @@ impl Controller {
             }
             Write::Release { claim, .. } => ModelWrite::Release { slot: slot_of(&claim.name)?, seen: claim.clone() },
             Write::Nudge { claim, .. } => ModelWrite::Nudge { slot: slot_of(&claim.name)?, seen: claim.clone() },
-            // No class of the model retains.
-            Write::DiscardVolume { .. } => return None,
             Write::HandOver { volume, to, .. } => {
                 let (slot, uid) = to.uid.split_once('/')?;
                 ModelWrite::HandOver {
@@ -543,7 +541,10 @@ impl Controller {
                 clone: UIDS.iter().position(|uid| names::mover(uid) == what.name)?,
                 seen: what.clone(),
             },
-            Write::Adopt(_) | Write::Delete { kind: Kind::VolumeSnapshot, .. } => return None,
+            // No class of the model retains.
+            Write::Adopt(_) | Write::DiscardVolume { .. } | Write::Delete { kind: Kind::VolumeSnapshot, .. } => {
+                return None;
+            }
         })
     }
 
