@@ -9,8 +9,8 @@ pub type Annotations = BTreeMap<&'static str, Option<String>>;
 
 // DataVolumes and their claims.
 
-/// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). At creation it is the requester's wish, or absent; from then on it is
-/// the decision, and only the controller may change it. On the DataVolume and on its claim.
+/// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). Where the requester wished for one at creation, that wish, which nobody changes; else
+/// the decision, which only the controller may change. On the DataVolume; on its claim the strategy in force.
 pub const CLONE_TYPE: &str = "cdi.kubevirt.io/cloneType";
 /// Why the clone isn't made in a cheaper way, in a sentence. On the DataVolume and on its claim; absent when there is nothing to say.
 pub const CLONE_FALLBACK_REASON: &str = "cdi.kubevirt.io/cloneFallbackReason";

@@ -45,13 +45,16 @@ pub fn classify(error: kube::Error) -> Failure {
         kube::Error::Api(status) => match status.code {
             409 => Failure::Stale,
             404 => Failure::Gone(status.message.clone()),
-            400 | 403 | 422 => {
-                Failure::Refused { quota: status.message.contains("exceeded quota"), message: status.message.clone() }
-            }
+            400 | 403 | 422 => Failure::Refused { quota: is_quota(&status.message), message: status.message.clone() },
             _ => Failure::Failed(kube::Error::Api(status)),
         },
         error => Failure::Failed(error),
     }
+}
+
+/// The quota admission plugin refuses what exceeds a quota, and what does not state a resource that a quota covers.
+fn is_quota(message: &str) -> bool {
+    ["exceeded quota", "failed quota", "insufficient quota"].iter().any(|words| message.contains(words))
 }
 
 /// The API server has a newer object than the one that was read, or an object of the name exists.

@@ -13,7 +13,7 @@ use crate::{
         DataVolumeStatus, Phase, VolumeCloneSource, VolumeCloneSourceSpec,
     },
     condition::types,
-    keys,
+    keys, names,
     object::ObjectName,
     rebind,
 };
@@ -21,10 +21,14 @@ use crate::{
 /// Which VolumeCloneSource, by namespace and name, is to fill `claim`; nothing, if it is no business of ours or made for a DataVolume.
 pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
-    let controlled = object::controller(&claim.metadata).is_some();
+    // A claim that is filled through its DataVolume, whose UID is in the name that it is held back by. Any other owner doesn't matter: a claim is
+    // filled because of its reference.
+    let controller = object::controller(&claim.metadata);
+    let of_volume = controller
+        .is_some_and(|owner| owner.kind == "DataVolume" && source.name == names::volume_clone_source(&owner.uid));
     // The target of an ObjectTransfer is held back in the same way, and is to be filled by nobody.
     let moves = object::annotation(&claim.metadata, keys::TRANSFER).is_some();
-    if controlled
+    if of_volume
         || moves
         || source.api_group.as_deref() != Some(api::GROUP)
         || source.kind != rebind::VOLUME_CLONE_SOURCE
@@ -111,7 +115,8 @@ fn clone_phase(phase: Phase) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use rstest::rstest;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
@@ -140,14 +145,26 @@ mod tests {
             (request.source.kind, request.source.object.to_string()),
             (SourceKind::Snapshot, "golden/fedora".into())
         );
-        // A DataVolume's claim is the DataVolume's business.
-        let mut owned = claim.clone();
-        owned.metadata.owner_references = Some(vec![
-            serde_json::from_value(
-                json!({"apiVersion": "x", "kind": "DataVolume", "name": "d", "uid": "d", "controller": true}),
-            )
-            .unwrap(),
-        ]);
-        assert_eq!(wanted(&owned), None);
+    }
+
+    /// A claim is filled because of its reference, whatever else it carries; but one that is held back for its DataVolume is that one's business.
+    #[rstest]
+    #[case::plain(json!({}), "s", true)]
+    #[case::of_a_stateful_set(json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "x", "uid": "x", "controller": true}]}), "s", true)]
+    #[case::of_an_operator_s_object(json!({"ownerReferences": [{"apiVersion": "x/v1", "kind": "Database", "name": "x", "uid": "x", "controller": true, "blockOwnerDeletion": true}]}), "s", true)]
+    #[case::of_a_data_volume_with_another_reference(json!({"ownerReferences": [{"apiVersion": "x", "kind": "DataVolume", "name": "d", "uid": "d", "controller": true}]}), "s", true)]
+    #[case::held_back_for_its_data_volume(json!({"ownerReferences": [{"apiVersion": "x", "kind": "DataVolume", "name": "d", "uid": "d", "controller": true}]}), "volume-clone-source-d", false)]
+    #[case::protected(json!({"finalizers": ["kubernetes.io/pvc-protection", "example.com/backup"], "labels": {"app": "containerized-data-importer"}}), "s", true)]
+    #[case::being_moved(json!({"annotations": {(keys::TRANSFER): "t"}}), "s", false)]
+    fn a_claim_is_filled_by_its_reference(#[case] extra: Value, #[case] name: &str, #[case] expected: bool) {
+        let mut claim = json!({
+            "metadata": {"name": "c", "namespace": "n", "uid": "u"},
+            "spec": {"dataSourceRef": {"apiGroup": "cdi.kubevirt.io", "kind": "VolumeCloneSource", "name": name}},
+        });
+        for (key, value) in extra.as_object().unwrap() {
+            claim["metadata"][key] = value.clone();
+        }
+        let claim: PersistentVolumeClaim = serde_json::from_value(claim).unwrap();
+        assert_eq!(wanted(&claim).is_some(), expected);
     }
 }

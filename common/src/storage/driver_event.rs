@@ -2,7 +2,7 @@
 //!
 //! An Event is a hint about one object, and nothing more: whoever may create Events in a namespace may write any of its fields. So it
 //! counts only for the claim that it names in full, and a refusal that is learnt from it never counts for another namespace (see
-//! [`breaker`](super::super::refusals)).
+//! [`refusals`](super::refusals)).
 
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 

@@ -10,7 +10,7 @@
 //!   that are at least as large as what each of those namespaces asked for. The StorageProfile, which every tenant may read, has a code,
 //!   numbers and times; never the driver's text, and no namespace.
 //!
-//! A remembered refusal only ever moves a strategy down; it rejects nothing (see [`decide`](fn@super::decide)). `copy` is not remembered:
+//! A remembered refusal only ever moves a strategy down; it rejects nothing (see [`decide`](fn@crate::clone::decide::decide)). `copy` is not remembered:
 //! there is nothing to move on to.
 //!
 //! Namespaces are not stored, neither as names nor as hashes: a hash of a name can be guessed, and a namespace's UID would need a right

@@ -242,7 +242,12 @@ fn is_begun(target: &Target, beside: &str, ctx: &Reconciler) -> bool {
     let claim = |namespace: &str, name: &str| caches.claims.get(Some(namespace), name);
     let is_there = |name: String| claim(beside, &name).present().is_some();
     let own = claim(&target.namespace, &target.name);
-    !created.is_empty()
+    // The clone's own claim has no content of its source as long as it is held back.
+    let is_held_back = |made: &str| {
+        let claim = own.present().filter(|claim| claim.uid().as_deref() == Some(made));
+        claim.is_some_and(|claim| Content::of(claim) == Content::HeldBack)
+    };
+    created.values().any(|made| !is_held_back(made))
         || is_there(names::temporary_claim(uid))
         || is_there(names::temporary_source(uid))
         || own.present().is_some_and(|claim| Content::of(claim) != Content::HeldBack)

@@ -44,6 +44,10 @@ fn class(failure: &Failure) -> &'static str {
 #[case::unauthorized(Answer::failure(401, "x"), "failed")]
 #[case::forbidden(Answer::failure(403, "x"), "refused")]
 #[case::namespace_ends(Answer::namespace_ends("pods", "a", "n"), "refused")]
+#[case::unstated(
+    Answer::failure(403, "pods \"x\" is forbidden: failed quota: q: must specify limits.cpu for: mover"),
+    "quota"
+)]
 #[case::quota(Answer::failure(403, "pods \"x\" is forbidden: exceeded quota: q"), "quota")]
 #[case::not_found(Answer::failure(404, "x"), "gone")]
 #[case::conflict(Answer::failure(409, "x"), "stale")]

@@ -7,8 +7,8 @@ use common::{
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use kube::{
-    ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    Api, ResourceExt as _,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use reference_csi::behaviour::Behaviour;
 use serde_json::{Value, json};
@@ -22,6 +22,7 @@ tests![
     classes_that_retain_keep_nothing_of_ours,
     what_is_sent_again_is_unchanged,
     a_copy_fits_into_quotas_of_everything,
+    a_sidecar_keeps_no_copy_from_its_end,
     a_user_s_labels_are_on_the_claim,
     a_pod_without_a_node_counts,
     a_read_only_source_makes_a_writable_disk,
@@ -154,6 +155,45 @@ async fn a_copy_fits_into_quotas_of_everything(t: &Space) -> Result<()> {
     clone.phase(Phase::Succeeded).await?;
     t.api::<ResourceQuota>().delete("everything", &DeleteParams::default()).await?;
     clone.has_bytes_of(&disk).await?;
+    t.nothing_left_but(&[&disk, &clone]).await
+}
+
+/// A proxy that somebody's policy injects goes on when the copy is done.
+async fn a_sidecar_keeps_no_copy_from_its_end(t: &Space) -> Result<()> {
+    let disk = t.source("disk").block().filled(mi(4)).await?;
+    let sidecar = format!(
+        "[JSONPatch{{op: 'add', path: '/spec/containers/-', value: Object.spec.containers{{name: 'a-proxy', image: '{}', args: ['sleep'], \
+         securityContext: Object.spec.containers.securityContext{{allowPrivilegeEscalation: false, \
+         capabilities: Object.spec.containers.securityContext.capabilities{{drop: ['ALL']}}}}}}}}]",
+        crate::lab::images::Image::Tools.reference()
+    );
+    let name = t.name();
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+            ]},
+            "matchConditions": [{"name": "movers", "expression": "object.metadata.name.startsWith('clone-mover-')"}],
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": sidecar}}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name, "matchResources": {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}},
+        }},
+    });
+    for (kind, object) in [("MutatingAdmissionPolicy", policy), ("MutatingAdmissionPolicyBinding", binding)] {
+        let kind = kube::core::GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind);
+        let api: Api<DynamicObject> = Api::all_with(t.client().clone(), &kube::core::ApiResource::from_gvk(&kind));
+        api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await?;
+        let name = name.to_owned();
+        t.undo(async move { Ok(api.delete(&name, &DeleteParams::default()).await.map(drop)?) });
+    }
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
     t.nothing_left_but(&[&disk, &clone]).await
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{
     admission::{self, Namesake, Verdict, stamp},
     api::DataVolume,
-    clone::{Facts, Request as Wanted, facts::Source, request::Parsed},
+    clone::{Facts, Request as Wanted, facts::Source, note::PlanNote, request::Parsed},
     field::{FieldError, annotation_path},
     keys,
     lookup::Lookup,
@@ -228,7 +228,8 @@ fn name_conflict(verdict: Verdict, volume: &DataVolume) -> Verdict {
 /// The verdict with a warning about the pods that the clone will wait for.
 fn with_users(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
     if let Verdict::Admitted { annotations, warnings } = &mut verdict {
-        let strategy = annotations.get(keys::CLONE_TYPE).and_then(|text| text.as_ref()?.parse().ok());
+        let note = annotations.get(keys::PLAN).and_then(|text| PlanNote::read(text.as_deref()?));
+        let strategy = note.and_then(|note| note.strategy);
         warnings.extend(strategy.and_then(|strategy| admission::in_use(wanted, strategy, users)));
     }
     verdict

@@ -4,19 +4,27 @@
 
 use common::{
     keys::{self, CONTROLLER},
-    manifest,
+    manifest, mover,
 };
 use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ParamKind, ValidatingAdmissionPolicy};
 
 use super::{MOVERS, policy, rule, validation};
 
-/// The terms that every container of such a pod meets.
-const CONTAINER: &str = "\
-c.image == params.data.image && !has(c.envFrom) && (!has(c.env) || c.env.all(e, !has(e.valueFrom))) &&
-!has(c.lifecycle) && !has(c.command) &&
+/// The terms that every container of such a pod meets: no privileges and no Secrets.
+const ANY: &str = "\
+!has(c.envFrom) && (!has(c.env) || c.env.all(e, !has(e.valueFrom) || !has(e.valueFrom.secretKeyRef) && !has(e.valueFrom.configMapKeyRef))) &&
 has(c.securityContext) && has(c.securityContext.allowPrivilegeEscalation) && !c.securityContext.allowPrivilegeEscalation &&
 (!has(c.securityContext.privileged) || !c.securityContext.privileged) &&
 has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && 'ALL' in c.securityContext.capabilities.drop";
+
+/// The terms that the data mover meets.
+const MOVER: &str = "c.image == params.data.image && !has(c.lifecycle) && !has(c.command) && (!has(c.env) || c.env.all(e, !has(e.valueFrom)))";
+
+/// The terms that any other container meets: one that a mutating policy of the cluster has injected, such as the proxy of a service mesh.
+/// It has no data: it mounts no claim, and adds no capability. A validating policy can't tell who has added it.
+const SIDECAR: &str = "\
+!has(c.volumeDevices) && !has(c.securityContext.capabilities.add) &&
+(!has(c.volumeMounts) || c.volumeMounts.all(m, object.spec.volumes.exists(v, v.name == m.name && has(v.emptyDir))))";
 
 pub(super) fn pods() -> ValidatingAdmissionPolicy {
     let label = keys::OWNED_BY_UID;
@@ -38,11 +46,15 @@ pub(super) fn pods() -> ValidatingAdmissionPolicy {
             ),
             validation(
                 &format!(
-                    "!has(object.spec.initContainers) && !has(object.spec.ephemeralContainers) && \
-                     object.spec.containers.all(c, {CONTAINER})"
+                    "!has(object.spec.ephemeralContainers) && \
+                     object.spec.containers.exists_one(c, c.name == '{mover}') && \
+                     object.spec.containers.all(c, {ANY} && (c.name == '{mover}' ? {MOVER} : {SIDECAR})) && \
+                     (!has(object.spec.initContainers) || object.spec.initContainers.all(c, {ANY} && {SIDECAR}))",
+                    mover = mover::CONTAINER,
                 ),
                 &format!(
-                    "every container of a pod of the controller runs the image in ConfigMap {}, without privileges and Secrets",
+                    "a pod of the controller runs the image in ConfigMap {} with its claims; no container has privileges or Secrets, and none but that \
+                     one has the claims",
                     manifest::CLONER_CONFIG
                 ),
             ),
@@ -53,8 +65,8 @@ pub(super) fn pods() -> ValidatingAdmissionPolicy {
             ),
             validation(
                 "has(object.spec.automountServiceAccountToken) && !object.spec.automountServiceAccountToken && \
-                 (!has(object.spec.volumes) || object.spec.volumes.all(v, has(v.persistentVolumeClaim)))",
-                "a pod of the controller has claims and nothing else: no token, Secret or path of its node",
+                 (!has(object.spec.volumes) || object.spec.volumes.all(v, has(v.persistentVolumeClaim) || has(v.emptyDir)))",
+                "a pod of the controller has claims and empty directories and nothing else: no token, Secret or path of its node",
             ),
         ],
     );
