@@ -181,17 +181,22 @@ async fn all_mistakes_are_told_at_once(t: &Space) -> Result<()> {
 async fn a_decision_is_not_changed_by_users(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk)).await?;
-    for (key, value) in [
-        (keys::CLONE_TYPE, json!("copy")),
-        (keys::CLONE_TYPE, Value::Null),
-        (keys::CLONE_FALLBACK_REASON, json!("because")),
-        (keys::PLAN, json!("{}")),
-    ] {
+    for (key, value) in
+        [(keys::CLONE_TYPE, json!("copy")), (keys::CLONE_FALLBACK_REASON, json!("because")), (keys::PLAN, json!("{}"))]
+    {
         let denial = change(t, json!({"metadata": {"annotations": {key: value}}})).await?.by(VALIDATING)?;
         denial
             .about(&format!("metadata.annotations[{key}]"), "FieldValueForbidden", "only smartclone may change it")?
             .causes(1)?;
     }
+    // Who takes it away need not know of it: it stays.
+    let removal = json!({"metadata": {"annotations": {(keys::CLONE_TYPE): null, (keys::PLAN): null}}});
+    let api = t.api::<DataVolume>();
+    let kept = api.patch("clone", &PatchParams::default(), &Patch::Merge(removal)).await?;
+    ensure!(
+        kept.annotations().contains_key(keys::CLONE_TYPE) && kept.annotations().contains_key(keys::PLAN),
+        "{kept:?}"
+    );
     clone.succeeds().await?;
     Ok(())
 }

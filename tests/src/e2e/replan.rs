@@ -40,7 +40,8 @@ async fn became_a_copy(
     (reason, words): (&str, &str),
 ) -> Result<()> {
     clone.succeeds().await?;
-    ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("copy"), "{:?}", clone.now().metadata.annotations);
+    let in_force = clone.status().clone.and_then(|clone| clone.strategy);
+    ensure!(in_force == Some(CloneStrategy::Copy), "{in_force:?}");
     let told = clone.annotation(keys::CLONE_FALLBACK_REASON).context("no fallback reason is annotated")?;
     ensure!(told.starts_with(&format!("{reason}: ")) && told.contains(words), "{told}");
     ensure!(clone.event(reason, words).await? == "Warning", "the event is not a warning");

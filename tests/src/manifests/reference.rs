@@ -26,7 +26,8 @@ mod sources {
     /// The functions `bound`, `running` and `ready`, which set the conditions.
     pub const STATUS: &str = include_str!("../../../common/src/clone/status.rs");
     /// Registrations of metrics.
-    pub const METRICS: [&str; 4] = [
+    pub const METRICS: [&str; 5] = [
+        include_str!("../../../certs/src/metrics.rs"),
         include_str!("../../../webhook/src/metrics.rs"),
         include_str!("../../../controller/src/metrics.rs"),
         include_str!("../../../controller/src/profile.rs"),

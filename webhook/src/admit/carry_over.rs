@@ -4,8 +4,7 @@
 use common::admission;
 use json_patch::Patch;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 
 use crate::{
     object::{annotated, is_ending},
@@ -24,15 +23,56 @@ pub fn carry_over(review: &Request, controller: &str) -> Answer {
     if patch == Patch::default() { Answer::untouched() } else { Answer::Allowed { patch, warnings: Vec::new() } }
 }
 
+/// The annotations of an object; nothing, if it has not the form of one.
 fn metadata(object: &RawValue) -> Option<ObjectMeta> {
-    #[derive(Deserialize)]
-    struct Object {
-        metadata: Metadata,
+    let object: Value = serde_json::from_str(object.get()).ok()?;
+    let metadata = object.as_object()?.get("metadata")?.as_object()?;
+    let annotations = match metadata.get("annotations") {
+        None | Some(Value::Null) => None,
+        Some(annotations) => Some(serde_json::from_value(annotations.as_object()?.clone().into()).ok()?),
+    };
+    Some(ObjectMeta { annotations, ..ObjectMeta::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use json_patch::patch;
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// An update of a DataVolume that has a decision: what it has after admission.
+    #[rstest]
+    #[case::no_annotations(json!({"name": "x"}), Some(json!({"smartclone.dev/plan": "p"})))]
+    #[case::null(json!({"name": "x", "annotations": null}), Some(json!({"smartclone.dev/plan": "p"})))]
+    #[case::others(json!({"annotations": {"a": "b"}}), Some(json!({"a": "b", "smartclone.dev/plan": "p"})))]
+    #[case::changed(json!({"annotations": {"smartclone.dev/plan": "q"}}), None)]
+    #[case::unchanged(json!({"annotations": {"smartclone.dev/plan": "p"}}), None)]
+    #[case::ending(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), None)]
+    #[case::a_list(json!([{}]), None)]
+    #[case::annotations_in_a_list(json!({"annotations": [["smartclone.dev/plan", "q"]]}), None)]
+    #[case::no_text(json!({"annotations": {"a": 1}}), None)]
+    fn what_an_update_has_lost(#[case] metadata: Value, #[case] expected: Option<Value>) {
+        let mut object = json!({ "metadata": metadata });
+        let review = |object: &Value, user: &str| -> Request {
+            let mut review = crate::fake_cluster::creation(object)["request"].take();
+            review["operation"] = json!("UPDATE");
+            review["oldObject"] = json!({"metadata": {"annotations": {"smartclone.dev/plan": "p", "mine": "x"}}});
+            review["userInfo"] = json!({"username": user});
+            serde_json::from_value(review).unwrap()
+        };
+        // The controller removes what it wrote.
+        assert!(
+            matches!(carry_over(&review(&object, "controller"), "controller"), Answer::Allowed { patch, .. } if patch.is_empty())
+        );
+        let Answer::Allowed { patch: changes, .. } = carry_over(&review(&object, "alice"), "controller") else {
+            panic!("not allowed")
+        };
+        assert_eq!(changes.is_empty(), expected.is_none());
+        patch(&mut object, &changes).unwrap();
+        if let Some(expected) = expected {
+            assert_eq!(object["metadata"]["annotations"], expected);
+        }
     }
-    #[derive(Deserialize)]
-    struct Metadata {
-        annotations: Option<std::collections::BTreeMap<String, String>>,
-    }
-    let object: Object = serde_json::from_str(object.get()).ok()?;
-    Some(ObjectMeta { annotations: object.metadata.annotations, ..ObjectMeta::default() })
 }
