@@ -301,7 +301,9 @@ async fn settled(webhook: &Webhook, answers: bool, case: &Case) -> Result<End> {
         let again = answered(webhook, answers, case.path, body.as_bytes()).await?;
         ensure!(again == End::Allowed, "decided anew after {end:?}: {again:?}");
         let nobody = review["request"]["userInfo"]["username"].as_str().is_none_or(str::is_empty);
-        if case.path == MUTATE_PATH && !nobody {
+        // An update that lost something may be wrong in another way as well.
+        let is_new = review["request"]["operation"] == "CREATE";
+        if case.path == MUTATE_PATH && !nobody && is_new {
             let verdict = answered(webhook, answers, VALIDATE_PATH, body.as_bytes()).await?;
             let taken = |fields: &[String]| fields == ["metadata.name"];
             ensure!(matches!(&verdict, End::Denied(fields) if taken(fields)) || verdict == End::Allowed, "{verdict:?}");
