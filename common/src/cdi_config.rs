@@ -106,10 +106,9 @@ pub fn in_force<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<&'a Cdi> {
     all.into_iter().min_by_key(|cdi| (cdi.metadata.creation_timestamp.as_ref().map(|t| t.0), cdi.metadata.name.clone()))
 }
 
-/// `cloneStrategyOverride` of the CDI object in force: the only one, or among several the oldest, so that a second one changes nothing.
+/// `cloneStrategyOverride` of the CDI object in force.
 pub fn strategy_override<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<CloneStrategy> {
-    let age = |cdi: &&Cdi| (cdi.metadata.creation_timestamp.as_ref().map(|t| t.0), cdi.metadata.name.clone());
-    all.into_iter().min_by_key(age)?.spec.clone_strategy_override
+    in_force(all)?.spec.clone_strategy_override
 }
 
 /// CDI's own operator, if it manages this object: it writes its version into the status, and nobody else does.

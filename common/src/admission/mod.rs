@@ -14,7 +14,7 @@ pub use update::{carried_over, changes};
 
 use crate::object;
 use crate::{
-    api::DataVolume,
+    api::{CloneStrategy, DataVolume},
     clone::{
         Decision, Facts,
         decide::{CHOSEN, decide, pin},
@@ -33,6 +33,8 @@ pub enum Verdict {
     Admitted {
         /// What its annotations are to be; `None` removes a key.
         annotations: Annotations,
+        /// The strategy, where one was chosen.
+        strategy: Option<CloneStrategy>,
         /// A line each, for the user's terminal.
         warnings: Vec<String>,
     },
@@ -46,7 +48,9 @@ pub fn judge(request: &Request, facts: &Facts) -> Verdict {
     let warnings = warnings(request, &decision, facts);
     match decision {
         Decision::Rejected(errors) => Verdict::Denied(errors),
-        Decision::Chosen(chosen) => Verdict::Admitted { annotations: pin(request, &chosen, &[]), warnings },
+        Decision::Chosen(chosen) => {
+            Verdict::Admitted { annotations: pin(request, &chosen, &[]), strategy: Some(chosen.strategy), warnings }
+        }
         Decision::Undecided(_) => undecided(request, warnings),
     }
 }
@@ -72,7 +76,7 @@ fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
     if request.wish.is_none() {
         annotations.insert(keys::CLONE_TYPE, None);
     }
-    Verdict::Admitted { annotations, warnings }
+    Verdict::Admitted { annotations, strategy: None, warnings }
 }
 
 /// The field that says what is cloned, for a denial on account of the source's namespace.

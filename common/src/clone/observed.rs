@@ -205,12 +205,9 @@ impl Target {
 
 /// The request, where there is one.
 impl Observed {
-    /// See [`Parsed::Clone`].
+    /// The request of a clone whose source is known.
     pub fn request(&self) -> Option<&Request> {
-        match &self.parsed {
-            Parsed::Clone(request) => Some(request),
-            Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
-        }
+        self.parsed.request()
     }
 
     /// The temporary claim is filled and closed to new pods, and its volume is still its own: it is time to look who has the volume.

@@ -112,6 +112,16 @@ pub enum Parsed {
     NotAClone,
 }
 
+impl Parsed {
+    /// The request of a clone whose source is known.
+    pub fn request(&self) -> Option<&Request> {
+        match self {
+            Self::Clone(request) => Some(request),
+            Self::Wrong(_) | Self::NotAClone | Self::Reference(..) => None,
+        }
+    }
+}
+
 impl From<Result<Box<Request>, Vec<FieldError>>> for Parsed {
     fn from(read: Result<Box<Request>, Vec<FieldError>>) -> Self {
         read.map_or_else(Self::Wrong, Self::Clone)

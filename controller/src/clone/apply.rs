@@ -25,7 +25,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tracing::info;
 
-use super::{CloneTarget, Reconciler, observe::snapshot_owner};
+use super::{
+    CloneTarget, Reconciler,
+    observe::{completed, snapshot_owner},
+};
 use crate::{
     Error,
     write::{self, Failure, classify, discard_volume, is_conflict, merge_patch, patch_claim, release},
@@ -149,13 +152,6 @@ async fn apply_write(
         Write::Delete { kind: Kind::Pod, what } => write::delete::<Pod>(what, &ctx.context.client).await?,
     }
     Ok(())
-}
-
-/// The clone, with the UIDs of created objects in memory added to those in its status.
-fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
-    let mut target = Target::of(volume);
-    ctx.indexes.created.complete(&target.uid, &mut target.created);
-    target
 }
 
 /// True if an earlier pass created the object for `target`.

@@ -57,14 +57,7 @@ impl Permitted {
     /// The request, as far as its requester may know of the source and the clone is not over.
     fn visible(&self) -> Option<&Request> {
         let allowed = self.authorized == Lookup::Present(Authorization::Allowed) && !over(&self.target);
-        self.request().filter(|_| allowed)
-    }
-
-    fn request(&self) -> Option<&Request> {
-        match &self.parsed {
-            Parsed::Clone(request) => Some(request),
-            Parsed::Wrong(_) | Parsed::NotAClone | Parsed::Reference(..) => None,
-        }
+        self.parsed.request().filter(|_| allowed)
     }
 
     /// The objects whose changes start a pass, as far as they aren't made for the clone, and as far as its requester may know of them.
@@ -87,10 +80,8 @@ impl Permitted {
 /// Follows the references of `target` and asks for its requester's rights, before anything in another namespace is looked at.
 pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
     let CloneTarget { volume, kind, reference } = clone;
-    let mut target = Target::of(volume);
-    target.kind = kind;
-    ctx.indexes.created.complete(&target.uid, &mut target.created);
-    let (parsed, unresolved) = parsed(volume, kind, ctx).await;
+    let target = Target { kind, ..completed(volume, ctx) };
+    let (parsed, unresolved) = parsed(volume, &target, ctx).await;
     let mut permitted = Permitted {
         reference: volume.spec.source_ref.as_ref().map(|named| {
             let namespace = named.namespace.clone().filter(|namespace| !namespace.is_empty());
@@ -102,7 +93,7 @@ pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
         unresolved,
         authorized: Lookup::Present(Authorization::Allowed),
     };
-    let crossing = permitted.request().filter(|request| request.crosses() && !over(&permitted.target));
+    let crossing = permitted.parsed.request().filter(|request| request.crosses() && !over(&permitted.target));
     let authorized = match crossing {
         Some(_) if *reference != Lookup::Present(Authorization::Allowed) => reference.clone(),
         Some(request) => {
@@ -123,7 +114,7 @@ pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
 /// event falls between the two.
 pub fn observe(permitted: Permitted, ctx: &Reconciler, now: Timestamp) -> Observed {
     let (target, visible) = (&permitted.target, permitted.visible());
-    let request = permitted.request();
+    let request = permitted.parsed.request();
     let here = ObjectName { namespace: target.namespace.clone(), name: target.name.clone() };
     let (namespace, uid) = (target.namespace.as_str(), target.uid.as_str());
     let elsewhere = request.map_or(namespace, |request| &request.source.object.namespace);
@@ -191,15 +182,22 @@ fn over(target: &Target) -> bool {
     target.deleting || matches!(target.status.phase, Phase::Succeeded | Phase::Failed)
 }
 
+/// The clone, with the UIDs of created objects in memory added to those in its status.
+pub fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
+    let mut target = Target::of(volume);
+    ctx.indexes.created.complete(&target.uid, &mut target.created);
+    target
+}
+
 /// The request with all references followed, or the reason why one can't be.
-async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
+async fn parsed(volume: &DataVolume, target: &Target, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
     // What a DataSource stood for is kept. When that is gone before anything of it was read, the DataSource is followed again.
     if let Parsed::Clone(request) = &parsed
         && request.by_reference
         && is_gone(&request.source, ctx)
-        && !is_begun(&Target::of(volume), &request.source.object.namespace, ctx)
+        && !is_begun(target, &request.source.object.namespace, ctx)
     {
         parsed = Request::parse_new(volume);
     }
@@ -213,7 +211,7 @@ async fn parsed(volume: &DataVolume, kind: TargetKind, ctx: &Reconciler) -> (Par
         }
     }
     if let Parsed::Clone(request) = &mut parsed {
-        request.made_for = kind;
+        request.made_for = target.kind;
     }
     (parsed, unresolved)
 }
@@ -237,8 +235,6 @@ fn is_gone(source: &SourceName, ctx: &Reconciler) -> bool {
 /// Something was made for the clone that may have content of its source. What this process has created counts even before caches show it.
 fn is_begun(target: &Target, beside: &str, ctx: &Reconciler) -> bool {
     let (uid, caches) = (target.uid.as_str(), &ctx.context.caches);
-    let mut created = target.created.clone();
-    ctx.indexes.created.complete(uid, &mut created);
     let claim = |namespace: &str, name: &str| caches.claims.get(Some(namespace), name);
     let is_there = |name: String| claim(beside, &name).present().is_some();
     let own = claim(&target.namespace, &target.name);
@@ -247,7 +243,7 @@ fn is_begun(target: &Target, beside: &str, ctx: &Reconciler) -> bool {
         let claim = own.present().filter(|claim| claim.uid().as_deref() == Some(made));
         claim.is_some_and(|claim| Content::of(claim) == Content::HeldBack)
     };
-    created.values().any(|made| !is_held_back(made))
+    target.created.values().any(|made| !is_held_back(made))
         || is_there(names::temporary_claim(uid))
         || is_there(names::temporary_source(uid))
         || own.present().is_some_and(|claim| Content::of(claim) != Content::HeldBack)

@@ -134,9 +134,8 @@ impl Store {
         Ok(Answer::json(201, &self.put(&path, object)))
     }
 
-    fn replace(&mut self, path: &Path, mut object: Value) -> Result<Answer, Answer> {
-        let present = self.present(path)?;
-        check_preconditions(path, &present, &object["metadata"])?;
+    /// Stores the part of `object` that a request to this path may change, and answers with the result.
+    fn update(&mut self, path: &Path, present: Value, mut object: Value) -> Answer {
         if path.subresource.as_deref() == Some("status") {
             let status = object["status"].take();
             object = present;
@@ -144,7 +143,13 @@ impl Store {
         } else {
             keep_status(&mut object, &present);
         }
-        Ok(self.finish(path, object))
+        self.finish(path, object)
+    }
+
+    fn replace(&mut self, path: &Path, object: Value) -> Result<Answer, Answer> {
+        let present = self.present(path)?;
+        check_preconditions(path, &present, &object["metadata"])?;
+        Ok(self.update(path, present, object))
     }
 
     fn patch(&mut self, path: &Path, request: &Request) -> Result<Answer, Answer> {
@@ -159,14 +164,7 @@ impl Store {
             check_preconditions(path, &present, &request.body["metadata"])?;
             json_patch::merge(&mut object, &request.body);
         }
-        if path.subresource.as_deref() == Some("status") {
-            let status = object["status"].take();
-            object = present;
-            object["status"] = status;
-        } else {
-            keep_status(&mut object, &present);
-        }
-        Ok(self.finish(path, object))
+        Ok(self.update(path, present, object))
     }
 
     /// Stores a changed object. One that is being deleted and has no finalizers any more goes.

@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 use serde_json::json;
 use webhook::manifests::MUTATING;
 
-use crate::harness::{Disk, Named as _, Space, clone_by, clone_of, mi};
+use crate::harness::{CloneHandle, Disk, Named as _, PodHandle, Space, clone_by, clone_of, mi};
 
 tests![
     a_data_source_stands_for_a_claim,
@@ -123,15 +123,30 @@ async fn a_data_source_of_a_clone_in_the_making_says_so(t: &Space) -> Result<()>
     t.nothing_left_but(&[&original, &disk, &first, &second]).await
 }
 
+/// A clone that was decided and then held up by a pod: nothing has been read of its source when the DataSource moves on.
+pub(super) struct HeldUp {
+    pub(super) old: Disk,
+    pub(super) new: Disk,
+    pub(super) user: PodHandle,
+    pub(super) clone: CloneHandle,
+}
+
+impl HeldUp {
+    /// The clone of the DataSource `golden`, which stands for the disk `old` and then for `new`.
+    pub(super) async fn while_its_data_source_moves_on(t: &Space) -> Result<Self> {
+        let old = t.source("old").filled(mi(4)).await?;
+        let new = t.source("new").filled(mi(8)).await?;
+        t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "old"}})).await?;
+        let user = t.pod_using(&old).await?;
+        let clone = t.create(clone_by("golden")).await?;
+        clone.waits_for("CloneSourceInUse").await?;
+        t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "new"}})).await?;
+        Ok(Self { old, new, user, clone })
+    }
+}
+
 async fn a_data_source_that_moves_on_leaves_a_decided_clone_alone(t: &Space) -> Result<()> {
-    let old = t.source("old").filled(mi(4)).await?;
-    let new = t.source("new").filled(mi(8)).await?;
-    t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "old"}})).await?;
-    // Decided, and then held up: nothing has been read of the source when the DataSource moves on.
-    let user = t.pod_using(&old).await?;
-    let clone = t.create(clone_by("golden")).await?;
-    clone.waits_for("CloneSourceInUse").await?;
-    t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "new"}})).await?;
+    let HeldUp { old, new, user, clone } = HeldUp::while_its_data_source_moves_on(t).await?;
     let golden = t.data_source_is("golden", "True", "Ready", "/new can be cloned").await?;
     user.delete().await?;
     clone.succeeds().await?.has_bytes_of(&old).await?;

@@ -13,7 +13,8 @@ use kube::{
 use reference_csi::behaviour::Behaviour;
 use serde_json::{Value, json};
 
-use crate::harness::{Named as _, Space, clone_by, clone_of, clone_of_snapshot, gi, mi};
+use super::datasources::HeldUp;
+use crate::harness::{Named as _, Space, clone_of, clone_of_snapshot, gi, mi};
 
 tests![
     a_data_source_is_followed_again_when_its_source_goes_before_it_was_read,
@@ -30,13 +31,7 @@ tests![
 ];
 
 async fn a_data_source_is_followed_again_when_its_source_goes_before_it_was_read(t: &Space) -> Result<()> {
-    let old = t.source("old").filled(mi(4)).await?;
-    let new = t.source("new").filled(mi(8)).await?;
-    t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "old"}})).await?;
-    let user = t.pod_using(&old).await?;
-    let clone = t.create(clone_by("golden")).await?;
-    clone.waits_for("CloneSourceInUse").await?;
-    t.data_source("golden", json!({"pvc": {"namespace": t.name(), "name": "new"}})).await?;
+    let HeldUp { new, user, clone, .. } = HeldUp::while_its_data_source_moves_on(t).await?;
     // It stays as long as the pod does, and can't be cloned any more.
     t.api::<PersistentVolumeClaim>().delete("old", &DeleteParams::default()).await?;
     clone.succeeds().await?.has_bytes_of(&new).await?;
@@ -60,6 +55,7 @@ async fn once_the_snapshot_is_cut_the_source_may_go(t: &Space) -> Result<()> {
 
 async fn a_source_that_is_being_deleted_is_told_and_the_next_one_is_cloned(t: &Space) -> Result<()> {
     let first = t.source("disk").filled(mi(4)).await?;
+    let other = t.source("other").filled(mi(8)).await?;
     let user = t.pod_using(&first).await?;
     t.api::<PersistentVolumeClaim>().delete("disk", &DeleteParams::default()).await?;
     let clone = t.create(clone_of("disk").size(gi(1))).await?;
@@ -69,9 +65,10 @@ async fn a_source_that_is_being_deleted_is_told_and_the_next_one_is_cloned(t: &S
     ensure!(told(&message), "{message}");
     user.delete().await?;
     clone.waits_for("CloneWithoutSource").await?;
-    let next = t.source("disk").filled(mi(8)).await?;
-    clone.succeeds().await?.has_bytes_of(&next).await?;
-    t.nothing_left_but(&[&next, &clone]).await
+    // Its content is there when it appears: the clone starts at once.
+    let next = t.source("disk").with_content_of(&other).await?;
+    clone.succeeds().await?.has_bytes_of(&other).await?;
+    t.nothing_left_but(&[&other, &next, &clone]).await
 }
 
 /// Temporary snapshots, and claims that are restored to be copied from, go completely; the user's volume keeps the policy of its class.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::{
     admission::{self, Namesake, Verdict, stamp},
     api::DataVolume,
-    clone::{Facts, Request as Wanted, facts::Source, note::PlanNote, request::Parsed},
+    clone::{Facts, Request as Wanted, facts::Source, request::Parsed},
     field::{FieldError, annotation_path},
     keys,
     lookup::Lookup,
@@ -210,7 +210,7 @@ fn admitted(
     doubt: Option<String>,
 ) -> Result<DecidedClone, Stop> {
     match verdict {
-        Verdict::Admitted { annotations, warnings } => {
+        Verdict::Admitted { annotations, warnings, .. } => {
             Ok(DecidedClone { volume, namesake, annotations, warnings, doubt })
         }
         Verdict::Denied(errors) => Err(Stop::Invalid(errors)),
@@ -227,9 +227,7 @@ fn name_conflict(verdict: Verdict, volume: &DataVolume) -> Verdict {
 
 /// The verdict with a warning about the pods that the clone will wait for.
 fn with_users(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
-    if let Verdict::Admitted { annotations, warnings } = &mut verdict {
-        let note = annotations.get(keys::PLAN).and_then(|text| PlanNote::read(text.as_deref()?));
-        let strategy = note.and_then(|note| note.strategy);
+    if let Verdict::Admitted { strategy, warnings, .. } = &mut verdict {
         warnings.extend(strategy.and_then(|strategy| admission::in_use(wanted, strategy, users)));
     }
     verdict
