@@ -67,6 +67,11 @@ impl Requester {
         }
     }
 
+    /// True for a service account, as the API server names them.
+    pub fn is_service_account(&self) -> bool {
+        self.username.starts_with("system:serviceaccount:")
+    }
+
     /// The user in an annotation, if it is one. Nobody is anonymous here: that one has a name, too.
     pub fn read(stamp: &str) -> Option<Self> {
         let requester: Self = serde_json::from_str(stamp).ok().filter(|_| stamp.len() <= LIMIT)?;

@@ -75,6 +75,9 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
                 SourceKind::Snapshot => "is not ready to be restored yet",
             }
         )),
+        Decision::Undecided(Undecided::NoStorageClass(error)) => {
+            lines.push(format!("smartclone: {error}; the clone is admitted, and starts when the StorageClass exists"));
+        }
         Decision::Undecided(Undecided::Unknown(why)) => {
             lines.push(format!("smartclone: the strategy could not be decided yet: {why}"));
         }

@@ -7,7 +7,7 @@ use std::thread;
 use hostile::{Dice, Vocabulary};
 use serde_json::Value;
 
-use super::{changes, in_use, judge};
+use super::{Audience, changes, in_use, judge};
 use crate::{
     api::{CloneStrategy, DataVolume},
     clone::{
@@ -92,7 +92,9 @@ fn judged(object: &Value, before: &DataVolume) -> bool {
         assert!(errors.iter().all(|error| !error.field.is_empty() && !error.message().is_empty()), "{errors:?}");
     }
     if let Parsed::Clone(request) = &parsed {
-        judge(request, &facts);
+        for audience in [Audience::Person, Audience::Controller] {
+            judge(request, &facts, audience);
+        }
         in_use(request, CloneStrategy::Copy, &users);
     }
     changes(before, &volume, false);

@@ -12,18 +12,20 @@ pub use explain::{in_use, warnings};
 pub use namesake::{Namesake, namesake};
 pub use update::{carried_over, changes};
 
-use crate::object;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
 use crate::{
     api::{CloneStrategy, DataVolume},
     clone::{
-        Decision, Facts,
+        Decision, Facts, Undecided,
         decide::{CHOSEN, decide, pin},
         note::{History, PlanNote},
         request::Request,
     },
     field::{FieldError, annotation_path},
     keys::{self, Annotations},
-    object::SourceKind,
+    object::{self, SourceKind},
+    requester::Requester,
 };
 
 /// The answer to a creation.
@@ -42,8 +44,29 @@ pub enum Verdict {
     Denied(Vec<FieldError>),
 }
 
+/// Who reads the answer to a new DataVolume.
+///
+/// A controller that is denied tries again in longer and longer intervals (client-go: up to 1000 s), and its user sees nothing until
+/// then. So what the cluster can cure without a new object, a StorageClass or a name that is taken, is admitted with a warning, and
+/// waited for with CDI's reason. A person reads the denial at once, and creates the object again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// A user at a terminal.
+    Person,
+    /// A service account, or whoever creates an object that a controller owns.
+    Controller,
+}
+
+impl Audience {
+    /// The audience of a review of the object with this metadata.
+    pub fn of(requester: &Requester, meta: &ObjectMeta) -> Self {
+        let is_controller = requester.is_service_account() || object::controller(meta).is_some();
+        if is_controller { Self::Controller } else { Self::Person }
+    }
+}
+
 /// Judges a new DataVolume that parsed to `request`.
-pub fn judge(request: &Request, facts: &Facts) -> Verdict {
+pub fn judge(request: &Request, facts: &Facts, audience: Audience) -> Verdict {
     let decision = decide(request, &History::default(), facts);
     let warnings = warnings(request, &decision, facts);
     match decision {
@@ -51,7 +74,24 @@ pub fn judge(request: &Request, facts: &Facts) -> Verdict {
         Decision::Chosen(chosen) => {
             Verdict::Admitted { annotations: pin(request, &chosen, &[]), strategy: Some(chosen.strategy), warnings }
         }
+        Decision::Undecided(Undecided::NoStorageClass(error)) if audience == Audience::Person => {
+            Verdict::Denied(vec![error])
+        }
         Decision::Undecided(_) => undecided(request, warnings),
+    }
+}
+
+/// The verdict on a DataVolume whose claim's name is taken by a claim of somebody else.
+pub fn name_conflict(verdict: Verdict, name: &str, audience: Audience) -> Verdict {
+    let fact = "there is a PersistentVolumeClaim of that name, which the clone's claim needs; rename the DataVolume or delete the claim";
+    let error = FieldError::invalid("metadata.name", name, fact);
+    match (verdict, audience) {
+        (Verdict::Admitted { annotations, strategy, mut warnings }, Audience::Controller) => {
+            warnings.push(format!("smartclone: {error}; the clone is admitted, and starts when the claim is gone"));
+            Verdict::Admitted { annotations, strategy, warnings }
+        }
+        (Verdict::Admitted { .. }, Audience::Person) => Verdict::Denied(vec![error]),
+        (Verdict::Denied(others), _) => Verdict::Denied([error].into_iter().chain(others).collect()),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::Phase,
-    clone::observed::Observed,
+    clone::{observed::Observed, reconcile::adopt},
     keys,
     lookup::Lookup,
     object::{ClaimPhase, ObjectVersion, SourceKind, SourceName},
@@ -81,8 +81,8 @@ pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
 
 fn complete(seen: &Observed) -> bool {
     seen.claim.present().is_some_and(|claim| {
-        let taken_over = seen.volume.takes_over(claim);
-        (claim.ours || taken_over) && !claim.deleting && claim.phase == ClaimPhase::Bound
+        let taken_over = seen.volume.has_taken_over(claim) && adopt::is_complete(claim);
+        !claim.deleting && (taken_over || claim.ours && claim.phase == ClaimPhase::Bound)
     })
 }
 

@@ -74,6 +74,8 @@ pub struct Claim {
     pub deleted_at: Option<Timestamp>,
     /// Somebody controls it.
     pub controlled: bool,
+    /// It was created for the DataVolume.
+    pub made_for_it: bool,
     /// Somebody says that it is filled for the DataVolume of its name, or may be taken over by it (backup and restore).
     pub populated: bool,
     /// It is being deleted.
@@ -144,6 +146,7 @@ impl Claim {
             kept: kept(&claim.metadata),
             deleted_at: claim.metadata.deletion_timestamp.as_ref().map(|t| t.0),
             controlled,
+            made_for_it: made_by_us,
             populated: !made_by_us && (for_its_name || annotation(keys::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
             created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
             content: Content::of(claim),

@@ -74,7 +74,7 @@ pub struct Member {
 
 /// A clone that waits with one of these reasons waits for people, and asks for no snapshot while it does: it needs none now, and gets
 /// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
-const STOPPED: [&str; 3] = ["CloneNotAuthorized", "CloneValidationFailed", "WaitForFirstConsumer"];
+const STOPPED: [&str; 4] = ["CloneNotAuthorized", "CloneValidationFailed", "ErrClaimNotValid", "WaitForFirstConsumer"];
 
 /// The reason with which a clone waits, if it has waited since after the snapshot was `created`. Statuses on the usual way are written late
 /// or never, so an older reason may be one that is over: the snapshot was asked for since then. Times of creation are whole seconds.
@@ -110,6 +110,7 @@ mod tests {
     use super::*;
     use crate::api::CloneStrategy;
     use crate::clone::Waiting;
+    use crate::field::FieldError;
 
     fn temporary(name: &str, uid: &str, owner: &str) -> ObjectMeta {
         serde_json::from_value(json!({
@@ -205,6 +206,7 @@ mod tests {
         let reasons = [
             Waiting::NotAuthorized(String::new()).reason(),
             Waiting::Invalid(vec![]).reason(),
+            Waiting::NoStorageClass(FieldError::required("spec", "x")).reason(),
             Waiting::FirstConsumer.reason(),
         ];
         assert_eq!(reasons, STOPPED);

@@ -86,7 +86,10 @@ impl Mover {
                     let waiting = state
                         .and_then(|s| s.waiting.as_ref())
                         .filter(|w| !w.reason.as_deref().is_some_and(usual))
-                        .and_then(|w| w.message.clone().or(w.reason.clone()));
+                        .and_then(|w| {
+                            let parts: Vec<_> = [&w.reason, &w.message].into_iter().flatten().cloned().collect();
+                            (!parts.is_empty()).then(|| parts.join(": "))
+                        });
                     let unscheduled = status
                         .conditions
                         .iter()

@@ -1,7 +1,7 @@
 //! The events of a clone, as they follow from what was observed and planned. Beside [`status`](super::status), which they repeat: an event
 //! is published once, when the status changes.
 
-use super::{Observed, Plan, Waiting, Write};
+use super::{Observed, Plan, Waiting, Write, status::completed, wait::EndsBy};
 use crate::api::Phase;
 
 /// An event about the DataVolume, or about the claim that is filled without one.
@@ -46,7 +46,7 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     if old.phase != plan.phase {
         match plan.phase {
             Phase::Succeeded => {
-                events.push(CloneEvent::normal("CloneSucceeded", "The clone is complete".to_owned()));
+                events.push(CloneEvent::normal("CloneSucceeded", completed(seen, plan)));
             }
             Phase::Failed => {
                 events.push(CloneEvent::warning("CloneFailed", plan.failure.clone().unwrap_or_default()));
@@ -58,15 +58,33 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
             }
         }
     }
-    if let Some(waiting) = plan.waiting.as_ref().filter(|w| w.needs_attention()) {
-        let known = old.clone.as_ref().and_then(|c| c.waiting_for.as_ref());
-        if known.is_none_or(|known| {
-            known.reason.as_deref() != Some(waiting.reason()) || known.message.as_deref() != Some(&waiting.message())
-        }) {
-            events.push(CloneEvent::warning(waiting.reason(), waiting.message()));
+    if let Some(waiting) = plan.waiting.as_ref().filter(|waiting| is_new(seen, waiting)) {
+        match waiting.ends_by() {
+            EndsBy::Action => events.push(CloneEvent::warning(waiting.reason(), waiting.message())),
+            // CDI warns of a claim in deletion that has the clone's name.
+            EndsBy::Event if is_about_own_claim(seen, waiting) => {
+                events.push(CloneEvent::warning(waiting.reason(), waiting.message()));
+            }
+            // The event about the phase has the same sentence.
+            EndsBy::Event if old.phase == plan.phase || plan.phase == Phase::Pending => {
+                events.push(CloneEvent::normal(waiting.reason(), waiting.message()));
+            }
+            EndsBy::Event | EndsBy::Work => {}
         }
     }
     events
+}
+
+/// The status does not say yet that this is waited for.
+fn is_new(seen: &Observed, waiting: &Waiting) -> bool {
+    let known = seen.volume.status.clone.as_ref().and_then(|c| c.waiting_for.as_ref());
+    known.is_none_or(|known| {
+        known.reason.as_deref() != Some(waiting.reason()) || known.message.as_deref() != Some(&waiting.message())
+    })
+}
+
+fn is_about_own_claim(seen: &Observed, waiting: &Waiting) -> bool {
+    matches!(waiting, Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name } if *name == seen.volume.name)
 }
 
 #[cfg(test)]

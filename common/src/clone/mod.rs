@@ -6,6 +6,7 @@ pub mod check;
 pub mod claim;
 pub mod cleanup;
 pub mod cluster_storage;
+pub mod contract;
 pub mod data_mover;
 pub mod decide;
 pub mod events;

@@ -201,6 +201,13 @@ impl Target {
     pub fn takes_over(&self, claim: &Claim) -> bool {
         !claim.controlled && (claim.populated || self.offers_to_take_over())
     }
+
+    /// `claim` was there before, and is the DataVolume's by now, or may be.
+    pub fn has_taken_over(&self, claim: &Claim) -> bool {
+        let offered = claim.populated || self.offers_to_take_over();
+        let is_own = claim.ours && !claim.made_for_it && self.kind == TargetKind::DataVolume;
+        is_own && offered || !claim.ours && self.takes_over(claim)
+    }
 }
 
 /// The request, where there is one.

@@ -102,9 +102,15 @@ impl Plan {
     }
 
     /// The plan when the API server has refused its writes: nothing of them is reported, and why they were refused is.
+    ///
+    /// A quota is `Pending` as in CDI: KubeVirt looks for `ErrExceededQuota` only at that phase.
     #[must_use]
     pub fn refused(self, why: Waiting, observed: &Observed) -> Self {
-        Self { actions: Vec::new(), phase: observed.volume.status.phase, waiting: Some(why), ..self }
+        let recorded = observed.volume.status.phase;
+        let is_quota = matches!(why, Waiting::Refused { quota: true, .. });
+        let is_over = matches!(recorded, Phase::Succeeded | Phase::Failed);
+        let phase = if recorded.is_unset() || is_quota && !is_over { Phase::Pending } else { recorded };
+        Self { actions: Vec::new(), phase, waiting: Some(why), ..self }
     }
 
     /// Creates the clone's claim, which is called `name`.

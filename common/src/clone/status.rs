@@ -10,7 +10,13 @@ use super::{
 };
 use crate::{
     api::{Attempt, CloneStatus, DataVolumeStatus, Phase, WaitingFor},
-    clone::{data_mover::MoverState, observed::Observed, reconcile::waiting_since},
+    clone::{
+        claim::Claim,
+        data_mover::MoverState,
+        observed::Observed,
+        reconcile::waiting_since,
+        wait::{EndsBy, Waiting},
+    },
     condition::{self, Observation, types},
     keys,
     lookup::Lookup,
@@ -36,7 +42,7 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
     attempts.extend(plan.refused.as_ref().map(|refused| attempt(refused, seen.now)));
     // The oldest tell the least.
     attempts.drain(..attempts.len().saturating_sub(ATTEMPTS));
-    let claimed = plan.makes_claim(&seen.volume.name) || seen.claim.present().is_some_and(|c| c.ours);
+    let claimed = plan.makes_claim(&seen.volume.name) || own_claim(seen, plan).is_some();
     DataVolumeStatus {
         claim_name: claimed.then(|| seen.volume.name.clone()).or_else(|| old.claim_name.clone()),
         phase: plan.phase,
@@ -106,20 +112,29 @@ fn progress(plan: &Plan, old: &DataVolumeStatus) -> String {
     }
 }
 
+/// The claim that is the clone's, or becomes it with this pass.
+fn own_claim<'a>(seen: &'a Observed, plan: &Plan) -> Option<&'a Claim> {
+    let adopted = |claim: &Claim| plan.actions.iter().any(|it| matches!(it, Write::Adopt(it) if *it == claim.exact));
+    seen.claim.present().filter(|claim| claim.ours || adopted(claim))
+}
+
 fn bound(seen: &Observed, plan: &Plan) -> Observation {
     let name = &seen.volume.name;
-    let (status, reason, message) = match seen.claim.present().filter(|c| c.ours) {
-        Some(claim) if claim.phase == ClaimPhase::Bound => {
+    let (status, reason, message) = match (own_claim(seen, plan), &plan.waiting) {
+        (Some(claim), _) if claim.phase == ClaimPhase::Bound => {
             (true, "Bound", format!("PersistentVolumeClaim {name} is bound"))
         }
-        Some(claim) if claim.phase == ClaimPhase::Lost => {
+        (Some(claim), _) if claim.phase == ClaimPhase::Lost => {
             (false, "ClaimLost", format!("PersistentVolumeClaim {name} has lost its volume"))
         }
-        None if !plan.makes_claim(&seen.volume.name) => match &plan.waiting {
+        _ if plan.phase == Phase::Failed => (false, "Failed", plan.failure.clone().unwrap_or_default()),
+        // KubeVirt looks for a quota here.
+        (_, Some(waiting @ Waiting::Refused { .. })) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
+        (None, waiting) if !plan.makes_claim(name) => match waiting {
             Some(waiting) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
             None => (false, "NotFound", format!("PersistentVolumeClaim {name} does not exist yet")),
         },
-        Some(_) | None => {
+        (Some(_) | None, _) => {
             (false, "Pending", told(seen, plan).unwrap_or_else(|| format!("PersistentVolumeClaim {name} is pending")))
         }
     };
@@ -128,29 +143,45 @@ fn bound(seen: &Observed, plan: &Plan) -> Observation {
 
 fn running(seen: &Observed, plan: &Plan) -> Observation {
     let (status, reason, message) = match (&plan.phase, &plan.waiting) {
-        (Phase::Succeeded, _) => (false, "Completed", "Clone complete".to_owned()),
+        (Phase::Succeeded, _) => (false, "Completed", completed(seen, plan)),
         (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
-        (_, Some(waiting)) => (!waiting.needs_attention(), waiting.reason(), told(seen, plan).unwrap_or_default()),
+        (_, Some(waiting)) => {
+            let at_work = waiting.ends_by() == EndsBy::Work;
+            (at_work, waiting.running_reason(), told(seen, plan).unwrap_or_default())
+        }
         (Phase::CloneInProgress, None) => {
             let copying = seen.mover.present().is_some_and(|m| m.state == MoverState::Running);
             let message = if copying { "The data is being copied" } else { "The copy is being recorded" };
             (true, "CopyInProgress", message.to_owned())
         }
+        (Phase::Pending | Phase::CloneScheduled, None) => (false, "Pending", "The clone is scheduled".to_owned()),
         (_, None) => (true, "CloneRunning", "The clone is under way".to_owned()),
     };
     Observation { kind: types::RUNNING, status: Some(status), reason, message }
 }
 
+/// `True` if and only if the phase is `Succeeded`, as in CDI.
 fn ready(seen: &Observed, plan: &Plan) -> Observation {
     let (status, reason, message) = match (&plan.phase, &plan.waiting) {
-        (Phase::Succeeded, _) => (true, "Ready", "The clone is complete and may be used".to_owned()),
+        (Phase::Succeeded, _) => (true, "Ready", completed(seen, plan)),
         (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
-        (_, Some(waiting)) if waiting.needs_attention() => {
+        (_, Some(waiting)) if waiting.ends_by() != EndsBy::Work => {
             (false, waiting.reason(), told(seen, plan).unwrap_or_default())
         }
+        (Phase::Pending | Phase::CloneScheduled, None) => (false, "Pending", "The clone is scheduled".to_owned()),
         _ => (false, "TransferRunning", "The clone is under way".to_owned()),
     };
     Observation { kind: types::READY, status: Some(status), reason, message }
+}
+
+/// The end of a clone in a sentence.
+pub(super) fn completed(seen: &Observed, plan: &Plan) -> String {
+    let claim = own_claim(seen, plan);
+    if claim.is_some_and(|claim| seen.volume.has_taken_over(claim)) {
+        format!("PersistentVolumeClaim {} was taken over as it is; nothing was cloned", seen.volume.name)
+    } else {
+        "The clone is complete and may be used".to_owned()
+    }
 }
 
 /// What is waited for, and that it is late if it is.

@@ -7,7 +7,26 @@ use jiff::Timestamp;
 use crate::{
     field::{self, FieldError},
     object::{ObjectName, SourceKind, SourceName},
+    storage::driver_error,
 };
+
+/// Who ends a wait. The condition `Running` and the type of the event follow from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndsBy {
+    /// The storage driver or the data mover, which is at work: `Running` is `True`, and no event is published.
+    Work,
+    /// An event that comes by itself, or that nobody is late with: `Running` is `False`, the event is `Normal`.
+    Event,
+    /// A user or an admin: `Running` is `False`, the event is a `Warning`.
+    Action,
+}
+
+/// True if kubelet can't pull the image: its reasons (`pkg/kubelet/images`), with which what a pod says begins.
+fn is_image_trouble(pod_says: &str) -> bool {
+    let reason = pod_says.split(':').next().unwrap_or_default();
+    let reasons = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"];
+    reasons.contains(&reason) || matches!(reason, "ImageInspectError" | "SignatureValidationFailed")
+}
 
 /// Who is waited for. One value feeds condition, event and metric, so they can't disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +72,10 @@ pub enum Waiting {
     VolumeInUse(Vec<String>),
     /// The DataVolume can't be carried out as it is written.
     Invalid(Vec<FieldError>),
+    /// The StorageClass of the clone does not exist.
+    NoStorageClass(FieldError),
+    /// The DataVolume has another source than a claim or a snapshot, and nobody in this cluster serves it.
+    NotAClone,
     /// Something could not be read.
     CouldNotTell(String),
     /// The driver hasn't finished the snapshot.
@@ -129,6 +152,8 @@ impl Waiting {
             Self::SourceInUse(_) => "CloneSourceInUse",
             Self::VolumeInUse(_) => "CloneVolumeInUse",
             Self::Invalid(_) => "CloneValidationFailed",
+            Self::NoStorageClass(_) => "ErrClaimNotValid",
+            Self::NotAClone => "SourceNotSupported",
             Self::CouldNotTell(_) => "CouldNotTell",
             Self::SnapshotNotReady { .. } => "SnapshotNotReady",
             Self::ClaimNotBound { .. } => "ClaimNotBound",
@@ -186,6 +211,11 @@ impl Waiting {
                 listed(holders)
             ),
             Self::Invalid(errors) => field::joined(errors),
+            Self::NoStorageClass(error) => format!("{error}; the clone starts when the StorageClass exists"),
+            Self::NotAClone => "smartclone only clones (spec.source.pvc, spec.source.snapshot, spec.sourceRef); this DataVolume has another \
+                                source, which CDI serves, and CDI is not installed in this cluster: install CDI, or name a \
+                                PersistentVolumeClaim or a VolumeSnapshot as the source"
+                .to_owned(),
             Self::CouldNotTell(why) => format!("Could not be decided yet: {why}"),
             Self::SnapshotNotReady { driver_says: None } => "The storage driver is taking the snapshot".to_owned(),
             Self::SnapshotNotReady { driver_says: Some(text) } => {
@@ -222,13 +252,48 @@ impl Waiting {
         }
     }
 
-    /// A machine is at work and reports no trouble; anything else is for somebody to look at.
-    pub fn needs_attention(&self) -> bool {
+    /// Who ends the wait.
+    pub fn ends_by(&self) -> EndsBy {
         match self {
-            Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => driver_says.is_some(),
-            Self::MoverNotRunning { pod_says } => pod_says.is_some(),
-            Self::NotExpanded | Self::BeingDeleted { .. } | Self::SnapshotTurn | Self::HandOver(_) => false,
-            _ => true,
+            Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => {
+                let trouble = driver_says.as_deref().is_some_and(|text| !driver_error::is_progress(text));
+                if trouble { EndsBy::Action } else { EndsBy::Work }
+            }
+            Self::NotExpanded | Self::SnapshotTurn | Self::HandOver(_) => EndsBy::Work,
+            Self::MoverNotRunning { pod_says: None }
+            | Self::SourceNotReady { driver_says: None, .. }
+            | Self::FirstConsumer
+            | Self::BeingDeleted { .. }
+            | Self::PrePopulated(_)
+            | Self::SourceNotPopulated(_)
+            | Self::CouldNotTell(_) => EndsBy::Event,
+            Self::MoverNotRunning { pod_says: Some(_) }
+            | Self::SourceNotReady { driver_says: Some(_), .. }
+            | Self::DataSource { .. }
+            | Self::SourceMissing(_)
+            | Self::SourceDeleting { .. }
+            | Self::NotAuthorized(_)
+            | Self::TransferImpossible(_)
+            | Self::SourceInUse(_)
+            | Self::VolumeInUse(_)
+            | Self::Invalid(_)
+            | Self::NoStorageClass(_)
+            | Self::NotAClone
+            | Self::NoCommonNode(_)
+            | Self::MoverFailed { .. }
+            | Self::Foreign { .. }
+            | Self::Refused { .. }
+            | Self::AnotherController(_) => EndsBy::Action,
+        }
+    }
+
+    /// The reason of the condition `Running`. KubeVirt shows `DataVolumeError` for a machine whose DataVolume has `Error` or
+    /// `ImagePullFailed` there (its `HasDataVolumeErrors`), so a mover that can't run has one of them.
+    pub fn running_reason(&self) -> &'static str {
+        match self {
+            Self::MoverFailed { .. } => "Error",
+            Self::MoverNotRunning { pod_says: Some(text) } if is_image_trouble(text) => "ImagePullFailed",
+            _ => self.reason(),
         }
     }
 

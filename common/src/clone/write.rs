@@ -120,6 +120,25 @@ impl Write {
         }
     }
 
+    /// The write that was attempted, for a message to the user.
+    pub fn attempt(&self) -> &'static str {
+        match self {
+            Self::Pin(_) => "annotating the DataVolume",
+            Self::CreateSnapshot(_) => "creating the VolumeSnapshot of the source",
+            Self::CreateClaim(_) => "creating a PersistentVolumeClaim",
+            Self::Adopt(_) => "becoming the owner of the PersistentVolumeClaim",
+            Self::GrowClaim { .. } => "expanding the PersistentVolumeClaim",
+            Self::MarkCopied { .. } | Self::Nudge { .. } => "annotating the PersistentVolumeClaim",
+            Self::CreatePod(_) => "creating a pod",
+            Self::HandOver { .. } => "binding the PersistentVolume to the clone's claim",
+            Self::Release { .. } => "removing the finalizer of the temporary PersistentVolumeClaim",
+            Self::DiscardVolume { .. } => "setting the reclaim policy of the temporary PersistentVolume",
+            Self::Delete { kind: Kind::VolumeSnapshot, .. } => "deleting the temporary VolumeSnapshot",
+            Self::Delete { kind: Kind::PersistentVolumeClaim, .. } => "deleting a PersistentVolumeClaim",
+            Self::Delete { kind: Kind::Pod, .. } => "deleting a pod",
+        }
+    }
+
     /// What is reported counts on it.
     pub fn before_status(&self) -> bool {
         matches!(self, Self::Adopt(_))

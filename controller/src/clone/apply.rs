@@ -58,8 +58,8 @@ pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reco
             }
             Err(error) => match classify(error) {
                 Failure::Stale => done.stale = true,
-                Failure::Gone(message) => done.refused = Some(refused(verb, false, &message)),
-                Failure::Refused { quota, message } => done.refused = Some(refused(verb, quota, &message)),
+                Failure::Gone(message) => done.refused = Some(refused(action, false, &message)),
+                Failure::Refused { quota, message } => done.refused = Some(refused(action, quota, &message)),
                 Failure::Failed(source) => return Err(Error::Write { verb, source }),
             },
         }
@@ -70,8 +70,8 @@ pub async fn apply_writes(target: CloneTarget<'_>, actions: &[Write], ctx: &Reco
     Ok(done)
 }
 
-fn refused(verb: &str, quota: bool, message: &str) -> Waiting {
-    Waiting::Refused { quota, message: format!("{verb}: {message}") }
+fn refused(action: &Write, quota: bool, message: &str) -> Waiting {
+    Waiting::Refused { quota, message: format!("{}: {message}", action.attempt()) }
 }
 
 async fn apply_write(

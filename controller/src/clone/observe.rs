@@ -24,7 +24,7 @@ use common::{
     keys,
     lookup::Lookup,
     names,
-    object::{ObjectName, SourceKind, SourceName, TargetKind},
+    object::{ObjectName, SourceKind, SourceName},
     pods::{User, users_of},
     rebind::{self, Rebind, SourceClaim, TargetClaim},
     requester::Reference,

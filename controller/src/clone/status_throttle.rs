@@ -10,7 +10,7 @@ use std::{
 
 use common::{
     api::Phase,
-    clone::{Observed, Plan, Write},
+    clone::{Observed, Plan, Waiting, Write, wait::EndsBy},
 };
 
 /// The age from which on a state of normal progress is reported.
@@ -94,7 +94,10 @@ fn is_normal_progress(seen: &Observed, plan: &Plan) -> bool {
             | Phase::CsiCloneInProgress
             | Phase::RebindInProgress
     );
-    let usual = plan.waiting.as_ref().is_none_or(|waiting| !waiting.needs_attention());
+    let usual = plan.waiting.as_ref().is_none_or(|waiting| {
+        let is_brief = matches!(waiting, Waiting::MoverNotRunning { pod_says: None } | Waiting::BeingDeleted { .. });
+        is_brief || waiting.ends_by() == EndsBy::Work
+    });
     let old = &seen.volume.status;
     let restarted = plan.restarts != old.restart_count.unwrap_or_default();
     // The size to which it grows is needed when the source may be gone.

@@ -5,7 +5,7 @@ use common::object;
 use std::time::Duration;
 
 use common::{
-    admission::{self, Namesake, Verdict, stamp},
+    admission::{self, Audience, Namesake, Verdict, stamp},
     api::DataVolume,
     clone::{Facts, Request as Wanted, facts::Source, request::Parsed},
     field::{FieldError, annotation_path},
@@ -134,7 +134,8 @@ async fn admit_with(review: &Request, cluster: &Cluster, stage: Stage, freshness
     let new = parsed.map_err(Stop::Invalid)?;
     let stamp = stamp
         .map_err(|error| Stop::Forbidden(FieldError::forbidden(annotation_path(keys::REQUESTER), error.to_string())))?;
-    let decided = decide(new, facts, Timestamp::now())?;
+    let audience = Audience::of(&requester, &new.volume.metadata);
+    let decided = decide(new, facts, audience, Timestamp::now())?;
     match stage {
         Stage::Mutate => Ok(annotate(decided, stamp)),
         Stage::Validate => compare(decided, &requester),
@@ -180,7 +181,7 @@ impl DecidedClone {
 }
 
 /// Decides on a new DataVolume.
-fn decide(new: NewVolume, facts: GatheredFacts, now: Timestamp) -> Result<DecidedClone, Stop> {
+fn decide(new: NewVolume, facts: GatheredFacts, audience: Audience, now: Timestamp) -> Result<DecidedClone, Stop> {
     let NewVolume { volume, wanted, .. } = new;
     let Some(CloneFacts { namesake, source }) = facts.clone else {
         return admitted(volume, Lookup::Absent, admission::taken_over(&wanted), None);
@@ -196,10 +197,13 @@ fn decide(new: NewVolume, facts: GatheredFacts, now: Timestamp) -> Result<Decide
         SourceFacts::Found(FoundSource { resolved, source, users }) => {
             let wanted = resolved.unwrap_or(wanted);
             let facts = facts.settings.facts(&wanted, *source, now);
-            (with_users(admission::judge(&wanted, &facts), &wanted, &users), doubt(&facts))
+            (with_users(admission::judge(&wanted, &facts, audience), &wanted, &users), doubt(&facts))
         }
     };
-    let verdict = if conflict == Some(Namesake::InTheWay) { name_conflict(verdict, &volume) } else { verdict };
+    let verdict = match conflict {
+        Some(Namesake::InTheWay) => admission::name_conflict(verdict, &volume.name_any(), audience),
+        Some(Namesake::GivesWay | Namesake::TakenOver) | None => verdict,
+    };
     admitted(volume, namesake, verdict, doubt)
 }
 
@@ -215,14 +219,6 @@ fn admitted(
         }
         Verdict::Denied(errors) => Err(Stop::Invalid(errors)),
     }
-}
-
-/// A denial for the name, with all other errors.
-fn name_conflict(verdict: Verdict, volume: &DataVolume) -> Verdict {
-    let cure = "there is a PersistentVolumeClaim of that name, which the clone's claim needs; rename the DataVolume or delete the claim";
-    let error = FieldError::invalid("metadata.name", &volume.name_any(), cure);
-    let others = if let Verdict::Denied(errors) = verdict { errors } else { Vec::new() };
-    Verdict::Denied([error].into_iter().chain(others).collect())
 }
 
 /// The verdict with a warning about the pods that the clone will wait for.

@@ -142,6 +142,8 @@ pub enum Undecided {
         /// The driver's error.
         driver_says: Option<String>,
     },
+    /// The StorageClass of the clone doesn't exist.
+    NoStorageClass(FieldError),
     /// Something could not be read.
     Unknown(String),
 }

@@ -68,7 +68,7 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     };
     let source = match (&facts.source, &classless) {
         (Lookup::Present(source), _) => source,
-        (_, Some(error)) => return Decision::Rejected(vec![error.clone()]),
+        (_, Some(error)) => return without_class(request, error.clone()),
         (Lookup::Absent, None) => return Decision::Undecided(Undecided::SourceMissing),
         (Lookup::Unknown(why), None) => return undecided("the source", why),
     };
@@ -89,8 +89,9 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     if let Some(error) = too_small(request, source, asked, fits) {
         return Decision::Rejected(classless.into_iter().chain([error]).collect());
     }
-    let Lookup::Present(class) = &facts.target_class else {
-        return Decision::Rejected(classless.into_iter().collect());
+    let (Lookup::Present(class), None) = (&facts.target_class, &classless) else {
+        return classless
+            .map_or_else(|| undecided("the clone's StorageClass", ""), |error| without_class(request, error));
     };
     if let Some(finalizers) = source.deleting.clone() {
         return Decision::Undecided(Undecided::SourceDeleting { finalizers });
@@ -255,6 +256,14 @@ fn wanted_size(request: &Request, mode: VolumeMode, facts: &Facts) -> Option<Byt
 
 fn undecided(what: &str, why: &str) -> Decision {
     Decision::Undecided(Undecided::Unknown(format!("{what}: {why}")))
+}
+
+/// A StorageClass that is missing may come; what is named by the empty string never does.
+fn without_class(request: &Request, error: FieldError) -> Decision {
+    match request.storage_class.as_deref() {
+        Some("") => Decision::Rejected(vec![error]),
+        Some(_) | None => Decision::Undecided(Undecided::NoStorageClass(error)),
+    }
 }
 
 fn no_class(request: &Request) -> FieldError {

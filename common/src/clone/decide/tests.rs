@@ -143,8 +143,6 @@ fn no_snapshot_class(facts: &mut Facts) {
 #[rstest]
 #[case::too_small(|o: &mut Value| sized("512Mi")(o), usual, "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
 #[case::too_small_for_an_unbound_source(|o: &mut Value| sized("512Mi")(o), |f: &mut Facts| unbound(f), "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
-#[case::unknown_class(as_is, |f: &mut Facts| f.target_class = Absent, "spec.pvc.storageClassName", "kubectl get storageclass")]
-#[case::no_default_class(|o: &mut Value| o["spec"]["pvc"]["storageClassName"] = Value::Null, |f: &mut Facts| f.target_class = Absent, "spec.pvc.storageClassName", "name one")]
 #[case::impossible_wish(
     wishes_snapshot,
     no_snapshot_class,
@@ -173,6 +171,21 @@ fn rejects(#[case] wish: Wish, #[case] world: World, #[case] field: &str, #[case
             assert!(errors[0].detail.contains(cure), "{}", errors[0]);
         }
         other => panic!("not rejected: {other:?}"),
+    }
+}
+
+/// A StorageClass that is missing may come: that is no mistake of the DataVolume's. What is wrong besides is told at once.
+#[rstest]
+#[case::unknown(as_is, "kubectl get storageclass")]
+#[case::no_default(|o: &mut Value| o["spec"]["pvc"]["storageClassName"] = Value::Null, "name one")]
+fn a_class_that_may_come_is_waited_for(#[case] wish: Wish, #[case] cure: &str) {
+    let facts = Facts { target_class: Absent, ..facts() };
+    match decide(&request(&volume(wish)), &History::default(), &facts) {
+        Decision::Undecided(Undecided::NoStorageClass(error)) => {
+            assert_eq!(error.field, "spec.pvc.storageClassName");
+            assert!(error.detail.contains(cure), "{error}");
+        }
+        other => panic!("{other:?}"),
     }
 }
 

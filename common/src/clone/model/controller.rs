@@ -22,6 +22,7 @@ use crate::{
         check::violations,
         claim::{self, Content},
         cleanup::{Member, need},
+        contract::tests::breaches,
         data_mover::{Mover, MoverState},
         fixtures::{facts, gi, now, observed, volume},
         note::PlanNote,
@@ -301,6 +302,7 @@ impl Controller {
             kept: claim.kept.then(Vec::new),
             deleted_at: claim.deleting.then(|| ago(if claim.late { 1000 } else { 1 })),
             controlled: slot < CLONES || self.owned(),
+            made_for_it: true,
             populated: false,
             deleting: claim.deleting,
             created: Some(ago(if claim.late { 1000 } else { 1 })),
@@ -456,6 +458,7 @@ impl Controller {
         }
         let Dv::There { pin, .. } = objects.dvs[clone] else { return None };
         let mut found: Vec<_> = violations(&seen, &plan).iter().map(ToString::to_string).collect();
+        found.extend(breaches(&seen, &plan));
         let mut writes = Vec::new();
         for action in &plan.actions {
             match self.write(action, pin) {

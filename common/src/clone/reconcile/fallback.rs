@@ -250,6 +250,7 @@ mod tests {
             kept: None,
             deleted_at: None,
             controlled: true,
+            made_for_it: true,
             populated: false,
             deleting: false,
             created: Some(now()),

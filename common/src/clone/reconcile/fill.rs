@@ -37,7 +37,9 @@ pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) ->
     let filling = Attempt::to_fill(seen, claim, strategy);
     let waiting = provisioning(seen, &chosen, Some(claim));
     let mut plan = if waiting == Waiting::FirstConsumer {
-        Plan::wait(seen, Phase::WaitForFirstConsumer, waiting)
+        // KubeVirt starts the machine's own pod at once at this phase, as CDI says it for every CSI class, and a throw-away pod before it at
+        // `WaitForFirstConsumer`. Neither gets the volume before it is filled.
+        Plan::wait(seen, Phase::PendingPopulation, waiting)
     } else if let Some(plan) = attempt(seen, request, &chosen, &filling) {
         plan
     } else if let Some(plan) = nudged(seen, claim, phase, &waiting) {

@@ -4,26 +4,43 @@ use crate::object::ClaimPhase;
 use crate::{
     api::Phase,
     clone::{
-        claim::Claim,
+        claim::{Claim, Content},
+        objects::{self, DataSource},
         observed::Observed,
         plan::Plan,
-        reconcile::removal,
+        reconcile::{decided, removal},
+        request::Request,
         write::{Kind, Write},
     },
     lookup::Lookup,
     object::TargetKind,
 };
 
-/// Failed is for ever; only what is left over is removed. A claim that never got its volume is left over, too: the driver would try for ever.
-pub(crate) fn after_failure(seen: &Observed) -> Plan {
+/// Failed is for ever; only what is left over is removed. The clone's claim stays, held back, as long as the DataVolume does: a pod that
+/// waits for it shows that the DataVolume has failed, and not that a claim is missing (KubeVirt's `ErrorPvcNotFound`).
+pub(crate) fn after_failure(seen: &Observed, request: &Request) -> Plan {
     let mut plan = Plan::idle(seen, Phase::Failed);
     plan.failure = failure_on_record(seen);
-    let empty =
-        |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == ClaimPhase::Pending && !claim.populated;
-    let claim = seen.claim.present().filter(empty).filter(|_| seen.volume.kind == TargetKind::DataVolume);
-    match leftover(seen).or(claim.map(removal)) {
+    let kept = || if seen.volume.kind == TargetKind::DataVolume { held_back(seen, request) } else { None };
+    match leftover(seen).or_else(kept) {
         Some(action) => plan.and(action),
         None => plan,
+    }
+}
+
+/// Puts a claim that nobody fills in the place of one that the driver would fill some day: its content is not what the DataVolume says.
+fn held_back(seen: &Observed, request: &Request) -> Option<Write> {
+    match &seen.claim {
+        Lookup::Present(claim) => {
+            let is_to_be_filled = claim.phase == ClaimPhase::Pending && claim.content != Content::HeldBack;
+            (claim.ours && claim.made_for_it && !claim.deleting && is_to_be_filled).then(|| removal(claim))
+        }
+        Lookup::Absent => {
+            let chosen = decided(seen, request).ok()?;
+            let claim = objects::claim(&seen.volume, &chosen, chosen.sizes.create_at, &DataSource::Later);
+            Some(Write::CreateClaim(Box::new(claim)))
+        }
+        Lookup::Unknown(_) => None,
     }
 }
 
@@ -32,7 +49,7 @@ fn failure_on_record(seen: &Observed) -> Option<String> {
     conditions.iter().find(|c| c.type_ == crate::condition::types::READY).and_then(|c| c.message.clone())
 }
 
-/// A temporary object that is still there, and ours. SharedSnapshot snapshots aren't among them: see [`crate::clone::group`].
+/// A temporary object that is still there, and ours. Shared snapshots aren't among them: see [`crate::clone::shared_snapshot`].
 pub(crate) fn leftover(seen: &Observed) -> Option<Write> {
     let mut claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).filter(|c| c.ours);
     pod_to_remove(seen)

@@ -1,7 +1,7 @@
 //! The next step of a clone. Every pass starts from the objects and derives again what is done, so a restart is just another
 //! pass.
 
-mod adopt;
+pub(super) mod adopt;
 mod expand;
 pub(crate) mod fallback;
 mod fill;
@@ -47,7 +47,7 @@ const RIGHTS_RECHECK: SignedDuration = SignedDuration::from_secs(5);
 /// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
 /// beside it goes with it, and the cleanup removes what was made elsewhere).
 pub fn step(seen: &Observed) -> Option<Plan> {
-    if seen.volume.deleting || seen.parsed == Parsed::NotAClone {
+    if seen.volume.deleting || seen.parsed == Parsed::NotAClone && seen.another_controller.is_some() {
         return None;
     }
     let passive = seen.another_controller.clone().map(Waiting::AnotherController);
@@ -55,25 +55,17 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         // Two owners of one kind would fight.
         _ if passive.is_some() => Plan { waiting: passive, ..Plan::idle(seen, recorded(seen)) },
         Parsed::Wrong(errors) => Plan::wait(seen, Phase::Pending, Waiting::Invalid(errors.clone())),
-        Parsed::Reference(name, _) => match &seen.claim {
-            // What is there already needs no source.
-            Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
-            Lookup::Present(claim) if !claim.ours && seen.volume.takes_over(claim) => taken_over(seen, claim),
-            Lookup::Present(_) | Lookup::Absent | Lookup::Unknown(_) => {
-                let unread = || {
-                    let why = "it has not been looked at yet".to_owned();
-                    Waiting::DataSource { name: name.clone(), why }
-                };
-                Plan::wait(seen, Phase::Pending, seen.unresolved.clone().unwrap_or_else(unread))
-            }
-        },
-        Parsed::Clone(_) if seen.volume.status.phase == Phase::Failed => after_failure(seen),
+        Parsed::Reference(name, _) => without_source(seen, || {
+            let why = "it has not been looked at yet".to_owned();
+            seen.unresolved.clone().unwrap_or(Waiting::DataSource { name: name.clone(), why })
+        }),
+        Parsed::Clone(request) if seen.volume.status.phase == Phase::Failed => after_failure(seen, request),
         Parsed::Clone(request) => match &seen.claim {
             Lookup::Unknown(why) => Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
             Lookup::Present(claim) => with_claim(seen, request, claim),
             Lookup::Absent => without_claim(seen, request),
         },
-        Parsed::NotAClone => return None,
+        Parsed::NotAClone => without_source(seen, || Waiting::NotAClone),
     };
     // No watch tells that a right was taken away.
     if seen.request().is_some_and(Request::crosses) && is_beside_the_source(seen) && plan.phase != Phase::Succeeded {
@@ -86,6 +78,15 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         plan.look_again_at = [plan.look_again_at, late].into_iter().flatten().min();
     }
     Some(plan)
+}
+
+/// There is no source to clone. A claim that is there, and filled or to be taken over, needs none; else `waiting` says what is missing.
+fn without_source(seen: &Observed, waiting: impl FnOnce() -> Waiting) -> Plan {
+    match &seen.claim {
+        Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
+        Lookup::Present(claim) if seen.volume.has_taken_over(claim) && !claim.deleting => taken_over(seen, claim),
+        Lookup::Present(_) | Lookup::Absent | Lookup::Unknown(_) => Plan::wait(seen, Phase::Pending, waiting()),
+    }
 }
 
 /// Something was made for the clone beside the source.
@@ -125,6 +126,7 @@ pub(crate) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>,
             let driver_says = driver_says.map(|text| driver_error::redact(&text));
             Err(Waiting::SourceNotReady { source: request.source.clone(), driver_says })
         }
+        Decision::Undecided(Undecided::NoStorageClass(error)) => Err(Waiting::NoStorageClass(error)),
         Decision::Undecided(Undecided::Unknown(why)) => Err(Waiting::CouldNotTell(why)),
     }
 }
@@ -189,13 +191,13 @@ fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     if claim.deleting {
         return Plan::wait(seen, recorded(seen), Waiting::BeingDeleted { kind: "PersistentVolumeClaim", name });
     }
-    if !claim.ours {
+    if !claim.ours || seen.volume.has_taken_over(claim) {
         return taken_over(seen, claim);
     }
     if claim.phase == ClaimPhase::Lost {
         return failed(seen, format!("PersistentVolumeClaim {name:?} has lost its volume"));
     }
-    if seen.volume.status.phase == Phase::Succeeded || claim.populated && claim.phase == ClaimPhase::Bound {
+    if seen.volume.status.phase == Phase::Succeeded {
         // Complete; nothing that happens to the source, the classes or the wishes matters any more. Unless somebody has deleted the claim, and
         // this is the next one of its name.
         return if claim.phase == ClaimPhase::Bound { finished(seen) } else { again(seen) };

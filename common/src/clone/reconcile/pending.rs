@@ -29,7 +29,8 @@ pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
         return Plan::idle(seen, recorded(seen));
     }
     if request.pre_populated {
-        return Plan::wait(seen, Phase::Pending, Waiting::PrePopulated(request.target.clone()));
+        // A restore in place deletes the claim and creates it again: meanwhile the DataVolume stays what it is.
+        return Plan::wait(seen, recorded(seen), Waiting::PrePopulated(request.target.clone()));
     }
     if seen.volume.status.phase == Phase::Succeeded {
         return again(seen);

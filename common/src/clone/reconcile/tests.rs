@@ -28,6 +28,7 @@ fn claim(name: &str, content: Content) -> Claim {
         kept: name.starts_with("tmp-pvc").then(Vec::new),
         deleted_at: None,
         controlled: true,
+        made_for_it: true,
         populated: false,
         deleting: false,
         created: Some(now()),
