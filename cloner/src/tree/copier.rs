@@ -8,6 +8,7 @@ use std::{
 };
 
 use blake3::Hash;
+use common::mover::DISK_IMAGE;
 use rustix::{
     fs::{AtFlags, FileType, Mode},
     io::Errno,
@@ -37,13 +38,15 @@ pub(super) struct Copier<'a, 'm> {
     meter: &'a mut Meter<'m>,
     links: Links,
     copied: Copied,
+    /// Only the disk image's owner and attributes matter: those of the top directory are the file system's.
+    is_disk: bool,
 }
 
 impl<'a, 'm> Copier<'a, 'm> {
     /// A copy that has not begun.
-    pub(super) fn new(source: &'a Volume, target: &'a Volume, meter: &'a mut Meter<'m>) -> Self {
+    pub(super) fn new(source: &'a Volume, target: &'a Volume, meter: &'a mut Meter<'m>, is_disk: bool) -> Self {
         let volumes = Volumes { source, target, ways: Ways::between(target) };
-        Self { volumes, meter, links: Links::default(), copied: Copied::default() }
+        Self { volumes, meter, links: Links::default(), copied: Copied::default(), is_disk }
     }
 
     /// Copies everything.
@@ -124,7 +127,7 @@ impl<'a, 'm> Copier<'a, 'm> {
 
     /// Records losses, and permissions that are set at last.
     fn kept(&mut self, kept: &Kept, lost: &[Loss], path: &Path) {
-        for loss in lost {
+        for loss in lost.iter().filter(|_| !self.is_disk || path == Path::new(DISK_IMAGE)) {
             self.meter.lost(*loss, path);
         }
         if let Some(permissions) = kept.sealed {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use blake3::Hash;
+use common::mover::DISK_IMAGE;
 use rustix::fs::{Access, AtFlags, FileType};
 
 use self::{
@@ -45,7 +46,7 @@ pub fn copy(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash,
 
     let size = measure(&source)?;
     meter.set_total(size.content);
-    let copied = Copier::new(&source, &target, meter)
+    let copied = Copier::new(&source, &target, meter, size.is_disk)
         .run()
         .and_then(|copied| target.sync().map(|()| copied))
         .map_err(|error| error.judge_space(&target, size.allocated))?;
@@ -69,14 +70,19 @@ struct Size {
     /// Regular files with their holes, each file once.
     content: u64,
     allocated: u64,
+    /// The volume holds the disk of a virtual machine, and nothing else.
+    is_disk: bool,
 }
 
 /// Measures the tree, and checks that the mover may read it.
 fn measure(source: &Volume) -> Result<Size, Error> {
-    let mut size = Size { content: 0, allocated: 0 };
+    let mut size = Size { content: 0, allocated: 0, is_disk: false };
     let mut links = Links::default();
     for directory in directories(source) {
         let Directory { path, fd, entries, .. } = directory?;
+        if path.as_os_str().is_empty() {
+            size.is_disk = holds_disk(&entries);
+        }
         for Entry { name, meta } in entries.iter().filter(|entry| entry.meta.kind() == FileType::RegularFile) {
             if links.first(meta).is_none() {
                 links.remember(meta, || path.join(name));
@@ -91,6 +97,12 @@ fn measure(source: &Volume) -> Result<Size, Error> {
         }
     }
     Ok(size)
+}
+
+/// True if the disk of a virtual machine is all that a volume holds, besides what making a file system leaves there.
+fn holds_disk(top: &[Entry]) -> bool {
+    let is_image = |entry: &Entry| entry.name == DISK_IMAGE && entry.meta.kind() == FileType::RegularFile;
+    top.iter().any(is_image) && top.iter().all(|entry| is_image(entry) || entry.name == "lost+found")
 }
 
 /// True for a file that is copied together with others.

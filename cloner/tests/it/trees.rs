@@ -292,6 +292,26 @@ fn what_cannot_be_kept_is_told() {
     assert!(notes.lost.len() < 12, "{:?}", notes.lost);
 }
 
+/// The top directory of a disk's volume is the work of mkfs: what it can't keep is nobody's loss. Of a tree it is somebody's.
+#[test]
+fn of_a_disk_only_the_image_counts() {
+    if !is_root("of_a_disk_only_the_image_counts") {
+        return;
+    }
+    let source = Mount::of("xfs", 320 << 20);
+    set_attribute(source.path(), "user.large", &noise(1, 3000));
+    fs::write(source.path().join("disk.img"), noise(2, 1 << 20)).unwrap();
+    let notes = || match outcome(source.path(), Mount::of("ext4", 32 << 20).path()) {
+        Outcome::Copied { notes, .. } => notes,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(notes(), Vec::<String>::new());
+    set_attribute(&source.path().join("disk.img"), "user.large", &noise(3, 3000));
+    assert!(notes().iter().any(|note| note.contains("of 1 file was not kept (first: \"disk.img\")")), "{:?}", notes());
+    fs::write(source.path().join("notes.txt"), "x").unwrap();
+    assert!(notes().iter().any(|note| note.contains("of 2 files were not kept (first: the top directory)")), "{:?}", notes());
+}
+
 #[test]
 fn between_file_systems() {
     if !is_root("between_file_systems") {

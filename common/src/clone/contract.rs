@@ -8,7 +8,11 @@
 //! `pkg/storage/types` (`HasDataVolumeErrors`, `HasDataVolumeExceededQuotaError`) and `pkg/virt-controller/watch`.
 
 use super::wait::EndsBy;
-use crate::api::Phase::{self, *};
+use crate::api::Phase::{
+    self, CloneFromSnapshotSourceInProgress, CloneInProgress, CloneScheduled, CsiCloneInProgress, ExpansionInProgress,
+    Failed, Pending, PendingPopulation, RebindInProgress, SnapshotForSmartCloneInProgress, Succeeded,
+    WaitForFirstConsumer,
+};
 
 /// A reason to wait: where it may occur, who ends it, and what KubeVirt makes of it.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::fake_cluster::{
     CDIS, CLASSES, CONFIGS, CONTENT, CONTROLLER, NAMESAKE, PROFILES, REVIEWS, SNAPSHOT, SNAPSHOT_CLASSES, SOURCE, USER,
-    VOLUME, World, creation,
+    VOLUME, World, creation, review,
 };
 
 mod claims;
@@ -400,6 +400,41 @@ async fn the_claims_name_has_to_be_free(#[case] change: Change, #[case] metadata
         assert!(judged.message().contains("rename the DataVolume or delete the claim"), "{}", judged.message());
     }
     assert!(webhook.update("alice", &written, &written).await.allowed, "the clone itself has the name by then");
+}
+
+/// What the cluster can cure without a new object is admitted where a controller asks, with a warning, and in a dry run as well: a
+/// denial would make it wait for minutes after the cure. What no later event cures is denied to everybody.
+#[rstest]
+#[case::class_to_come(unknown_class, usual, "Not found: \"fats\"", None)]
+#[case::default_class_to_come(no_class, |w: World| w.list(CLASSES, &[]), "name one", None)]
+#[case::name_taken(as_is, |_| namesake(json!({})), "there is a PersistentVolumeClaim of that name", Some("snapshot"))]
+#[tokio::test]
+async fn a_controller_s_object_waits(
+    #[case] change: Change,
+    #[case] setup: Setup,
+    #[case] warning: &str,
+    #[case] strategy: Option<&str>,
+    #[values(None, Some("system:serviceaccount:kubevirt:kubevirt-controller"))] account: Option<&str>,
+    #[values(false, true)] is_dry_run: bool,
+) {
+    let webhook = setup(World::new()).webhook().await;
+    let mut object = clone(change);
+    // A person's object that a controller owns, or a service account's.
+    if account.is_none() {
+        object["metadata"]["ownerReferences"] = json!([owner("machine")]);
+    }
+    let mut question = review("CREATE", account.unwrap_or("alice"), &object, &Value::Null);
+    question["request"]["dryRun"] = json!(is_dry_run);
+    let judged = webhook.judged(MUTATE_PATH, &question).await;
+    assert!(judged.allowed && judged.warnings.iter().any(|line| line.contains(warning)), "{judged:?}");
+    let written = judged.on(&object);
+    assert_eq!(written["metadata"]["annotations"].get(CLONE_TYPE).and_then(Value::as_str), strategy);
+    question["request"]["object"] = written;
+    assert!(webhook.judged(VALIDATE_PATH, &question).await.allowed);
+    smaller(&mut object);
+    question["request"]["object"] = object;
+    let denied = webhook.judged(VALIDATE_PATH, &question).await;
+    assert!(!denied.allowed && denied.fields().contains(&SIZE), "{denied:?}");
 }
 
 /// Restored from a backup, or applied once more: nothing is copied, so it doesn't matter what

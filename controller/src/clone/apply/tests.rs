@@ -200,7 +200,7 @@ async fn the_first_write_that_fails_ends_the_pass(#[case] code: Option<u16>, #[c
     let done = apply_to_volume(&objects, &writes, &fixture).await;
     assert_eq!(outcome(&done), expected, "{done:?}");
     if let Ok(Done { refused: Some(Waiting::Refused { message, .. }), .. }) = &done {
-        assert_eq!(message, "hand_over: words of the API server");
+        assert_eq!(message, "binding the PersistentVolume to the clone's claim: words of the API server");
     }
     let mut sent = vec![format!("PATCH {CLAIMS}/claim"), format!("PATCH {second}"), format!("DELETE {PODS}/pod")];
     sent.truncate(if expected == "done" { 3 } else { 2 });

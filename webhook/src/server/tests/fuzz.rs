@@ -12,7 +12,7 @@ use json_patch::Patch;
 use k8s_openapi::ByteString;
 
 use super::*;
-use crate::fake_cluster::{Webhook, review};
+use crate::fake_cluster::Webhook;
 
 const CASES: u64 = 200_000;
 const WORKERS: usize = 2;
