@@ -30,6 +30,7 @@ mod deletion;
 mod front;
 mod group;
 mod hostile;
+mod kubevirt;
 mod locks;
 mod namespaces;
 mod odd_objects;
@@ -86,6 +87,7 @@ pub fn all() -> Vec<Test> {
         group::tests,
         locks::tests,
         hostile::tests,
+        kubevirt::tests,
         shared_state::tests,
         odd_objects::tests,
         admission::tests,

@@ -129,6 +129,12 @@ impl CloneRequest {
         self
     }
 
+    /// With this owner reference.
+    pub fn owned_by(mut self, owner: &Value) -> Self {
+        self.object["metadata"]["ownerReferences"] = json!([owner]);
+        self
+    }
+
     /// By this user; else by one who may do everything.
     pub fn by(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());

@@ -9,6 +9,7 @@ pub mod clone;
 pub mod cluster;
 pub mod install;
 pub mod leftovers;
+pub mod machine;
 pub mod pod;
 pub mod populator;
 pub mod review;

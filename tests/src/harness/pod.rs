@@ -69,6 +69,14 @@ impl Space {
         Ok(PodHandle { name: created.name_any(), uid: created.uid(), api })
     }
 
+    /// Makes a pod that uses a claim which has no volume yet, and doesn't wait for it.
+    pub async fn pod_without_volume(&self, claim: &(impl Named + ?Sized)) -> Result<PodHandle> {
+        let api: Api<Pod> = self.api();
+        let pod = self.pod(claim, "user-of", Access::Write, &["sleep"]).await?;
+        let created = api.create(&PostParams::default(), &pod).await?;
+        Ok(PodHandle { name: created.name_any(), uid: created.uid(), api })
+    }
+
     async fn start(
         &self,
         claim: &(impl Named + ?Sized),
