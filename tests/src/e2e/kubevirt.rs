@@ -45,6 +45,7 @@ async fn a_machine_starts_with_one_pod_in_both_bindings(t: &Space) -> Result<()>
         let machine = t.machine(name, clone_of(&disk).class(class)).await?;
         let (pod, pods) = machine.starts().await?;
         ensure!(pods == 1, "{name}: {:?}", machine.disk.phases());
+        ensure!(machine.printable().await? == Printable::Starting, "{:?}", machine.printable().await?);
         pod.delete().await?;
         machine.disk.has_bytes_of(&disk).await?;
         for volume in machine.disk.versions() {
@@ -153,6 +154,7 @@ async fn a_failed_disk_is_the_machine_s_failure(t: &Space) -> Result<()> {
     let before = claims.get("machine").await?;
     let pod = t.pod_without_volume(&machine).await?;
     machine.shows(Printable::DataVolumeError).await?;
+    ensure!(machine.printable().await? == Printable::DataVolumeError, "{:?}", machine.printable().await?);
     machine.disk.condition("Bound", "False", "Failed", "").await?;
     let after = claims.get("machine").await.context("the claim was taken away")?;
     ensure!(after.uid() == before.uid() && after.metadata.deletion_timestamp.is_none(), "{after:?}");

@@ -10,7 +10,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Command, CommandFactory as _};
-use common::clone::decide::FallbackCode;
+use common::{
+    api::Phase,
+    clone::{
+        contract::{STATES, StateRow, WAITS, WaitRow},
+        decide::FallbackCode,
+        wait::EndsBy,
+    },
+};
 
 /// Path of the page below `docs/`.
 pub const PAGE: &str = "reference.md";
@@ -119,6 +126,7 @@ pub fn page() -> Result<String> {
     keys(&mut page)?;
     reasons(&mut page)?;
     conditions(&mut page)?;
+    contract(&mut page)?;
     page.push_str("\n## Metrics\n\n| metric | meaning |\n|---|---|\n");
     for metric in sources::METRICS.iter().flat_map(|source| metrics(source)) {
         writeln!(page, "| `{}` | {} |", metric.name(), metric.about)?;
@@ -179,6 +187,37 @@ fn conditions(page: &mut String) -> Result<()> {
         let reasons: Vec<_> = tuples.map(|reason| format!("`{reason}`")).collect();
         ensure!(!reasons.is_empty(), "the condition {} has no reasons", kind.value);
         writeln!(page, "| `{}` | {} | {} |", kind.value, kind.about, reasons.join(", "))?;
+    }
+    Ok(())
+}
+
+/// The phases, conditions and events that clients rely on.
+fn contract(page: &mut String) -> Result<()> {
+    let list = |phases: &[Phase]| phases.iter().map(|phase| format!("`{phase}`")).collect::<Vec<_>>().join(", ");
+    page.push_str(
+        "\n## Phases, conditions and events\n\nKubeVirt, Velero's plugin and CDI's own clients rely on them. A status always has a phase and the three \
+         conditions; `Ready` is `True` if and only if the phase is `Succeeded`.\n\nStates in which nothing is waited for:\n\n\
+         | phase | case | Bound | Running | Ready | event | machine in KubeVirt |\n|---|---|---|---|---|---|---|\n",
+    );
+    for row in STATES {
+        let (phases, StateRow { case, bound, running, ready, event, kubevirt, .. }) = (list(row.phases), *row);
+        writeln!(page, "| {phases} | {case} | {bound} | {running} | {ready} | {event} | {kubevirt} |")?;
+    }
+    page.push_str(
+        "\nReasons to wait. `Bound` is `False` with this reason while there is no claim, and `False` `Pending` while the claim is not bound. A \
+         wait that ends by *work* has `Running` `True` and `Ready` `TransferRunning`; any other one has `Running` `False` and `Ready` `False`, both with \
+         the reason, and an event: `Normal` where it ends by an *event*, `Warning` where it takes an *action*.\n\n\
+         | reason | case | ends by | phases | machine in KubeVirt | in CDI |\n|---|---|---|---|---|---|\n",
+    );
+    for row in WAITS {
+        let ends_by = match row.ends_by {
+            EndsBy::Work => "work",
+            EndsBy::Event => "an event",
+            EndsBy::Action => "an action",
+        };
+        let running = row.running_reason.map(|reason| format!(" (`Running`: `{reason}`)")).unwrap_or_default();
+        let (phases, WaitRow { reason, case, kubevirt, source, .. }) = (list(row.phases), *row);
+        writeln!(page, "| `{reason}`{running} | {case} | {ends_by} | {phases} | {kubevirt} | {source} |")?;
     }
     Ok(())
 }
@@ -429,6 +468,8 @@ mod tests {
         let arms = waiting(sources::WAITING).unwrap();
         assert!(arms.len() > 20, "{arms:?}");
         assert!(arms.iter().all(|(reason, about)| is_reason(reason) && !about.is_empty()), "{arms:?}");
+        let (reasons, rows) = (arms.iter().map(|(reason, _)| *reason), WAITS.iter().map(|row| row.reason));
+        assert_eq!(reasons.collect::<BTreeSet<_>>(), rows.collect::<BTreeSet<_>>(), "the contract has other reasons");
         assert!(fallback_reasons().len() >= 8, "{:?}", fallback_reasons());
         for source in sources::METRICS {
             assert_eq!(metrics(source).len(), source.matches("registry.register").count());
