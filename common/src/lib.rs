@@ -14,6 +14,8 @@ pub mod clone;
 #[cfg(feature = "k8s")]
 pub mod condition;
 #[cfg(feature = "k8s")]
+pub mod confinement;
+#[cfg(feature = "k8s")]
 pub mod data_source;
 #[cfg(feature = "k8s")]
 pub mod decode;

@@ -62,7 +62,7 @@ impl Why {
     pub fn refused(quota: bool, message: &str) -> Self {
         Self::new(
             if quota { "ErrExceededQuota" } else { "ErrRefused" },
-            format!("The API server refused to go on: {message}"),
+            format!("The API server refused to go on: {}", message),
         )
     }
 
@@ -100,10 +100,10 @@ pub enum Write {
         /// The time to write on it.
         at: Timestamp,
     },
-    /// Make Kubernetes look at the target.
+    /// Make Kubernetes look at the target, or at the source when that has lost its volume.
     Nudge {
         /// The claim.
-        target: ObjectVersion,
+        claim: ObjectVersion,
         /// The time to write on it.
         at: Timestamp,
     },

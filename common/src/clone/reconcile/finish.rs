@@ -18,8 +18,9 @@ use crate::{
 pub(crate) fn after_failure(seen: &Observed) -> Plan {
     let mut plan = Plan::idle(seen, Phase::Failed);
     plan.failure = failure_on_record(seen);
-    let empty =
-        |claim: &&Claim| claim.ours && !claim.deleting && claim.phase == ClaimPhase::Pending && !claim.populated;
+    let empty = |claim: &&Claim| {
+        claim.ours && !claim.deleting && claim.phase == ClaimPhase::Pending && !claim.populated && claim.deletable
+    };
     let claim = seen.claim.present().filter(empty).filter(|_| seen.volume.kind == TargetKind::DataVolume);
     match leftover(seen).or(claim.map(removal)) {
         Some(action) => plan.and(action),

@@ -27,6 +27,7 @@ fn claim(name: &str, content: Content) -> Claim {
         trusted: true,
         kept: name.starts_with("tmp-pvc").then(Vec::new),
         deleted_at: None,
+        deletable: true,
         controlled: true,
         populated: false,
         deleting: false,
@@ -91,6 +92,7 @@ fn copied(deleting: bool) -> Observed {
             kept: true,
             phase: rebind::ClaimPhase::Bound,
             volume_name: Some("pv".into()),
+            nudged_at: None,
         }),
         volume: Lookup::Present(rebind::Volume {
             exact: exact("pv"),
@@ -402,3 +404,5 @@ fn a_temporary_volume_goes_whatever_its_class_says(
     assert_eq!(plan.actions.iter().map(Write::verb).collect::<Vec<_>>(), [expected]);
     assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
 }
+
+mod policy;
