@@ -38,6 +38,7 @@ pub mod pods;
 pub mod quantity;
 #[cfg(feature = "k8s")]
 pub mod rebind;
+pub mod refusal;
 #[cfg(feature = "k8s")]
 pub mod requester;
 #[cfg(feature = "k8s")]

@@ -47,7 +47,7 @@ pub(crate) fn release(claim: &Claim) -> Option<Write> {
 }
 
 /// Lets the volume of a temporary claim go with the claim: what was made for ourselves goes completely.
-fn discarded(claim: &Claim) -> Option<Write> {
+pub(crate) fn discarded(claim: &Claim) -> Option<Write> {
     claim.retained.clone().map(|volume| Write::DiscardVolume { volume })
 }
 

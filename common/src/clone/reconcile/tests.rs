@@ -405,4 +405,6 @@ fn a_temporary_volume_goes_whatever_its_class_says(
     assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
 }
 
+mod pods;
 mod policy;
+mod retained;
