@@ -16,6 +16,7 @@ use k8s_openapi::{
 use crate::{
     api::{Cdi, CdiConfigSpec, CdiConfigStatus, CloneStrategy, FilesystemOverhead},
     keys,
+    quantity::thousandths,
     storage::{class::default_class, overhead::Overhead},
 };
 
@@ -84,21 +85,37 @@ impl<'a> Config<'a> {
         self.first(|spec| spec.image_pull_secrets.clone()).unwrap_or_default()
     }
 
-    /// The resources of a pod that moves data: CDI's defaults, key by key overruled by the admin.
+    /// The resources of a pod that moves data: CDI's defaults, key by key overruled by the admin. A default gives way to what the admin says:
+    /// no request of ours is larger than his limit, and no limit of ours smaller than his request. Where he says both, he is believed.
     pub fn pod_resources(self) -> ResourceRequirements {
         let asked = self.first(|spec| spec.pod_resource_requirements.clone()).unwrap_or_default();
-        let merged = |defaults: [(&str, &str); 2], asked: Option<BTreeMap<String, Quantity>>| {
-            let mut all: BTreeMap<_, _> =
-                defaults.map(|(name, amount)| (name.to_owned(), Quantity(amount.to_owned()))).into();
-            all.extend(asked.unwrap_or_default());
-            Some(all)
-        };
-        ResourceRequirements {
-            claims: asked.claims,
-            limits: merged([("cpu", "750m"), ("memory", "600M")], asked.limits),
-            requests: merged([("cpu", "100m"), ("memory", "60M")], asked.requests),
+        let (mut limits, mut requests) = (asked.limits.unwrap_or_default(), asked.requests.unwrap_or_default());
+        // Of what can't be shared, Kubernetes wants both to be said, and to be equal. It fills in requests itself, and no limits.
+        let unshared = requests.iter().filter(|(name, _)| !is_shared(name));
+        let unshared: Vec<_> = unshared.map(|(name, amount)| (name.clone(), amount.clone())).collect();
+        for (name, amount) in unshared {
+            limits.entry(name).or_insert(amount);
         }
+        for (name, limit, request) in [("cpu", "750m", "100m"), ("memory", "600M", "60M")] {
+            let (limit, request) = (Quantity(limit.to_owned()), Quantity(request.to_owned()));
+            let larger = |a: &Quantity, b: &Quantity| thousandths(a).ok() > thousandths(b).ok();
+            let limit = match (limits.get(name), requests.get(name)) {
+                (Some(limit), _) => limit.clone(),
+                (None, Some(request)) if larger(request, &limit) => request.clone(),
+                (None, _) => limit,
+            };
+            let fits = if larger(&request, &limit) { limit.clone() } else { request };
+            requests.entry(name.to_owned()).or_insert(fits);
+            limits.insert(name.to_owned(), limit);
+        }
+        ResourceRequirements { claims: asked.claims, limits: Some(limits), requests: Some(requests) }
     }
+}
+
+/// A node may promise more of this resource than it has.
+fn is_shared(resource: &str) -> bool {
+    let native = resource.split_once('/').is_none_or(|(domain, _)| domain == "kubernetes.io");
+    native && !resource.starts_with("hugepages-")
 }
 
 /// The CDI object in force: the only one, or among several the oldest, so that a second one changes nothing.
@@ -149,6 +166,51 @@ mod tests {
     fn in_force_is(#[case] config: Value, #[case] authority: bool, #[case] of_cdi: Value, #[case] expected: u16) {
         let (config, cdi) = (spec(&config), cdi(authority, &of_cdi));
         assert_eq!(Config::of(Some(&config), Some(&cdi)).overhead("fast").thousandths(), expected);
+    }
+
+    /// What the admin says of limits and requests, and what the pods have.
+    #[rstest]
+    #[case::nothing(json!({}), json!({}), json!({"cpu": "750m", "memory": "600M"}), json!({"cpu": "100m", "memory": "60M"}))]
+    #[case::both(
+        json!({"cpu": "500m", "memory": "200Mi"}), json!({"cpu": "50m", "memory": "50Mi"}),
+        json!({"cpu": "500m", "memory": "200Mi"}), json!({"cpu": "50m", "memory": "50Mi"})
+    )]
+    #[case::only_limits(json!({"cpu": "2", "memory": "1Gi"}), json!({}), json!({"cpu": "2", "memory": "1Gi"}), json!({"cpu": "100m", "memory": "60M"}))]
+    #[case::limits_below_our_requests(
+        json!({"cpu": "0.05", "memory": "32Mi"}), json!({}),
+        json!({"cpu": "0.05", "memory": "32Mi"}), json!({"cpu": "0.05", "memory": "32Mi"})
+    )]
+    #[case::limits_equal_to_our_requests(
+        json!({"cpu": "0.1", "memory": "60e6"}), json!({}),
+        json!({"cpu": "0.1", "memory": "60e6"}), json!({"cpu": "100m", "memory": "60M"})
+    )]
+    #[case::only_requests(json!({}), json!({"cpu": "200m", "memory": "100Mi"}), json!({"cpu": "750m", "memory": "600M"}), json!({"cpu": "200m", "memory": "100Mi"}))]
+    #[case::requests_above_our_limits(
+        json!({}), json!({"cpu": "1", "memory": "1Gi"}),
+        json!({"cpu": "1", "memory": "1Gi"}), json!({"cpu": "1", "memory": "1Gi"})
+    )]
+    #[case::one_of_each(
+        json!({"cpu": "50m"}), json!({"memory": "2Gi"}),
+        json!({"cpu": "50m", "memory": "2Gi"}), json!({"cpu": "50m", "memory": "2Gi"})
+    )]
+    #[case::nothing_requested(json!({"cpu": "1"}), json!({"cpu": "0", "memory": "0"}), json!({"cpu": "1", "memory": "600M"}), json!({"cpu": "0", "memory": "0"}))]
+    #[case::against_each_other(json!({"cpu": "100m"}), json!({"cpu": "200m"}), json!({"cpu": "100m", "memory": "600M"}), json!({"cpu": "200m", "memory": "60M"}))]
+    #[case::of_other_resources(
+        json!({"ephemeral-storage": "1Gi"}), json!({"example.com/disk": "1", "hugepages-2Mi": "2Mi"}),
+        json!({"cpu": "750m", "memory": "600M", "ephemeral-storage": "1Gi", "example.com/disk": "1", "hugepages-2Mi": "2Mi"}),
+        json!({"cpu": "100m", "memory": "60M", "example.com/disk": "1", "hugepages-2Mi": "2Mi"})
+    )]
+    fn pods_have_what_the_admin_says(
+        #[case] limits: Value,
+        #[case] requests: Value,
+        #[case] expected_limits: Value,
+        #[case] expected_requests: Value,
+    ) {
+        let spec: CdiConfigSpec =
+            serde_json::from_value(json!({"podResourceRequirements": {"limits": limits, "requests": requests}}))
+                .unwrap();
+        let resources = serde_json::to_value(Config::of(Some(&spec), None).pod_resources()).unwrap();
+        assert_eq!(resources, json!({"limits": expected_limits, "requests": expected_requests}));
     }
 
     #[test]

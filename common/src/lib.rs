@@ -14,6 +14,8 @@ pub mod clone;
 #[cfg(feature = "k8s")]
 pub mod condition;
 #[cfg(feature = "k8s")]
+pub mod confinement;
+#[cfg(feature = "k8s")]
 pub mod data_source;
 #[cfg(feature = "k8s")]
 pub mod decode;
@@ -36,6 +38,7 @@ pub mod pods;
 pub mod quantity;
 #[cfg(feature = "k8s")]
 pub mod rebind;
+pub mod refusal;
 #[cfg(feature = "k8s")]
 pub mod requester;
 #[cfg(feature = "k8s")]

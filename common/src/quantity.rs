@@ -38,6 +38,11 @@ impl Bytes {
     /// assert_eq!(Bytes::parse("1e3"), Ok(Bytes(1000)));
     /// ```
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        Self::scaled(text, 0)
+    }
+
+    /// A quantity times ten to the power of `exponent`.
+    fn scaled(text: &str, exponent: i64) -> Result<Self, QuantityError> {
         let unit_at = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
         let (number, unit) = text.split_at(unit_at);
         let (negative, digits) = match number.as_bytes().first() {
@@ -58,7 +63,7 @@ impl Bytes {
         if negative {
             return Err(QuantityError::Negative);
         }
-        unit.scale(whole, fraction)
+        unit.scale(whole, fraction, exponent)
     }
 
     /// The size in a claim's or snapshot's `Quantity`.
@@ -71,6 +76,11 @@ impl Bytes {
     pub fn round_up_to(self, step: Self) -> Self {
         if step.0 == 0 { self } else { Self(self.0.div_ceil(step.0).saturating_mul(step.0)) }
     }
+}
+
+/// The thousandths in a quantity of anything, such as the `m` of processors, rounded up.
+pub fn thousandths(quantity: &Quantity) -> Result<u64, QuantityError> {
+    Bytes::scaled(&quantity.0, 3).map(|thousandths| thousandths.0)
 }
 
 /// Shown as the largest binary unit that is exact: `10Gi`, `1536Mi`, `1000`.
@@ -129,9 +139,10 @@ impl Unit {
         })
     }
 
-    /// `whole.fraction` of this unit in bytes, rounded up. Not all digits are zero.
-    fn scale(&self, whole: &str, fraction: &str) -> Result<Bytes, QuantityError> {
-        let (digits, mut exponent) = (format!("{whole}{fraction}"), -i64::try_from(fraction.len()).unwrap_or(i64::MAX));
+    /// `whole.fraction` of this unit times ten to the power of `exponent` in bytes, rounded up. Not all digits are zero.
+    fn scale(&self, whole: &str, fraction: &str, exponent: i64) -> Result<Bytes, QuantityError> {
+        let digits = format!("{whole}{fraction}");
+        let mut exponent = exponent.saturating_sub(i64::try_from(fraction.len()).unwrap_or(i64::MAX));
         if let Self::Decimal(power) = self {
             exponent += i64::from(*power);
         }
@@ -208,6 +219,19 @@ mod tests {
     #[case::third("0.3333333333333333333333333333333333333333Ki", 342)]
     fn reads(#[case] text: &str, #[case] bytes: u64) {
         assert_eq!(Bytes::parse(text), Ok(Bytes(bytes)));
+    }
+
+    #[rstest]
+    #[case::thousandths("750m", 750)]
+    #[case::whole("1", 1000)]
+    #[case::fraction("0.05", 50)]
+    #[case::less("1n", 1)]
+    #[case::decimal("60M", 60_000_000_000)]
+    #[case::exponent("60e6", 60_000_000_000)]
+    #[case::binary("1.5Gi", 3_000 << 29)]
+    #[case::zero("0", 0)]
+    fn reads_thousandths(#[case] text: &str, #[case] expected: u64) {
+        assert_eq!(thousandths(&Quantity(text.to_owned())), Ok(expected));
     }
 
     #[rstest]

@@ -133,11 +133,25 @@ impl Cleanup<'_> {
         }
     }
 
-    /// Removes shared snapshots that no member needs.
+    /// Removes shared snapshots that no member needs, and sees that the driver's snapshot goes with each.
     async fn snapshots(&mut self) {
         for snapshot in self.ctx.context.caches.snapshots.known_objects() {
             let shared = SharedSnapshot::of(&snapshot);
-            if !shared.ours || shared.deleting || !self.is_due(&snapshot.metadata) || restoring(&shared, self.ctx) {
+            if !shared.ours || !self.is_due(&snapshot.metadata) {
+                continue;
+            }
+            // As soon as there is one: whoever deletes the clone or its namespace deletes the snapshot with it, and asks nobody. The event
+            // of the content starts the next run; until then the snapshot controller may know the former policy.
+            if let Some(content) = retained_content(&shared, self.ctx) {
+                let result = write::discard_content(&content, &self.ctx.context.client).await;
+                let result = match result {
+                    Err(error) if write::is_conflict(&error) || write::is_gone(&error) => Ok(()),
+                    result => result,
+                };
+                self.done("VolumeSnapshot", &snapshot.metadata, result.map(|()| false));
+                continue;
+            }
+            if shared.deleting || restoring(&shared, self.ctx) {
                 continue;
             }
             let result = remove_snapshot(&shared, self.ctx).await;
@@ -173,11 +187,6 @@ async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bo
         }
     }
     if !superfluous(needs) {
-        return Ok(false);
-    }
-    // Its deletion starts the next run.
-    if let Some(content) = retained_content(shared, ctx) {
-        write::discard_content(&content, &ctx.context.client).await?;
         return Ok(false);
     }
     write::delete::<VolumeSnapshot>(&shared.exact, &ctx.context.client).await?;

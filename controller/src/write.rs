@@ -62,6 +62,11 @@ pub fn is_conflict(error: &kube::Error) -> bool {
     answered(error, &[409])
 }
 
+/// The object does not exist any more.
+pub fn is_gone(error: &kube::Error) -> bool {
+    answered(error, &[404])
+}
+
 /// The API server answered with one of these codes.
 fn answered(error: &kube::Error, codes: &[u16]) -> bool {
     matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
@@ -136,7 +141,7 @@ pub async fn discard_content(content: &ObjectVersion, client: &Client) -> kube::
 /// Removes our finalizer from exactly this version of a claim and leaves `rest`. A claim that does not exist any more is no error.
 pub async fn release(claim: &ObjectVersion, rest: &[String], client: &Client) -> kube::Result<()> {
     match patch_claim(claim, rebind::release(claim, rest), client).await {
-        Err(error) if answered(&error, &[404]) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         released => released,
     }
 }
@@ -162,7 +167,7 @@ where
     match api.replace_status(&object.name_any(), &post_params(), &object).await {
         Ok(_) => Ok(StatusReplacement::Written),
         Err(error) if is_conflict(&error) => Ok(StatusReplacement::Conflict(error)),
-        Err(error) if answered(&error, &[404]) => Ok(StatusReplacement::Gone),
+        Err(error) if is_gone(&error) => Ok(StatusReplacement::Gone),
         Err(error) => Err(error),
     }
 }

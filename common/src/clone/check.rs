@@ -49,6 +49,9 @@ pub enum Violation {
     /// A claim would be deleted whose volume nobody else has for sure.
     #[error("would delete {0:?}, and the data with it")]
     LosesData(String),
+    /// A claim would be deleted in a state in which the policy about our account refuses that.
+    #[error("would delete {0:?}, which the policy does not permit")]
+    RefusedByPolicy(String),
     /// A volume would be handed over that somebody else may have.
     #[error("would hand over the volume {0:?}, which somebody else may have")]
     StillHeld(String),
@@ -165,6 +168,10 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
             let kept = seen.temporary.present().is_some_and(|claim| claim.exact == *what && claim.kept.is_some());
             if ours && *kind == Kind::PersistentVolumeClaim && !kept && loses_data(seen, what) {
                 return Some(Violation::LosesData(what.name.clone()));
+            }
+            let deletable = claims.iter().filter_map(|claim| claim.present()).any(|c| c.exact == *what && c.deletable);
+            if ours && *kind == Kind::PersistentVolumeClaim && !deletable {
+                return Some(Violation::RefusedByPolicy(what.name.clone()));
             }
             (!ours).then(|| not_ours(what))
         }

@@ -10,6 +10,7 @@ use k8s_openapi::{
 use crate::{
     api::{self, CloneStrategy},
     clone::ownership::Owner,
+    confinement::may_delete,
     keys,
     object::{ClaimPhase, ObjectVersion, exact},
     quantity::Bytes,
@@ -72,6 +73,8 @@ pub struct Claim {
     pub kept: Option<Vec<String>>,
     /// Since when it is being deleted.
     pub deleted_at: Option<Timestamp>,
+    /// Our account may delete it as it is; see [`crate::confinement`].
+    pub deletable: bool,
     /// Somebody controls it.
     pub controlled: bool,
     /// It was created for the DataVolume.
@@ -145,6 +148,7 @@ impl Claim {
             trusted: owner == Owner::Ours,
             kept: kept(&claim.metadata),
             deleted_at: claim.metadata.deletion_timestamp.as_ref().map(|t| t.0),
+            deletable: may_delete(claim),
             controlled,
             made_for_it: made_by_us,
             populated: !made_by_us && (for_its_name || annotation(keys::ALLOW_ADOPTION).is_some_and(|v| v != "false")),

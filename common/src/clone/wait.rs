@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::{
     field::{self, FieldError},
     object::{ObjectName, SourceKind, SourceName},
+    refusal,
     storage::driver_error,
 };
 
@@ -232,7 +233,7 @@ impl Waiting {
             Self::NotExpanded => "The storage driver is expanding the volume".to_owned(),
             Self::MoverNotRunning { pod_says: None } => "The pod that copies the data is starting".to_owned(),
             Self::MoverNotRunning { pod_says: Some(text) } => {
-                format!("The pod that copies the data is not running: {text}")
+                format!("The pod that copies the data, or requests the volume, is not running: {text}")
             }
             Self::NoCommonNode(source) => format!(
                 "There is no node on which the volumes of {source} and of the clone can both be used, as one pod copies from the one to the \
@@ -245,7 +246,9 @@ impl Waiting {
                 "A {kind} {name:?} exists and does not belong to this DataVolume; it is left alone: delete or rename one of the two"
             ),
             Self::BeingDeleted { kind, name } => format!("The {kind} {name:?} is being deleted"),
-            Self::Refused { message, .. } => format!("The API server refused to go on: {message}"),
+            Self::Refused { message, .. } => {
+                format!("The API server refused to go on: {}", refusal::explained(message))
+            }
             Self::AnotherController(which) => {
                 format!("{which} runs in this cluster; smartclone stays passive until it is removed")
             }

@@ -3,7 +3,12 @@
 use thiserror::Error;
 
 use super::{Observed, Phase, Plan, Write, handed_over, protocol};
-use crate::rebind::{self, Step};
+use crate::{
+    confinement::may_delete,
+    lookup::Lookup,
+    object::exact,
+    rebind::{self, Step},
+};
 
 /// A plan that must not be carried out; always a mistake of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -17,6 +22,9 @@ pub enum Violation {
     /// A claim would be deleted that may hold the data.
     #[error("would delete PersistentVolumeClaim {0:?}, which may hold the data")]
     DeletesData(String),
+    /// A claim would be deleted in a state in which the policy about our account refuses that.
+    #[error("would delete PersistentVolumeClaim {0:?}, which the policy does not permit yet")]
+    RefusedByPolicy(String),
     /// The DataVolume would be deleted while its claim may hold the data.
     #[error("would delete DataVolume {0:?}, whose claim may hold the data")]
     DeletesDataVolume(String),
@@ -56,6 +64,10 @@ pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
             let unneeded = target && !handed_over(&transfer);
             if !source && !unneeded {
                 found.push(Violation::DeletesData(what.name.clone()));
+            }
+            let claims = [&seen.source, &seen.target].into_iter().filter_map(Lookup::present);
+            if !claims.filter(|claim| exact(&claim.metadata) == *what).any(may_delete) {
+                found.push(Violation::RefusedByPolicy(what.name.clone()));
             }
         }
         Write::DeleteDataVolume(what) => {

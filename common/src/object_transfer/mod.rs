@@ -43,7 +43,7 @@ use crate::{
     api::{ObjectTransfer, Phase as DataVolumePhase},
     field, keys,
     lookup::Lookup,
-    object::{ObjectVersion, exact},
+    object::{ClaimPhase, ObjectVersion, exact},
     rebind::{self, ClaimIdentity, Impossible, Rebind, SourceClaim, Step, TargetClaim, Volume},
 };
 
@@ -152,6 +152,11 @@ fn ours(seen: &Observed, meta: &ObjectMeta) -> bool {
     object::annotation(meta, keys::TRANSFER) == Some(&seen.transfer.uid)
 }
 
+/// It never had a volume: it may be deleted, and nothing is lost with it.
+fn is_unfilled(target: &TargetClaim) -> bool {
+    !target.deleting && target.volume_name.is_none() && target.phase == ClaimPhase::Pending
+}
+
 /// The volume is the target's by now.
 fn handed_over(transfer: &Rebind) -> bool {
     let target = transfer.target.present().map(TargetClaim::identity);
@@ -164,8 +169,8 @@ fn go_on(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
     match rebind::step(&transfer) {
         Step::Unknown(why) => Plan::wait(seen, Why::unknown(&why)),
         Step::Wait { what, look_again_at } => Plan { look_again_at, ..Plan::running(seen, what.to_string()) },
-        Step::Nudge { target, at } => Plan::act(seen, Write::Nudge { target, at }),
-        Step::Moved => finish(seen, wanted, record),
+        Step::Nudge { claim, at } => Plan::act(seen, Write::Nudge { claim, at }),
+        Step::Moved => finish(seen, wanted, record, &transfer),
         // Looked at once more, as if for the first time: somebody may have begun to use it.
         Step::HandOver { .. } if replaced(seen, record) => lost(seen, &transfer, &Impossible::SourceMissing),
         Step::HandOver { volume, to, at, .. } => {
@@ -213,7 +218,7 @@ fn replaced(seen: &Observed, record: &Record) -> bool {
 
 /// Somebody has come between. A target without data isn't left behind.
 fn lost(seen: &Observed, transfer: &Rebind, why: &Impossible) -> Plan {
-    if let Some(target) = transfer.target.present().filter(|t| !t.deleting && t.volume_name.is_none())
+    if let Some(target) = transfer.target.present().filter(|t| is_unfilled(t))
         && !handed_over(transfer)
     {
         return Plan::act(seen, Write::DeleteClaim(target.exact.clone()));
@@ -256,7 +261,12 @@ fn without_target(seen: &Observed, wanted: &Move, transfer: &Rebind) -> Plan {
 }
 
 /// The target has the volume.
-fn finish(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
+fn finish(seen: &Observed, wanted: &Move, record: &Record, transfer: &Rebind) -> Plan {
+    // First, as Kubernetes takes a moment for it.
+    let emptied = rebind::empty_source(transfer);
+    if let Step::Nudge { claim, at } = emptied {
+        return Plan::act(seen, Write::Nudge { claim, at });
+    }
     if let Some(volume) = seen.volume.present()
         && let Some(policy) = object::annotation(&volume.metadata, keys::RECLAIM_POLICY)
     {
@@ -268,14 +278,11 @@ fn finish(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
     {
         return plan;
     }
-    match &seen.source {
-        Lookup::Unknown(why) => Plan::wait(seen, Why::unknown(why)),
-        Lookup::Present(claim)
-            if claim.uid().as_deref() == Some(&record.source_uid) && claim.metadata.deletion_timestamp.is_none() =>
-        {
-            Plan::act(seen, Write::DeleteClaim(exact(&claim.metadata)))
-        }
-        Lookup::Present(_) | Lookup::Absent => {
+    match (&transfer.source, emptied) {
+        (Lookup::Unknown(why), _) => Plan::wait(seen, Why::unknown(why)),
+        (_, Step::Wait { what, look_again_at }) => Plan { look_again_at, ..Plan::running(seen, what.to_string()) },
+        (Lookup::Present(source), _) if !source.deleting => Plan::act(seen, Write::DeleteClaim(source.exact.clone())),
+        (Lookup::Present(_) | Lookup::Absent, _) => {
             let message = format!("{} {} is now {}", wanted.kind.as_str(), wanted.source, wanted.target);
             Plan::ends(seen, Phase::Complete, Why::new(COMPLETE, message))
         }
@@ -329,13 +336,15 @@ fn dying(seen: &Observed) -> Plan {
     }
     match (&transfer.target, &transfer.volume) {
         (Lookup::Unknown(why), _) | (Lookup::Present(_), Lookup::Unknown(why)) => Plan::wait(seen, Why::unknown(why)),
+        (Lookup::Present(target), Lookup::Present(_) | Lookup::Absent) if is_unfilled(target) => {
+            Plan::act(seen, Write::DeleteClaim(target.exact.clone()))
+        }
         (Lookup::Present(target), Lookup::Present(_) | Lookup::Absent) if !target.deleting => match &target.volume_name
         {
-            None => Plan::act(seen, Write::DeleteClaim(target.exact.clone())),
             Some(name) if *name == record.volume => {
                 Plan::wait(seen, Why::unknown(&format!("PersistentVolume {name:?} has changed since it was seen")))
             }
-            Some(_) => {
+            Some(_) | None => {
                 Plan { action: Some(Write::Release), ..Plan::running(seen, "The target claim has another volume") }
             }
         },

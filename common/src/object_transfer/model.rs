@@ -11,6 +11,7 @@ use rstest::rstest;
 use super::{ready::BUSY, *};
 use crate::{
     api::ObjectTransfer,
+    confinement::may_delete,
     lookup::Lookup::{Absent, Present, Unknown},
 };
 
@@ -32,6 +33,8 @@ struct World {
     /// Somebody other than us removed the claim that had the volume: before the transfer was over, or a bound one like any other.
     vandalised: bool,
     thrown_away: bool,
+    /// Kubernetes' controller knows that it has to look at the source.
+    queued: bool,
 }
 
 fn get<'a>(object: Option<&'a Value>, path: &str) -> &'a str {
@@ -93,6 +96,7 @@ impl World {
             seconds: 0,
             vandalised: false,
             thrown_away: false,
+            queued: false,
         };
         if kind == "DataVolume" {
             world.old = Some(json!({
@@ -186,7 +190,12 @@ impl World {
                 self.patch(|w| &mut w.volume, &hand_over(volume, to, policy.as_deref(), *at));
                 prop_assert_eq!(get(self.volume.as_ref(), "/spec/claimRef/resourceVersion"), "");
             }
-            Write::Nudge { target, at } => self.patch(|w| &mut w.target, &crate::rebind::nudge(target, *at)),
+            Write::Nudge { claim, at } => {
+                let nudge = crate::rebind::nudge(claim, *at);
+                self.patch(|w| &mut w.target, &nudge);
+                self.patch(|w| &mut w.source, &nudge);
+                self.queued = true;
+            }
             Write::RestorePolicy { volume, policy } => self.patch(|w| &mut w.volume, &restore_policy(volume, policy)),
             Write::CreateDataVolume(volume) if self.new.is_none() => {
                 let mut volume = serde_json::to_value(volume).unwrap();
@@ -201,6 +210,12 @@ impl World {
                 }
             }
             Write::DeleteClaim(what) => {
+                // As the API server judges it: the claim as it is, if the preconditions hold.
+                for claim in [&self.source, &self.target].map(|claim| read::<PersistentVolumeClaim>(claim.as_ref())) {
+                    if let Some(claim) = claim.present().filter(|claim| exact(&claim.metadata) == *what) {
+                        prop_assert!(may_delete(claim), "the policy refuses to delete {:?}", claim);
+                    }
+                }
                 if self.delete(|w| &mut w.source, what) {
                     prop_assert!(self.bound(), "the source goes before the data is safe");
                 }
@@ -230,7 +245,10 @@ impl World {
             self.source = None;
         }
         let owner = get(self.volume.as_ref(), "/spec/claimRef/uid").to_owned();
-        if get(self.source.as_ref(), "/metadata/uid") != owner && get(self.source.as_ref(), "/status/phase") == "Bound"
+        // A hand-over changes the volume, and not the claim that had it.
+        if std::mem::take(&mut self.queued)
+            && get(self.source.as_ref(), "/metadata/uid") != owner
+            && get(self.source.as_ref(), "/status/phase") == "Bound"
         {
             self.touch(|w| &mut w.source, |claim| claim["status"]["phase"] = json!("Lost"));
         }
@@ -263,6 +281,10 @@ impl World {
     fn happens(&mut self, event: Event) {
         match event {
             Event::Sync => self.sync(),
+            Event::Resync => {
+                self.queued = true;
+                self.sync();
+            }
             Event::TimePasses => self.seconds += 1,
             Event::PodStarts => self.pod = self.at_home(),
             Event::PodEnds => self.pod = false,
@@ -343,6 +365,8 @@ fn spec(world: &World) -> crate::api::ObjectTransferSpec {
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Sync,
+    /// Kubernetes' controller looks at everything, as it does every quarter of a minute.
+    Resync,
     TimePasses,
     PodStarts,
     PodEnds,
@@ -353,6 +377,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         8 => Just(Event::Sync),
+        1 => Just(Event::Resync),
         4 => Just(Event::TimePasses),
         1 => Just(Event::PodStarts),
         2 => Just(Event::PodEnds),

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use super::{Observed, Record};
-use crate::{api::DataVolume, object::ObjectVersion, rebind::ClaimIdentity};
+use crate::{api::DataVolume, object::ObjectVersion, rebind::ClaimIdentity, refusal};
 
 /// When to look again at what could not be told, although nothing is heard.
 const SOON: SignedDuration = SignedDuration::from_secs(5);
@@ -62,7 +62,7 @@ impl Why {
     pub fn refused(quota: bool, message: &str) -> Self {
         Self::new(
             if quota { "ErrExceededQuota" } else { "ErrRefused" },
-            format!("The API server refused to go on: {message}"),
+            format!("The API server refused to go on: {}", refusal::explained(message)),
         )
     }
 
@@ -100,10 +100,10 @@ pub enum Write {
         /// The time to write on it.
         at: Timestamp,
     },
-    /// Make Kubernetes look at the target.
+    /// Make Kubernetes look at the target, or at the source when that has lost its volume.
     Nudge {
         /// The claim.
-        target: ObjectVersion,
+        claim: ObjectVersion,
         /// The time to write on it.
         at: Timestamp,
     },

@@ -54,6 +54,8 @@ pub struct SourceClaim {
     pub phase: ClaimPhase,
     /// The volume it names.
     pub volume_name: Option<String>,
+    /// When it was touched last to make Kubernetes look at it.
+    pub nudged_at: Option<Timestamp>,
 }
 
 impl SourceClaim {
@@ -65,6 +67,7 @@ impl SourceClaim {
             kept: kept(&claim.metadata).is_some(),
             phase: ClaimPhase::of(claim),
             volume_name: volume_name(claim),
+            nudged_at: time(&claim.metadata, keys::NUDGED),
         }
     }
 

@@ -12,6 +12,7 @@
 mod claims;
 #[cfg(test)]
 mod model;
+mod shell;
 
 use crate::object;
 use std::fmt;
@@ -29,7 +30,10 @@ use crate::{
     object::{ObjectName, ObjectVersion, exact},
 };
 
-pub use self::claims::{ClaimIdentity, SourceClaim, TargetClaim};
+pub use self::{
+    claims::{ClaimIdentity, SourceClaim, TargetClaim},
+    shell::empty_source,
+};
 pub use crate::object::ClaimPhase;
 
 /// Kubernetes binds within a tenth of a second (in a crowd within a second or two), or has missed it and looks again only after many: later
@@ -113,10 +117,10 @@ pub enum Step {
         /// The time to write on it.
         at: Timestamp,
     },
-    /// Touch the target, so that Kubernetes looks at it again; [`nudge`] is the patch.
+    /// Touch a claim, so that Kubernetes looks at it again; [`nudge`] is the patch.
     Nudge {
         /// The claim, as it was looked at.
-        target: ObjectVersion,
+        claim: ObjectVersion,
         /// The time to write on it.
         at: Timestamp,
     },
@@ -127,7 +131,7 @@ pub enum Step {
         /// When to look although nothing happens.
         look_again_at: Option<Timestamp>,
     },
-    /// The target has the volume; the source claim is an empty shell and may be deleted.
+    /// The target has the volume; the source claim is an empty shell and may be deleted. A user's claim only after [`empty_source`].
     Moved,
     /// Not as things are: nothing is written. What can be done is for the caller to decide.
     Impossible(Impossible),
@@ -142,6 +146,8 @@ pub enum Waiting {
     SourceNotBound(ObjectName),
     /// Kubernetes has not bound the target yet.
     Binding(ObjectName),
+    /// The target has the volume, and Kubernetes has not said yet that the source has lost it.
+    Losing(ObjectName),
 }
 
 impl fmt::Display for Waiting {
@@ -149,6 +155,12 @@ impl fmt::Display for Waiting {
         match self {
             Self::SourceNotBound(claim) => write!(f, "PersistentVolumeClaim {claim} has no volume yet"),
             Self::Binding(claim) => write!(f, "PersistentVolumeClaim {claim} is being bound to the volume"),
+            Self::Losing(claim) => write!(
+                f,
+                "PersistentVolumeClaim {claim} holds no data any more and is deleted when Kubernetes reports it as Lost; if that does not \
+                 happen, delete it: kubectl delete pvc --namespace {} {}",
+                claim.namespace, claim.name
+            ),
         }
     }
 }
@@ -293,7 +305,7 @@ fn handed_over(volume: &Volume, target: &TargetClaim, now: Timestamp) -> Step {
     let due = nudge_due(volume.handed_over_at, target.nudged_at);
     match due {
         Some(due) if now < due => Step::Wait { what: Waiting::Binding(named(&target.exact)), look_again_at: Some(due) },
-        _ => Step::Nudge { target: target.exact.clone(), at: now },
+        _ => Step::Nudge { claim: target.exact.clone(), at: now },
     }
 }
 
@@ -333,9 +345,9 @@ pub fn release(claim: &ObjectVersion, rest: &[String]) -> Value {
     } })
 }
 
-/// The JSON merge patch that touches `target`.
-pub fn nudge(target: &ObjectVersion, at: Timestamp) -> Value {
+/// The JSON merge patch that touches a claim.
+pub fn nudge(claim: &ObjectVersion, at: Timestamp) -> Value {
     json!({ "metadata": {
-        "uid": target.uid, "resourceVersion": target.resource_version, "annotations": { keys::NUDGED: at.to_string() },
+        "uid": claim.uid, "resourceVersion": claim.resource_version, "annotations": { keys::NUDGED: at.to_string() },
     } })
 }

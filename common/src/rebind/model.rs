@@ -23,6 +23,7 @@ fn source() -> SourceClaim {
         kept: false,
         phase: ClaimPhase::Bound,
         volume_name: Some("pv".into()),
+        nudged_at: None,
     }
 }
 
@@ -138,6 +139,38 @@ fn nudges(#[case] seconds: i64, #[case] nudged: Option<i64>, #[case] again: Opti
     }
 }
 
+/// A source that still counts as bound, so many seconds after the hand-over and touched so many seconds after it: when it is looked at
+/// again, or touched now.
+#[rstest]
+#[case::never_touched(0, None, None)]
+#[case::touched_before_the_hand_over(0, Some(-5), None)]
+#[case::just_touched(0, Some(0), Some(2))]
+#[case::touched_a_while_ago(3, Some(1), None)]
+#[case::touched_late(5, Some(4), Some(8))]
+#[case::not_too_rarely(500, Some(400), None)]
+fn a_source_is_touched_until_it_is_lost(#[case] seconds: i64, #[case] nudged: Option<i64>, #[case] again: Option<i64>) {
+    let at = |seconds| start() + SignedDuration::from_secs(seconds);
+    let shell = SourceClaim { nudged_at: nudged.map(at), ..source() };
+    let rebind = Rebind { source: Present(shell.clone()), ..waiting(seconds, None) };
+    match (empty_source(&rebind), again) {
+        (Step::Wait { what: Waiting::Losing(_), look_again_at }, Some(again)) => {
+            assert_eq!(look_again_at, Some(at(again)));
+        }
+        (Step::Nudge { claim, at }, None) => assert_eq!((claim, at), (shell.exact, rebind.now)),
+        (other, _) => panic!("{other:?}"),
+    }
+}
+
+#[rstest]
+#[case::lost(Present(SourceClaim { phase: ClaimPhase::Lost, ..source() }), true)]
+#[case::on_its_way_out(Present(SourceClaim { deleting: true, ..source() }), true)]
+#[case::gone(Absent, true)]
+#[case::unknown(Unknown("why".into()), false)]
+fn nothing_is_left_to_be_lost(#[case] source: Lookup<SourceClaim>, #[case] moved: bool) {
+    let next = empty_source(&Rebind { source, ..waiting(1, None) });
+    assert_eq!(next, if moved { Step::Moved } else { Step::Unknown("why".into()) });
+}
+
 /// Nothing of the former claim stays in the reference.
 #[test]
 fn the_patch_says_all_of_the_reference() {
@@ -172,6 +205,8 @@ struct World {
     target: Option<TargetClaim>,
     /// Kubernetes' controller knows that it has to look at the target.
     queued: bool,
+    /// The same, of the source: a hand-over doesn't change that one.
+    source_queued: bool,
     /// It doesn't notice that a volume was handed over.
     misses: bool,
     /// The UIDs of the targets that were ever bound to the volume.
@@ -188,6 +223,7 @@ impl World {
             volume: volume(source().identity()),
             target: Some(target()),
             queued: false,
+            source_queued: false,
             misses,
             bound: Vec::new(),
             targets: 0,
@@ -235,7 +271,7 @@ impl World {
 
     fn sync(&mut self, version: &str) {
         let owner = self.volume.claim_ref.clone();
-        if let Some(source) = &mut self.source
+        if let Some(source) = self.source.as_mut().filter(|_| std::mem::take(&mut self.source_queued))
             && owner.as_ref() != Some(&source.identity())
             && source.phase == ClaimPhase::Bound
         {
@@ -265,8 +301,13 @@ impl World {
                 self.volume.exact.resource_version = version;
                 self.queued |= !self.misses;
             }
-            Step::Nudge { target, at, .. } => {
-                if let Some(there) = self.target.as_mut().filter(|t| t.exact == *target) {
+            Step::Nudge { claim, at } => {
+                if let Some(there) = self.source.as_mut().filter(|s| s.exact == *claim) {
+                    there.nudged_at = Some(*at);
+                    there.exact.resource_version.clone_from(&version);
+                    self.source_queued = true;
+                }
+                if let Some(there) = self.target.as_mut().filter(|t| t.exact == *claim) {
                     there.nudged_at = Some(*at);
                     there.exact.resource_version = version;
                     self.queued = true;
@@ -346,6 +387,21 @@ proptest! {
         prop_assert!(ended.is_some(), "never ends: {:?}", world);
         if peaceful {
             prop_assert_eq!(ended, Some(Step::Moved));
+            // Kubernetes is made to say that the source has lost its volume, and only then may that be deleted.
+            for _ in 0..8 {
+                let seen = view(&history, 0, 0);
+                prop_assert_eq!(step(&seen), Step::Moved);
+                let next = empty_source(&seen);
+                if next == Step::Moved {
+                    break;
+                }
+                world.write(&next)?;
+                world.happens(Event::Sync);
+                world.happens(Event::TimePasses);
+                history.push(world.clone());
+            }
+            prop_assert_eq!(world.source.as_ref().map(|source| source.phase), Some(ClaimPhase::Lost), "{:?}", world);
+            prop_assert_eq!(empty_source(&view(&history, 0, 0)), Step::Moved);
             // The shell may go now; it is still moved.
             world.happens(Event::SourceDeleted);
             history.push(world);

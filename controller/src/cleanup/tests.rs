@@ -58,6 +58,7 @@ const OWNING_CLAIM: &str = "/api/v1/namespaces/clones/persistentvolumeclaims/a";
 const LEFT: &[&str] = &[];
 const CLAIM_DELETED: &[&str] = &["DELETE /api/v1/namespaces/gold/persistentvolumeclaims/tmp-pvc-1"];
 const CLAIM_RELEASED: &[&str] = &["PATCH /api/v1/namespaces/gold/persistentvolumeclaims/tmp-pvc-1"];
+const CONTENT_DISCARDED: &[&str] = &["PATCH /apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content"];
 const SNAPSHOT_DELETED: &[&str] =
     &["DELETE /apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/tmp-snapshot-1"];
 
@@ -90,6 +91,12 @@ const SNAPSHOT_DELETED: &[&str] =
 #[case::snapshot_that_is_being_deleted(|api: &FakeApi| put_snapshot(api, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}})), |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_that_is_being_restored(|api: &FakeApi| { put_snapshot(api, json!({})); put_restored(api, "Pending") }, |_: &FakeApi| {}, LEFT)]
 #[case::snapshot_that_was_restored(|api: &FakeApi| { put_snapshot(api, json!({})); put_restored(api, "Bound") }, |_: &FakeApi| {}, SNAPSHOT_DELETED)]
+#[case::retained_content_of_a_clone_s_snapshot(|api: &FakeApi| { put_snapshot(api, json!({})); put_owner(api, json!({})); put_content(api, "Retain") }, |_: &FakeApi| {}, CONTENT_DISCARDED)]
+#[case::retained_content_of_a_snapshot_without_its_member(|api: &FakeApi| { put_snapshot(api, json!({})); put_content(api, "Retain") }, |_: &FakeApi| {}, CONTENT_DISCARDED)]
+#[case::retained_content_of_a_snapshot_that_is_being_deleted(|api: &FakeApi| { put_snapshot(api, json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}})); put_content(api, "Retain") }, |_: &FakeApi| {}, CONTENT_DISCARDED)]
+#[case::retained_content_of_a_user_s_snapshot(|api: &FakeApi| { put_snapshot(api, json!({"metadata": {"labels": {(keys::OWNED_BY_UID): null}}})); put_content(api, "Retain") }, |_: &FakeApi| {}, LEFT)]
+#[case::content_that_goes_with_its_snapshot(|api: &FakeApi| { put_snapshot(api, json!({})); put_content(api, "Delete") }, |_: &FakeApi| {}, SNAPSHOT_DELETED)]
+#[case::retained_content_of_another_snapshot(|api: &FakeApi| { put_snapshot(api, json!({"metadata": {"uid": "another"}})); put_owner(api, json!({})); put_content(api, "Retain") }, |_: &FakeApi| {}, LEFT)]
 #[tokio::test(start_paused = true)]
 async fn what_is_removed(#[case] objects: fn(&FakeApi), #[case] untold: fn(&FakeApi), #[case] expected: &[&str]) {
     let api = FakeApi::default();
@@ -102,11 +109,46 @@ async fn what_is_removed(#[case] objects: fn(&FakeApi), #[case] untold: fn(&Fake
     assert_eq!(lines(&writes), expected);
     for write in writes {
         let named = if write.method == "DELETE" { &write.body["preconditions"] } else { &write.body["metadata"] };
-        assert_eq!(
-            named["uid"],
-            if expected == SNAPSHOT_DELETED { "uid-of-tmp-snapshot-1" } else { "uid-of-tmp-pvc-1" }
-        );
+        let uid = match expected {
+            SNAPSHOT_DELETED => "uid-of-tmp-snapshot-1",
+            CONTENT_DISCARDED => "uid-of-content",
+            _ => "uid-of-tmp-pvc-1",
+        };
+        assert_eq!(named["uid"], uid);
+        assert_eq!(write.body["spec"]["deletionPolicy"] == "Delete", expected == CONTENT_DISCARDED);
     }
+}
+
+/// The content of the shared snapshot.
+fn put_content(api: &FakeApi, policy: &str) {
+    let snapshot = json!({"namespace": "gold", "name": "tmp-snapshot-1", "uid": "uid-of-tmp-snapshot-1"});
+    api.put::<VolumeSnapshotContent>(&json!({
+        "metadata": {"name": "content", "uid": "uid-of-content"},
+        "spec": {"volumeSnapshotRef": snapshot, "driver": "d", "deletionPolicy": policy, "source": {}},
+    }));
+}
+
+/// The answer to the change of a content: whether it is tried again by a timer. A newer content, and the end of one, are events.
+#[rstest]
+#[case::done(None, false)]
+#[case::gone(Some(404), false)]
+#[case::newer(Some(409), false)]
+#[case::refused(Some(403), true)]
+#[case::failed(Some(500), true)]
+#[tokio::test(start_paused = true)]
+async fn a_content_that_can_not_be_changed(#[case] code: Option<u16>, #[case] repeated: bool) {
+    let api = FakeApi::default();
+    put_snapshot(&api, json!({}));
+    put_owner(&api, json!({}));
+    put_content(&api, "Retain");
+    let fixture = Fixture::start(&api).await;
+    if let Some(code) = code {
+        api.answer_next("PATCH", &path_of::<VolumeSnapshotContent>(None, "content"), answer(code));
+    }
+    let mut failures = Failures::default();
+    clean_up(&fixture.reconciler, &mut failures).await;
+    assert_eq!(failures.0.contains_key("uid-of-tmp-snapshot-1"), repeated);
+    assert_eq!(lines(&api.take_writes()), CONTENT_DISCARDED);
 }
 
 fn put_operator(api: &FakeApi) {

@@ -19,7 +19,7 @@ use tracing::info;
 use super::{CloneTarget, Reconciler};
 use crate::{
     Error, events,
-    write::{is_conflict, patch_claim},
+    write::{is_conflict, is_gone, patch_claim},
 };
 
 /// The reason of the event about a claim whose VolumeCloneSource isn't there.
@@ -28,8 +28,8 @@ const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
 /// The action of the events of clones.
 const ACTION: &str = "Clone";
 
-/// Writes the status and the events that follow from the pass. True when the object is newer than the one that was read; its event starts
-/// the next pass.
+/// Writes the status and the events that follow from the pass. True when the object is newer than the one that was read, or does not exist
+/// any more; its event starts the next pass.
 pub async fn report(
     target: CloneTarget<'_>,
     resource_version: Option<String>,
@@ -48,7 +48,8 @@ pub async fn report(
     };
     match written {
         Ok(()) => {}
-        Err(error) if is_conflict(&error) => return Ok(true),
+        // Deleted meanwhile, as all that is in a namespace that ends: nobody is left to be told.
+        Err(error) if is_conflict(&error) || is_gone(&error) => return Ok(true),
         Err(error) => return Err(Error::Report(error)),
     }
     if seen.volume.status.phase != plan.phase {
@@ -109,3 +110,6 @@ async fn publish(target: CloneTarget<'_>, clone_events: &[CloneEvent], ctx: &Rec
         clone_events.iter().map(|event| events::event(event.is_warning, &event.reason, &event.note, ACTION)).collect();
     events::publish(&all, &about, &ctx.context.recorder).await;
 }
+
+#[cfg(test)]
+mod tests;

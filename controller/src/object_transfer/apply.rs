@@ -74,7 +74,7 @@ async fn send(transfer: &ObjectTransfer, write: &Write, ctx: &Context) -> kube::
             let patch = object_transfer::restore_policy(volume, policy);
             merge_patch(&Objects::<PersistentVolume>::all(client.clone()), volume, patch).await?;
         }
-        Write::Nudge { target, at } => patch_claim(target, rebind::nudge(target, *at), client).await?,
+        Write::Nudge { claim, at } => patch_claim(claim, rebind::nudge(claim, *at), client).await?,
         Write::CreateDataVolume(volume) => {
             let namespace = volume.namespace().unwrap_or_default();
             create(&Objects::<DataVolume>::namespaced(client.clone(), &namespace), &**volume).await?;

@@ -16,6 +16,7 @@ use common::{
     clone::{populator, shared_snapshot::SharedSnapshot},
     keys,
     lookup::Lookup,
+    names,
     object::{ObjectName, SourceKind, SourceName},
 };
 use config::cache::Cache;
@@ -221,6 +222,10 @@ impl Triggers {
     pub fn content(&self, content: &VolumeSnapshotContent) {
         let about = &content.spec.volume_snapshot_ref;
         if let (Some(namespace), Some(name)) = (about.namespace.clone(), about.name.clone()) {
+            // One of ours has to go with its snapshot, whatever its class says.
+            if name.starts_with(&names::snapshot("")) {
+                self.periodic.cleanup.notify_one();
+            }
             self.source(SourceKind::Snapshot, ObjectName { namespace, name });
         }
     }

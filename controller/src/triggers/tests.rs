@@ -60,6 +60,10 @@ fn cluster() -> FakeApi {
     api.put::<Pod>(&json!({"metadata": temporary, "spec": {"containers": [], "volumes": [volume]}}));
     let source = json!({"persistentVolumeClaimName": "disk"});
     api.put::<VolumeSnapshot>(&json!({"metadata": temporary, "spec": {"source": source}}));
+    let about = json!({"namespace": "gold", "name": "tmp-snapshot-1"});
+    api.put::<VolumeSnapshotContent>(&json!({"metadata": {"name": "temporary"}, "spec": {
+        "volumeSnapshotRef": about, "driver": "d", "deletionPolicy": "Retain", "source": {},
+    }}));
     let mut restored = meta("gold", "restored");
     restored["ownerReferences"] = json!([{
         "apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": "disk", "uid": "1", "controller": true,
@@ -174,6 +178,7 @@ const OF_DISK: &[&str] = &[
 #[case::shared_snapshot_is_gone(deleted::<VolumeSnapshot>, "gold/temporary", "DataVolume clones/by-claim, DataVolume clones/independent, cleanup")]
 #[case::content(touched::<VolumeSnapshotContent>, "disk", "DataVolume clones/by-snapshot")]
 #[case::another_content(touched::<VolumeSnapshotContent>, "other", "")]
+#[case::content_of_a_shared_snapshot(touched::<VolumeSnapshotContent>, "temporary", "cleanup")]
 #[case::data_source(touched::<DataSource>, "gold/refers", "DataVolume clones/by-data-source")]
 #[case::data_source_that_is_named(touched::<DataSource>, "gold/disk", "DataSource gold/refers, DataVolume clones/by-data-source")]
 #[case::clone_source(touched::<VolumeCloneSource>, "clones/vcs", "PersistentVolumeClaim clones/populated")]

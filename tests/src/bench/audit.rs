@@ -54,6 +54,8 @@ struct ObjectRef {
 struct ResponseStatus {
     #[serde(default)]
     code: u16,
+    #[serde(default)]
+    message: String,
 }
 
 impl Request {
@@ -78,6 +80,13 @@ impl Request {
     /// The user had no right to ask it.
     pub fn was_forbidden(&self) -> bool {
         self.annotations.get("authorization.k8s.io/decision").is_some_and(|word| word == "forbid")
+    }
+
+    /// The ValidatingAdmissionPolicy that refused it, and the API server's words.
+    pub fn refused_by_policy(&self) -> Option<(&str, &str)> {
+        let status = self.response_status.as_ref().filter(|status| status.code >= 400)?;
+        let (_, rest) = status.message.split_once("ValidatingAdmissionPolicy '")?;
+        Some((rest.split_once('\'')?.0, &status.message))
     }
 
     /// Whether it asked what somebody may do.
@@ -154,12 +163,17 @@ impl Mark {
 
     /// The requests since then that were about these namespaces' objects and volumes, in the order of their answers.
     pub fn requests_in(&self, namespaces: &[&str]) -> Result<Vec<Request>> {
+        self.requests(|request| request.is_in(namespaces))
+    }
+
+    /// The requests since then that are `wanted`, in the order of their answers.
+    pub fn requests(&self, wanted: impl Fn(&Request) -> bool) -> Result<Vec<Request>> {
         let mut requests = Vec::new();
         for file in self.files()? {
             for line in BufReader::new(file).lines() {
                 // The last line may be half written; what it tells is newer than what is asked for.
                 let Ok(request) = serde_json::from_str::<Request>(&line?) else { continue };
-                if request.is_in(namespaces) {
+                if wanted(&request) {
                     requests.push(request);
                 }
             }

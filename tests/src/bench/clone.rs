@@ -2,7 +2,9 @@
 //! restored from it. Into another namespace, that claim is a temporary one whose volume is handed to the clone, see [`super::bare`].
 //!
 //! Both sides are created by the same client, in the same StorageClass, and seen by watches of the same kind that are open before the
-//! clock starts. Everything that a run has made is gone before the next one starts.
+//! clock starts. Clones are made in rows, once back to back and once with a pause between them, because what one clone leaves to the next
+//! (a snapshot that is being deleted, a batch that is being gathered) counts in one rhythm only. Everything that a row has made is gone
+//! before the next one starts.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +21,7 @@ use super::{
     audit::{self, Mark},
     bare::{Bare, Shape},
     delete, in_spaces,
-    pairs::{Side, in_turn},
+    pairs::{Pair, Side, in_turn},
     report::{Case, Report},
     statistics::each,
     watch::{Watch, connect},
@@ -47,18 +49,37 @@ const KINDS: [Kind; 4] = [
     Kind { name: "block-grown-to-2Gi", block: true, size: gi(2) },
 ];
 
+/// The pause between two clones of one source.
+#[derive(Debug, Clone, Copy)]
+struct Rhythm {
+    name: &'static str,
+    pause: Duration,
+}
+
+const RHYTHMS: [Rhythm; 2] = [
+    Rhythm { name: "back to back", pause: Duration::ZERO },
+    Rhythm { name: "paused", pause: Duration::from_millis(1500) },
+];
+
+/// How many clones of a row count. One more goes before them, which follows nothing.
+const IN_A_ROW: usize = 3;
+
+/// Each ratio, of the median, of what 90 of 100 don't exceed, and of the longest, should not be more.
+const RATIO: f64 = 1.3;
+
 /// Measures all cases; the second text is what a clone costs the API server.
 pub async fn run(lab: &Lab, options: &Options, progress: &Progress) -> Result<(Report, String)> {
     let mut report = Report { bench: "clone", unit: "ms", cases: Vec::new(), counts: Vec::new() };
     let mut notes =
         "The floor of a grown clone is a restore at its final size: the driver restores larger at once.\n".to_owned();
-    for kind in KINDS {
+    for (kind, rhythm) in KINDS.into_iter().flat_map(|kind| RHYTHMS.map(|rhythm| (kind, rhythm))) {
         // Namespaces per case, so that the audit log tells the cases apart.
         let (case, note) = in_spaces(lab, "measure-clone", options.cross_namespace, async |from, to| {
-            measure(from, to, kind, options, progress).await
+            measure(from, to, (kind, rhythm), options, progress).await
         })
         .await
-        .with_context(|| format!("case {}", kind.name))?;
+        .with_context(|| format!("case {}, {}", kind.name, rhythm.name))?;
+        report.counts.extend(case.ratios_at_most(RATIO));
         report.cases.push(case);
         notes.push_str(&note);
     }
@@ -68,7 +89,7 @@ pub async fn run(lab: &Lab, options: &Options, progress: &Progress) -> Result<(R
 async fn measure(
     from: &Space,
     to: &Space,
-    kind: Kind,
+    (kind, rhythm): (Kind, Rhythm),
     options: &Options,
     progress: &Progress,
 ) -> Result<(Case, String)> {
@@ -76,35 +97,49 @@ async fn measure(
     let request = if kind.block { request.block() } else { request };
     let source = request.filled(mi(64)).await?;
     let start = Mark::now(from.lab()?.audit_log())?;
-    let mut clones = 0;
-    let pairs = in_turn(
-        options.pairs,
-        async |side, pair| {
-            let took = match side {
-                Side::Ours => {
-                    clones += 1;
-                    ours(from, to, &source, kind, pair).await?
+    let name = format!("{}, {}", kind.name, rhythm.name);
+    let (mut clones, mut times) = (0, [Vec::new(), Vec::new()]);
+    in_turn(
+        options.pairs.div_ceil(IN_A_ROW),
+        async |side, row| {
+            let mut took = Vec::new();
+            for number in 0..=IN_A_ROW {
+                if number > 0 {
+                    tokio::time::sleep(rhythm.pause).await;
                 }
-                Side::Floor => floor(from, to, &source, kind, pair).await?,
-            };
+                let number = row * (IN_A_ROW + 1) + number;
+                took.push(match side {
+                    Side::Ours => ours(from, to, &source, kind, number).await?,
+                    Side::Floor => floor(from, to, &source, kind, number).await?,
+                });
+            }
+            if side == Side::Ours {
+                clones += took.len();
+            }
             from.nothing_left_but(&[&source]).await?;
             if options.cross_namespace {
                 to.nothing_left_but(&[]).await?;
             }
-            Ok(took)
+            let mean = took[1..].iter().sum::<Duration>() / u32::try_from(IN_A_ROW)?;
+            if row > 0 {
+                times[usize::from(side == Side::Floor)].extend(took.into_iter().skip(1));
+            }
+            Ok(mean)
         },
         |number, pair| {
-            let counts = if number == 0 { "warm-up" } else { "pair" };
+            let counts = if number == 0 { "warm-up" } else { "row" };
             let (ours, floor) = (pair.ours.as_secs_f64() * 1e3, pair.floor.as_secs_f64() * 1e3);
-            progress.line(&format!("{:<18} {counts} {number:>2}: ours {ours:6.1}, floor {floor:6.1} ms", kind.name));
+            progress.line(&format!("{name:<32} {counts} {number:>2}: mean ours {ours:6.1}, floor {floor:6.1} ms"));
         },
     )
     .await?;
-    let case = Case::of(kind.name, &pairs)?;
+    let [ours, floor] = times;
+    let pairs: Vec<_> = ours.into_iter().zip(floor).map(|(ours, floor)| Pair { ours, floor }).collect();
+    let case = Case::of(&name, &pairs)?;
     let requests = start.requests_in(&[from.name(), to.name()])?;
     let writes = audit::own_writes(&requests);
     let all: usize = writes.values().sum();
-    let mut note = format!("\n{}: {:.1} API writes of smartclone's own per clone\n", kind.name, each(all, clones));
+    let mut note = format!("\n{name}: {:.1} API writes of smartclone's own per clone\n", each(all, clones));
     note.extend(writes.iter().map(|(what, count)| format!("  {:>6.1}  {what}\n", each(*count, clones))));
     if options.timeline {
         note.push_str("  one clone's writes by everybody: ms when asked, ms when answered\n");

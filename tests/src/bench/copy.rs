@@ -286,7 +286,12 @@ impl<'a> Volumes<'a> {
     fn case(&self, name: &str, pairs: &[Pair]) -> Result<Case> {
         let Case { name, ours, floor, ratio: _ } = Case::of(name, pairs)?;
         let speed = |milliseconds: f64| rounded(self.speed(Duration::from_secs_f64(milliseconds / 1e3)), 1);
-        let speeds = |it: Spread| Spread { min: speed(it.max), median: speed(it.median), max: speed(it.min) };
+        let speeds = |it: Spread| Spread {
+            min: speed(it.max),
+            median: speed(it.median),
+            p90: speed(it.p90),
+            max: speed(it.min),
+        };
         let (ours, floor) = (speeds(ours), speeds(floor));
         Ok(Case { name, ratio: rounded(ours.median / floor.median, 2), ours, floor })
     }

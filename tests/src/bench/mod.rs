@@ -10,6 +10,7 @@ mod leftovers;
 mod pairs;
 mod report;
 mod statistics;
+mod transfer;
 pub mod watch;
 mod webhook;
 
@@ -30,6 +31,8 @@ use crate::{
 pub enum Bench {
     /// A clone by snapshot, from `create` to Succeeded, against a bare VolumeSnapshot and a claim restored from it.
     Clone(Options),
+    /// An ObjectTransfer of a bound claim, from `create` to Complete, against the same hand-over by hand.
+    Transfer(Options),
     /// Many clones of one source at once, against one bare VolumeSnapshot and as many claims restored from it.
     Burst(burst::Options),
     /// What admission adds to `create`, against the creation of an object that no webhook looks at.
@@ -75,6 +78,7 @@ impl Bench {
         }
         let (json, (report, notes)) = match &self {
             Self::Clone(options) => (&options.json, Box::pin(clone::run(&lab, options, &progress)).await?),
+            Self::Transfer(options) => (&options.json, Box::pin(transfer::run(&lab, options, &progress)).await?),
             Self::Admission(options) => (&options.json, Box::pin(admission::run(&lab, options, &progress)).await?),
             Self::Webhook(options) => (&options.json, Box::pin(webhook::run(&lab, options, &progress)).await?),
             Self::Burst(options) => (&options.json, burst::run(&lab, options, &progress).await?),

@@ -2,7 +2,7 @@
 //! be used to take what isn't its.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use common::{keys, requester::Requester};
+use common::{confinement::may_delete, keys, requester::Requester};
 use k8s_openapi::api::{
     admissionregistration::v1::{
         MutatingWebhookConfiguration, ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
@@ -21,12 +21,16 @@ use webhook::{
 };
 
 use crate::{
-    harness::{CloneRequest, Named as _, Space, clone_of, mi, wait::PATIENCE},
+    harness::{
+        CloneRequest, Named as _, Space, clone_of, mi,
+        wait::{self, PATIENCE},
+    },
     lab::command::{Look, until},
 };
 
 tests![
     the_controller_s_account_takes_nothing_that_is_not_its,
+    the_controller_s_account_deletes_only_claims_without_data,
     the_controller_s_account_starts_nothing_but_data_movers;
     alone:
     the_validating_webhook_alone_keeps_stamps_true,
@@ -173,6 +177,55 @@ async fn the_controller_s_account_takes_nothing_that_is_not_its(t: &Space) -> Re
     user.delete().await?;
     ensure!(t.bound(&disk).await?.uid().as_deref() == Some(disk.uid()), "the claim is another one");
     snapshot.is_untouched().await
+}
+
+/// Claims in every state that the policy tells apart: the API server permits the deletion of exactly those of which the controller thinks so.
+async fn the_controller_s_account_deletes_only_claims_without_data(t: &Space) -> Result<()> {
+    let client = t.cluster().client_as(&common::manifest::user(keys::CONTROLLER))?;
+    let controller: Api<PersistentVolumeClaim> = Api::namespaced(client, t.name());
+    let claims = t.api::<PersistentVolumeClaim>();
+    t.source("bound").blank().await?;
+    let annotated = |key: &str| json!({"annotations": {key: "1"}});
+    for (name, phase, mut metadata) in [
+        ("bound", "Bound", json!(null)),
+        ("waiting", "Pending", json!({})),
+        ("made-for-a-data-volume", "Pending", annotated(keys::CREATED_FOR_DATA_VOLUME)),
+        ("made-for-a-transfer", "Pending", annotated(keys::TRANSFER)),
+        // Kubernetes finds that the volume which it was bound to doesn't exist.
+        ("lost", "Lost", annotated("pv.kubernetes.io/bind-completed")),
+        ("temporary", "Pending", json!({"labels": {(keys::OWNED_BY_UID): "1"}})),
+    ] {
+        if !metadata.is_null() {
+            metadata["name"] = json!(name);
+            let object = serde_json::from_value(json!({
+                "metadata": metadata,
+                "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+                    "storageClassName": "no-such-class", "volumeName": (phase == "Lost").then_some("no-such-volume"),
+                },
+            }))?;
+            // Only the controller writes the label.
+            let creator = if name == "temporary" { &controller } else { &claims };
+            creator.create(&PostParams::default(), &object).await.context(name)?;
+        }
+        let claim = wait::object(&claims, name, &format!("claim {name} to be {phase}"), |claim| {
+            let found = claim.and_then(|claim| claim.status.as_ref()?.phase.as_deref());
+            match claim.filter(|_| found == Some(phase)) {
+                Some(claim) => wait::Look::Break(claim.clone()),
+                None => wait::Look::Continue(format!("it is {found:?}")),
+            }
+        })
+        .await?;
+        let answer = controller.delete(name, &DeleteParams { dry_run: true, ..DeleteParams::default() }).await;
+        match answer {
+            Ok(_) => ensure!(may_delete(&claim), "the policy permits the deletion of claim {name}"),
+            Err(error) => {
+                ensure!(!may_delete(&claim), "claim {name}: {error:?}");
+                confined::<()>(name, Err(error))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Pods as the controller never makes them, each in one way; and one as it does.

@@ -2,25 +2,30 @@
 
 use anyhow::{Context as _, Result, ensure};
 use common::{
-    api::{DataVolume, Phase},
-    keys,
+    api::{DataVolume, Phase, snapshot::VolumeSnapshotContent},
+    keys, names,
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    runtime::watcher::Config,
 };
 use reference_csi::behaviour::Behaviour;
 use serde_json::{Value, json};
 
 use super::datasources::HeldUp;
-use crate::harness::{Named as _, Space, clone_of, clone_of_snapshot, gi, mi};
+use crate::harness::{
+    Named as _, Space, clone_of, clone_of_snapshot, gi, mi,
+    wait::{self, Look},
+};
 
 tests![
     a_data_source_is_followed_again_when_its_source_goes_before_it_was_read,
     once_the_snapshot_is_cut_the_source_may_go,
     a_source_that_is_being_deleted_is_told_and_the_next_one_is_cloned,
     classes_that_retain_keep_nothing_of_ours,
+    classes_that_retain_keep_nothing_of_ours_when_it_is_deleted_in_the_middle,
     what_is_sent_again_is_unchanged,
     a_copy_fits_into_quotas_of_everything,
     a_sidecar_keeps_no_copy_from_its_end,
@@ -90,13 +95,68 @@ async fn classes_that_retain_keep_nothing_of_ours(t: &Space) -> Result<()> {
         ensure!(policy.as_deref() == Some("Retain"), "{policy:?}");
     }
     t.nothing_left_but(&[&disk, &snapshot, &retained, &by_snapshot, &by_copy]).await?;
-    // What a user retains outlives the namespace, but not this test.
     for claim in ["retained", "by-snapshot", "by-copy"] {
-        let volume = t.bound(claim).await?.spec.and_then(|spec| spec.volume_name).context("it has no volume")?;
-        let patch = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
-        t.everywhere::<PersistentVolume>().patch(&volume, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let_go(t, claim).await?;
     }
     Ok(())
+}
+
+/// What a user retains outlives the namespace, but not the test.
+async fn let_go(t: &Space, claim: &str) -> Result<()> {
+    let volume = t.bound(claim).await?.spec.and_then(|spec| spec.volume_name).context("it has no volume")?;
+    let patch = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});
+    t.everywhere::<PersistentVolume>().patch(&volume, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    Ok(())
+}
+
+/// Kubernetes deletes temporary objects with the clone, or with the whole namespace, and nobody of ours is asked before.
+async fn classes_that_retain_keep_nothing_of_ours_when_it_is_deleted_in_the_middle(t: &Space) -> Result<()> {
+    let slow = Behaviour { snapshot_ready_after_ms: Some(60_000), ..Behaviour::default() };
+    let class = t.class().behaving(slow).retaining().made().await?;
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
+    let retained = t.source("retained").class(&class).filled(mi(4)).await?;
+    // While the driver takes the snapshot.
+    let clone = t.create(clone_of(&retained).class(&class).named("by-snapshot")).await?;
+    content_goes_with_its_snapshot(t, clone.uid()).await?;
+    clone.delete().await?;
+    t.nothing_left_but(&[&disk, &snapshot, &retained]).await?;
+    // While a quota keeps the pod from copying what was restored.
+    t.quota_of("count/pods", "0").await?;
+    let request = clone_of_snapshot(&snapshot).class(&class).named("by-copy").annotate(keys::CLONE_TYPE, "copy");
+    let clone = t.create(request.with_owners()).await?;
+    clone.waits_for("ErrExceededQuota").await?;
+    let restored = names::temporary_source(clone.uid());
+    wait::all(&t.everywhere::<PersistentVolume>(), Config::default(), "the restored volume to go", |volumes| {
+        let spec = volumes.iter().filter_map(|volume| volume.spec.as_ref());
+        let mut of_claim = spec.filter(|spec| spec.claim_ref.as_ref().and_then(|c| c.name.as_ref()) == Some(&restored));
+        let policy = of_claim.next().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
+        if policy == Some("Delete") { Look::Break(()) } else { Look::Continue(format!("its policy is {policy:?}")) }
+    })
+    .await?;
+    clone.delete().await?;
+    t.nothing_left_but(&[&disk, &snapshot, &retained]).await?;
+    // A namespace ends with all that is in it, here with the test, which looks for contents of it.
+    let there = t.neighbour().await?;
+    let source = there.source("source").class(&class).filled(mi(4)).await?;
+    let_go(&there, "source").await?;
+    let clone = there.create(clone_of(&source).class(&class).with_owners()).await?;
+    content_goes_with_its_snapshot(&there, clone.uid()).await?;
+    let_go(t, "retained").await
+}
+
+/// Waits until the driver's snapshot would go with the temporary one that was taken for the clone.
+async fn content_goes_with_its_snapshot(t: &Space, clone: &str) -> Result<()> {
+    let snapshot = t.snapshot_for(|members| members.contains_key(clone)).await?;
+    wait::all(&t.everywhere::<VolumeSnapshotContent>(), Config::default(), "the content to go", |contents| {
+        let uid = Some(&snapshot.exact.uid);
+        let of_snapshot = contents.iter().find(|content| content.spec.volume_snapshot_ref.uid.as_ref() == uid);
+        match of_snapshot.map(|content| content.spec.deletion_policy.as_str()) {
+            Some("Delete") => Look::Break(()),
+            policy => Look::Continue(format!("its policy is {policy:?}")),
+        }
+    })
+    .await
 }
 
 /// A wish that was replaced by a fallback is still the user's: he applies the same object again, by himself or with his field manager,

@@ -3,6 +3,7 @@
 mod checks;
 #[cfg(test)]
 mod documents;
+mod refusals;
 mod report;
 mod rights;
 mod sanity;
@@ -14,6 +15,7 @@ use anyhow::{Result, bail};
 
 use self::report::Report;
 use crate::{
+    bench::audit::Mark,
     e2e,
     harness::{
         Cluster,
@@ -108,6 +110,7 @@ impl Verify {
         // A part of the tests needs a part of the rights.
         let everything = self.only.as_deref().is_none_or(|only| only == "e2e");
         let mut before = BTreeSet::new();
+        let start = cluster.lab().ok().map(|lab| Mark::now(lab.audit_log())).transpose();
         let listed = report.quietly(async || {
             before = leftovers::of_the_cluster(cluster).await?;
             Ok(())
@@ -123,9 +126,16 @@ impl Verify {
         }
         report.quietly(async || ran.map(drop)).await;
         let Ok(lab) = cluster.lab() else {
-            report.note("rights, drivers, devices and mounts are checked on the lab only");
+            report.note("rights, refusals, drivers, devices and mounts are checked on the lab only");
             return self.nothing_left(cluster, &before, report).await;
         };
+        report
+            .step("no refusal of our own", async |_| match &start {
+                Ok(Some(start)) => refusals::none_of_our_own(start),
+                Ok(None) => bail!("the lab has no audit log"),
+                Err(error) => bail!("{error:#}"),
+            })
+            .await;
         if everything && is_new {
             report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
         } else if everything {

@@ -2,6 +2,7 @@
 
 use common::{
     api::snapshot,
+    confinement,
     keys::{self, CONTROLLER},
     manifest, names,
 };
@@ -15,11 +16,6 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
     let label = keys::OWNED_BY_UID;
     let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
     let label_of = |object: &str| format!("({} ? {object}.metadata.labels['{label}'] : '')", has_label(object));
-    let (created, moved) = (keys::CREATED_FOR_DATA_VOLUME, keys::TRANSFER);
-    let given_up = format!(
-        "has(oldObject.metadata.annotations) && oldObject.status.phase == 'Pending' && \
-         ('{created}' in oldObject.metadata.annotations || '{moved}' in oldObject.metadata.annotations)"
-    );
     let finalizers = |object: &str| {
         let all = format!("{object}.metadata.finalizers");
         format!("(has({all}) ? {all}.filter(f, f != '{}') : [])", keys::HAND_OVER_FINALIZER)
@@ -71,13 +67,11 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
                 ),
                 "of a volume, only whose it is and its reclaim policy are changed",
             ),
-            // One that has lost its volume to another claim, or was made by us and never had one,
-            // holds no data.
             validation(
                 &format!(
-                    "{} || variables.labelled || has(oldObject.status) && has(oldObject.status.phase) && \
-                     (oldObject.status.phase == 'Lost' || {given_up})",
-                    on("persistentvolumeclaims", "DELETE")
+                    "{} || {}",
+                    on("persistentvolumeclaims", "DELETE"),
+                    confinement::deletable_claim("variables.labelled")
                 ),
                 "a claim is deleted only if it was created as a temporary one, or has no volume",
             ),

@@ -142,7 +142,7 @@ fn claim(phase: ClaimPhase, change: impl FnOnce(&mut serde_json::Value)) -> Clai
 }
 
 fn mine(claim: Claim) -> Claim {
-    Claim { ours: true, trusted: true, controlled: true, made_for_it: true, ..claim }
+    Claim { ours: true, trusted: true, controlled: true, made_for_it: true, deletable: true, ..claim }
 }
 
 /// Every wait, in every phase of its rows, with every claim that may be there: 37 waits, 5 claims.

@@ -161,6 +161,18 @@ fn no_snapshot_class(facts: &mut Facts) {
     "spec.pvc.volumeMode",
     "clone it as contentType kubevirt"
 )]
+#[case::no_class_restores_the_snapshot(
+    of_a_snapshot,
+    no_class_of_its_driver,
+    "spec.pvc.storageClassName",
+    "NoProvisionerMatch: no StorageClass has the driver of the snapshot"
+)]
+#[case::no_class_restores_the_snapshot_for_a_copy(
+    |o: &mut Value| { of_a_snapshot(o); annotated(keys::CLONE_TYPE, "copy")(o); },
+    no_class_of_its_driver,
+    "metadata.annotations[cdi.kubevirt.io/cloneType]",
+    "create a StorageClass for the snapshot's driver"
+)]
 fn rejects(#[case] wish: Wish, #[case] world: World, #[case] field: &str, #[case] cure: &str) {
     let mut facts = facts();
     world(&mut facts);
@@ -187,6 +199,16 @@ fn a_class_that_may_come_is_waited_for(#[case] wish: Wish, #[case] cure: &str) {
         }
         other => panic!("{other:?}"),
     }
+}
+
+fn of_a_snapshot(object: &mut Value) {
+    object["spec"]["source"] = json!({"snapshot": {"namespace": "here", "name": "monday"}});
+}
+
+fn no_class_of_its_driver(facts: &mut Facts) {
+    source(facts).kind = SourceKind::Snapshot;
+    facts.source_class = Absent;
+    facts.target_class = Present(class("fast", "other"));
 }
 
 fn unbound(facts: &mut Facts) {

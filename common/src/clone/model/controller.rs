@@ -301,6 +301,7 @@ impl Controller {
             trusted: true,
             kept: claim.kept.then(Vec::new),
             deleted_at: claim.deleting.then(|| ago(if claim.late { 1000 } else { 1 })),
+            deletable: slot >= CLONES || claim.phase != ClaimPhase::Bound,
             controlled: slot < CLONES || self.owned(),
             made_for_it: true,
             populated: false,
@@ -333,6 +334,7 @@ impl Controller {
             kept: claim.kept,
             phase: claim.phase,
             volume_name: claim.volume.map(|name| name.to_string()),
+            nudged_at: None,
         });
         let target = objects.claims[target(clone)].map(|claim| TargetClaim {
             exact: self.claim_exact(target(clone), &claim),

@@ -107,7 +107,7 @@ fn pods_carry_what_the_cdi_object_says_about_workloads() {
     }
     for spec in pods(Some(&cdi)) {
         let resources = &spec["containers"][0]["resources"];
-        assert_eq!(resources["limits"], json!({"cpu": "750m", "memory": "200Mi"}));
+        assert_eq!(resources["limits"], json!({"cpu": "750m", "memory": "200Mi", "example.com/disk": "1"}));
         assert_eq!(resources["requests"], json!({"cpu": "100m", "memory": "60M", "example.com/disk": "1"}));
         assert_eq!(spec["nodeSelector"], json!({"disk": "fast"}));
         assert_eq!(spec["tolerations"], json!([{"key": "dedicated", "operator": "Exists"}]));

@@ -249,6 +249,7 @@ mod tests {
             trusted: true,
             kept: None,
             deleted_at: None,
+            deletable: true,
             controlled: true,
             made_for_it: true,
             populated: false,

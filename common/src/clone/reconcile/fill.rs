@@ -6,6 +6,7 @@ use crate::{
     api::Phase,
     clone::{
         claim::Claim,
+        data_mover::MoverState,
         objects,
         observed::Observed,
         plan::Plan,
@@ -35,7 +36,11 @@ pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) ->
     // The strategy in force may be another one by now; it isn't that which the driver is at.
     let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
     let filling = Attempt::to_fill(seen, claim, strategy);
-    let waiting = provisioning(seen, &chosen, Some(claim));
+    let waiting = match (provisioning(seen, &chosen, Some(claim)), consumer_says(seen)) {
+        // The driver isn't asked before the pod has a node.
+        (Waiting::ClaimNotBound { driver_says: None }, Some(text)) => Waiting::MoverNotRunning { pod_says: Some(text) },
+        (waiting, _) => waiting,
+    };
     let mut plan = if waiting == Waiting::FirstConsumer {
         // KubeVirt starts the machine's own pod at once at this phase, as CDI says it for every CSI class, and a throw-away pod before it at
         // `WaitForFirstConsumer`. Neither gets the volume before it is filled.
@@ -52,6 +57,15 @@ pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) ->
     };
     plan.chosen.get_or_insert(chosen);
     plan
+}
+
+/// What keeps the pod that makes the volume appear from running.
+fn consumer_says(seen: &Observed) -> Option<String> {
+    let consumer = seen.consumer.present().filter(|pod| pod.ours && !pod.deleting)?;
+    match &consumer.state {
+        MoverState::Starting(text) => text.clone(),
+        MoverState::Running | MoverState::Ended { .. } => None,
+    }
 }
 
 /// Many restores of one snapshot at once trip over each other in the provisioner, which marks the snapshot for each of them: all but one

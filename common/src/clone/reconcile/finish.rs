@@ -33,7 +33,7 @@ fn held_back(seen: &Observed, request: &Request) -> Option<Write> {
     match &seen.claim {
         Lookup::Present(claim) => {
             let is_to_be_filled = claim.phase == ClaimPhase::Pending && claim.content != Content::HeldBack;
-            (claim.ours && claim.made_for_it && !claim.deleting && is_to_be_filled).then(|| removal(claim))
+            (claim.ours && claim.made_for_it && claim.deletable && !claim.deleting && is_to_be_filled).then(|| removal(claim))
         }
         Lookup::Absent => {
             let chosen = decided(seen, request).ok()?;
@@ -63,7 +63,7 @@ pub(crate) fn release(claim: &Claim) -> Option<Write> {
 }
 
 /// Lets the volume of a temporary claim go with the claim: what was made for ourselves goes completely.
-fn discarded(claim: &Claim) -> Option<Write> {
+pub(crate) fn discarded(claim: &Claim) -> Option<Write> {
     claim.retained.clone().map(|volume| Write::DiscardVolume { volume })
 }
 

@@ -153,7 +153,7 @@ fn hand_over(seen: &Observed, request: &Request) -> Plan {
             None => Plan::act(seen, phase, Write::HandOver { volume, from, to, at })
                 .with_waiting(Waiting::HandOver("the volume is being handed over".to_owned())),
         },
-        rebind::Step::Nudge { target, at, .. } => Plan::act(seen, phase, Write::Nudge { claim: target, at })
+        rebind::Step::Nudge { claim, at } => Plan::act(seen, phase, Write::Nudge { claim, at })
             .with_waiting(Waiting::HandOver("the clone's claim is being bound to the volume".to_owned())),
         rebind::Step::Wait { what, look_again_at } => {
             Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::HandOver(what.to_string())) }

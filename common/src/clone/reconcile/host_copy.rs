@@ -14,6 +14,7 @@ use crate::{
         reconcile::{
             decided,
             fallback::{Attempt, attempt, deadline, failed, reported},
+            finish::discarded,
             pending::{blocked_source, writers},
             recorded,
         },
@@ -28,8 +29,20 @@ use crate::{
     pods::User,
 };
 
-/// Sees that `target`, which is blank, is filled.
+/// Sees that `target`, which is blank, is filled. What is restored to be copied from is no user's: its volume is to go with it from the
+/// beginning, because whoever deletes the clone or its namespace deletes the claim, and asks nobody.
 pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
+    let mut plan = copied(seen, request, target);
+    // A pass does one thing at most that can't be undone, and what is decided is written first.
+    let goes_on = plan.actions.iter().all(|action| matches!(action, Write::CreatePod(_) | Write::MarkCopied { .. }));
+    if let Some(discard) = seen.restored.present().filter(|claim| claim.trusted && goes_on).and_then(discarded) {
+        // Before the pod, which a quota may refuse for long.
+        plan.actions.insert(0, discard);
+    }
+    plan
+}
+
+fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     let name = names::mover(&seen.volume.uid);
     let mover = match &seen.mover {
         Lookup::Unknown(why) => return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),

@@ -211,6 +211,13 @@ fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
             Plan::wait(seen, recorded(seen), Waiting::TransferImpossible(why))
         }
         Content::HeldBack => filled_elsewhere(seen, request, claim),
+        content if given_up(seen, content) && !claim.deletable => {
+            let why = format!(
+                "PersistentVolumeClaim {name:?} was made for a strategy that the driver refused, and lacks the annotation {}; delete it",
+                keys::CREATED_FOR_DATA_VOLUME
+            );
+            Plan::wait(seen, recorded(seen), Waiting::TransferImpossible(why))
+        }
         content if given_up(seen, content) => {
             Plan::act(seen, Phase::CloneScheduled, removal(claim)).with_waiting(being_deleted(claim))
         }

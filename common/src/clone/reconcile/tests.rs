@@ -27,6 +27,7 @@ fn claim(name: &str, content: Content) -> Claim {
         trusted: true,
         kept: name.starts_with("tmp-pvc").then(Vec::new),
         deleted_at: None,
+        deletable: true,
         controlled: true,
         made_for_it: true,
         populated: false,
@@ -92,6 +93,7 @@ fn copied(deleting: bool) -> Observed {
             kept: true,
             phase: rebind::ClaimPhase::Bound,
             volume_name: Some("pv".into()),
+            nudged_at: None,
         }),
         volume: Lookup::Present(rebind::Volume {
             exact: exact("pv"),
@@ -403,3 +405,7 @@ fn a_temporary_volume_goes_whatever_its_class_says(
     assert_eq!(plan.actions.iter().map(Write::verb).collect::<Vec<_>>(), [expected]);
     assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
 }
+
+mod pods;
+mod policy;
+mod retained;

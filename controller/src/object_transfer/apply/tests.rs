@@ -55,7 +55,7 @@ fn restore_policy(objects: &Moving) -> Write {
 }
 
 fn nudge(objects: &Moving) -> Write {
-    Write::Nudge { target: objects.claim.clone(), at: Timestamp::UNIX_EPOCH }
+    Write::Nudge { claim: objects.claim.clone(), at: Timestamp::UNIX_EPOCH }
 }
 
 fn delete_claim(objects: &Moving) -> Write {
