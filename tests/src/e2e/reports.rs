@@ -5,7 +5,7 @@ use common::{
     api::{DataVolume, Phase, snapshot::VolumeSnapshotContent},
     keys, names,
 };
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ResourceQuota};
+use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
@@ -28,6 +28,7 @@ tests![
     classes_that_retain_keep_nothing_of_ours_when_it_is_deleted_in_the_middle,
     what_is_sent_again_is_unchanged,
     a_copy_fits_into_quotas_of_everything,
+    a_limit_that_refuses_the_pod_is_told_with_its_cure,
     a_sidecar_keeps_no_copy_from_its_end,
     a_user_s_labels_are_on_the_claim,
     a_pod_without_a_node_counts,
@@ -212,6 +213,22 @@ async fn a_copy_fits_into_quotas_of_everything(t: &Space) -> Result<()> {
     clone.phase(Phase::Succeeded).await?;
     t.api::<ResourceQuota>().delete("everything", &DeleteParams::default()).await?;
     clone.has_bytes_of(&disk).await?;
+    t.nothing_left_but(&[&disk, &clone]).await
+}
+
+async fn a_limit_that_refuses_the_pod_is_told_with_its_cure(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    let range = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
+        "spec": {"limits": [{"type": "Container", "max": {"memory": "32Mi"}}]},
+    });
+    t.apply(&t.api::<LimitRange>(), "small", &range).await?;
+    let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
+    let message = clone.waits_for("ErrRefused").await?;
+    let told = message.contains("maximum memory usage per Container") && message.contains("podResourceRequirements");
+    ensure!(told, "{message}");
+    t.api::<LimitRange>().delete("small", &DeleteParams::default()).await?;
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
     t.nothing_left_but(&[&disk, &clone]).await
 }
 
