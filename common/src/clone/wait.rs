@@ -68,7 +68,10 @@ pub enum Waiting {
     /// The class binds when a pod uses the claim.
     FirstConsumer,
     /// The volume hasn't its final size yet.
-    NotExpanded,
+    NotExpanded {
+        /// What keeps it from growing, and the cure.
+        trouble: Option<String>,
+    },
     /// The data mover's pod isn't running.
     MoverNotRunning {
         /// What its pod says.
@@ -133,7 +136,7 @@ impl Waiting {
             Self::SnapshotNotReady { .. } => "SnapshotNotReady",
             Self::ClaimNotBound { .. } => "ClaimNotBound",
             Self::FirstConsumer => "WaitForFirstConsumer",
-            Self::NotExpanded => "VolumeNotExpanded",
+            Self::NotExpanded { .. } => "VolumeNotExpanded",
             Self::MoverNotRunning { .. } => "CloneMoverNotRunning",
             Self::NoCommonNode(_) => "NoCommonNode",
             Self::MoverFailed { .. } => "CloneMoverFailed",
@@ -199,7 +202,8 @@ impl Waiting {
                 "The StorageClass makes the volume when a pod uses the claim (WaitForFirstConsumer); start a pod"
                     .to_owned()
             }
-            Self::NotExpanded => "The storage driver is expanding the volume".to_owned(),
+            Self::NotExpanded { trouble: None } => "The storage driver is expanding the volume".to_owned(),
+            Self::NotExpanded { trouble: Some(text) } => text.clone(),
             Self::MoverNotRunning { pod_says: None } => "The pod that copies the data is starting".to_owned(),
             Self::MoverNotRunning { pod_says: Some(text) } => {
                 format!("The pod that copies the data is not running: {text}")
@@ -227,7 +231,8 @@ impl Waiting {
         match self {
             Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => driver_says.is_some(),
             Self::MoverNotRunning { pod_says } => pod_says.is_some(),
-            Self::NotExpanded | Self::BeingDeleted { .. } | Self::SnapshotTurn | Self::HandOver(_) => false,
+            Self::NotExpanded { trouble } => trouble.is_some(),
+            Self::BeingDeleted { .. } | Self::SnapshotTurn | Self::HandOver(_) => false,
             _ => true,
         }
     }
@@ -236,7 +241,7 @@ impl Waiting {
     pub fn expected(&self) -> Duration {
         const MINUTE: u64 = 60;
         Duration::from_secs(match self {
-            Self::SnapshotNotReady { .. } | Self::ClaimNotBound { .. } | Self::NotExpanded => 10 * MINUTE,
+            Self::SnapshotNotReady { .. } | Self::ClaimNotBound { .. } | Self::NotExpanded { .. } => 10 * MINUTE,
             Self::MoverNotRunning { .. }
             | Self::CouldNotTell(_)
             | Self::BeingDeleted { .. }
