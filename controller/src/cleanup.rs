@@ -33,7 +33,7 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::{
-    clone::{Reconciler, observe},
+    clone::{Reconciler, source},
     periodic::{self, RESYNC, RETRY_NOT_SYNCED, Trigger},
     write,
 };
@@ -232,7 +232,7 @@ fn retained_content(shared: &SharedSnapshot, ctx: &Reconciler) -> Option<ObjectV
 fn retained_volume(meta: &ObjectMeta, ctx: &Reconciler) -> Option<ObjectVersion> {
     let found = ctx.context.caches.claims.get(meta.namespace.as_deref(), meta.name.as_deref()?);
     let claim = found.present().filter(|claim| claim.uid() == meta.uid)?;
-    let volume = observe::volume_of(claim, ctx);
+    let volume = source::volume_of(claim, ctx);
     let uid = meta.uid.as_deref()?;
     Claim::of(claim, ownership::Owner::Ours, uid, volume.present().map(AsRef::as_ref), None).retained
 }
@@ -281,7 +281,7 @@ async fn need_of_member(
                 claim,
                 ownership::Owner::Ours,
                 uid,
-                observe::volume_of(claim, ctx).present().map(AsRef::as_ref),
+                source::volume_of(claim, ctx).present().map(AsRef::as_ref),
                 None,
             )
         })

@@ -72,8 +72,8 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
 
 fn cluster_rights() -> Vec<PolicyRule> {
     vec![
-        // The source and its volume, asked for when they are needed: what a user has just made
-        // isn't in a cache yet.
+        // The source and its volume, or the claim that a source snapshot names and its volume,
+        // asked for when they are needed: what a user has just made isn't in a cache yet.
         right("", &["persistentvolumeclaims", "persistentvolumes"], &[], &["get"]),
         right(snapshot::GROUP, &["volumesnapshots", "volumesnapshotcontents"], &[], &["get"]),
         // Who may be writing to the source, for a warning.

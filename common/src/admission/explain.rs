@@ -117,6 +117,16 @@ pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<St
                 lines
                     .push(format!("smartclone: the clone gets {}, which is what the source has", chosen.sizes.finally));
             }
+            if let Some(source) = facts.source.present().filter(|source| source.doubt.is_some())
+                && request.size.is_none()
+            {
+                lines.push(format!(
+                    "smartclone: it isn't known how large the volume of {} was; the driver names {}, which may be too small: if it refuses that, give the size in {}",
+                    request.source,
+                    source.capacity.unwrap_or_default(),
+                    request.form.size_path(),
+                ));
+            }
             if facts.target_class.present().is_some_and(|class| {
                 class.strategy.as_deref().is_some_and(|text| text.parse::<CloneStrategy>().is_err())
             }) {

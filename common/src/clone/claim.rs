@@ -9,12 +9,13 @@ use k8s_openapi::{
 
 use crate::{
     api::{self, CloneStrategy},
-    clone::ownership::Owner,
+    clone::{facts::sizes::capacity_of, ownership::Owner},
     confinement::may_delete,
     keys,
     object::{ClaimPhase, ObjectVersion, exact},
     quantity::Bytes,
     rebind,
+    storage::expansion::Expansion,
 };
 
 /// The owner of the claim that has the clone's name: ours if the DataVolume of this UID controls it, or if it is itself what is to be filled. A name alone
@@ -97,8 +98,10 @@ pub struct Claim {
     pub request: Bytes,
     /// The size of the volume.
     pub capacity: Option<Bytes>,
-    /// The device has grown; its file system grows when kubelet mounts it.
-    pub file_system_grows_at_mount: bool,
+    /// `spec.capacity` of its volume, as far as that is known. It follows an expansion before `capacity` does.
+    pub volume_capacity: Option<Bytes>,
+    /// The expansion that isn't complete.
+    pub expansion: Option<Expansion>,
     /// The BLAKE3 digest that a completed copy has left on it.
     pub copied: Option<String>,
     /// The newest complaint about it.
@@ -160,9 +163,8 @@ impl Claim {
             phase: ClaimPhase::of(claim),
             request: requests.and_then(|r| r.get("storage")).and_then(storage).unwrap_or_default(),
             capacity: status.and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage")).and_then(storage),
-            file_system_grows_at_mount: status
-                .and_then(|s| s.conditions.as_ref())
-                .is_some_and(|c| c.iter().any(|c| c.type_ == "FileSystemResizePending" && c.status == "True")),
+            volume_capacity: capacity_of(claim.metadata.uid.as_ref(), volume),
+            expansion: Expansion::of(claim),
             copied: annotation(keys::COPIED).map(str::to_owned),
             complaint,
             retained: volume.filter(|volume| retains(volume, claim)).map(|volume| exact(&volume.metadata)),

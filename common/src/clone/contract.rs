@@ -110,7 +110,11 @@ pub const WAITS: &[WaitRow] = &[
         kubevirt: "starts the machine's own pod at once",
         ..wait("WaitForFirstConsumer", EndsBy::Event, &[PendingPopulation], "`PendingPopulation` for every CSI class")
     },
-    wait("VolumeNotExpanded", EndsBy::Work, &[ExpansionInProgress], "`PrepClaimInProgress`"),
+    case(
+        wait("VolumeNotExpanded", EndsBy::Work, &[ExpansionInProgress], "`PrepClaimInProgress`"),
+        "the driver is at it",
+    ),
+    case(wait("VolumeNotExpanded", EndsBy::Action, &[ExpansionInProgress], NO_CDI), "the expansion failed"),
     case(wait("CloneMoverNotRunning", EndsBy::Event, &[CloneScheduled], "`CloneScheduled`"), "it is starting"),
     case(wait("CloneMoverNotRunning", EndsBy::Action, &[CloneScheduled], NO_CDI), "its pod reports an error"),
     WaitRow {

@@ -1,7 +1,9 @@
 //! The facts of a decision, complete and typed. They are read before the decision, which reads nothing itself.
 
+pub mod sizes;
+
 use crate::object;
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -11,6 +13,7 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use self::sizes::{Doubt, Origin, SourceSizes, VolumeSizes};
 use crate::{
     api::{
         ClaimPropertySet, CloneStrategy, Refusal, StorageProfile,
@@ -23,6 +26,7 @@ use crate::{
     quantity::Bytes,
     storage::{
         class::Class,
+        driver_error,
         overhead::Overhead,
         profile::{self, Provenance, Record},
         refusals::{self, NamespaceRefusal},
@@ -84,10 +88,14 @@ pub struct Source {
     pub mode: Option<VolumeMode>,
     /// Its access modes; a snapshot has none.
     pub access_modes: Vec<String>,
-    /// What its owner asked for.
+    /// What its owner asked for; of a snapshot, the least that may be asked for. See [`SourceSizes`], as for the next three.
     pub request: Option<Bytes>,
-    /// What it has; of a snapshot, what the driver says a restore needs. Nothing while that isn't known.
+    /// What it has. Nothing while that isn't known.
     pub capacity: Option<Bytes>,
+    /// The size of a snapshot as the driver names it, where that is less than `capacity`, or may be.
+    pub cut_at: Option<Bytes>,
+    /// Why `capacity` may be too small.
+    pub doubt: Option<Doubt>,
     /// A claim: bound to a volume and not lost. A snapshot: a volume can be restored from it.
     pub ready: bool,
     /// The finalizers that keep it, while it is being deleted.
@@ -99,19 +107,22 @@ pub struct Source {
 }
 
 impl Source {
-    /// Reads a claim whose volume has this [driver](driver_of).
-    pub fn of(claim: &PersistentVolumeClaim, driver: Lookup<String>) -> Self {
+    /// Reads a claim whose volume has this [size](sizes::capacity_of), as far as it is known, and this [driver](driver_of).
+    pub fn of(claim: &PersistentVolumeClaim, volume: Option<Bytes>, driver: Lookup<String>) -> Self {
         let spec = claim.spec.clone().unwrap_or_default();
         let status = claim.status.clone().unwrap_or_default();
-        let storage = |map: &BTreeMap<String, _>| map.get("storage").and_then(|q| Bytes::of(q).ok());
+        let SourceSizes { request, capacity, cut_at, doubt } =
+            SourceSizes::of_claim(&VolumeSizes::of(Some(claim), volume));
         Self {
             kind: SourceKind::Claim,
             uid: claim.metadata.uid.clone().unwrap_or_default(),
             class: spec.storage_class_name.unwrap_or_default(),
             mode: Some(spec.volume_mode.as_deref().and_then(|m| m.parse().ok()).unwrap_or_default()),
             access_modes: spec.access_modes.unwrap_or_default(),
-            request: spec.resources.and_then(|r| r.requests).as_ref().and_then(storage),
-            capacity: status.capacity.as_ref().and_then(storage),
+            request,
+            capacity,
+            cut_at,
+            doubt,
             ready: status.phase.as_deref() == Some("Bound") && claim.metadata.deletion_timestamp.is_none(),
             deleting: deleting(&claim.metadata),
             complaint: None,
@@ -119,8 +130,13 @@ impl Source {
         }
     }
 
-    /// Reads a snapshot and its content. A content counts only when both sides agree on whose it is.
-    pub fn of_snapshot(snapshot: &VolumeSnapshot, content: &Lookup<VolumeSnapshotContent>) -> Self {
+    /// Reads a snapshot, its content, and what is known of the volume that it was taken of. A content counts only when both sides agree on
+    /// whose it is.
+    pub fn of_snapshot(
+        snapshot: &VolumeSnapshot,
+        content: &Lookup<VolumeSnapshotContent>,
+        origin: &Origin<'_>,
+    ) -> Self {
         let status = snapshot.status.clone().unwrap_or_default();
         let uid = snapshot.metadata.uid.clone().unwrap_or_default();
         let content = match content {
@@ -131,15 +147,18 @@ impl Source {
         };
         let annotated = object::annotation(&snapshot.metadata, keys::SOURCE_VOLUME_MODE);
         let mode = content.present().and_then(|c| c.spec.source_volume_mode.as_deref()).or(annotated);
+        let SourceSizes { request, capacity, cut_at, doubt } =
+            SourceSizes::of_snapshot(snapshot, content.present(), origin);
         Self {
             kind: SourceKind::Snapshot,
             uid,
             class: String::new(),
             mode: mode.and_then(|mode| mode.parse().ok()),
             access_modes: Vec::new(),
-            request: None,
-            // 0 means that the driver doesn't know.
-            capacity: status.restore_size.as_ref().and_then(|q| Bytes::of(q).ok()).filter(|size| *size > Bytes(0)),
+            request,
+            capacity,
+            cut_at,
+            doubt,
             ready: status.ready_to_use.unwrap_or_default() && snapshot.metadata.deletion_timestamp.is_none(),
             deleting: deleting(&snapshot.metadata),
             complaint: status.error.and_then(|error| error.message),
@@ -149,6 +168,19 @@ impl Source {
 }
 
 impl Source {
+    /// True if this is a snapshot whose size nothing but the driver names, or that may have less than its volume has.
+    pub fn has_guessed_size(&self) -> bool {
+        self.cut_at.is_some() || self.doubt.is_some()
+    }
+
+    /// The size to remember when the driver has refused to restore this snapshot at `size`, if its answer may be about that. An argument
+    /// that is invalid may be the size only where that is more than what the driver names.
+    pub fn refused_at(&self, size: Bytes, code: &str) -> Option<u64> {
+        let is_larger = self.cut_at.is_some_and(|cut_at| size > cut_at);
+        let about_size = driver_error::is_about_size(code) || code == "InvalidArgument" && is_larger;
+        (self.kind == SourceKind::Snapshot && about_size).then_some(size.0)
+    }
+
     /// A source claim as it was when it was decided about.
     pub fn on_record(uid: String, facts: &SourceFacts) -> Self {
         Self {
@@ -159,6 +191,8 @@ impl Source {
             access_modes: facts.access_modes.clone(),
             request: Some(Bytes(facts.request)),
             capacity: Some(Bytes(facts.capacity)),
+            cut_at: None,
+            doubt: None,
             ready: true,
             deleting: None,
             complaint: None,

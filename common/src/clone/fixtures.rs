@@ -82,6 +82,8 @@ pub fn source() -> Source {
         access_modes: vec!["ReadWriteOnce".into()],
         request: Some(gi(1)),
         capacity: Some(gi(1)),
+        cut_at: None,
+        doubt: None,
         ready: true,
         deleting: None,
         complaint: None,

@@ -110,6 +110,9 @@ pub struct PastRefusal {
     pub too_slow: bool,
     /// The driver's words, without secrets.
     pub message: String,
+    /// The size, in bytes, at which the driver refused to restore the source snapshot, if that may be the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<u64>,
 }
 
 /// The origin of the wanted strategy. The first that names one counts.

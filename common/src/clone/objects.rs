@@ -218,7 +218,7 @@ pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> Persiste
         class: chosen.restore_class.as_deref().unwrap_or(&chosen.class),
         access_modes: &["ReadWriteOnce".to_owned()],
         mode: chosen.source_mode,
-        size: chosen.source_size,
+        size: chosen.restore_at,
         from: &DataSource::Snapshot(&source.name),
     }
     .claim(metadata, &volume.uid)

@@ -92,7 +92,10 @@ pub enum Waiting {
     /// The class binds when a pod uses the claim.
     FirstConsumer,
     /// The volume hasn't its final size yet.
-    NotExpanded,
+    NotExpanded {
+        /// What keeps it from growing, and the cure.
+        trouble: Option<String>,
+    },
     /// The data mover's pod isn't running.
     MoverNotRunning {
         /// What its pod says.
@@ -159,7 +162,7 @@ impl Waiting {
             Self::SnapshotNotReady { .. } => "SnapshotNotReady",
             Self::ClaimNotBound { .. } => "ClaimNotBound",
             Self::FirstConsumer => "WaitForFirstConsumer",
-            Self::NotExpanded => "VolumeNotExpanded",
+            Self::NotExpanded { .. } => "VolumeNotExpanded",
             Self::MoverNotRunning { .. } => "CloneMoverNotRunning",
             Self::NoCommonNode(_) => "NoCommonNode",
             Self::MoverFailed { .. } => "CloneMoverFailed",
@@ -230,7 +233,8 @@ impl Waiting {
                 "The StorageClass makes the volume when a pod uses the claim (WaitForFirstConsumer); start a pod"
                     .to_owned()
             }
-            Self::NotExpanded => "The storage driver is expanding the volume".to_owned(),
+            Self::NotExpanded { trouble: None } => "The storage driver is expanding the volume".to_owned(),
+            Self::NotExpanded { trouble: Some(text) } => text.clone(),
             Self::MoverNotRunning { pod_says: None } => "The pod that copies the data is starting".to_owned(),
             Self::MoverNotRunning { pod_says: Some(text) } => {
                 format!("The pod that copies the data, or requests the volume, is not running: {text}")
@@ -262,7 +266,7 @@ impl Waiting {
                 let trouble = driver_says.as_deref().is_some_and(|text| !driver_error::is_progress(text));
                 if trouble { EndsBy::Action } else { EndsBy::Work }
             }
-            Self::NotExpanded | Self::SnapshotTurn | Self::HandOver(_) => EndsBy::Work,
+            Self::NotExpanded { trouble: None } | Self::SnapshotTurn | Self::HandOver(_) => EndsBy::Work,
             Self::MoverNotRunning { pod_says: None }
             | Self::SourceNotReady { driver_says: None, .. }
             | Self::FirstConsumer
@@ -282,6 +286,7 @@ impl Waiting {
             | Self::Invalid(_)
             | Self::NoStorageClass(_)
             | Self::NotAClone
+            | Self::NotExpanded { trouble: Some(_) }
             | Self::NoCommonNode(_)
             | Self::MoverFailed { .. }
             | Self::Foreign { .. }
@@ -304,7 +309,7 @@ impl Waiting {
     pub fn expected(&self) -> Duration {
         const MINUTE: u64 = 60;
         Duration::from_secs(match self {
-            Self::SnapshotNotReady { .. } | Self::ClaimNotBound { .. } | Self::NotExpanded => 10 * MINUTE,
+            Self::SnapshotNotReady { .. } | Self::ClaimNotBound { .. } | Self::NotExpanded { .. } => 10 * MINUTE,
             Self::MoverNotRunning { .. }
             | Self::CouldNotTell(_)
             | Self::BeingDeleted { .. }

@@ -39,6 +39,11 @@ pub fn is_progress(text: &str) -> bool {
     classify(text).code == "Aborted"
 }
 
+/// True if a complaint with this code is about the size that was asked for.
+pub fn is_about_size(code: &str) -> bool {
+    ["OutOfRange", "SizeMismatch"].contains(&code)
+}
+
 /// gRPC codes, and what they mean for a volume or snapshot that was asked for.
 ///
 /// The provisioner repeats the same request with the same name whatever the answer was, so only what the driver says tells whether that

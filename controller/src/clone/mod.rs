@@ -8,6 +8,7 @@ pub mod observe;
 pub mod refusals;
 mod report;
 mod snapshot_batch;
+pub mod source;
 mod status_throttle;
 
 use std::{

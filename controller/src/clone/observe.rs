@@ -5,15 +5,12 @@ use common::object;
 use std::sync::Arc;
 
 use common::{
-    api::{
-        DataVolume, Phase,
-        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
-    },
+    api::{DataVolume, Phase, snapshot::VolumeSnapshot},
     clone::{
         ClusterStorage, Facts, Kind, Waiting,
         claim::{Claim, Content, owner_of_target},
         data_mover::Mover,
-        facts::{Source, driver_of, source_in_force},
+        facts::source_in_force,
         observed::{Authorization, MoverSettings, Observed, Target},
         ownership::{self, Created, Owner, Ownership},
         reconcile::missing_right,
@@ -32,7 +29,7 @@ use common::{
 };
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod},
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::ResourceExt;
@@ -40,6 +37,7 @@ use kube::ResourceExt;
 use super::{
     CloneTarget, Reconciler,
     access::{self, Act, Stage},
+    source::{source, volume_of},
 };
 use crate::triggers::dependents::Dependency;
 
@@ -124,8 +122,10 @@ pub fn observe(permitted: Permitted, ctx: &Reconciler, now: Timestamp) -> Observ
     let group = visible.map_or(Lookup::Absent, |request| group(request, target, ctx));
     let snapshot = group.present().and_then(|group| group.of(uid));
     let is_cut = snapshot.is_some_and(|snapshot| snapshot.ready);
-    let source =
-        visible.map(|request| source_in_force(source(&request.source, ctx), target.recorded_source.as_ref(), is_cut));
+    let source = visible.map(|request| {
+        let recorded = target.recorded_source.as_ref();
+        source_in_force(source(request, recorded, ctx), recorded, is_cut)
+    });
     let owners = Ownership { uid, key: target.key.as_deref(), created: &target.created };
     let read = |claim: Lookup<Arc<PersistentVolumeClaim>>, owner: fn(&Ownership<'_>, &ObjectMeta) -> Owner| {
         claim.map(|claim| {
@@ -278,42 +278,6 @@ fn storage(ctx: &Reconciler) -> ClusterStorage {
         profiles: ctx.context.caches.profiles.all(),
         cdis: ctx.context.caches.cdis.all(),
         configs: ctx.context.caches.configs.all(),
-    }
-}
-
-fn source(name: &SourceName, ctx: &Reconciler) -> Lookup<Source> {
-    let ObjectName { namespace, name: object } = &name.object;
-    match name.kind {
-        SourceKind::Claim => ctx.context.caches.claims.get(Some(namespace), object).map(|claim| {
-            let volume = volume_of(&claim, ctx);
-            let driver = driver_of(claim.metadata.uid.as_ref(), volume.as_ref().map(AsRef::as_ref));
-            Source::of(&claim, driver)
-        }),
-        SourceKind::Snapshot => ctx.context.caches.snapshots.get(Some(namespace), object).map(|snapshot| {
-            let status = snapshot.status.as_ref();
-            let bound = status.and_then(|status| status.bound_volume_snapshot_content_name.as_deref());
-            Source::of_snapshot(&snapshot, &bound.map_or(Lookup::Absent, |name| content(name, ctx)))
-        }),
-    }
-}
-
-/// The content of a snapshot. The two are watched apart, so that one which is named and not in the cache is unknown.
-fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
-    match ctx.context.caches.contents.get(None, name) {
-        Lookup::Present(content) => Lookup::Present((*content).clone()),
-        Lookup::Absent => Lookup::Unknown(format!("VolumeSnapshotContent {name:?} has not been seen yet")),
-        Lookup::Unknown(why) => Lookup::Unknown(why),
-    }
-}
-
-/// The volume of a bound claim. The two are watched apart, so that one which is named and not in the cache is unknown.
-pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Lookup<Arc<PersistentVolume>> {
-    let Some(name) = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty()) else {
-        return Lookup::Absent;
-    };
-    match ctx.context.caches.volumes.get(None, name) {
-        Lookup::Absent => Lookup::Unknown(format!("PersistentVolume {name:?} has not been seen yet")),
-        seen => seen,
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod data_sources;
 pub mod dependents;
+mod names_by_key;
 mod object_transfers;
 pub mod pods_by_claim;
+pub mod volumes_by_handle;
 
 use common::object;
 use std::{sync::Arc, time::Instant};
@@ -32,6 +34,7 @@ use self::{
     dependents::{Dependency, Dependents},
     object_transfers::ObjectTransferTrigger,
     pods_by_claim::PodsByClaim,
+    volumes_by_handle::VolumesByHandle,
 };
 use crate::{
     context::{Caches, name_of},
@@ -63,6 +66,7 @@ pub struct Indexes {
     /// Claims that are filled without a DataVolume, by the VolumeCloneSource that they name.
     pub(crate) claims_by_clone_source: Arc<Dependents>,
     pub(crate) pods_by_claim: Arc<PodsByClaim>,
+    pub(crate) volumes_by_handle: Arc<VolumesByHandle>,
     pub(crate) created: Arc<CreatedObjects>,
 }
 
@@ -178,6 +182,9 @@ impl Triggers {
     /// A PersistentVolume was created, changed or deleted.
     pub fn volume(&self, volume: &PersistentVolume) {
         self.transfers.volume(volume);
+        self.indexes
+            .volumes_by_handle
+            .record(volume, Instant::now(), |name| self.caches.volumes.get(None, name).present().is_some());
         let Some(claim) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return };
         let (Some(namespace), Some(name)) = (claim.namespace.clone(), claim.name.clone()) else { return };
         let name = ObjectName { namespace, name };

@@ -1,72 +1,27 @@
 //! The index of pods by the claim that they use.
 
-use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use common::object::ObjectName;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
-/// The time after which a pod that the cache does not have is gone. Before, it may be one that is not in the cache yet, as during a new
-/// list.
-const MAX_CACHE_DELAY: Duration = Duration::from_mins(1);
-
-#[derive(Default)]
-struct Maps {
-    pods: HashMap<ObjectName, BTreeSet<String>>,
-    claims: HashMap<ObjectName, Vec<ObjectName>>,
-    unconfirmed: VecDeque<(Instant, ObjectName)>,
-}
-
-impl Maps {
-    fn replace(&mut self, pod: ObjectName, used: Vec<ObjectName>) {
-        for claim in self.claims.remove(&pod).unwrap_or_default() {
-            if let Some(pods) = self.pods.get_mut(&claim) {
-                pods.remove(&pod.name);
-                if pods.is_empty() {
-                    self.pods.remove(&claim);
-                }
-            }
-        }
-        for claim in &used {
-            self.pods.entry(claim.clone()).or_default().insert(pod.name.clone());
-        }
-        if !used.is_empty() {
-            self.claims.insert(pod, used);
-        }
-    }
-}
+use super::names_by_key::NamesByKey;
 
 /// The names of pods by the claim that they use, for a while also of those that are gone. The watch of the pods fills it.
 #[derive(Default)]
-pub struct PodsByClaim(Mutex<Maps>);
+pub struct PodsByClaim(NamesByKey<ObjectName, ObjectName>);
 
 impl PodsByClaim {
     /// Records the claims of a pod that was created, changed or deleted. `exists` looks a pod up in the cache.
     pub fn record(&self, pod: &Pod, now: Instant, exists: impl Fn(&ObjectName) -> bool) {
         let Some(namespace) = pod.namespace() else { return };
-        let name = ObjectName { namespace, name: pod.name_any() };
-        let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !exists(&name) {
-            maps.unconfirmed.push_back((now, name.clone()));
-        }
-        maps.replace(name, claims_of(pod));
-        while let Some((_, name)) =
-            maps.unconfirmed.pop_front_if(|(since, _)| now.duration_since(*since) > MAX_CACHE_DELAY)
-        {
-            if !exists(&name) {
-                maps.replace(name, Vec::new());
-            }
-        }
+        self.0.record(ObjectName { namespace, name: pod.name_any() }, claims_of(pod), now, exists);
     }
 
     /// The pods that use `claim`, by name.
     pub fn of(&self, claim: &ObjectName) -> Vec<String> {
-        let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        maps.pods.get(claim).into_iter().flatten().cloned().collect()
+        self.0.of(claim).into_iter().map(|pod| pod.name).collect()
     }
 }
 
@@ -87,6 +42,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::triggers::names_by_key::MAX_CACHE_DELAY;
 
     #[test]
     fn a_pod_is_found_by_its_claims_until_it_is_gone() {

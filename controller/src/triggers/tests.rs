@@ -1,9 +1,12 @@
 //! Each object of a cluster is touched, and what that triggers is read off the streams of the controllers.
 
-use common::keys;
 use std::collections::BTreeSet;
 
-use common::api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass};
+use common::{
+    api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
+    keys,
+    storage::volume_handle::VolumeHandle,
+};
 use fake_api::{FakeApi, path_of};
 use k8s_openapi::api::{core::v1::Node, storage::v1::StorageClass};
 use rstest::rstest;
@@ -240,4 +243,18 @@ async fn the_index_of_pods_follows_the_watch() {
     api.put::<Pod>(&json!({"metadata": meta("gold", "second"), "spec": {"containers": [], "volumes": [volume]}}));
     fixture.settle().await;
     assert_eq!(users("disk"), ["disk", "second"]);
+}
+
+/// The volume that a snapshot was taken of follows the watch of the volumes.
+#[tokio::test(start_paused = true)]
+async fn the_index_of_volumes_follows_the_watch() {
+    let api = cluster();
+    let fixture = Fixture::start(&api).await;
+    let handle = |handle: &str| VolumeHandle { driver: "d".into(), handle: handle.into() };
+    let volumes = |of: &str| fixture.reconciler.indexes.volumes_by_handle.of(&handle(of));
+    assert_eq!((volumes("h"), volumes("late")), (vec!["disk".to_owned(), "other".to_owned()], vec![]));
+    let csi = json!({"driver": "d", "volumeHandle": "late"});
+    api.put::<PersistentVolume>(&json!({"metadata": {"name": "late"}, "spec": {"csi": csi}}));
+    fixture.settle().await;
+    assert_eq!(volumes("late"), ["late"]);
 }

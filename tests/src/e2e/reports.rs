@@ -11,7 +11,7 @@ use kube::{
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     runtime::watcher::Config,
 };
-use reference_csi::behaviour::Behaviour;
+use reference_csi::behaviour::{Behaviour, LargerRestore, RestoreSize};
 use serde_json::{Value, json};
 
 use super::datasources::HeldUp;
@@ -26,6 +26,7 @@ tests![
     a_source_that_is_being_deleted_is_told_and_the_next_one_is_cloned,
     classes_that_retain_keep_nothing_of_ours,
     classes_that_retain_keep_nothing_of_ours_when_it_is_deleted_in_the_middle,
+    a_snapshot_that_claims_to_need_next_to_nothing,
     what_is_sent_again_is_unchanged,
     a_copy_fits_into_quotas_of_everything,
     a_limit_that_refuses_the_pod_is_told_with_its_cure,
@@ -158,6 +159,39 @@ async fn content_goes_with_its_snapshot(t: &Space, clone: &str) -> Result<()> {
         }
     })
     .await
+}
+
+/// A driver names the bytes in use, at which it refuses to restore. The volume is known as long as there is a PersistentVolume with its
+/// handle; when that is gone, too, the requester is told which size to give.
+async fn a_snapshot_that_claims_to_need_next_to_nothing(t: &Space) -> Result<()> {
+    let stingy = Behaviour { restore_size: Some(RestoreSize::Referenced), ..Behaviour::default() };
+    let class = t.class().behaving(stingy.clone()).made().await?;
+    let other = t.neighbour().await?;
+    let exact = Behaviour { larger_restore: Some(LargerRestore::OutOfRange), ..stingy };
+    let exact = other.class().behaving(exact).annotate(keys::RESTORE_SIZE, "exact").made().await?;
+    let disk = t.source("disk").class(&class).filled(mi(4)).await?;
+    let snapshot = t.snapshot("snap", &disk, &class).await?.ready().await?;
+    let by_snapshot = t.create(clone_of_snapshot(&snapshot).class(&class).named("by-snapshot")).await?;
+    let by_copy = clone_of_snapshot(&snapshot).class(&class).named("by-copy").annotate(keys::CLONE_TYPE, "copy");
+    let by_copy = t.create(by_copy.with_owners()).await?;
+    let exactly =
+        t.create(clone_of_snapshot(&snapshot).class(&exact).named("exactly").size(gi(1)).with_owners()).await?;
+    for clone in [&by_snapshot, &by_copy, &exactly] {
+        clone.succeeds().await?.has_bytes_of(&disk).await?;
+        let capacity = t.capacity(clone).await?;
+        ensure!(capacity >= Some(gi(1)), "{}: {capacity:?}", clone.name());
+    }
+    t.nothing_left_but(&[&disk, &snapshot, &by_snapshot, &by_copy, &exactly]).await?;
+
+    let volume = t.bound(&disk).await?.spec.and_then(|spec| spec.volume_name).context("it has no volume")?;
+    t.api::<PersistentVolumeClaim>().delete(disk.name(), &DeleteParams::default()).await?;
+    wait::gone(&t.everywhere::<PersistentVolume>(), &volume, None).await?;
+    let unknown = t.create(clone_of_snapshot(&snapshot).class(&class).named("unknown").with_owners()).await?;
+    unknown.fails_with("in spec.storage.resources.requests.storage").await?;
+    let given = clone_of_snapshot(&snapshot).class(&class).named("given").size(gi(1)).with_owners();
+    let given = t.create(given).await?;
+    given.succeeds().await?;
+    t.nothing_left_but(&[&snapshot, &by_snapshot, &by_copy, &exactly, &given]).await
 }
 
 /// A wish that was replaced by a fallback is still the user's: he applies the same object again, by himself or with his field manager,

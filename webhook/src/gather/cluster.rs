@@ -10,7 +10,10 @@ use common::{
     },
     clone::{
         ClusterStorage,
-        facts::{Source, driver_of},
+        facts::{
+            Source, driver_of,
+            sizes::{Origin, capacity_of},
+        },
         observed::Authorization,
     },
     data_source::{Resolution, resolve_named},
@@ -18,6 +21,7 @@ use common::{
     lookup::Lookup,
     object::{ObjectName, SourceKind, SourceName},
     pods::{User, is_named_mover, users_of},
+    quantity::Bytes,
 };
 use config::{
     admin::Readiness,
@@ -53,8 +57,8 @@ const WARNING_TIMEOUT: Duration = Duration::from_millis(500);
 const READ_CACHE_TTL: Duration = Duration::from_millis(500);
 
 /// The driver of a claim's volume stays the same as long as the claim has that volume, which the
-/// claim says itself.
-const DRIVER_CACHE_TTL: Duration = Duration::from_mins(1);
+/// claim says itself. Its size may be old by this time: the controller decides about sizes anew.
+const VOLUME_CACHE_TTL: Duration = Duration::from_mins(1);
 
 /// Answers for requesters whose annotation is longer, in bytes, aren't cached.
 const MAX_CACHED_STAMP: usize = 4 << 10;
@@ -72,8 +76,8 @@ pub struct Cluster {
 /// Recent answers of the API server.
 struct Recent {
     sources: ReadCache<SourceName, Source>,
-    /// By the volume's name and the claim's UID.
-    drivers: ReadCache<(String, Option<String>), String>,
+    /// Driver and size, by the volume's name and the claim's UID.
+    volumes: ReadCache<(String, Option<String>), (String, Option<Bytes>)>,
     data_sources: ReadCache<ObjectName, SourceName>,
     users: ReadCache<ObjectName, Vec<User>>,
     /// Claims that don't exist.
@@ -89,7 +93,7 @@ impl Cluster {
         let (settings, watches) = SettingsReader::new(reads.clone(), watches, readiness);
         let recent = Recent {
             sources: ReadCache::new(READ_CACHE_TTL),
-            drivers: ReadCache::new(DRIVER_CACHE_TTL),
+            volumes: ReadCache::new(VOLUME_CACHE_TTL),
             data_sources: ReadCache::new(READ_CACHE_TTL),
             users: ReadCache::new(READ_CACHE_TTL),
             free: ReadCache::new(READ_CACHE_TTL),
@@ -127,32 +131,60 @@ impl Cluster {
 
     async fn claim(&self, name: &ObjectName, freshness: Freshness) -> Lookup<Source> {
         let claim: Lookup<PersistentVolumeClaim> = self.get(&self.namespaced(name), &name.name, freshness).await;
-        let with_driver = async |claim: PersistentVolumeClaim| {
+        let with_volume = async |claim: PersistentVolumeClaim| {
             let uid = claim.metadata.uid.clone();
             let volume = claim.spec.as_ref().and_then(|spec| spec.volume_name.clone()).unwrap_or_default();
             let read = async || {
                 let found: Lookup<PersistentVolume> =
                     self.other_half("PersistentVolume", Some(&volume), freshness).await;
+                let size = capacity_of(uid.as_ref(), found.present());
                 match driver_of(uid.as_ref(), found.as_ref()) {
-                    Lookup::Present(driver) => Ok(driver),
-                    other => Err(other),
+                    Lookup::Present(driver) => Ok((driver, size)),
+                    other => Err((other, size)),
                 }
             };
-            let driver = self.recent.drivers.get_or_read(freshness, &(volume.clone(), uid.clone()), read).await;
-            Source::of(&claim, driver.map_or_else(|other| other, Lookup::Present))
+            let known = self.recent.volumes.get_or_read(freshness, &(volume.clone(), uid.clone()), read).await;
+            let (driver, size) = known.map_or_else(|other| other, |(driver, size)| (Lookup::Present(driver), size));
+            Source::of(&claim, size, driver)
         };
-        claim.map_async(with_driver).await
+        claim.map_async(with_volume).await
     }
 
     async fn snapshot(&self, name: &ObjectName, freshness: Freshness) -> Lookup<Source> {
         let snapshot: Lookup<VolumeSnapshot> = self.get(&self.namespaced(name), &name.name, freshness).await;
         let with_content = async |snapshot: VolumeSnapshot| {
             let content = snapshot.status.as_ref().and_then(|s| s.bound_volume_snapshot_content_name.as_deref());
-            let content: Lookup<VolumeSnapshotContent> =
-                self.other_half("VolumeSnapshotContent", content, freshness).await;
-            Source::of_snapshot(&snapshot, &content)
+            let of_claim = snapshot.spec.source.persistent_volume_claim_name.as_deref();
+            let (content, (claim, volume)) = tokio::join!(
+                self.other_half::<VolumeSnapshotContent>("VolumeSnapshotContent", content, freshness),
+                self.taken_of(&name.namespace, of_claim, freshness),
+            );
+            let (volume, claim) = (volume.as_ref(), claim.present());
+            Source::of_snapshot(&snapshot, &content, &Origin { volume, claim, on_record: None })
         };
         snapshot.map_async(with_content).await
+    }
+
+    /// The claim that a snapshot names, which is in its namespace, and that claim's volume. They are
+    /// read for the size of the volume, of which the requester is told: whoever may clone what is in
+    /// a namespace, which was checked before, may clone the claim as well. A volume that no claim
+    /// of this name has can't be found without a list of all volumes; the controller has one.
+    async fn taken_of(
+        &self,
+        namespace: &str,
+        claim: Option<&str>,
+        freshness: Freshness,
+    ) -> (Lookup<PersistentVolumeClaim>, Lookup<PersistentVolume>) {
+        let Some(name) = claim.filter(|name| !name.is_empty()) else { return (Lookup::Absent, Lookup::Absent) };
+        let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+        let claim: Lookup<PersistentVolumeClaim> = self.get(&self.namespaced(&name), &name.name, freshness).await;
+        let named = claim.present().and_then(|claim| claim.spec.as_ref()?.volume_name.as_deref());
+        let volume = match (&claim, named.filter(|name| !name.is_empty())) {
+            (Lookup::Unknown(why), _) => Lookup::Unknown(why.clone()),
+            (_, None) => Lookup::Absent,
+            (_, Some(volume)) => self.get(&self.all(), volume, freshness).await,
+        };
+        (claim, volume)
     }
 
     /// The cluster-wide object that a namespaced one is bound to; absent only if it isn't bound.

@@ -113,7 +113,8 @@ fn waits() -> Vec<Waiting> {
         Waiting::ClaimNotBound { driver_says: at_it() },
         Waiting::ClaimNotBound { driver_says: some() },
         Waiting::FirstConsumer,
-        Waiting::NotExpanded,
+        Waiting::NotExpanded { trouble: None },
+        Waiting::NotExpanded { trouble: some() },
         Waiting::MoverNotRunning { pod_says: None },
         Waiting::MoverNotRunning { pod_says: Some("0/1 nodes are available".into()) },
         Waiting::MoverNotRunning { pod_says: Some("ImagePullBackOff: Back-off pulling image".into()) },
@@ -145,7 +146,7 @@ fn mine(claim: Claim) -> Claim {
     Claim { ours: true, trusted: true, controlled: true, made_for_it: true, deletable: true, ..claim }
 }
 
-/// Every wait, in every phase of its rows, with every claim that may be there: 37 waits, 5 claims.
+/// Every wait, in every phase of its rows, with every claim that may be there: 38 waits, 5 claims.
 #[test]
 fn every_wait_keeps_the_contract() {
     let claims = [

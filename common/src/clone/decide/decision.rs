@@ -61,8 +61,8 @@ pub struct Chosen {
     pub sizes: SizePlan,
     /// The VolumeSnapshotClass, for the strategy `snapshot`.
     pub snapshot_class: Option<String>,
-    /// The size of the source.
-    pub source_size: Bytes,
+    /// The size at which a source snapshot is restored to be copied from.
+    pub restore_at: Bytes,
     /// The clone's volume is made when a pod wants it (`WaitForFirstConsumer`).
     pub waits_for_consumer: bool,
     /// The class is of that kind, whether or not the requester wants to wait.

@@ -15,7 +15,7 @@ use self::{
     wish::{standing, wanted},
 };
 use super::{
-    facts::{Facts, Profile, Source},
+    facts::{Facts, Profile, Source, sizes::Doubt},
     note::{ChosenBy, History, SourceFacts},
     request::{Form, Request},
 };
@@ -81,7 +81,8 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         (VolumeMode::Filesystem, VolumeMode::Block) => usable(capacity, facts.overhead),
         _ => capacity,
     };
-    let asked = wanted_size(request, mode, facts).map(|asked| match source.capacity {
+    let disk = size_of(source, request);
+    let asked = wanted_size(request, mode, facts).map(|asked| match disk {
         // Who asks for a disk of the source's size gets a volume that has room for it.
         Some(disk) if request.form == Form::Storage && request.size >= Some(disk) => asked.max(fits(disk)),
         _ => asked,
@@ -102,15 +103,23 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     if let Lookup::Unknown(why) = &source.driver {
         return undecided("the source's volume", why);
     }
-    let Some(capacity) = source.capacity.or(asked) else {
+    if let (Some(Doubt::Unread(why)), None) = (&source.doubt, request.size) {
+        return undecided("the volume of which the snapshot was taken", why);
+    }
+    let Some(capacity) = disk.or(asked) else {
         return Decision::Rejected(vec![FieldError::required(
             request.form.size_path(),
-            "the driver does not say how large the snapshot is; give the size of the clone",
+            "nobody knows how large the snapshot is: the driver does not say, and the volume of which it was taken is gone; give the size of that volume",
         )]);
     };
     let resize = Resize {
         request: asked,
-        source: SourceSize { request: source.request.unwrap_or(capacity), capacity, restore_size: None },
+        source: SourceSize {
+            request: source.request.unwrap_or(capacity),
+            capacity,
+            cut_at: source.cut_at,
+            restore_size: None,
+        },
         rule: class.restore,
         expands: class.expands,
     };
@@ -164,12 +173,32 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         mode,
         access_modes: access_modes(request, source, mode, facts),
         sizes: feasible.sizes,
-        source_size: capacity,
+        restore_at: restore_at(request, history, source, facts, capacity),
         snapshot_class: feasible.snapshot_class.clone(),
         waits_for_consumer,
         binds_late: class.waits_for_consumer,
         resize: if strategy.spec().filled_by_driver { resize } else { Resize { rule: RestoreRule::Larger, ..resize } },
     }))
+}
+
+/// What the source has, as far as it is known. Of a snapshot about whose size there is doubt the requester may know more.
+fn size_of(source: &Source, request: &Request) -> Option<Bytes> {
+    match source.doubt {
+        None => source.capacity,
+        Some(_) => source.capacity.max(request.size),
+    }
+}
+
+/// The size at which a source snapshot is restored to be copied from. Where two sizes may be the snapshot's, that is the other one once the
+/// driver has refused the first. Where its volume isn't known, the requester may know more.
+fn restore_at(request: &Request, history: &History, source: &Source, facts: &Facts, capacity: Bytes) -> Bytes {
+    let Some(cut_at) = source.cut_at else { return capacity };
+    let is_known = source.capacity > Some(cut_at);
+    let larger = if is_known { capacity } else { capacity.max(request.size.unwrap_or_default()) };
+    let is_exact = facts.source_class.present().is_some_and(|class| class.restore == RestoreRule::SourceSizeOnly);
+    let (first, second) = if is_exact { (cut_at, larger) } else { (capacity, cut_at) };
+    let was_refused = history.refused.iter().any(|past| past.restored_at.is_some_and(|size| size >= first.0));
+    if was_refused { second } else { first }
 }
 
 /// What is wrong with a size in which the source's content has no room; `fits` is what a volume of this size needs in its new form. Even

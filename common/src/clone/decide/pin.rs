@@ -63,7 +63,7 @@ mod tests {
                 annotated(keys::CLONE_TYPE, wish)(object);
             }
         });
-        let refused = |strategy| PastRefusal { strategy, too_slow: false, message: "no".to_owned() };
+        let refused = |strategy| PastRefusal { strategy, too_slow: false, message: "no".to_owned(), restored_at: None };
         let past = vec![refused(CloneStrategy::CsiClone), refused(CloneStrategy::Snapshot)];
         for _ in 0..2 {
             let parsed = request(&volume);

@@ -12,6 +12,9 @@ pub struct SourceSize {
     pub request: Bytes,
     /// What it has: its data may reach to here.
     pub capacity: Bytes,
+    /// The size of a snapshot that is the source, where its volume has grown since. A driver that restores at the source's size only means
+    /// this one.
+    pub cut_at: Option<Bytes>,
     /// What the driver says a restore of the snapshot needs; 0 and absent mean that it doesn't know.
     pub restore_size: Option<Bytes>,
 }
@@ -79,12 +82,12 @@ pub fn size(
         return Err(SizeError::TooSmall { least: accepted_from });
     }
     let least = source.capacity.max(source.restore_size.unwrap_or_default());
-    match rule {
-        _ if request <= least => Ok(SizePlan::exactly(least)),
-        RestoreRule::Larger => Ok(SizePlan::exactly(request)),
-        RestoreRule::SourceSizeOnly if expands => Ok(SizePlan { create_at: least, finally: request }),
-        RestoreRule::SourceSizeOnly => Err(SizeError::NoExpansion),
-    }
+    let finally = request.max(least);
+    let create_at = match rule {
+        RestoreRule::Larger => finally,
+        RestoreRule::SourceSizeOnly => source.cut_at.unwrap_or(least),
+    };
+    if create_at < finally && !expands { Err(SizeError::NoExpansion) } else { Ok(SizePlan { create_at, finally }) }
 }
 
 #[cfg(test)]
@@ -101,10 +104,14 @@ mod tests {
         Bytes(n << 20)
     }
     fn source(size: Bytes) -> SourceSize {
-        SourceSize { request: size, capacity: size, restore_size: None }
+        SourceSize { request: size, capacity: size, cut_at: None, restore_size: None }
     }
     fn restored(size: Bytes, restore_size: Bytes) -> SourceSize {
         SourceSize { restore_size: Some(restore_size), ..source(size) }
+    }
+
+    fn cut(capacity: Bytes, at: Bytes) -> SourceSize {
+        SourceSize { request: at, cut_at: Some(at), ..source(capacity) }
     }
 
     #[rstest]
@@ -124,8 +131,25 @@ mod tests {
     #[case::driver_reports_nothing(Some(gi(1)), restored(gi(1), Bytes(0)), Larger, true, Ok(SizePlan::exactly(gi(1))))]
     #[case::driver_wants_more(Some(gi(1)), restored(gi(1), mi(1100)), Larger, true, Ok(SizePlan::exactly(mi(1100))))]
     #[case::rounded_by_the_driver(
-        Some(Bytes(1_000_000_000)), SourceSize { request: Bytes(1_000_000_000), capacity: gi(1), restore_size: None },
+        Some(Bytes(1_000_000_000)), SourceSize { request: Bytes(1_000_000_000), ..source(gi(1)) },
         SourceSizeOnly, false, Ok(SizePlan::exactly(gi(1))))]
+    #[case::has_grown_since(None, cut(gi(2), gi(1)), SourceSizeOnly, true, Ok(SizePlan { create_at: gi(1), finally: gi(2) }))]
+    #[case::has_grown_since_and_more_is_wanted(
+        Some(gi(3)), cut(gi(2), gi(1)), SourceSizeOnly, true, Ok(SizePlan { create_at: gi(1), finally: gi(3) }))]
+    #[case::has_grown_since_and_cannot_again(
+        None,
+        cut(gi(2), gi(1)),
+        SourceSizeOnly,
+        false,
+        Err(SizeError::NoExpansion)
+    )]
+    #[case::has_grown_since_and_is_restored_larger(
+        None,
+        cut(gi(2), gi(1)),
+        Larger,
+        false,
+        Ok(SizePlan::exactly(gi(2)))
+    )]
     fn sizes(
         #[case] request: Option<Bytes>,
         #[case] source: SourceSize,
@@ -137,8 +161,19 @@ mod tests {
     }
 
     prop_compose! {
-        fn sources()(capacity in 1u64..1 << 50, request in 1u64..1 << 50, restore in proptest::option::of(0u64..1 << 51)) -> SourceSize {
-            SourceSize { request: Bytes(request.min(capacity)), capacity: Bytes(capacity), restore_size: restore.map(Bytes) }
+        fn sources()(
+            capacity in 1u64..1 << 50,
+            request in 1u64..1 << 50,
+            restore in proptest::option::of(0u64..1 << 51),
+            cut_at in proptest::option::of(1u64..1 << 50),
+        ) -> SourceSize {
+            SourceSize {
+                request: Bytes(request.min(capacity)),
+                capacity: Bytes(capacity),
+                // Of a snapshot that is the source nothing else is known; of our own the source is.
+                restore_size: restore.filter(|_| cut_at.is_none()).map(Bytes),
+                cut_at: cut_at.filter(|at| *at < capacity).map(Bytes),
+            }
         }
     }
 
@@ -151,13 +186,16 @@ mod tests {
             let rule = if exact { SourceSizeOnly } else { Larger };
             match size(request.map(Bytes), source, rule, expands) {
                 Ok(plan) => {
-                    prop_assert!(plan.create_at >= source.capacity);
+                    let at = source.cut_at.filter(|_| exact).unwrap_or(source.capacity);
+                    prop_assert!(plan.create_at >= at && plan.finally >= source.capacity);
                     prop_assert!(plan.finally >= plan.create_at && plan.finally >= request.map(Bytes).unwrap_or_default());
                     prop_assert!(expands || !plan.grows());
                 }
-                // What the refusal advises is accepted.
+                // What the refusal advises is accepted, where it is a size that this driver can restore at all.
                 Err(SizeError::TooSmall { least }) => {
-                    prop_assert!(size(Some(least), source, rule, expands).is_ok());
+                    let cannot_grow = exact && !expands && source.cut_at.is_some();
+                    let advised = size(Some(least), source, rule, expands);
+                    prop_assert!(advised.is_ok() || cannot_grow && advised == Err(SizeError::NoExpansion));
                 }
                 Err(SizeError::NoExpansion) => prop_assert!(exact && !expands),
             }

@@ -355,7 +355,7 @@ proptest! {
             if let Some(wish) = wish { annotated(keys::CLONE_TYPE, wish)(object); }
             if never { never_falls_back(object); }
         }));
-        let refused = past.map(|strategy| PastRefusal { strategy, too_slow: false, message: "no".into() });
+        let refused = past.map(|strategy| PastRefusal { strategy, too_slow: false, message: "no".into(), restored_at: None });
         let history =
             History { pinned, decided_for: Some("source".into()), refused: refused.into_iter().collect() };
         let change: World = [usual, no_snapshot_class, other_pool, exact_driver_no_expansion, unbound][world];

@@ -9,7 +9,7 @@ use crate::{
     clone::{
         claim::Claim,
         decide::{Chosen, Decision, decide},
-        facts::Facts,
+        facts::{Facts, Source},
         note::{History, PastRefusal},
         observed::Observed,
         plan::{Plan, Refused},
@@ -20,6 +20,7 @@ use crate::{
         write::Write,
     },
     field,
+    object::{SourceKind, TargetKind},
     storage::{
         driver_error::{self, Scope},
         profile,
@@ -116,8 +117,13 @@ pub(super) fn attempt(seen: &Observed, request: &Request, chosen: &Chosen, attem
     (terminal.is_some() || over).then(|| {
         let message =
             attempt.error.map_or_else(|| attempt.without_error.to_owned(), |text| shown(text, attempt.read_in));
-        let past = PastRefusal { strategy: attempt.strategy, too_slow: terminal.is_none(), message };
         let (code, scope) = understood.map_or(("Unknown", Scope::Object), |it| (it.code, it.scope));
+        let restored = seen.facts.source.present().filter(|_| attempt.strategy == CloneStrategy::Snapshot);
+        let restored_at = restored.and_then(|source| source.refused_at(chosen.sizes.create_at, code));
+        // A snapshot whose size was a guess; a clone that asks for more may well be made.
+        let is_a_guess = restored_at.is_some() && restored.is_some_and(Source::has_guessed_size);
+        let scope = if is_a_guess { Scope::Object } else { scope };
+        let past = PastRefusal { strategy: attempt.strategy, too_slow: terminal.is_none(), message, restored_at };
         let met = MetRefusal {
             key: RefusalKey {
                 strategy: attempt.strategy,
@@ -170,10 +176,23 @@ fn give_up(seen: &Observed, request: &Request, failed_attempt: Refused) -> Plan 
         }
         Decision::Rejected(errors) if !is_last => failed(seen, field::joined(&errors)),
         Decision::Chosen(_) | Decision::Undecided(_) | Decision::Rejected(_) => {
-            failed(seen, format!("\"{}\" did not work: {}", past.strategy, past.message))
+            let cure = size_cure(request, failed_attempt.met.code).unwrap_or_default();
+            failed(seen, format!("\"{}\" did not work: {}{cure}", past.strategy, past.message))
         }
     };
     Plan { refused: Some(failed_attempt), ..plan }
+}
+
+/// What to do about a snapshot that can't be restored at the size that is known of it.
+fn size_cure(request: &Request, code: &str) -> Option<String> {
+    let is_cure = request.source.kind == SourceKind::Snapshot && driver_error::is_about_size(code);
+    let field = match request.made_for {
+        TargetKind::DataVolume => request.form.size_path(),
+        TargetKind::Claim => "spec.resources.requests.storage".to_owned(),
+    };
+    is_cure.then(|| {
+        format!("; the size of the snapshot isn't known, so create the clone again with the size of the volume that it was taken of in {field}")
+    })
 }
 
 pub(super) fn failed(seen: &Observed, why: String) -> Plan {
@@ -261,7 +280,8 @@ mod tests {
             handed_over: false,
             request: gi(1),
             capacity: None,
-            file_system_grows_at_mount: false,
+            volume_capacity: None,
+            expansion: None,
             copied: None,
             complaint: Some(text(complaint)),
             retained: None,

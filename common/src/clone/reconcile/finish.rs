@@ -33,7 +33,8 @@ fn held_back(seen: &Observed, request: &Request) -> Option<Write> {
     match &seen.claim {
         Lookup::Present(claim) => {
             let is_to_be_filled = claim.phase == ClaimPhase::Pending && claim.content != Content::HeldBack;
-            (claim.ours && claim.made_for_it && claim.deletable && !claim.deleting && is_to_be_filled).then(|| removal(claim))
+            (claim.ours && claim.made_for_it && claim.deletable && !claim.deleting && is_to_be_filled)
+                .then(|| removal(claim))
         }
         Lookup::Absent => {
             let chosen = decided(seen, request).ok()?;

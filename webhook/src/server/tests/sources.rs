@@ -286,3 +286,63 @@ async fn a_user_of_too_many_groups_is_told_so() {
     assert_eq!((judged.allowed, judged.status["code"].as_i64()), (false, Some(403)));
     assert!(judged.message().contains("use an account with fewer groups"), "{}", judged.message());
 }
+
+fn of_snapshot_without_a_size(object: &mut Value) {
+    of_snapshot(object);
+    let spec = object["spec"].as_object_mut().unwrap();
+    spec.remove("pvc");
+    spec.insert("storage".to_owned(), json!({"storageClassName": "fast"}));
+}
+fn of_snapshot_with_a_size(object: &mut Value) {
+    of_snapshot_without_a_size(object);
+    object["spec"]["storage"]["resources"] = json!({"requests": {"storage": "1Gi"}});
+}
+/// A snapshot of the volume `handle`, made of the claim `source`, for whose restore the driver names next to nothing.
+fn next_to_nothing(world: World, handle: &str) -> World {
+    let snapshot = json!({
+        "metadata": {"name": "snap", "uid": "snap-uid"}, "spec": {"source": {"persistentVolumeClaimName": "source"}},
+        "status": {"readyToUse": true, "restoreSize": "1805", "boundVolumeSnapshotContentName": "content"},
+    });
+    let content = json!({
+        "metadata": {"name": "content"},
+        "spec": {
+            "volumeSnapshotRef": {"uid": "snap-uid"}, "driver": "csi.test", "deletionPolicy": "Delete",
+            "source": {"volumeHandle": handle}, "sourceVolumeMode": "Filesystem",
+        },
+    });
+    let volume = json!({
+        "metadata": {"name": "pv"},
+        "spec": {
+            "capacity": {"storage": "1Gi"}, "claimRef": {"uid": "source-uid"},
+            "csi": {"driver": "csi.test", "volumeHandle": "1"},
+        },
+    });
+    world.object(SNAPSHOT, snapshot).object(CONTENT, content).object(VOLUME, volume)
+}
+
+/// What a driver names for a restore may be next to nothing; then the size is that of the volume, as long as the claim of the name that the
+/// snapshot gives still has it, or the requester's. What could not be read is decided later.
+#[rstest]
+#[case::known(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "1"), None, "by restoring the snapshot")]
+#[case::claim_is_gone(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "1").without(SOURCE), Some("spec.storage.resources.requests.storage"), "give the size of that volume")]
+#[case::claim_is_another(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "2"), Some("spec.storage.resources.requests.storage"), "give the size of that volume")]
+#[case::size_is_given(of_snapshot_with_a_size, |w: World| next_to_nothing(w, "2"), None, "by restoring the snapshot")]
+#[case::claim_is_not_read(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "1").silent(SOURCE), None, "could not be decided yet")]
+#[case::volume_is_not_read(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "1").silent(VOLUME), None, "could not be decided yet")]
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_has_the_size_of_its_volume(
+    #[case] change: Change,
+    #[case] setup: Setup,
+    #[case] field: Option<&str>,
+    #[case] words: &str,
+) {
+    let webhook = setup(World::new()).webhook().await;
+    let judged = webhook.mutate(&clone(change)).await;
+    assert_eq!(judged.allowed, field.is_none(), "{judged:?}");
+    if let Some(field) = field {
+        assert_eq!(judged.fields(), [field]);
+        assert!(judged.message().contains(words), "{}", judged.message());
+    } else {
+        assert!(judged.warnings.iter().any(|line| line.contains(words)), "{:?}", judged.warnings);
+    }
+}
