@@ -94,7 +94,8 @@ impl<'a> Config<'a> {
             Some(all)
         };
         ResourceRequirements {
-            claims: asked.claims,
+            // Claims of devices, which the pod would have to name, too.
+            claims: None,
             limits: merged([("cpu", "750m"), ("memory", "600M")], asked.limits),
             requests: merged([("cpu", "100m"), ("memory", "60M")], asked.requests),
         }
