@@ -108,7 +108,8 @@ impl<'a> Config<'a> {
             requests.entry(name.to_owned()).or_insert(fits);
             limits.insert(name.to_owned(), limit);
         }
-        ResourceRequirements { claims: asked.claims, limits: Some(limits), requests: Some(requests) }
+        // Claims of devices are none: the pod would have to name them, too.
+        ResourceRequirements { claims: None, limits: Some(limits), requests: Some(requests) }
     }
 }
 

@@ -106,6 +106,11 @@ pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
 /// When a volume was handed over, which is when the target begins to wait. On the PersistentVolume, written together with `claimRef`.
 pub const HANDED_OVER: &str = "smartclone.dev/handed-over";
 
+// DataSources.
+
+/// Which labels of its source a DataSource has inherited, as JSON: what differs from it was written by somebody else. On the DataSource.
+pub const INHERITED_LABELS: &str = "smartclone.dev/inherited-labels";
+
 // ObjectTransfers.
 
 /// The UID of the ObjectTransfer for which an object was made. On target claims and target DataVolumes.
@@ -117,6 +122,16 @@ pub const TRANSFER_FINALIZER: &str = "cdi.kubevirt.io/objectTransfer";
 
 // Labels.
 
+/// The instance type of virtual machines that boot from the disk. On claims, VolumeSnapshots, DataSources and DataVolumes; inherited by clones.
+pub const DEFAULT_INSTANCE_TYPE: &str = "instancetype.kubevirt.io/default-instancetype";
+/// The kind of that instance type.
+pub const DEFAULT_INSTANCE_TYPE_KIND: &str = "instancetype.kubevirt.io/default-instancetype-kind";
+/// The preference of virtual machines that boot from the disk; where and how, as the instance type.
+pub const DEFAULT_PREFERENCE: &str = "instancetype.kubevirt.io/default-preference";
+/// The kind of that preference.
+pub const DEFAULT_PREFERENCE_KIND: &str = "instancetype.kubevirt.io/default-preference-kind";
+/// The domain of the labels about instance types and preferences.
+pub const INSTANCE_TYPES: &str = "instancetype.kubevirt.io";
 /// What an object belongs to; the value is [`APP`].
 pub const APP_LABEL: &str = "app";
 /// The name of this project in labels.
@@ -140,8 +155,12 @@ pub const FILLING_UP_ALERT: &str = "alerts.k8s.io/KubePersistentVolumeFillingUp"
 
 // Finalizers and field managers.
 
-/// Holds a DataVolume while something of it, in its own or another namespace, has to be removed (CDI's name).
+/// Keeps a DataVolume while its clone in another namespace has to be cleaned up. Left by CDI; taken off a DataVolume that is being deleted.
 pub const DATA_VOLUME_FINALIZER: &str = "cdi.kubevirt.io/dataVolumeFinalizer";
+/// Keeps a claim while temporary objects of its clone have to be removed. Left by CDI; taken off a claim that is being deleted.
+pub const CLONE_POPULATOR_FINALIZER: &str = "cdi.kubevirt.io/clonePopulator";
+/// Keeps a claim that a pod copies from. Left by CDI; taken off a claim that is being deleted.
+pub const CLONE_SOURCE_FINALIZER: &str = "cdi.kubevirt.io/cloneSource";
 /// Keeps the temporary claim, which is deleted before its volume is handed over so that no pod can start with it, until the clone's claim has
 /// the volume. On temporary claims.
 pub const HAND_OVER_FINALIZER: &str = "smartclone.dev/hand-over";
@@ -153,6 +172,10 @@ pub const PREFIX: &str = "smartclone.dev/";
 
 /// The decision about a clone, on the DataVolume. Written at admission and by the controller, and by nobody else.
 pub const DECISION: [&str; 4] = [CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, OWNERSHIP_KEY];
+
+/// The labels that a clone inherits, together or not at all.
+pub const MACHINE_DEFAULTS: [&str; 4] =
+    [DEFAULT_INSTANCE_TYPE, DEFAULT_INSTANCE_TYPE_KIND, DEFAULT_PREFERENCE, DEFAULT_PREFERENCE_KIND];
 
 /// Annotations, beside the label [`OWNED_BY_UID`], by which temporary objects are recognized and trusted. Only the controller writes them.
 pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, COPIED];

@@ -20,10 +20,15 @@ pub mod data_source;
 #[cfg(feature = "k8s")]
 pub mod decode;
 #[cfg(feature = "k8s")]
+pub mod effect;
+
 pub mod field;
 #[cfg(feature = "k8s")]
 pub mod keys;
 pub mod lookup;
+
+pub mod machine_defaults;
+
 #[cfg(feature = "k8s")]
 pub mod manifest;
 pub mod mover;

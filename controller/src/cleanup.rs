@@ -1,5 +1,7 @@
-//! The cleanup: removes temporary objects whose owner is gone, and shared snapshots that no clone needs. `common::clone::cleanup`
-//! decides; the API server itself is asked whether an owner exists, because caches are late.
+//! The cleanup: removes temporary objects whose owner is gone, shared snapshots that no clone needs, and finalizers that CDI has left.
+//! `common::clone::cleanup` decides; the API server itself is asked whether an owner exists, because caches are late.
+
+mod former;
 
 use common::object::ClaimPhase;
 use std::{
@@ -101,6 +103,7 @@ async fn clean_up(ctx: &Reconciler, failures: &mut Failures) -> Duration {
     cleanup.snapshots().await;
     cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
     cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
+    cleanup.former_finalizers().await;
     // A removal that fails is not retried at once.
     failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
 }

@@ -1,4 +1,4 @@
-//! The status of DataSources: the source that each refers to, and whether it is ready. A source in another namespace is not read and
+//! The status of DataSources: the source that each refers to, and whether it is ready; and the labels that they inherit from it. A source in another namespace is not read and
 //! triggers nothing, because the status would tell who may read the DataSource about it.
 
 use std::{sync::Arc, time::Duration};
@@ -7,7 +7,8 @@ use common::{
     api::{DataSource, Phase},
     data_source::{Resolution, State, claim_state, observable, resolve_source, snapshot_state, status},
     lookup::Lookup,
-    object::{ObjectName, SourceKind, SourceName},
+    machine_defaults,
+    object::{ObjectName, SourceKind, SourceName, exact},
 };
 use config::{api::Objects, cache::Cache, shutdown::Shutdown};
 use futures::{Stream, StreamExt, future::ready};
@@ -20,13 +21,14 @@ use kube::{
         reflector::ObjectRef,
     },
 };
+use serde_json::{Value, json};
 use tracing::warn;
 
 use crate::{
     Error,
     context::{Context, name_of},
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED},
-    write::replace_status,
+    write::{is_conflict, merge_patch, replace_status},
 };
 
 /// The number of DataSources that are reconciled at the same time.
@@ -68,6 +70,17 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
     let resolution = resolve_source(&name, &source.spec.source, find(&ctx.caches.data_sources));
     let state = observable(&name, &resolution).map_or(Lookup::Absent, |found| state(found, &ctx));
     let next = status(&name, source.status.as_ref(), &resolution, &state, Timestamp::now());
+    if source.metadata.deletion_timestamp.is_none()
+        && let Some(change) = observable(&name, &resolution).and_then(|found| inherited(&source, found, &ctx))
+    {
+        let api = Objects::<DataSource>::namespaced(ctx.client.clone(), &name.namespace);
+        let patched = merge_patch(&api, &exact(&source.metadata), json!({ "metadata": change })).await;
+        return match patched {
+            Err(error) if !is_conflict(&error) => Err(Error::Report(error)),
+            // Its event, or that of the newer one, starts the next pass, which writes the status.
+            Ok(_) | Err(_) => Ok(next_pass(&resolution, &state)),
+        };
+    }
     if source.metadata.deletion_timestamp.is_none() && source.status.clone().unwrap_or_default() != next {
         let api = Objects::<DataSource>::namespaced(ctx.client.clone(), &name.namespace);
         // A DataSource that is newer, or gone, triggers the next pass by its event.
@@ -87,6 +100,20 @@ fn next_pass(resolution: &Resolution, state: &Lookup<State>) -> Action {
     let unknown = matches!(resolution, Resolution::Unknown(_)) || matches!(state, Lookup::Unknown(_));
     let after: Duration = if unknown { RETRY_NOT_SYNCED } else { RESYNC };
     Action::requeue(after)
+}
+
+/// The change of labels that follows the source; nothing, while it isn't known.
+fn inherited(data_source: &DataSource, source: &SourceName, ctx: &Context) -> Option<Value> {
+    let ObjectName { namespace, name } = &source.object;
+    let labels = match source.kind {
+        SourceKind::Claim => {
+            ctx.caches.claims.get(Some(namespace), name).map(|claim| machine_defaults::of(&claim.metadata))
+        }
+        SourceKind::Snapshot => {
+            ctx.caches.snapshots.get(Some(namespace), name).map(|snapshot| machine_defaults::of(&snapshot.metadata))
+        }
+    };
+    machine_defaults::follow(&data_source.metadata, labels.present()?)
 }
 
 /// The state of the source.

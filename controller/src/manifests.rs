@@ -29,6 +29,8 @@ fn rights() -> Vec<PolicyRule> {
         right("", &["persistentvolumeclaims/finalizers"], &[], &["update"]),
         // Sources that are named by a DataSource, or cloned without a DataVolume.
         right(api::GROUP, &["datasources", "volumeclonesources"], &[], WATCH),
+        // The labels that a DataSource inherits from what it stands for.
+        right(api::GROUP, &["datasources"], &[], &["patch"]),
         // The status of DataSources.
         right(api::GROUP, &["datasources/status"], &[], &["update"]),
         // The settings of the admin.

@@ -146,6 +146,18 @@ pub async fn release(claim: &ObjectVersion, rest: &[String], client: &Client) ->
     }
 }
 
+/// Leaves only `rest` of the finalizers of exactly this version of an object. One that does not exist any more is no error.
+pub async fn keep_finalizers<K>(object: &ObjectVersion, rest: &[String], client: &Client) -> kube::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
+{
+    let api = Objects::<K>::namespaced(client.clone(), &object.namespace);
+    match merge_patch(&api, object, json!({ "metadata": { "finalizers": rest } })).await {
+        Err(error) if answered(&error, &[404]) => Ok(()),
+        kept => kept.map(drop),
+    }
+}
+
 /// The result of the replacement of a status.
 #[derive(Debug)]
 #[must_use = "a status that was not written has to be written by another pass"]

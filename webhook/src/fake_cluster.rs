@@ -125,6 +125,14 @@ impl World {
         self
     }
 
+    /// The object at this path, changed.
+    pub fn changed(mut self, path: &'static str, change: impl FnOnce(&mut Value)) -> Self {
+        if let Some(object) = self.0.get_mut(path).and_then(Option::as_mut) {
+            change(object);
+        }
+        self
+    }
+
     pub fn without(mut self, path: &'static str) -> Self {
         self.0.remove(path);
         self

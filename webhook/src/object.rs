@@ -1,6 +1,6 @@
 //! The object of a review: read as its type, and given annotations.
 
-use common::{decode::decode, field::FieldError, keys::Annotations};
+use common::{decode::decode, field::FieldError, keys::Annotations, machine_defaults::Labels};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -8,7 +8,7 @@ use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::review::Request;
 
@@ -73,18 +73,44 @@ pub(crate) fn annotated(metadata: &ObjectMeta, annotations: &Annotations) -> Pat
     Patch(annotations.iter().filter_map(change).collect())
 }
 
+/// The patch that adds `labels` to an object with this metadata.
+pub(crate) fn labelled(metadata: &ObjectMeta, labels: &Labels) -> Patch {
+    const PLACE: [&str; 2] = ["metadata", "labels"];
+    let add = |path, value| PatchOperation::Add(AddOperation { path, value });
+    Patch(match &metadata.labels {
+        _ if labels.is_empty() => Vec::new(),
+        None => vec![add(PointerBuf::from_tokens(PLACE), json!(labels))],
+        Some(_) => {
+            let path = |key: &String| PointerBuf::from_tokens(PLACE.into_iter().chain([key.as_str()]));
+            labels.iter().map(|(key, value)| add(path(key), json!(value))).collect()
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use json_patch::patch;
     use k8s_openapi::api::core::v1::PersistentVolumeClaim;
     use rstest::rstest;
-    use serde_json::json;
 
     use super::*;
     use crate::fake_cluster::creation;
 
     fn request(object: &Value) -> Request {
         serde_json::from_value(creation(object)["request"].take()).unwrap()
+    }
+
+    #[rstest]
+    #[case::none(json!({"name": "clone"}), json!({"a": "1", "b.io/c": "2"}))]
+    #[case::null(json!({"name": "clone", "labels": null}), json!({"a": "1", "b.io/c": "2"}))]
+    #[case::others(json!({"labels": {"x": "y"}}), json!({"a": "1", "b.io/c": "2", "x": "y"}))]
+    fn labels_are_added(#[case] metadata: Value, #[case] expected: Value) {
+        let labels = Labels::from([("a".to_owned(), "1".to_owned()), ("b.io/c".to_owned(), "2".to_owned())]);
+        let mut object = json!({ "metadata": metadata });
+        let read: ObjectMeta = serde_json::from_value(metadata).unwrap();
+        assert!(labelled(&read, &Labels::new()).is_empty());
+        patch(&mut object, &labelled(&read, &labels)).unwrap();
+        assert_eq!(object["metadata"]["labels"], expected);
     }
 
     #[rstest]

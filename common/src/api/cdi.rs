@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloneStrategy, Condition, rules, strategy};
 
-/// What is to hold for the whole cluster. Of CDI's settings smartclone acts on `cloneStrategyOverride`; the others keep their
-/// schema, so that existing objects stay valid.
+/// What is to hold for the whole cluster. docs/reference.md says which of CDI's settings have an effect; the others keep their schema, so
+/// that existing objects stay valid.
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",

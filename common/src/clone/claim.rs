@@ -90,6 +90,8 @@ pub struct Claim {
     pub phase: ClaimPhase,
     /// See [`Content`].
     pub content: Content,
+    /// Its VolumeAttributesClass. Kubernetes binds it to no volume of another one.
+    pub attributes_class: Option<String>,
     /// The node that the scheduler has chosen for a pod that uses it.
     pub selected_node: Option<String>,
     /// Its volume was handed over to it by us.
@@ -157,6 +159,7 @@ impl Claim {
             populated: !made_by_us && (for_its_name || annotation(keys::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
             created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
             content: Content::of(claim),
+            attributes_class: spec.and_then(|spec| spec.volume_attributes_class_name.clone()),
             selected_node: annotation(keys::SELECTED_NODE).map(str::to_owned),
             handed_over,
             deleting: claim.metadata.deletion_timestamp.is_some(),

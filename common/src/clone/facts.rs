@@ -22,6 +22,7 @@ use crate::{
     clone::note::SourceFacts,
     keys,
     lookup::Lookup,
+    machine_defaults::{self, Labels},
     object::{SourceKind, VolumeMode},
     quantity::Bytes,
     storage::{
@@ -104,6 +105,8 @@ pub struct Source {
     pub complaint: Option<String>,
     /// The CSI driver of its volume.
     pub driver: Lookup<String>,
+    /// Its labels about virtual machines that boot from it.
+    pub machine_defaults: Labels,
 }
 
 impl Source {
@@ -127,6 +130,7 @@ impl Source {
             deleting: deleting(&claim.metadata),
             complaint: None,
             driver,
+            machine_defaults: machine_defaults::of(&claim.metadata),
         }
     }
 
@@ -163,6 +167,7 @@ impl Source {
             deleting: deleting(&snapshot.metadata),
             complaint: status.error.and_then(|error| error.message),
             driver: content.map(|content| content.spec.driver),
+            machine_defaults: machine_defaults::of(&snapshot.metadata),
         }
     }
 }
@@ -197,6 +202,7 @@ impl Source {
             deleting: None,
             complaint: None,
             driver: Some(facts.driver.clone()).filter(|driver| !driver.is_empty()).into(),
+            machine_defaults: Labels::new(),
         }
     }
 }

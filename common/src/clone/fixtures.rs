@@ -88,6 +88,7 @@ pub fn source() -> Source {
         deleting: None,
         complaint: None,
         driver: Present("driver".into()),
+        machine_defaults: BTreeMap::new(),
     }
 }
 
@@ -134,5 +135,6 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         mover_settings: MoverSettings::of("cloner".into(), None, None),
         holders: Present(Vec::new()),
         fresh_key: Some("fresh".into()),
+        inherited: BTreeMap::new(),
     }
 }

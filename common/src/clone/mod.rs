@@ -13,6 +13,7 @@ pub mod events;
 pub mod facts;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod former;
 pub mod holders;
 #[cfg(test)]
 mod model;

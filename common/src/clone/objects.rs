@@ -216,6 +216,8 @@ pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> Persiste
     let metadata = temporary_object(volume, Kind::PersistentVolumeClaim, &source.namespace, name);
     ClaimTemplate {
         class: chosen.restore_class.as_deref().unwrap_or(&chosen.class),
+        attributes_class: None,
+        limit: None,
         access_modes: &["ReadWriteOnce".to_owned()],
         mode: chosen.source_mode,
         size: chosen.restore_at,
@@ -229,6 +231,10 @@ pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> Persiste
 pub struct ClaimTemplate<'a> {
     /// The StorageClass.
     pub class: &'a str,
+    /// The VolumeAttributesClass.
+    pub attributes_class: Option<&'a str>,
+    /// The size that it may not exceed.
+    pub limit: Option<Bytes>,
     /// The access modes.
     pub access_modes: &'a [String],
     /// The volume mode.
@@ -243,7 +249,9 @@ impl<'a> ClaimTemplate<'a> {
     /// A claim like the clone's, of this size, whose content comes from the data mover.
     pub fn of(chosen: &'a Chosen, size: Bytes) -> Self {
         let (class, access_modes) = (chosen.class.as_str(), chosen.access_modes.as_slice());
-        Self { class, access_modes, mode: chosen.mode, size, from: &DataSource::Blank }
+        let attributes_class = chosen.attributes_class.as_deref();
+        let from = &DataSource::Blank;
+        Self { class, attributes_class, limit: chosen.limit, access_modes, mode: chosen.mode, size, from }
     }
 
     /// The claim; `uid` is that of the object for which it is made.
@@ -265,8 +273,9 @@ impl<'a> ClaimTemplate<'a> {
                 volume_mode: Some(self.mode.to_string()),
                 resources: Some(VolumeResourceRequirements {
                     requests: Some(BTreeMap::from([("storage".to_owned(), self.size.into())])),
-                    limits: None,
+                    limits: self.limit.map(|limit| BTreeMap::from([("storage".to_owned(), limit.into())])),
                 }),
+                volume_attributes_class_name: self.attributes_class.map(str::to_owned),
                 // Kubernetes copies it to `dataSource` where that is possible.
                 data_source_ref: source.map(|(api_group, kind, name)| TypedObjectReference {
                     api_group,

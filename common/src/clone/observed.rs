@@ -21,6 +21,7 @@ use crate::{
     },
     keys,
     lookup::Lookup,
+    machine_defaults::Labels,
     mover::Progress,
     object::{ClaimPhase, SourceName, TargetKind},
     pods::User,
@@ -73,6 +74,8 @@ pub struct Observed {
     pub mover_settings: MoverSettings,
     /// A random ownership key, for a clone that has none yet; nothing, if the system gave none.
     pub fresh_key: Option<String>,
+    /// The labels that the DataVolume gets from its source when it is decided.
+    pub inherited: Labels,
 }
 
 /// The API server's answer about the requester.
@@ -91,6 +94,8 @@ pub struct MoverSettings {
     pub image: String,
     /// The resources of the container: `podResourceRequirements`, filled up with CDI's defaults, as `CDIConfig.status` shows them.
     pub resources: ResourceRequirements,
+    /// `imagePullPolicy` of the CDI object.
+    pub image_pull_policy: String,
     /// `imagePullSecrets`, by name, in the namespace of the pod.
     pub image_pull_secrets: Vec<LocalObjectReference>,
     /// `workload` of the CDI object: the nodes on which the pods may run.
@@ -103,6 +108,9 @@ impl MoverSettings {
         let settings = Config::of(config, cdi);
         Self {
             image,
+            image_pull_policy: cdi
+                .and_then(|cdi| cdi.spec.image_pull_policy.clone())
+                .unwrap_or_else(|| "IfNotPresent".to_owned()),
             resources: settings.pod_resources(),
             image_pull_secrets: settings.image_pull_secrets(),
             placement: cdi.and_then(|cdi| cdi.spec.workload.clone()).unwrap_or_default(),

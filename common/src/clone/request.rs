@@ -1,17 +1,17 @@
 //! The request of a DataVolume: parsed once, with every error found at once; nothing behind this reads the raw object.
 
+mod claim_form;
 mod options;
 
 use crate::object;
 use std::time::Duration;
 
-use k8s_openapi::{api::core::v1::VolumeResourceRequirements, apimachinery::pkg::api::resource::Quantity};
-
+use self::{claim_form::ClaimForm, options::Options};
 use super::note::PlanNote;
 
 use crate::{
-    api::{CloneStrategy, DataVolume},
-    clone::request::options::Options,
+    api::{CloneStrategy, DataVolume, Phase},
+    effect,
     field::{FieldError, Kind, NameRule},
     keys,
     object::{ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode},
@@ -43,8 +43,12 @@ pub struct Request {
     pub form: Form,
     /// The size, where one is given.
     pub size: Option<Bytes>,
+    /// The size that it may not exceed, where one is given.
+    pub limit: Option<Bytes>,
     /// The StorageClass, where one is given; an empty name is kept as it is (it means "no class").
     pub storage_class: Option<String>,
+    /// The VolumeAttributesClass, where one is given.
+    pub attributes_class: Option<String>,
     /// The volume mode, where one is given.
     pub volume_mode: Option<VolumeMode>,
     /// The access modes, possibly none.
@@ -96,6 +100,11 @@ impl Form {
     pub fn size_path(self) -> String {
         format!("{}.resources.requests.storage", self.path())
     }
+
+    /// The path of the size that it may not exceed.
+    pub fn limit_path(self) -> String {
+        format!("{}.resources.limits.storage", self.path())
+    }
 }
 
 /// What kind of DataVolume this is to us.
@@ -127,8 +136,6 @@ impl From<Result<Box<Request>, Vec<FieldError>>> for Parsed {
         read.map_or_else(Self::Wrong, Self::Clone)
     }
 }
-
-const ACCESS_MODES: [&str; 4] = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
 
 /// Less than this is a slip: drivers take seconds.
 pub(crate) const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -220,18 +227,20 @@ impl Request {
         let (form, claim) = match (&spec.pvc, &spec.storage) {
             (Some(pvc), None) => (
                 Form::Pvc,
-                Claim {
+                ClaimForm {
                     resources: pvc.resources.as_ref(),
                     class: pvc.storage_class_name.as_ref(),
+                    attributes_class: pvc.volume_attributes_class_name.as_deref(),
                     mode: pvc.volume_mode.as_deref(),
                     access_modes: pvc.access_modes.as_deref().unwrap_or_default(),
                 },
             ),
             (None, Some(storage)) => (
                 Form::Storage,
-                Claim {
+                ClaimForm {
                     resources: storage.resources.as_ref(),
                     class: storage.storage_class_name.as_ref(),
+                    attributes_class: None,
                     mode: storage.volume_mode.as_deref(),
                     access_modes: storage.access_modes.as_deref().unwrap_or_default(),
                 },
@@ -245,10 +254,14 @@ impl Request {
                 return Err(errors);
             }
         };
-        if form == Form::Pvc {
-            errors.extend(clashing_data_source(volume));
-        }
         let size = claim.size(form, &mut errors);
+        // What an earlier version, or another server of this API, has admitted and begun isn't stopped.
+        let mut new_errors = effect::refusals(volume);
+        new_errors.extend(claim.other_resources(form));
+        let limit = claim.limit(form, size, &mut new_errors);
+        if !is_begun(volume) {
+            errors.append(&mut new_errors);
+        }
         let volume_mode = claim.volume_mode(form, &mut errors);
         let access_modes = claim.access_modes(form, &mut errors);
         let options = Options::read(volume.metadata.annotations.as_ref(), &mut errors);
@@ -279,7 +292,9 @@ impl Request {
             by_reference: spec.source_ref.is_some(),
             form,
             size,
+            limit,
             storage_class: claim.class.cloned(),
+            attributes_class: claim.attributes_class.filter(|name| !name.is_empty()).map(str::to_owned),
             volume_mode,
             access_modes,
             wish: options.wish,
@@ -294,76 +309,13 @@ impl Request {
     }
 }
 
+/// The controller has worked on `volume`, as its status says, which no user writes. A clone that is [Pending](Phase::Pending) may wait for
+/// its mistakes to be mended.
+fn is_begun(volume: &DataVolume) -> bool {
+    volume.status.as_ref().is_some_and(|status| !matches!(status.phase, Phase::Unset | Phase::Pending))
+}
+
 /// What the DataSource stood for when it was followed, as the plan says.
 pub(crate) fn followed(volume: &DataVolume) -> Option<SourceName> {
     PlanNote::read(object::annotation(&volume.metadata, keys::PLAN)?)?.source
-}
-
-/// A clone's claim gets its data from the clone and from nowhere else.
-fn clashing_data_source(volume: &DataVolume) -> Option<FieldError> {
-    let pvc = volume.spec.pvc.as_ref()?;
-    let field = match (&pvc.data_source, &pvc.data_source_ref, &pvc.volume_name) {
-        (Some(_), _, _) => "spec.pvc.dataSource",
-        (_, Some(_), _) => "spec.pvc.dataSourceRef",
-        (_, _, Some(name)) if !name.is_empty() => "spec.pvc.volumeName",
-        _ => return None,
-    };
-    Some(FieldError::forbidden(field, "the content comes from spec.source; remove one of the two"))
-}
-
-/// The parts that `spec.pvc` and `spec.storage` share.
-pub(crate) struct Claim<'a> {
-    resources: Option<&'a VolumeResourceRequirements>,
-    class: Option<&'a String>,
-    mode: Option<&'a str>,
-    access_modes: &'a [String],
-}
-
-impl Claim<'_> {
-    fn size(&self, form: Form, errors: &mut Vec<FieldError>) -> Option<Bytes> {
-        let path = form.size_path();
-        let requested: Option<&Quantity> =
-            self.resources.and_then(|r| r.requests.as_ref()).and_then(|requests| requests.get("storage"));
-        let Some(quantity) = requested else {
-            if form == Form::Pvc {
-                errors.push(FieldError::required(
-                    path,
-                    "the size of the clone; leave it out only in spec.storage, where the source's size is taken",
-                ));
-            }
-            return None;
-        };
-        match Bytes::of(quantity) {
-            Err(error) => errors.push(FieldError::invalid(path, &quantity.0, error.to_string())),
-            Ok(size) if size < Bytes::MIB => {
-                errors.push(FieldError::invalid(path, &quantity.0, "must be at least 1Mi"));
-            }
-            Ok(size) => return Some(size),
-        }
-        None
-    }
-
-    fn volume_mode(&self, form: Form, errors: &mut Vec<FieldError>) -> Option<VolumeMode> {
-        // CDI's private word for "left out".
-        let text = self.mode.filter(|mode| *mode != "FromStorageProfile" || form == Form::Pvc)?;
-        let mode = text.parse().ok();
-        if mode.is_none() {
-            let path = format!("{}.volumeMode", form.path());
-            errors.push(FieldError::not_supported(path, text, "supported values: \"Block\", \"Filesystem\""));
-        }
-        mode
-    }
-
-    fn access_modes(&self, form: Form, errors: &mut Vec<FieldError>) -> Vec<String> {
-        let path = format!("{}.accessModes", form.path());
-        if form == Form::Pvc && self.access_modes.is_empty() {
-            errors.push(FieldError::required(path.as_str(), "at least one access mode, such as ReadWriteOnce"));
-        }
-        for (at, mode) in self.access_modes.iter().enumerate().filter(|(_, m)| !ACCESS_MODES.contains(&m.as_str())) {
-            let supported =
-                "supported values: \"ReadWriteOnce\", \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOncePod\"";
-            errors.push(FieldError::not_supported(format!("{path}[{at}]"), mode, supported));
-        }
-        self.access_modes.to_vec()
-    }
 }

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 
 use crate::{
-    api::snapshot::VolumeSnapshot, keys::Annotations, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity,
+    api::snapshot::VolumeSnapshot, keys::Annotations, machine_defaults::Labels, object::ObjectVersion, quantity::Bytes,
+    rebind::ClaimIdentity,
 };
 
 /// The kinds that we delete.
@@ -32,12 +33,20 @@ impl Kind {
     }
 }
 
+/// What is written on the object that is cloned for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Pin {
+    /// The decision; `None` removes a key.
+    pub annotations: Annotations,
+    /// The labels that it inherits from its source.
+    pub labels: Labels,
+}
+
 /// One write.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Write the decision on the DataVolume (or on the claim that is filled without one); `None` removes a key. Only if it is as it was
-    /// seen.
-    Pin(Annotations),
+    /// Write the decision on the DataVolume (or on the claim that is filled without one). Only if it is as it was seen.
+    Pin(Pin),
     /// Its name is made of a UID: an existing one is ours or an error. Its members are written in it.
     CreateSnapshot(Box<VolumeSnapshot>),
     /// It is named like the DataVolume, or its name is made of a UID: an existing one is ours or an error.

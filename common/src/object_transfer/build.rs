@@ -108,7 +108,7 @@ fn keeps_annotation(key: &str, stays: bool) -> bool {
 fn keeps_label(key: &str, stays: bool) -> bool {
     let (prefix, _) = key.split_once('/').unwrap_or_default();
     // The labels that Kubernetes recommends to users have its prefix all the same.
-    prefix == "instancetype.kubevirt.io" || stays && (prefix == "app.kubernetes.io" || !is_system(prefix))
+    prefix == keys::INSTANCE_TYPES || stays && (prefix == "app.kubernetes.io" || !is_system(prefix))
 }
 
 /// What Kubernetes, CDI and smartclone note for themselves is true of the old object only.

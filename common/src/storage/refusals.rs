@@ -61,6 +61,8 @@ pub struct VolumeRequest {
     pub mode: VolumeMode,
     /// The access modes, in any order.
     pub access_modes: Vec<String>,
+    /// The VolumeAttributesClass.
+    pub attributes_class: Option<String>,
 }
 
 impl VolumeRequest {
@@ -70,7 +72,7 @@ impl VolumeRequest {
             modes.sort();
             modes
         };
-        self.mode == other.mode && sorted(self) == sorted(other)
+        self.mode == other.mode && self.attributes_class == other.attributes_class && sorted(self) == sorted(other)
     }
 }
 

@@ -151,6 +151,62 @@ async fn a_content_that_can_not_be_changed(#[case] code: Option<u16>, #[case] re
     assert_eq!(lines(&api.take_writes()), CONTENT_DISCARDED);
 }
 
+/// An object in deletion that CDI's finalizer keeps, with these changes.
+fn put_former<K: Resource<DynamicType = ()>>(api: &FakeApi, finalizer: &str, change: Value) {
+    let mut object = json!({
+        "metadata": {
+            "namespace": "clones", "name": "b", "uid": "2", "resourceVersion": "7",
+            "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x", finalizer],
+        },
+        "spec": {},
+    });
+    json_merge(&mut object, change);
+    api.put::<K>(&object);
+}
+
+/// A claim of CDI's that was made for the object `2`.
+fn put_of_cdi(api: &FakeApi) {
+    api.put::<PersistentVolumeClaim>(&json!({
+        "metadata": {"namespace": "gold", "name": "tmp-pvc-2", "labels": {(keys::OWNED_BY_UID): "2"}}, "spec": {},
+    }));
+}
+
+fn put_reader(api: &FakeApi) {
+    let volume = json!({"name": "v", "persistentVolumeClaim": {"claimName": "b"}});
+    let spec = json!({"nodeName": "n", "containers": [{"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/"}]}], "volumes": [volume]});
+    api.put::<Pod>(&json!({"metadata": {"namespace": "clones", "name": "reader"}, "spec": spec}));
+}
+
+const FORMER_VOLUME: &[&str] = &["PATCH /apis/cdi.kubevirt.io/v1beta1/namespaces/clones/datavolumes/b"];
+const FORMER_CLAIM: &[&str] = &["PATCH /api/v1/namespaces/clones/persistentvolumeclaims/b"];
+
+/// CDI's finalizers end when CDI is gone, and so is what they stand for.
+#[rstest]
+#[case::data_volume(|api: &FakeApi| put_former::<DataVolume>(api, keys::DATA_VOLUME_FINALIZER, json!({})), FORMER_VOLUME)]
+#[case::claim(|api: &FakeApi| put_former::<PersistentVolumeClaim>(api, keys::CLONE_POPULATOR_FINALIZER, json!({})), FORMER_CLAIM)]
+#[case::source(|api: &FakeApi| put_former::<PersistentVolumeClaim>(api, keys::CLONE_SOURCE_FINALIZER, json!({})), FORMER_CLAIM)]
+#[case::lives(|api: &FakeApi| put_former::<DataVolume>(api, keys::DATA_VOLUME_FINALIZER, json!({"metadata": {"deletionTimestamp": null}})), LEFT)]
+#[case::of_others(|api: &FakeApi| put_former::<DataVolume>(api, "y", json!({})), LEFT)]
+#[case::of_a_data_volume_in_the_making(|api: &FakeApi| { put_former::<DataVolume>(api, keys::DATA_VOLUME_FINALIZER, json!({})); put_of_cdi(api) }, LEFT)]
+#[case::of_a_claim_in_the_making(|api: &FakeApi| { put_former::<PersistentVolumeClaim>(api, keys::CLONE_POPULATOR_FINALIZER, json!({})); put_of_cdi(api) }, LEFT)]
+#[case::of_a_source_in_use(|api: &FakeApi| { put_former::<PersistentVolumeClaim>(api, keys::CLONE_SOURCE_FINALIZER, json!({})); put_reader(api) }, LEFT)]
+#[case::used_all_the_same(|api: &FakeApi| { put_former::<PersistentVolumeClaim>(api, keys::CLONE_POPULATOR_FINALIZER, json!({})); put_reader(api) }, FORMER_CLAIM)]
+#[case::cdi_is_there(|api: &FakeApi| { put_former::<DataVolume>(api, keys::DATA_VOLUME_FINALIZER, json!({})); put_operator(api) }, LEFT)]
+#[tokio::test(start_paused = true)]
+async fn what_cdi_has_left_ends(#[case] objects: fn(&FakeApi), #[case] expected: &[&str]) {
+    let api = FakeApi::default();
+    objects(&api);
+    let fixture = Fixture::start(&api).await;
+    clean_up(&fixture.reconciler, &mut Failures::default()).await;
+    let writes = api.take_writes();
+    assert_eq!(lines(&writes), expected);
+    for write in writes {
+        let metadata = &write.body["metadata"];
+        assert_eq!((&metadata["finalizers"], &metadata["uid"]), (&json!(["x"]), &json!("2")));
+        assert!(metadata["resourceVersion"].is_string());
+    }
+}
+
 fn put_operator(api: &FakeApi) {
     api.put::<common::api::Cdi>(&json!({
         "metadata": {"name": "cdi"}, "spec": {}, "status": {"operatorVersion": "v1.60", "phase": "Deployed"},

@@ -82,8 +82,11 @@ async fn apply_write(
 ) -> Result<(), kube::Error> {
     let volume = target.volume;
     match action {
-        Write::Pin(annotations) => {
-            let patch = json!({ "metadata": { "annotations": annotations } });
+        Write::Pin(pinned) => {
+            let mut patch = json!({ "metadata": { "annotations": pinned.annotations } });
+            if !pinned.labels.is_empty() {
+                patch["metadata"]["labels"] = json!(pinned.labels);
+            }
             let (read, client) = (exact(&volume.metadata), ctx.context.client.clone());
             done.resource_version = match target.kind {
                 TargetKind::DataVolume => {

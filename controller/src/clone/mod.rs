@@ -3,6 +3,7 @@
 pub mod access;
 mod apply;
 mod holders;
+mod inherit;
 pub mod mover_progress;
 pub mod observe;
 pub mod refusals;

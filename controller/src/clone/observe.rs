@@ -37,6 +37,7 @@ use kube::ResourceExt;
 use super::{
     CloneTarget, Reconciler,
     access::{self, Act, Stage},
+    inherit,
     source::{source, volume_of},
 };
 use crate::triggers::dependents::Dependency;
@@ -158,6 +159,7 @@ pub fn observe(permitted: Permitted, ctx: &Reconciler, now: Timestamp) -> Observ
         mover: pod_at(names::mover(uid)),
         consumer: pod_at(names::consumer(uid)),
         progress: ctx.progress.of(uid),
+        inherited: inherit::labels(target, permitted.reference.as_ref(), source.as_ref(), ctx),
         facts: visible.zip(source).map_or_else(Facts::unread, |(request, source)| storage.facts(request, source, now)),
         another_controller: storage.operator().present().cloned(),
         mover_settings: MoverSettings::of(
@@ -307,7 +309,7 @@ fn rebind(
 }
 
 /// The users of a claim.
-fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
+pub fn users(claim: &ObjectName, ctx: &Reconciler) -> Vec<User> {
     let pods = ctx.indexes.pods_by_claim.of(claim);
     let pods: Vec<_> = pods
         .iter()

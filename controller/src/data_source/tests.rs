@@ -1,4 +1,6 @@
+use common::keys;
 use fake_api::FakeApi;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use rstest::rstest;
 use serde_json::json;
 
@@ -66,4 +68,39 @@ async fn a_data_source_is_left_alone(#[case] operator: bool, #[case] change: ser
     let fixture = Fixture::start(&api).await;
     reconcile(Arc::new(source), Arc::clone(fixture.context())).await.unwrap();
     assert_eq!(lines(&api.take_writes()), [""; 0]);
+}
+
+/// The DataSource follows its claim, in its own namespace and in no other; somebody else's labels stay.
+#[rstest]
+#[case::inherits(json!({}), "gold", Some("u1"))]
+#[case::user_s_own(json!({(keys::DEFAULT_PREFERENCE): "f"}), "gold", None)]
+#[case::of_another_namespace(json!({}), "secret", None)]
+#[tokio::test(start_paused = true)]
+async fn a_data_source_inherits(
+    #[case] own: serde_json::Value,
+    #[case] namespace: &str,
+    #[case] expected: Option<&str>,
+) {
+    let api = FakeApi::default();
+    let labels = json!({(keys::DEFAULT_INSTANCE_TYPE): "u1", "team": "x"});
+    put::<PersistentVolumeClaim>(
+        &api,
+        &json!({"metadata": {"namespace": namespace, "name": "disk", "labels": labels}, "spec": {}}),
+    );
+    let source = json!({"pvc": {"namespace": namespace, "name": "disk"}});
+    let object = json!({"metadata": {"namespace": "gold", "name": "disk", "labels": own}, "spec": {"source": source}});
+    let source: Arc<DataSource> = Arc::new(put(&api, &object));
+    let fixture = Fixture::start(&api).await;
+    reconcile(Arc::clone(&source), Arc::clone(fixture.context())).await.unwrap();
+    let writes = api.take_writes();
+    let Some(expected) = expected else {
+        return assert_eq!(lines(&writes), [format!("PUT {STATUS}")]);
+    };
+    assert_eq!(lines(&writes), [format!("PATCH {}", STATUS.trim_end_matches("/status"))]);
+    assert_eq!(writes[0].body["metadata"]["resourceVersion"], json!(source.metadata.resource_version));
+    let written: DataSource = serde_json::from_value(api.get::<DataSource>(Some("gold"), "disk").unwrap()).unwrap();
+    assert_eq!(written.labels()[keys::DEFAULT_INSTANCE_TYPE], expected);
+    // The next pass writes the status and no label.
+    reconcile(Arc::new(written), Arc::clone(fixture.context())).await.unwrap();
+    assert_eq!(lines(&api.take_writes()), [format!("PUT {STATUS}")]);
 }

@@ -15,7 +15,7 @@ use common::{
         DataSource, DataVolume, ObjectTransfer, VolumeCloneSource,
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
-    clone::{populator, shared_snapshot::SharedSnapshot},
+    clone::{former, populator, shared_snapshot::SharedSnapshot},
     keys,
     lookup::Lookup,
     names,
@@ -118,8 +118,16 @@ impl Triggers {
     fn claim_named(&self, name: &ObjectName) {
         if let Lookup::Present(claim) = self.caches.claims.get(Some(&name.namespace), &name.name) {
             self.owner(&*claim);
+            self.former(&claim);
         }
         self.clone_named(name);
+    }
+
+    /// Triggers the cleanup for a claim that CDI's finalizers keep.
+    fn former(&self, claim: &PersistentVolumeClaim) {
+        if former::other_finalizers(&claim.metadata).is_some() {
+            self.periodic.cleanup.notify_one();
+        }
     }
 
     fn all_clones(&self) {
@@ -169,6 +177,7 @@ impl Triggers {
     pub fn claim(&self, claim: &PersistentVolumeClaim) {
         self.transfers.claim(claim);
         self.owner(claim);
+        self.former(claim);
         let name = name_of(claim);
         self.clone_named(&name);
         self.source(SourceKind::Claim, name);
@@ -307,6 +316,8 @@ impl Triggers {
 
     /// The object `cdi` was created, changed or deleted.
     pub fn cdi(&self) {
+        // What another controller has left is ours to bring to an end once it is gone.
+        self.periodic.cleanup.notify_one();
         self.class();
     }
 

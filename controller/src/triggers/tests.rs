@@ -78,6 +78,10 @@ fn cluster() -> FakeApi {
         "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "name": "by-claim", "uid": "1", "controller": true,
     }]);
     api.put::<PersistentVolumeClaim>(&json!({"metadata": owned, "spec": {}}));
+    let mut former = meta("gold", "former");
+    former["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    former["finalizers"] = json!([keys::CLONE_POPULATOR_FINALIZER]);
+    api.put::<PersistentVolumeClaim>(&json!({"metadata": former, "spec": {}}));
     for (namespace, claim) in [("gold", "temporary"), ("gold", "disk"), ("clones", "by-claim")] {
         let about = json!({"namespace": namespace, "name": claim});
         api.put::<Event>(&json!({"metadata": meta(namespace, claim), "involvedObject": about}));
@@ -168,6 +172,7 @@ const OF_DISK: &[&str] = &[
 #[case::temporary_claim(touched::<PersistentVolumeClaim>, "gold/temporary", "DataVolume clones/by-claim, cleanup")]
 #[case::temporary_claim_is_gone(deleted::<PersistentVolumeClaim>, "gold/temporary", "DataVolume clones/by-claim, cleanup")]
 #[case::claim_restored_from_a_snapshot(touched::<PersistentVolumeClaim>, "gold/restored", "DataVolume gold/disk, cleanup")]
+#[case::claim_kept_by_cdi(touched::<PersistentVolumeClaim>, "gold/former", "cleanup")]
 #[case::data_volume(touched::<DataVolume>, "clones/independent", "cleanup")]
 #[case::data_volume_of_the_source(touched::<DataVolume>, "gold/disk", "DataSource gold/disk, DataSource gold/refers, DataVolume clones/by-claim, ObjectTransfer disk, cleanup")]
 #[case::volume(touched::<PersistentVolume>, "disk", "DataVolume clones/by-claim, DataVolume gold/disk, ObjectTransfer disk")]
@@ -196,7 +201,7 @@ const OF_DISK: &[&str] = &[
 #[case::class(touched::<StorageClass>, "fast", "ALL, config, profiles")]
 #[case::snapshot_class(touched::<VolumeSnapshotClass>, "fast", "ALL, profiles")]
 #[case::profile(touched::<StorageProfile>, "fast", "ALL, profiles")]
-#[case::cdi(touched::<Cdi>, "cdi", "ALL, config, profiles")]
+#[case::cdi(touched::<Cdi>, "cdi", "ALL, cleanup, config, profiles")]
 #[case::config(touched::<CdiConfig>, "config", "ALL, config")]
 #[case::transfer(touched::<ObjectTransfer>, "disk", "")]
 #[tokio::test(start_paused = true)]

@@ -81,7 +81,7 @@ async fn a_complete_claim_needs_size_and_access_modes(t: &Space) -> Result<()> {
     t.refuses(request).await?.by(MUTATING)?.about(
         "spec.pvc.volumeName",
         "FieldValueForbidden",
-        "remove one of the two",
+        "an existing one can't be chosen",
     )?;
     Ok(())
 }

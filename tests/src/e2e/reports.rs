@@ -2,7 +2,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use common::{
-    api::{DataVolume, Phase, snapshot::VolumeSnapshotContent},
+    api::{
+        DataSource, DataVolume, Phase,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+    },
     keys, names,
 };
 use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
@@ -16,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::datasources::HeldUp;
 use crate::harness::{
-    Named as _, Space, clone_of, clone_of_snapshot, gi, mi,
+    Named as _, Space, clone_by, clone_of, clone_of_snapshot, gi, mi,
     wait::{self, Look},
 };
 
@@ -35,6 +38,10 @@ tests![
     a_pod_without_a_node_counts,
     a_read_only_source_makes_a_writable_disk,
     a_class_that_exists_in_name_only_is_told,
+    what_is_written_is_honoured_or_refused,
+    settings_without_effect_are_told,
+    what_a_former_controller_left_comes_to_an_end,
+    a_clone_inherits_the_default_instance_type,
 ];
 
 async fn a_data_source_is_followed_again_when_its_source_goes_before_it_was_read(t: &Space) -> Result<()> {
@@ -360,4 +367,130 @@ async fn a_class_that_exists_in_name_only_is_told(t: &Space) -> Result<()> {
     let clone = t.create(clone_of(&disk).class(&compatible).named("declared")).await?;
     ensure!(clone.annotation(keys::CLONE_TYPE).as_deref() == Some("snapshot"), "{:?}", clone.warnings);
     clone.succeeds().await?.has_bytes_of(&disk).await.map(|_| ())
+}
+
+/// No field of a clone is dropped without a word.
+async fn what_is_written_is_honoured_or_refused(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(4)).await?;
+    for (field, value) in [("volumeName", json!("pv-1")), ("selector", json!({"matchLabels": {"tier": "a"}}))] {
+        for (form, request) in [("storage", clone_of(&disk)), ("pvc", clone_of(&disk).as_claim(gi(1)))] {
+            let denial = t.refuses(request.field(field, value.clone())).await?;
+            denial.about(&format!("spec.{form}.{field}"), "FieldValueForbidden", "can't be chosen")?;
+        }
+    }
+    let limited = |limit: &str| {
+        let resources = json!({"requests": {"storage": "1Gi"}, "limits": {"storage": limit}});
+        clone_of(&disk).as_claim(gi(1)).field("resources", resources)
+    };
+    t.refuses(limited("512Mi")).await?.about("spec.pvc.resources.limits.storage", "FieldValueInvalid", "raise it")?;
+    // The class does not exist: the claim asks for it, and waits.
+    let attributes = clone_of(&disk).as_claim(gi(1)).field("volumeAttributesClassName", json!("gold-of-reports"));
+    let waits = t.create(attributes.named("waits")).await?;
+    t.claimed(&waits).await?;
+    let claim = t.api::<PersistentVolumeClaim>().get(waits.name()).await?;
+    let class = claim.spec.and_then(|spec| spec.volume_attributes_class_name);
+    ensure!(class.as_deref() == Some("gold-of-reports"), "{class:?}");
+    waits.delete().await?;
+
+    let clone = t.create(limited("2Gi").with_spec("preallocation", json!(true))).await?;
+    ensure!(
+        clone.warnings.iter().any(|line| line.contains("spec.preallocation has no effect")),
+        "{:?}",
+        clone.warnings
+    );
+    clone.succeeds().await?.has_bytes_of(&disk).await?;
+    let limits = t.bound(&clone).await?.spec.and_then(|spec| spec.resources).and_then(|it| it.limits);
+    ensure!(limits.as_ref().and_then(|it| it.get("storage")).is_some_and(|it| it.0 == "2Gi"), "{limits:?}");
+    t.nothing_left_but(&[&disk, &clone]).await
+}
+
+/// The policy warns of what an admin sets in vain, and of nothing else.
+async fn settings_without_effect_are_told(t: &Space) -> Result<()> {
+    let settings = json!({
+        "infra": {"deploymentReplicas": 2}, "workload": {"nodeSelector": {"disk": "fast"}}, "imagePullPolicy": "Always",
+        "config": {"preallocation": true, "logVerbosity": 3, "featureGates": ["HonorWaitForFirstConsumer"]},
+    });
+    let told = t.warned_about_cdi(&settings).await?;
+    for path in ["spec.infra", "spec.config.preallocation", "spec.config.logVerbosity"] {
+        ensure!(told.iter().filter(|line| line.contains(&format!("does not use {path}:"))).count() == 1, "{told:?}");
+    }
+    ensure!(told.len() == 3, "{told:?}");
+    Ok(())
+}
+
+/// CDI's finalizers end with their objects, and with the namespace.
+async fn what_a_former_controller_left_comes_to_an_end(t: &Space) -> Result<()> {
+    let gold = t.neighbour().await?;
+    let mut object = clone_of("missing").from(&gold).object(t.name());
+    object["metadata"]["finalizers"] = json!([keys::DATA_VOLUME_FINALIZER]);
+    let volumes = t.api::<DataVolume>();
+    let volume: DataVolume = serde_json::from_value(object)?;
+    volumes.create(&PostParams::default(), &volume).await?;
+    let disk = t.source("disk").blank().await?;
+    let claims = t.api::<PersistentVolumeClaim>();
+    let kept = json!({"metadata": {"finalizers": [keys::CLONE_POPULATOR_FINALIZER, keys::CLONE_SOURCE_FINALIZER]}});
+    claims.patch(disk.name(), &PatchParams::default(), &Patch::Merge(&kept)).await?;
+    volumes.delete("clone", &DeleteParams::default()).await?;
+    wait::gone(&volumes, "clone", None).await?;
+    claims.delete(disk.name(), &DeleteParams::default()).await?;
+    wait::gone(&claims, disk.name(), Some(disk.uid())).await?;
+    // These go with the namespace, which has to end as well.
+    volumes.create(&PostParams::default(), &volume).await?;
+    let left = t.source("left").blank().await?;
+    claims.patch(left.name(), &PatchParams::default(), &Patch::Merge(&kept)).await?;
+    Ok(())
+}
+
+/// In the same namespace and another one, of a DataSource and a snapshot; and not where the DataVolume says something itself.
+async fn a_clone_inherits_the_default_instance_type(t: &Space) -> Result<()> {
+    let gold = t.neighbour().await?;
+    let (kind, preference) = (keys::DEFAULT_INSTANCE_TYPE, keys::DEFAULT_PREFERENCE);
+    let labels = |space: &Space, claim: &str| {
+        let (claims, claim) = (space.api::<PersistentVolumeClaim>(), claim.to_owned());
+        let labels = json!({"metadata": {"labels": {kind: "u1.medium", preference: "fedora"}}});
+        async move { claims.patch(&claim, &PatchParams::default(), &Patch::Merge(labels)).await }
+    };
+    let (disk, golden) = tokio::try_join!(t.source("disk").filled(mi(4)), gold.source("golden").filled(mi(4)))?;
+    labels(t, "disk").await?;
+    labels(&gold, "golden").await?;
+    // A DataSource follows its claim.
+    t.data_source("image", json!({"pvc": {"namespace": t.name(), "name": "disk"}})).await?;
+    let snapshot = t.snapshot("monday", &disk, "cow").await?.ready().await?;
+    let words = json!({"metadata": {"labels": {preference: "of-monday"}}});
+    t.api::<VolumeSnapshot>().patch("monday", &PatchParams::default(), &Patch::Merge(words)).await?;
+    wait::object(&t.api::<DataSource>(), "image", "the labels of its claim", |image| {
+        let labels = image.map(|image| image.labels().clone()).unwrap_or_default();
+        let inherits = labels.get(kind).is_some_and(|it| it == "u1.medium");
+        if inherits { Look::Break(()) } else { Look::Continue(format!("it has {labels:?}")) }
+    })
+    .await?;
+
+    // The controller inherits where the source comes later.
+    let late = t.create(clone_of("late").named("of-late").size(gi(1))).await?;
+    late.waits_for("CloneWithoutSource").await?;
+    let own = clone_of(&disk).named("own").label(preference, "mine");
+    let (both, none) = ([Some("u1.medium"), Some("fedora")], None);
+    let mut clones = vec![
+        (t.create(clone_of(&disk).named("same")).await?, both),
+        (t.create(clone_of(&golden).from(&gold).named("elsewhere")).await?, both),
+        (t.create(clone_by("image").named("by-image")).await?, both),
+        (t.create(clone_of_snapshot(&snapshot).named("of-snapshot")).await?, [none, Some("of-monday")]),
+        (t.create(own).await?, [none, Some("mine")]),
+    ];
+    let claim = json!({"metadata": {"name": "late", "labels": {kind: "u1.late"}}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+        "dataSource": {"kind": "PersistentVolumeClaim", "name": "disk"},
+    }});
+    let claim: PersistentVolumeClaim = serde_json::from_value(claim)?;
+    t.api::<PersistentVolumeClaim>().create(&PostParams::default(), &claim).await?;
+    clones.push((late, [Some("u1.late"), none]));
+    for (clone, expected) in clones {
+        clone.succeeds().await?;
+        let claim = t.bound(&clone).await?;
+        for labels in [clone.now().labels().clone(), claim.labels().clone()] {
+            let found = [kind, preference].map(|key| labels.get(key).map(String::as_str));
+            ensure!(found == expected, "{}: {labels:?}", clone.name());
+        }
+    }
+    Ok(())
 }

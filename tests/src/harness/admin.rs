@@ -1,17 +1,19 @@
 //! What an admin sets up for the whole cluster, undone with the namespace of the test that wanted it.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use common::api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass};
 use k8s_openapi::{ClusterResourceScope, api::storage::v1::StorageClass};
 use kube::{
     Api, Resource,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+    client::Body,
+    core::Request,
 };
 use reference_csi::behaviour::{Behaviour, PARAMETER_PREFIX};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
-use super::Space;
+use super::{Space, clone::warnings};
 
 /// A StorageClass to be, with a VolumeSnapshotClass and a StorageProfile of its own, so that no other test notices it.
 /// What isn't said is as in the class `cow`.
@@ -60,6 +62,18 @@ impl Space {
             });
         }
         Ok(())
+    }
+
+    /// The warnings about a CDI object with this `spec`, which is not created.
+    pub async fn warned_about_cdi(&self, spec: &Value) -> Result<Vec<String>> {
+        let object = json!({
+            "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "CDI", "metadata": {"name": "asked-about"}, "spec": spec,
+        });
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let request = Request::new(Cdi::url_path(&(), None)).create(&params, serde_json::to_vec(&object)?)?;
+        let answer = self.client().send(request.map(Body::from)).await?;
+        ensure!(answer.status().is_success(), "{}", answer.status());
+        Ok(warnings(answer.headers()))
     }
 
     /// The name of the driver that serves a StorageClass.

@@ -106,6 +106,12 @@ impl CloneRequest {
         self
     }
 
+    /// With this value in a field of `spec`.
+    pub fn with_spec(mut self, name: &str, value: Value) -> Self {
+        self.object["spec"][name] = value;
+        self
+    }
+
     /// With this annotation.
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.object["metadata"]["annotations"][key] = json!(value);
@@ -364,7 +370,7 @@ impl Space {
 }
 
 /// The texts of all headers of the form `299 - "text"`.
-fn warnings(headers: &HeaderMap) -> Vec<String> {
+pub(super) fn warnings(headers: &HeaderMap) -> Vec<String> {
     let texts = headers.get_all(WARNING).into_iter().filter_map(|value| {
         let text = value.to_str().ok()?.split_once('"')?.1;
         Some(text.strip_suffix('"')?.replace("\\\"", "\"").replace("\\\\", "\\"))

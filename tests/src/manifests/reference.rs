@@ -19,6 +19,8 @@ use common::{
     },
 };
 
+mod fields;
+
 /// Path of the page below `docs/`.
 pub const PAGE: &str = "reference.md";
 
@@ -43,7 +45,7 @@ mod sources {
 }
 
 /// Who writes each key. On temporary objects and while a policy guards a key, nobody else may.
-const WRITERS: [(&str, &[&str]); 10] = [
+const WRITERS: [(&str, &[&str]); 12] = [
     ("user, webhook; after creation the controller", &["cdi.kubevirt.io/cloneType"]),
     (
         "user",
@@ -109,12 +111,25 @@ const WRITERS: [(&str, &[&str]); 10] = [
             "cdi.kubevirt.io/OwnedByUID",
             "velero.io/exclude-from-backup",
             "alerts.k8s.io/KubePersistentVolumeFillingUp",
-            "cdi.kubevirt.io/dataVolumeFinalizer",
             "smartclone.dev/hand-over",
             "smartclone.dev/handed-over",
             "smartclone.dev/transfer",
             "smartclone.dev/reclaim-policy",
             "cdi.kubevirt.io/objectTransfer",
+            "smartclone.dev/inherited-labels",
+        ],
+    ),
+    (
+        "CDI; removed by the controller",
+        &["cdi.kubevirt.io/dataVolumeFinalizer", "cdi.kubevirt.io/clonePopulator", "cdi.kubevirt.io/cloneSource"],
+    ),
+    (
+        "user; webhook, controller",
+        &[
+            "instancetype.kubevirt.io/default-instancetype",
+            "instancetype.kubevirt.io/default-instancetype-kind",
+            "instancetype.kubevirt.io/default-preference",
+            "instancetype.kubevirt.io/default-preference-kind",
         ],
     ),
     ("Kubernetes' scheduler; controller", &["volume.kubernetes.io/selected-node"]),
@@ -127,6 +142,7 @@ pub fn page() -> Result<String> {
     reasons(&mut page)?;
     conditions(&mut page)?;
     contract(&mut page)?;
+    fields::write(&mut page)?;
     page.push_str("\n## Metrics\n\n| metric | meaning |\n|---|---|\n");
     for metric in sources::METRICS.iter().flat_map(|source| metrics(source)) {
         writeln!(page, "| `{}` | {} |", metric.name(), metric.about)?;

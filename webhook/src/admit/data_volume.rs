@@ -8,9 +8,11 @@ use common::{
     admission::{self, Audience, Namesake, Verdict, stamp},
     api::DataVolume,
     clone::{Facts, Request as Wanted, facts::Source, request::Parsed},
+    effect,
     field::{FieldError, annotation_path},
     keys,
     lookup::Lookup,
+    machine_defaults::{self, Labels},
     object::ObjectName,
     pods::User,
     requester::Requester,
@@ -29,7 +31,7 @@ use crate::{
         data_volume::{CloneFacts, FoundSource, GatheredFacts, SourceFacts, Subject, gather},
         read_cache::Freshness,
     },
-    object::{annotated, is_ending, ownership_key, read},
+    object::{annotated, is_ending, labelled, ownership_key, read},
     review::{Answer, Operation, Request},
 };
 
@@ -167,6 +169,8 @@ struct DecidedClone {
     /// The claim that has the name of the clone's claim. Absent where it doesn't matter.
     namesake: Lookup<PersistentVolumeClaim>,
     annotations: keys::Annotations,
+    /// The labels that it inherits from its source.
+    labels: Labels,
     warnings: Vec<String>,
     /// The reason why the annotations may differ at the next review.
     doubt: Option<String>,
@@ -184,38 +188,41 @@ impl DecidedClone {
 fn decide(new: NewVolume, facts: GatheredFacts, audience: Audience, now: Timestamp) -> Result<DecidedClone, Stop> {
     let NewVolume { volume, wanted, .. } = new;
     let Some(CloneFacts { namesake, source }) = facts.clone else {
-        return admitted(volume, Lookup::Absent, admission::taken_over(&wanted), None);
+        return admitted(volume, Lookup::Absent, admission::taken_over(&wanted));
     };
     let conflict = namesake.present().map(|claim| admission::namesake(&volume, claim));
     if conflict == Some(Namesake::TakenOver) {
-        return admitted(volume, namesake, admission::taken_over(&wanted), None);
+        return admitted(volume, namesake, admission::taken_over(&wanted));
     }
-    let (verdict, doubt) = match source? {
-        SourceFacts::Unresolved(why) => (admission::not_followed(&wanted, &why), None),
-        SourceFacts::Unclear(why) => (admission::not_followed(&wanted, &why), Some(why)),
-        SourceFacts::Invalid(errors) => (Verdict::Denied(errors), None),
-        SourceFacts::Found(FoundSource { resolved, source, users }) => {
+    let none = Labels::new;
+    let (verdict, doubt, labels) = match source? {
+        SourceFacts::Unresolved(why) => (admission::not_followed(&wanted, &why), None, none()),
+        SourceFacts::Unclear(why) => (admission::not_followed(&wanted, &why), Some(why), none()),
+        SourceFacts::Invalid(errors) => (Verdict::Denied(errors), None, none()),
+        SourceFacts::Found(FoundSource { resolved, source, users, inherited }) => {
+            let of_source = source.present().map(|source| source.machine_defaults.clone()).unwrap_or_default();
+            let labels = machine_defaults::inherited(volume.metadata.labels.as_ref(), [&inherited, &of_source]);
             let wanted = resolved.unwrap_or(wanted);
             let facts = facts.settings.facts(&wanted, *source, now);
-            (with_users(admission::judge(&wanted, &facts, audience), &wanted, &users), doubt(&facts))
+            (with_users(admission::judge(&wanted, &facts, audience), &wanted, &users), doubt(&facts), labels)
         }
     };
     let verdict = match conflict {
         Some(Namesake::InTheWay) => admission::name_conflict(verdict, &volume.name_any(), audience),
         Some(Namesake::GivesWay | Namesake::TakenOver) | None => verdict,
     };
-    admitted(volume, namesake, verdict, doubt)
+    Ok(DecidedClone { labels, doubt, ..admitted(volume, namesake, verdict)? })
 }
 
 fn admitted(
     volume: Box<DataVolume>,
     namesake: Lookup<PersistentVolumeClaim>,
     verdict: Verdict,
-    doubt: Option<String>,
 ) -> Result<DecidedClone, Stop> {
     match verdict {
-        Verdict::Admitted { annotations, warnings, .. } => {
-            Ok(DecidedClone { volume, namesake, annotations, warnings, doubt })
+        Verdict::Admitted { annotations, mut warnings, .. } => {
+            warnings.extend(effect::warnings(&volume));
+            Ok(DecidedClone { volume, namesake, annotations, labels: Labels::new(), warnings, doubt: None })
         }
         Verdict::Denied(errors) => Err(Stop::Invalid(errors)),
     }
@@ -243,7 +250,8 @@ fn annotate(mut clone: DecidedClone, stamp: String) -> Admitted {
     clone.annotations.insert(keys::REQUESTER, Some(stamp));
     // Without one the controller writes it, with a write more.
     clone.annotations.insert(keys::OWNERSHIP_KEY, ownership_key(&clone.volume.metadata));
-    let patch = annotated(&clone.volume.metadata, &clone.annotations);
+    let mut patch = annotated(&clone.volume.metadata, &clone.annotations);
+    patch.0.extend(labelled(&clone.volume.metadata, &clone.labels).0);
     Admitted { answer: Answer::Allowed { patch, warnings: clone.warnings }, is_unconditional }
 }
 

@@ -19,6 +19,7 @@ use common::{
     data_source::{Resolution, resolve_named},
     field::FieldError,
     lookup::Lookup,
+    machine_defaults::{self, Labels},
     object::{ObjectName, SourceKind, SourceName},
     pods::{User, is_named_mover, users_of},
     quantity::Bytes,
@@ -78,7 +79,7 @@ struct Recent {
     sources: ReadCache<SourceName, Source>,
     /// Driver and size, by the volume's name and the claim's UID.
     volumes: ReadCache<(String, Option<String>), (String, Option<Bytes>)>,
-    data_sources: ReadCache<ObjectName, SourceName>,
+    data_sources: ReadCache<ObjectName, (SourceName, Labels)>,
     users: ReadCache<ObjectName, Vec<User>>,
     /// Claims that don't exist.
     free: ReadCache<ObjectName, ()>,
@@ -210,17 +211,21 @@ impl Cluster {
         self.recent.users.get_or_read(Freshness::Cached, claim, read).await.unwrap_or_default()
     }
 
-    /// The source that the DataSource of this name leads to.
-    pub async fn data_source(&self, name: &ObjectName, freshness: Freshness) -> Resolution {
+    /// The source that the DataSource of this name leads to, and the labels that a clone inherits on the
+    /// way.
+    pub async fn data_source(&self, name: &ObjectName, freshness: Freshness) -> (Resolution, Labels) {
         let read = async || match timeout(READ_TIMEOUT, self.resolve(name, freshness)).await {
-            Ok(Resolution::Found(source)) => Ok(source),
-            Ok(other) => Err(other),
+            Ok((Resolution::Found(source), labels)) => Ok((source, labels)),
+            Ok((other, _)) => Err(other),
             Err(_) => Err(Resolution::Unknown(timed_out())),
         };
-        self.recent.data_sources.get_or_read(freshness, name, read).await.map_or_else(|other| other, Resolution::Found)
+        match self.recent.data_sources.get_or_read(freshness, name, read).await {
+            Ok((source, labels)) => (Resolution::Found(source), labels),
+            Err(other) => (other, Labels::new()),
+        }
     }
 
-    async fn resolve(&self, name: &ObjectName, freshness: Freshness) -> Resolution {
+    async fn resolve(&self, name: &ObjectName, freshness: Freshness) -> (Resolution, Labels) {
         let api: Objects<DataSource> = self.namespaced(name);
         let first = self.get(&api, &name.name, freshness).await;
         let other = first.present().and_then(|first| first.spec.source.data_source.as_ref());
@@ -229,7 +234,9 @@ impl Cluster {
             Some(other) => self.get(&api, &other.name, freshness).await,
             None => Lookup::Absent,
         };
-        resolve_named(name, |_, wanted| if wanted == name.name { first.clone() } else { second.clone() })
+        let on_the_way = [&first, &second].map(|found| found.present().map(|it| machine_defaults::of(&it.metadata)));
+        let labels = machine_defaults::inherited(None, on_the_way.iter().flatten());
+        (resolve_named(name, |_, wanted| if wanted == name.name { first.clone() } else { second.clone() }), labels)
     }
 
     /// The VolumeCloneSource of this name.

@@ -10,6 +10,7 @@ use common::{
     data_source::Resolution,
     field::FieldError,
     lookup::Lookup,
+    machine_defaults::Labels,
     object::{ObjectName, SourceKind},
     pods::User,
     requester::Reference,
@@ -76,6 +77,8 @@ pub(crate) struct FoundSource {
     pub(crate) source: Box<Lookup<Source>>,
     /// The pods that use it.
     pub(crate) users: Vec<User>,
+    /// The labels that the clone inherits from the DataSource.
+    pub(crate) inherited: Labels,
 }
 
 /// Gathers the facts; of `subject` only where there is one. Its reads run at once, since a user
@@ -118,7 +121,8 @@ impl Subject<'_> {
             let right = Right::Follow(Reference::DataSource, reference.clone());
             cluster.check_access(self.asker, &right, "spec.sourceRef", freshness).await?;
         }
-        Ok(match cluster.data_source(reference, freshness).await {
+        let (resolution, inherited) = cluster.data_source(reference, freshness).await;
+        Ok(match resolution {
             Resolution::Not(why) => SourceFacts::Unresolved(why.message()),
             Resolution::Unknown(why) => {
                 SourceFacts::Unclear(format!("DataSource {reference} could not be read: {why}"))
@@ -126,7 +130,7 @@ impl Subject<'_> {
             Resolution::Found(source) => match Wanted::resolved(self.volume, source) {
                 Ok(wanted) => {
                     let found = self.look_up(&wanted, cluster, freshness).await?;
-                    SourceFacts::Found(FoundSource { resolved: Some(wanted), ..found })
+                    SourceFacts::Found(FoundSource { resolved: Some(wanted), inherited, ..found })
                 }
                 Err(errors) => SourceFacts::Invalid(errors),
             },
@@ -145,6 +149,6 @@ impl Subject<'_> {
             if is_needed { cluster.users(&wanted.source.object).await } else { Vec::new() }
         };
         let (source, users) = tokio::join!(cluster.source(&wanted.source, freshness), users);
-        Ok(FoundSource { resolved: None, source: Box::new(source), users })
+        Ok(FoundSource { resolved: None, source: Box::new(source), users, inherited: Labels::new() })
     }
 }

@@ -18,8 +18,10 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
     let label_of = |object: &str| format!("({} ? {object}.metadata.labels['{label}'] : '')", has_label(object));
     let finalizers = |object: &str| {
         let all = format!("{object}.metadata.finalizers");
-        format!("(has({all}) ? {all}.filter(f, f != '{}') : [])", keys::HAND_OVER_FINALIZER)
+        format!("(has({all}) ? {all} : [])")
     };
+    let (own, former) =
+        (keys::HAND_OVER_FINALIZER, [keys::CLONE_POPULATOR_FINALIZER, keys::CLONE_SOURCE_FINALIZER].join("', '"));
     let mark = keys::HANDED_OVER;
     let account = manifest::user(CONTROLLER);
     let on = |resource: &str, operation: &str| {
@@ -87,12 +89,15 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
             ),
             validation(
                 &format!(
-                    "{} || {} == {}",
+                    "{} || {new}.all(f, f == '{own}' || f in {old}) && \
+                     {old}.all(f, f == '{own}' || f in {new} || has(object.metadata.deletionTimestamp) && f in ['{former}'])",
                     on("persistentvolumeclaims", "UPDATE"),
-                    finalizers("object"),
-                    finalizers("oldObject")
+                    new = finalizers("object"),
+                    old = finalizers("oldObject"),
                 ),
-                &format!("no finalizer but {} is written", keys::HAND_OVER_FINALIZER),
+                &format!(
+                    "no finalizer but {own} is written, and none but CDI's taken off a claim that is being deleted"
+                ),
             ),
             validation(
                 &format!(

@@ -4,6 +4,7 @@
 mod controller;
 mod mover;
 mod requester;
+mod settings;
 mod temporary;
 
 use common::manifest::{self, Manifest, NAMESPACE};
@@ -28,10 +29,13 @@ pub const CONNECTIONS: &str = "mover-connections.smartclone.dev";
 /// The policy, and its binding, about pods that the controller's account creates.
 pub const MOVERS: &str = "movers.smartclone.dev";
 
+/// The policy, and its binding, that warns about settings which smartclone does not use.
+pub const SETTINGS: &str = "settings.smartclone.dev";
+
 /// The file with every policy and its binding.
 pub fn manifest() -> serde_json::Result<Manifest> {
     let about = "What the API server refuses by itself: requesters of somebody else, temporary objects in other hands, and what the \
-                 controller's account may not do.";
+                 controller's account may not do; and what it warns of: settings without effect.";
     let mut manifest = Manifest::new("webhook/policies.yaml", about);
     let policies = [
         requester::requester(),
@@ -41,10 +45,12 @@ pub fn manifest() -> serde_json::Result<Manifest> {
         mover::pods(),
     ];
     for policy in policies {
-        let binding = binding(&policy);
+        let binding = binding(&policy, DENY);
         manifest = manifest.with(&policy)?.with(&binding)?;
     }
-    Ok(manifest)
+    let settings = settings::unused();
+    let binding = binding(&settings, WARN);
+    manifest.with(&settings)?.with(&binding)
 }
 
 fn policy(
@@ -68,7 +74,12 @@ fn policy(
     }
 }
 
-fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBinding {
+/// A violation is refused.
+const DENY: &str = "Deny";
+/// A violation is admitted with a warning.
+const WARN: &str = "Warn";
+
+fn binding(policy: &ValidatingAdmissionPolicy, action: &str) -> ValidatingAdmissionPolicyBinding {
     ValidatingAdmissionPolicyBinding {
         metadata: policy.metadata.clone(),
         spec: Some(ValidatingAdmissionPolicyBindingSpec {
@@ -80,7 +91,7 @@ fn binding(policy: &ValidatingAdmissionPolicy) -> ValidatingAdmissionPolicyBindi
                 parameter_not_found_action: Some("Deny".to_owned()),
                 ..ParamRef::default()
             }),
-            validation_actions: Some(vec!["Deny".to_owned()]),
+            validation_actions: Some(vec![action.to_owned()]),
             ..ValidatingAdmissionPolicyBindingSpec::default()
         }),
     }

@@ -16,6 +16,7 @@ use crate::fake_cluster::{
 
 mod claims;
 mod fuzz;
+mod labels;
 mod limits;
 mod privacy;
 mod sources;

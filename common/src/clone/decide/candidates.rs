@@ -120,6 +120,7 @@ impl Candidates<'_> {
             size: feasible.sizes.create_at,
             mode: self.mode,
             access_modes: access_modes(self.request, self.source, self.mode, self.facts),
+            attributes_class: self.request.attributes_class.clone(),
         };
         if let Some(here) = profile.refused_here.iter().find(|refusal| refusal.is_about(&key, &request)) {
             return Some(FallbackReason::RefusedHere {

@@ -51,6 +51,10 @@ pub struct Chosen {
     pub driver: String,
     /// The StorageClass of the clone.
     pub class: String,
+    /// The VolumeAttributesClass of the clone.
+    pub attributes_class: Option<String>,
+    /// The size that the clone may not exceed.
+    pub limit: Option<Bytes>,
     /// The volume mode of the source.
     pub source_mode: VolumeMode,
     /// The volume mode of the clone.

@@ -136,6 +136,9 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         Ok(chosen) => chosen,
         Err(decision) => return decision,
     };
+    if let Some(error) = over_limit(request, feasible.sizes.finally) {
+        return Decision::Rejected(vec![error]);
+    }
     let verdicts = candidates.iter().map(|candidate| Verdict {
         strategy: candidate.strategy,
         outcome: match (&candidate.feasibility, &candidate.remembered) {
@@ -169,6 +172,8 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         restore_class: facts.source_class.present().map(|class| class.name.clone()),
         driver: class.provisioner.clone(),
         class: class.name.clone(),
+        attributes_class: request.attributes_class.clone(),
+        limit: request.limit,
         source_mode: source.mode.unwrap_or(mode),
         mode,
         access_modes: access_modes(request, source, mode, facts),
@@ -219,6 +224,13 @@ fn too_small(
         let given = request.size.unwrap_or(asked).to_string();
         FieldError::invalid(request.form.size_path(), &given, SizeError::TooSmall { least }.to_string())
     })
+}
+
+/// What is wrong with a limit that the clone can't keep.
+fn over_limit(request: &Request, size: Bytes) -> Option<FieldError> {
+    let limit = request.limit.filter(|limit| *limit < size)?;
+    let cure = format!("the clone needs {size}; raise the limit or leave it out");
+    Some(FieldError::invalid(request.form.limit_path(), &limit.to_string(), cure))
 }
 
 /// The strategy that is wanted; or a copy, and why; else what is wrong with the wish.

@@ -265,7 +265,8 @@ fn refused_here(strategies: &[CloneStrategy], size: Bytes) -> Vec<NamespaceRefus
             source_class: "cow".into(),
             class: "cow".into(),
         };
-        let request = VolumeRequest { size, mode: VolumeMode::Filesystem, access_modes: vec!["ReadWriteOnce".into()] };
+        let access_modes = vec!["ReadWriteOnce".into()];
+        let request = VolumeRequest { size, mode: VolumeMode::Filesystem, access_modes, attributes_class: None };
         let met = MetRefusal {
             key,
             request,
@@ -363,5 +364,28 @@ proptest! {
         let without = decide_with(remembering(vec![], vec![]));
         let with = decide_with(remembering(refused_for_all(&shared), refused_here(&own, gi(size))));
         prop_assert_eq!(matches!(with, Decision::Rejected(_)), matches!(without, Decision::Rejected(_)));
+    }
+}
+
+/// A limit that the clone needs more than is a mistake of whoever set it; its own size counts with what the file system needs.
+#[rstest]
+#[case::none("pvc", None, true)]
+#[case::equal("pvc", Some("1Gi"), true)]
+#[case::more("storage", Some("2Gi"), true)]
+#[case::less_than_with_the_file_system("storage", Some("1Gi"), false)]
+fn a_limit_is_kept(#[case] form: &str, #[case] limit: Option<&str>, #[case] admitted: bool) {
+    let volume = volume(|object| {
+        let mut spec = object["spec"]["pvc"].take();
+        if let Some(limit) = limit {
+            spec["resources"]["limits"] = serde_json::json!({ "storage": limit });
+        }
+        object["spec"][form] = spec;
+    });
+    match decide(&request(&volume), &History::default(), &facts()) {
+        Decision::Chosen(chosen) => assert!(admitted && chosen.limit.is_some() == limit.is_some()),
+        Decision::Rejected(errors) => {
+            assert!(!admitted && errors[0].field == "spec.storage.resources.limits.storage", "{errors:?}");
+        }
+        Decision::Undecided(_) => panic!("undecided"),
     }
 }

@@ -314,6 +314,7 @@ impl Controller {
                 From::Source => Content::Claim("disk".into()),
                 From::Snapshot(leader) => Content::Snapshot(names::snapshot(UIDS[usize::from(leader)])),
             },
+            attributes_class: None,
             selected_node: None,
             handed_over: objects.named_by(slot).is_some_and(|v| v.handed_over && v.claim == objects.identity(slot)),
             request: gi(claim.request.into()),
@@ -482,9 +483,9 @@ impl Controller {
     /// Nothing, if it isn't about an object of ours.
     fn write(&self, action: &Write, pin: u16) -> Option<ModelWrite> {
         Some(match action {
-            Write::Pin(changes) => {
+            Write::Pin(pinned) => {
                 let mut annotations = (*self.pins.borrow().values[usize::from(pin)]).clone();
-                for (key, value) in changes {
+                for (key, value) in &pinned.annotations {
                     match value {
                         Some(value) => annotations.insert((*key).to_owned(), value.clone()),
                         None => annotations.remove(*key),

@@ -171,7 +171,7 @@ impl PodTemplate {
                 containers: vec![Container {
                     name: mover::CONTAINER.to_owned(),
                     image: Some(settings.image.clone()),
-                    image_pull_policy: Some("IfNotPresent".to_owned()),
+                    image_pull_policy: Some(settings.image_pull_policy.clone()),
                     args: Some(arguments),
                     env: Some(vec![EnvVar {
                         name: "RUST_BACKTRACE".to_owned(),

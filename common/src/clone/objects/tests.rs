@@ -1,5 +1,7 @@
 use crate::keys;
-use serde_json::json;
+use proptest::{collection::btree_map, prop_assert_eq, proptest};
+use rstest::rstest;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::api::Cdi;
@@ -71,6 +73,7 @@ fn pods_carry_what_the_cdi_object_says_about_workloads() {
     let cdi: Cdi = serde_json::from_value(json!({
         "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "CDI", "metadata": {},
         "spec": {
+            "imagePullPolicy": "Always",
             "workload": {
                 "nodeSelector": {"disk": "fast"},
                 "tolerations": [{"key": "dedicated", "operator": "Exists"}],
@@ -103,15 +106,66 @@ fn pods_carry_what_the_cdi_object_says_about_workloads() {
         let resources = &spec["containers"][0]["resources"];
         assert_eq!(resources["limits"], json!({"cpu": "750m", "memory": "600M"}));
         assert_eq!(resources["requests"], json!({"cpu": "100m", "memory": "60M"}));
+        assert_eq!(spec["containers"][0]["imagePullPolicy"], json!("IfNotPresent"));
         assert!(["nodeSelector", "tolerations", "affinity", "imagePullSecrets"].iter().all(|key| spec[key].is_null()));
     }
     for spec in pods(Some(&cdi)) {
         let resources = &spec["containers"][0]["resources"];
         assert_eq!(resources["limits"], json!({"cpu": "750m", "memory": "200Mi", "example.com/disk": "1"}));
         assert_eq!(resources["requests"], json!({"cpu": "100m", "memory": "60M", "example.com/disk": "1"}));
+        assert_eq!(spec["containers"][0]["imagePullPolicy"], json!("Always"));
         assert_eq!(spec["nodeSelector"], json!({"disk": "fast"}));
         assert_eq!(spec["tolerations"], json!([{"key": "dedicated", "operator": "Exists"}]));
         assert!(spec["affinity"]["nodeAffinity"].is_object());
         assert_eq!(spec["imagePullSecrets"], json!([{"name": "registry"}]));
+    }
+}
+
+/// What is asked for is on the clone's claim, and on the temporary claim whose volume it gets.
+#[rstest]
+#[case::size("/resources/requests/storage", json!("2Gi"), json!("2Gi"))]
+#[case::limit("/resources/limits/storage", json!("3Gi"), json!("3Gi"))]
+#[case::attributes("/volumeAttributesClassName", json!("gold"), json!("gold"))]
+#[case::mode("/volumeMode", json!("Block"), json!("Block"))]
+#[case::access_modes("/accessModes", json!(["ReadWriteMany"]), json!(["ReadWriteMany"]))]
+fn what_is_asked_for_is_on_the_claims(#[case] path: &str, #[case] asked: Value, #[case] expected: Value) {
+    let made = volume(|object| {
+        object["spec"]["pvc"]["resources"]["limits"] = json!({"storage": "2Gi"});
+        object["spec"]["pvc"]["volumeAttributesClassName"] = Value::Null;
+        object["spec"]["pvc"]["volumeMode"] = Value::Null;
+        *object["spec"]["pvc"].pointer_mut(path).unwrap() = asked;
+    });
+    let (target, request) = (Target::of(&made), request(&made));
+    let chosen = chosen(&request);
+    let own = claim(&target, &chosen, chosen.sizes.create_at, &DataSource::Later);
+    let beside = temporary(&target, "gold", &ClaimTemplate::of(&chosen, chosen.sizes.create_at), None);
+    for claim in [own, beside] {
+        let spec = serde_json::to_value(claim.spec).unwrap();
+        assert_eq!(spec.pointer(path), Some(&expected), "{spec}");
+    }
+}
+
+proptest! {
+    /// Every label and annotation reaches the claim as it is written, but for keys that are ours.
+    #[test]
+    fn labels_and_annotations_reach_the_claim(
+        labels in btree_map("[a-z]{1,8}(\\.example\\.com/[a-z]{1,8})?", "[a-z0-9]{0,8}", 0..4),
+        annotations in btree_map("([a-z]{1,8}|cdi\\.kubevirt\\.io|kubevirt\\.io)/[a-z]{1,8}", ".{0,16}", 0..4),
+    ) {
+        let made = volume(|object| {
+            object["metadata"]["labels"] = json!(labels);
+            object["metadata"]["annotations"] = json!(annotations);
+        });
+        let (target, request) = (Target::of(&made), request(&made));
+        let chosen = chosen(&request);
+        let claim = claim(&target, &chosen, chosen.sizes.create_at, &DataSource::Later);
+        let (on_labels, on_annotations) =
+            (claim.metadata.labels.unwrap_or_default(), claim.metadata.annotations.unwrap_or_default());
+        for (key, value) in &labels {
+            prop_assert_eq!(on_labels.get(key), Some(value));
+        }
+        for (key, value) in &annotations {
+            prop_assert_eq!(on_annotations.get(key), Some(value));
+        }
     }
 }

@@ -30,8 +30,11 @@ pub(crate) fn create(seen: &Observed, chosen: &Chosen, place: Place<'_>, from: &
     let claim = match place {
         Place::Clone => objects::claim(&seen.volume, chosen, size, from),
         Place::BesideSource(namespace) => {
-            let node = seen.claim.present().and_then(|claim| claim.selected_node.clone());
-            let template = ClaimTemplate { from, ..ClaimTemplate::of(chosen, size) };
+            let clone = seen.claim.present();
+            let node = clone.and_then(|claim| claim.selected_node.clone());
+            // What the clone's claim has, whatever it should have had: it is bound to no volume of another class.
+            let attributes_class = clone.and_then(|claim| claim.attributes_class.as_deref());
+            let template = ClaimTemplate { attributes_class, from, ..ClaimTemplate::of(chosen, size) };
             objects::temporary(&seen.volume, namespace, &template, node)
         }
     };
@@ -51,5 +54,47 @@ pub(crate) fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Clai
         Waiting::FirstConsumer
     } else {
         Waiting::ClaimNotBound { driver_says: complaint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        clone::{
+            Decision,
+            decide::decide,
+            fixtures::{facts, observed, request, volume},
+            note::History,
+            ownership::Owner,
+        },
+        lookup::Lookup,
+    };
+
+    /// Kubernetes binds a claim to no volume of another VolumeAttributesClass: what the clone's claim has counts, whatever is asked for now.
+    #[rstest]
+    #[case::as_asked(Some("gold"), Some("gold"))]
+    #[case::made_by_an_earlier_version(None, None)]
+    #[case::another(Some("silver"), Some("silver"))]
+    fn the_temporary_claim_has_the_attributes_of_the_clone_s(
+        #[case] of_claim: Option<&str>,
+        #[case] expected: Option<&str>,
+    ) {
+        let volume = volume(|object| object["spec"]["pvc"]["volumeAttributesClassName"] = json!("gold"));
+        let Decision::Chosen(chosen) = decide(&request(&volume), &History::default(), &facts()) else {
+            panic!("not chosen")
+        };
+        let mut seen = observed(&volume, facts());
+        let claim = json!({"metadata": {"name": "clone"}, "spec": {"volumeAttributesClassName": of_claim}});
+        let claim = serde_json::from_value(claim).unwrap();
+        seen.claim = Lookup::Present(Claim::of(&claim, Owner::Ours, "dv", None, None));
+        let phase = Phase::CloneScheduled;
+        let plan = create(&seen, &chosen, Place::BesideSource("gold"), &DataSource::Blank, phase);
+        let Some(Write::CreateClaim(made)) = plan.actions.first() else { panic!("{plan:?}") };
+        let spec = made.spec.as_ref().unwrap();
+        assert_eq!(spec.volume_attributes_class_name.as_deref(), expected);
     }
 }

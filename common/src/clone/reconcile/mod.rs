@@ -33,9 +33,9 @@ use crate::{
         },
         request::{Parsed, Request},
         wait::Waiting,
-        write::{Kind, Write},
+        write::{Kind, Pin, Write},
     },
-    keys::{self, Annotations},
+    keys,
     lookup::Lookup,
     object::ClaimPhase,
     storage::driver_error,
@@ -145,13 +145,13 @@ pub(crate) fn is_unwritten(seen: &Observed, request: &Request, chosen: &Chosen) 
         || request.by_reference && seen.volume.source.as_ref() != Some(&request.source)
 }
 
-/// The annotations that say what was decided, and a new ownership key for a clone that has none.
-pub(crate) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
+/// The annotations that say what was decided, a new ownership key for a clone that has none, and the labels that it inherits.
+pub(crate) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Pin {
     let mut annotations = pin(request, chosen, refused);
     if seen.volume.key.is_none() {
         annotations.insert(keys::OWNERSHIP_KEY, seen.fresh_key.clone());
     }
-    annotations
+    Pin { annotations, labels: seen.inherited.clone() }
 }
 
 /// The right is missing, or was taken away: what was made beside the source goes, and nothing more is made or told.

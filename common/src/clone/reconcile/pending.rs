@@ -112,3 +112,27 @@ pub fn in_the_way(request: &Request, strategy: CloneStrategy, users: &[User]) ->
 pub(crate) fn writers(users: &[User]) -> Vec<String> {
     users.iter().filter(|user| user.writes).map(|user| user.pod.clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clone::{
+            fixtures::{facts, observed, request, volume},
+            write::Pin,
+        },
+        keys,
+    };
+
+    /// The labels are there before the claim is made, which gets them from the DataVolume.
+    #[test]
+    fn what_is_inherited_is_written_with_the_decision() {
+        let volume = volume(|_| {});
+        let mut seen = observed(&volume, facts());
+        seen.inherited = [(keys::DEFAULT_INSTANCE_TYPE.to_owned(), "u1".to_owned())].into();
+        let plan = without_claim(&seen, &request(&volume));
+        let [Write::Pin(Pin { annotations, labels })] = plan.actions.as_slice() else { panic!("{plan:?}") };
+        assert!(annotations.contains_key(keys::PLAN));
+        assert_eq!(*labels, seen.inherited);
+    }
+}

@@ -35,6 +35,7 @@ fn claim(name: &str, content: Content) -> Claim {
         created: Some(now()),
         phase: ClaimPhase::Bound,
         content,
+        attributes_class: None,
         selected_node: None,
         handed_over: false,
         request: gi(1),

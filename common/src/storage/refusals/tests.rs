@@ -14,7 +14,7 @@ fn key() -> RefusalKey {
 }
 
 fn asks(size: Bytes) -> VolumeRequest {
-    VolumeRequest { size, mode: VolumeMode::Block, access_modes: vec!["ReadWriteOnce".into()] }
+    VolumeRequest { size, mode: VolumeMode::Block, access_modes: vec!["ReadWriteOnce".into()], attributes_class: None }
 }
 
 fn met(scope: Scope, size: Bytes) -> MetRefusal {
@@ -39,6 +39,7 @@ fn counts(known: &NamespaceRefusals, namespace: &str, request: &VolumeRequest, m
 #[case::smaller(Scope::Request, |r: &mut VolumeRequest| r.size = gi(1), false)]
 #[case::other_mode(Scope::Request, |r: &mut VolumeRequest| r.mode = VolumeMode::Filesystem, false)]
 #[case::other_access(Scope::Request, |r: &mut VolumeRequest| r.access_modes = vec!["ReadWriteMany".into()], false)]
+#[case::other_attributes(Scope::Request, |r: &mut VolumeRequest| r.attributes_class = Some("gold".into()), false)]
 #[case::class_like(Scope::StorageClass, |_: &mut VolumeRequest| {}, true)]
 #[case::class_other_mode(Scope::StorageClass, |r: &mut VolumeRequest| r.mode = VolumeMode::Filesystem, true)]
 #[case::class_smaller(Scope::StorageClass, |r: &mut VolumeRequest| r.size = gi(1), false)]

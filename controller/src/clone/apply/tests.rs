@@ -1,5 +1,5 @@
 use common::keys;
-use common::{lookup::Lookup, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity};
+use common::{clone::write::Pin, lookup::Lookup, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity};
 use fake_api::{FakeApi, Request, path_of};
 use jiff::Timestamp;
 use rstest::rstest;
@@ -63,7 +63,9 @@ fn outcome(result: &Result<Done, Error>) -> &'static str {
 type Make = fn(&Cloning) -> Write;
 
 fn pin(_: &Cloning) -> Write {
-    Write::Pin([(keys::CLONE_TYPE, Some("copy".to_owned())), (keys::CLONE_FALLBACK_REASON, None)].into())
+    let annotations = [(keys::CLONE_TYPE, Some("copy".to_owned())), (keys::CLONE_FALLBACK_REASON, None)].into();
+    let labels = [(keys::DEFAULT_INSTANCE_TYPE.to_owned(), "u1".to_owned())].into();
+    Write::Pin(Pin { annotations, labels })
 }
 
 fn mark_copied(objects: &Cloning) -> Write {
