@@ -2,7 +2,6 @@
 //!
 //! All arithmetic is in whole bytes and thousandths, so that both gates, and CDI's readers of the status, get the same sizes.
 
-use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -15,7 +14,7 @@ use k8s_openapi::{
 
 use crate::{
     api::{Cdi, CdiConfigSpec, CdiConfigStatus, CloneStrategy, FilesystemOverhead},
-    keys,
+    keys, object,
     quantity::thousandths,
     storage::{class::default_class, overhead::Overhead},
 };

@@ -57,8 +57,11 @@ mod tests {
     }
 
     fn meta(labels: &Value, record: Option<&Value>) -> ObjectMeta {
-        let record = record.map(ToString::to_string);
-        serde_json::from_value(json!({"labels": labels, "annotations": {(keys::INHERITED_LABELS): record}})).unwrap()
+        let mut annotations = json!({});
+        if let Some(record) = record {
+            annotations[keys::INHERITED_LABELS] = json!(record.to_string());
+        }
+        serde_json::from_value(json!({"labels": labels, "annotations": annotations})).unwrap()
     }
 
     /// The first that says something says all; what an object says itself counts, and other labels don't.

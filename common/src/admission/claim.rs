@@ -1,6 +1,5 @@
 //! Claims that are filled without a DataVolume: they name a VolumeCloneSource in their `dataSourceRef`.
 
-use crate::object;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
     },
     field::{self, FieldError, annotation_path},
     keys::{self, TRANSFER},
-    object::{ObjectName, SourceName},
+    object::{self, ObjectName, SourceName},
 };
 
 /// The VolumeCloneSource that `claim` is to be filled from, if it is that kind of claim. It may be in another namespace. Owners don't

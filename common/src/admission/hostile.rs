@@ -1,7 +1,6 @@
 //! Objects as nobody should write them: whatever is in them, they are judged, never a reason to fall over. A quarter of a million in a run; each can be
 //! had again by its number.
 
-use crate::object;
 use std::thread;
 
 use hostile::{Dice, Vocabulary};
@@ -19,7 +18,7 @@ use crate::{
     },
     decode::decode,
     keys,
-    object::{ObjectName, SourceKind, SourceName},
+    object::{self, ObjectName, SourceKind, SourceName},
     pods::User,
     requester::Requester,
 };

@@ -1,12 +1,11 @@
 //! Name conflicts: a PersistentVolumeClaim that already has the name which the clone's claim needs.
 
-use crate::object;
 use k8s_openapi::{
     api::core::v1::PersistentVolumeClaim,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
-use crate::{api::DataVolume, keys};
+use crate::{api::DataVolume, keys, object};
 
 /// What the claim means for the DataVolume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

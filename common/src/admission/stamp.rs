@@ -1,11 +1,10 @@
 //! The requester annotation: set once at creation from the review's `userInfo`, immutable afterwards.
 
-use crate::object;
 use kube::core::ObjectMeta;
 
 use crate::{
     field::{FieldError, annotation_path},
-    keys,
+    keys, object,
     requester::Requester,
 };
 

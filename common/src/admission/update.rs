@@ -1,6 +1,5 @@
 //! The changes that are allowed after creation.
 
-use crate::object;
 use kube::core::ObjectMeta;
 
 use super::stamp;
@@ -8,6 +7,7 @@ use crate::{
     api::{DataVolume, DataVolumeSpec},
     field::{FieldError, annotation_path},
     keys::{self, Annotations},
+    object,
     quantity::Bytes,
 };
 

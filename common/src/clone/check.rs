@@ -1,6 +1,5 @@
 //! The invariants of a plan, checked again on real data: in tests, and in production before any write.
 
-use crate::object;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;
 
@@ -11,10 +10,10 @@ use super::{
 };
 use crate::{
     api::Phase,
-    clone::{observed::Observed, reconcile::adopt},
+    clone::{facts::Source, observed::Observed, reconcile::adopt},
     keys,
     lookup::Lookup,
-    object::{ClaimPhase, ObjectVersion, SourceKind, SourceName},
+    object::{self, ClaimPhase, ObjectVersion, SourceKind, SourceName},
     quantity::Bytes,
 };
 
@@ -113,7 +112,7 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
         Write::CreateClaim(claim) => {
             let size = claim.spec.as_ref().and_then(|s| s.resources.as_ref()).and_then(|r| r.requests.as_ref());
             let asked = size.and_then(|r| r.get("storage")).and_then(|q| Bytes::of(q).ok()).unwrap_or_default();
-            let least = seen.facts.source.present().and_then(|s| s.cut_at.or(s.capacity)).unwrap_or_default();
+            let least = seen.facts.source.present().and_then(Source::least).unwrap_or_default();
             let mode = claim.spec.as_ref().and_then(|s| s.volume_mode.as_deref()?.parse().ok());
             let converted = seen.facts.source.present().is_some_and(|source| source.mode != mode);
             if asked < least && !converted {

@@ -1,6 +1,5 @@
 //! A PersistentVolumeClaim as a clone sees it: its content, its owner, and its volume.
 
-use crate::object;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
@@ -12,7 +11,7 @@ use crate::{
     clone::{facts::sizes::capacity_of, ownership::Owner},
     confinement::may_delete,
     keys,
-    object::{ClaimPhase, ObjectVersion, exact},
+    object::{self, ClaimPhase, ObjectVersion, exact},
     quantity::Bytes,
     rebind,
     storage::expansion::Expansion,

@@ -2,7 +2,6 @@
 //! their DataVolume can't be owned by it, and a snapshot that several share can't be deleted by one of them: the cleanup
 //! removes both when nothing needs them any more.
 
-use crate::object;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -15,7 +14,7 @@ use crate::{
         note::History,
     },
     keys, names,
-    object::{ClaimPhase, ObjectName},
+    object::{self, ClaimPhase, ObjectName},
 };
 
 /// After the first failure to remove an object; each further one doubles the time.

@@ -1,7 +1,6 @@
 //! The cluster's settings on which a decision depends, and the facts that follow from them. Webhook and controller read them
 //! here, so that both find the same.
 
-use crate::object;
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -16,7 +15,7 @@ use crate::{
     },
     keys,
     lookup::Lookup,
-    object::SourceKind,
+    object::{self, SourceKind},
     storage::{
         class::{Class, default_class},
         overhead::Overhead,

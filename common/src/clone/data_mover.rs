@@ -1,6 +1,5 @@
 //! The pod that copies the data, as a clone sees it.
 
-use crate::object;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -8,7 +7,7 @@ use crate::{
     clone::{holders, ownership::Owner},
     keys,
     mover::{self, Outcome},
-    object::{ObjectVersion, exact},
+    object::{self, ObjectVersion, exact},
 };
 
 /// Our data mover.

@@ -2,7 +2,6 @@
 
 pub mod sizes;
 
-use crate::object;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -23,7 +22,7 @@ use crate::{
     keys,
     lookup::Lookup,
     machine_defaults::{self, Labels},
-    object::{SourceKind, VolumeMode},
+    object::{self, SourceKind, VolumeMode},
     quantity::Bytes,
     storage::{
         class::Class,
@@ -184,6 +183,18 @@ impl Source {
         let is_larger = self.cut_at.is_some_and(|cut_at| size > cut_at);
         let about_size = driver_error::is_about_size(code) || code == "InvalidArgument" && is_larger;
         (self.kind == SourceKind::Snapshot && about_size).then_some(size.0)
+    }
+
+    /// The least that a clone of it needs: what it had when it was cut, or what it has.
+    ///
+    /// Not inlined: where this is part of a loop, rustc 1.95 (LLVM 22.1.2) reads it ahead of the check whether there is a source at all,
+    /// with what is not a source as an index, out of bounds.
+    #[inline(never)]
+    pub fn least(&self) -> Option<Bytes> {
+        match self.cut_at {
+            Some(size) => Some(size),
+            None => self.capacity,
+        }
     }
 
     /// A source claim as it was when it was decided about.

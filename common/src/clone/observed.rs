@@ -1,6 +1,5 @@
 //! The observations of a pass over a clone: everything that the decision depends on, as values.
 
-use crate::object;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -23,7 +22,7 @@ use crate::{
     lookup::Lookup,
     machine_defaults::Labels,
     mover::Progress,
-    object::{ClaimPhase, SourceName, TargetKind},
+    object::{self, ClaimPhase, SourceName, TargetKind},
     pods::User,
     rebind::Rebind,
 };

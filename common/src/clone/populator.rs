@@ -1,7 +1,6 @@
 //! Claims that are filled without a DataVolume (volume populator): each is represented by the DataVolume that it could have had,
 //! so that one step function serves both.
 
-use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
@@ -14,7 +13,7 @@ use crate::{
     },
     condition::types,
     keys, names,
-    object::ObjectName,
+    object::{self, ObjectName},
     rebind,
 };
 

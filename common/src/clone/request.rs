@@ -3,7 +3,6 @@
 mod claim_form;
 mod options;
 
-use crate::object;
 use std::time::Duration;
 
 use self::{claim_form::ClaimForm, options::Options};
@@ -14,7 +13,7 @@ use crate::{
     effect,
     field::{FieldError, Kind, NameRule},
     keys,
-    object::{ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode},
+    object::{self, ContentType, ObjectName, SourceKind, SourceName, TargetKind, VolumeMode},
     quantity::Bytes,
 };
 

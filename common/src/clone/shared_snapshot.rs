@@ -3,7 +3,6 @@
 //! Who shares it is written in the snapshot when it is created, so a crash can't part a member from it, and since only clones that
 //! exist by then are written in it, it is never older than any of them. It is deleted when no member needs it any more.
 
-use crate::object;
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
@@ -11,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     api::snapshot::VolumeSnapshot,
     keys,
-    object::{ObjectName, ObjectVersion, exact},
+    object::{self, ObjectName, ObjectVersion, exact},
     quantity::Bytes,
 };
 

@@ -21,7 +21,6 @@ mod request;
 mod seen;
 mod status;
 
-use crate::object;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -43,7 +42,7 @@ use crate::{
     api::{ObjectTransfer, Phase as DataVolumePhase},
     field, keys,
     lookup::Lookup,
-    object::{ClaimPhase, ObjectVersion, exact},
+    object::{self, ClaimPhase, ObjectVersion, exact},
     rebind::{self, ClaimIdentity, Impossible, Rebind, SourceClaim, Step, TargetClaim, Volume},
 };
 

@@ -1,6 +1,5 @@
 //! What has to be so before a volume is taken from its source; and in which words a user is told what isn't.
 
-use crate::object;
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
@@ -14,7 +13,7 @@ use crate::{
     api::{DataVolume, Phase},
     keys,
     lookup::Lookup,
-    object::{ClaimPhase, ObjectName},
+    object::{self, ClaimPhase, ObjectName},
     pods,
     rebind::{SourceClaim, Volume},
 };

@@ -14,7 +14,6 @@ mod claims;
 mod model;
 mod shell;
 
-use crate::object;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
@@ -27,7 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     keys,
     lookup::Lookup,
-    object::{ObjectName, ObjectVersion, exact},
+    object::{self, ObjectName, ObjectVersion, exact},
 };
 
 pub use self::{

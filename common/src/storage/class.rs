@@ -1,11 +1,10 @@
 //! StorageClasses: the part of one that a decision depends on, and the choice of the default one.
 
-use crate::object;
 use k8s_openapi::api::storage::v1::StorageClass;
 use std::collections::BTreeMap;
 
 use crate::{
-    keys,
+    keys, object,
     storage::{drivers, restore::RestoreRule},
 };
 

@@ -3,14 +3,13 @@
 //! Of several that say something, what was learned from the driver at run time outranks the StorageProfile, that the StorageClass's
 //! annotations, those the built-in table ([`drivers`]), and that the default.
 
-use crate::object;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::{
     api::{Capability, ClaimPropertySet, CloneStrategy, StorageProfile, StorageProfileStatus},
     condition::{self, Observation},
-    keys,
+    keys, object,
     quantity::Bytes,
     storage::{
         drivers, refusals,

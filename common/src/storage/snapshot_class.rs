@@ -1,7 +1,6 @@
 //! VolumeSnapshotClasses: the part of one that a decision depends on, and the choice for a driver.
 
-use crate::object;
-use crate::{api::snapshot::VolumeSnapshotClass, keys};
+use crate::{api::snapshot::VolumeSnapshotClass, keys, object};
 
 /// A VolumeSnapshotClass.
 #[derive(Debug, Clone, PartialEq, Eq)]

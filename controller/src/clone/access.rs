@@ -1,7 +1,6 @@
 //! The requester's rights in other namespaces: asked for in every pass, before anything there is read, because a right may be
 //! taken away.
 
-use common::object;
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
@@ -12,7 +11,7 @@ use common::{
     clone::observed::Authorization,
     keys,
     lookup::Lookup,
-    object::{ObjectName, SourceName},
+    object::{self, ObjectName, SourceName},
     requester::{self, Reference, Requester},
 };
 use config::api::Objects;

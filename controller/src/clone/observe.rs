@@ -1,7 +1,6 @@
 //! The observations of a pass over a clone: reads only, but for the record of what the clone depends on, which is made before the reads so
 //! that no event is missed.
 
-use common::object;
 use std::sync::Arc;
 
 use common::{
@@ -21,7 +20,7 @@ use common::{
     keys,
     lookup::Lookup,
     names,
-    object::{ObjectName, SourceKind, SourceName},
+    object::{self, ObjectName, SourceKind, SourceName},
     pods::{User, users_of},
     rebind::{self, Rebind, SourceClaim, TargetClaim},
     requester::Reference,

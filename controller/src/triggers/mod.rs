@@ -7,7 +7,6 @@ mod object_transfers;
 pub mod pods_by_claim;
 pub mod volumes_by_handle;
 
-use common::object;
 use std::{sync::Arc, time::Instant};
 
 use common::{
@@ -19,7 +18,7 @@ use common::{
     keys,
     lookup::Lookup,
     names,
-    object::{ObjectName, SourceKind, SourceName},
+    object::{self, ObjectName, SourceKind, SourceName},
 };
 use config::cache::Cache;
 use futures::{StreamExt, channel::mpsc, stream::BoxStream};

@@ -1,8 +1,8 @@
-use common::keys;
 use std::{io, time::Duration};
 
 use common::{
     api::{StorageProfile, StorageProfileSpec, StorageProfileStatus},
+    keys,
     object::exact,
 };
 use fake_api::{Answer, FakeApi, path_of};

@@ -195,6 +195,7 @@ async fn a_snapshot_that_claims_to_need_next_to_nothing(t: &Space) -> Result<()>
     wait::gone(&t.everywhere::<PersistentVolume>(), &volume, None).await?;
     let unknown = t.create(clone_of_snapshot(&snapshot).class(&class).named("unknown").with_owners()).await?;
     unknown.fails_with("in spec.storage.resources.requests.storage").await?;
+    unknown.delete().await?;
     let given = clone_of_snapshot(&snapshot).class(&class).named("given").size(gi(1)).with_owners();
     let given = t.create(given).await?;
     given.succeeds().await?;

@@ -1,12 +1,12 @@
 //! Admission of PersistentVolumeClaims that reference a VolumeCloneSource: records the requester
 //! and checks access to the source.
 
-use common::object;
 use common::{
     admission::{claim, stamp},
     field::{FieldError, annotation_path},
     keys,
     lookup::Lookup,
+    object,
     requester::{Reference, Requester},
 };
 use json_patch::Patch;

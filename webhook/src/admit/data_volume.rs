@@ -1,7 +1,6 @@
 //! Admission of DataVolumes: reads the object, gathers the facts, decides without further reads,
 //! and answers.
 
-use common::object;
 use std::time::Duration;
 
 use common::{
@@ -13,7 +12,7 @@ use common::{
     keys,
     lookup::Lookup,
     machine_defaults::{self, Labels},
-    object::ObjectName,
+    object::{self, ObjectName},
     pods::User,
     requester::Requester,
 };

@@ -1,4 +1,3 @@
-use crate::keys;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use rstest::rstest;
@@ -12,6 +11,7 @@ use super::{
 use crate::{
     api::Refusal,
     clone::{decide::size::SizePlan, note::PastRefusal},
+    keys,
     lookup::Lookup::{Absent, Present, Unknown},
     quantity::Bytes,
     storage::{

@@ -1,6 +1,5 @@
 //! What the shipped functions make of a miniature cluster.
 
-use crate::object;
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
@@ -36,7 +35,7 @@ use crate::{
     lookup::Lookup::{Absent, Present},
     mover::Outcome,
     names,
-    object::{ObjectName, ObjectVersion},
+    object::{self, ObjectName, ObjectVersion},
     quantity::Bytes,
     rebind::{self, ClaimIdentity, Rebind, SourceClaim, TargetClaim},
     storage::restore::RestoreRule,

@@ -1,5 +1,4 @@
-use common::keys;
-use common::{clone::write::Pin, lookup::Lookup, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity};
+use common::{clone::write::Pin, keys, lookup::Lookup, object::ObjectVersion, quantity::Bytes, rebind::ClaimIdentity};
 use fake_api::{FakeApi, Request, path_of};
 use jiff::Timestamp;
 use rstest::rstest;

@@ -1,5 +1,4 @@
-use common::keys;
-use common::{object::ObjectVersion, rebind::ClaimIdentity};
+use common::{keys, object::ObjectVersion, rebind::ClaimIdentity};
 use fake_api::{FakeApi, Request, path_of};
 use jiff::Timestamp;
 use rstest::rstest;
