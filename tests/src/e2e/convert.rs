@@ -23,16 +23,21 @@ tests![
     who_writes_to_the_source_spoils_the_copy_and_it_begins_again,
 ];
 
-const IMAGE: &str = "{}/disk.img";
+pub(super) const IMAGE: &str = "{}/disk.img";
 
 /// A file system that holds the image of a disk, as KubeVirt keeps it.
-async fn image(t: &Space, bytes: Bytes) -> Result<Disk> {
+pub(super) async fn image(t: &Space, bytes: Bytes) -> Result<Disk> {
     let disk = t.source("disk").blank().await?;
     t.tools(&disk, Access::Write, &["fill", "--path", IMAGE, "--bytes", &bytes.0.to_string()]).await?;
     Ok(disk)
 }
 
-async fn digest(t: &Space, claim: &(impl crate::harness::Named + ?Sized), path: &str, bytes: Bytes) -> Result<String> {
+pub(super) async fn digest(
+    t: &Space,
+    claim: &(impl crate::harness::Named + ?Sized),
+    path: &str,
+    bytes: Bytes,
+) -> Result<String> {
     t.tools(claim, Access::Read, &["digest", "--path", path, "--length", &bytes.0.to_string()]).await
 }
 

@@ -3,21 +3,24 @@
 use anyhow::{Context as _, Result, ensure};
 use common::{
     api::{
-        DataSource, DataVolume, Phase,
+        Cdi, DataSource, DataVolume, Phase,
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
     keys, names,
 };
-use k8s_openapi::api::core::v1::{LimitRange, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
+use k8s_openapi::api::core::v1::{LimitRange, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::watcher::Config,
 };
 use reference_csi::behaviour::{Behaviour, LargerRestore, RestoreSize};
 use serde_json::{Value, json};
 
-use super::datasources::HeldUp;
+use super::{
+    convert::{IMAGE, digest, image},
+    datasources::HeldUp,
+};
 use crate::harness::{
     Named as _, Space, clone_by, clone_of, clone_of_snapshot, gi, mi,
     wait::{self, Look},
@@ -38,10 +41,13 @@ tests![
     a_pod_without_a_node_counts,
     a_read_only_source_makes_a_writable_disk,
     a_class_that_exists_in_name_only_is_told,
+    a_volume_mode_goes_with_the_access_modes,
     what_is_written_is_honoured_or_refused,
     settings_without_effect_are_told,
     what_a_former_controller_left_comes_to_an_end,
-    a_clone_inherits_the_default_instance_type,
+    a_clone_inherits_the_default_instance_type;
+    alone:
+    pods_go_where_the_admin_says,
 ];
 
 async fn a_data_source_is_followed_again_when_its_source_goes_before_it_was_read(t: &Space) -> Result<()> {
@@ -494,4 +500,57 @@ async fn a_clone_inherits_the_default_instance_type(t: &Space) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Of the pairs that the StorageProfile offers, the one that has the access modes; the disk is converted for it.
+async fn a_volume_mode_goes_with_the_access_modes(t: &Space) -> Result<()> {
+    let sets = json!([
+        {"accessModes": ["ReadWriteMany"], "volumeMode": "Block"},
+        {"accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem"},
+    ]);
+    let class = t.class().claim_properties(sets).made().await?;
+    let disk = image(t, mi(24)).await?;
+    let clone = clone_of(&disk).class(&class).field("accessModes", json!(["ReadWriteMany"])).with_owners();
+    let clone = t.create(clone).await?;
+    clone.succeeds().await?;
+    let spec = t.bound(&clone).await?.spec.context("it has no spec")?;
+    ensure!(spec.volume_mode.as_deref() == Some("Block"), "{spec:?}");
+    ensure!(spec.access_modes.as_deref() == Some(&["ReadWriteMany".to_owned()]), "{spec:?}");
+    let (ours, theirs) = (digest(t, &clone, "{}", mi(24)).await?, digest(t, &disk, IMAGE, mi(24)).await?);
+    ensure!(ours == theirs, "the device holds {ours}, the image {theirs}");
+    t.nothing_left_but(&[&disk, &clone]).await
+}
+
+/// On tainted nodes run what `CDI.spec.workload` lets run there: the pod that copies, and the one that only requests a volume.
+async fn pods_go_where_the_admin_says(t: &Space) -> Result<()> {
+    let late = t.class().waiting_for_consumer().annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
+    let disk = t.source("disk").block().filled(mi(24)).await?;
+    let (nodes, cdis) = (t.everywhere::<Node>(), t.everywhere::<Cdi>());
+    let all: Vec<_> = nodes.list(&ListParams::default()).await?.items.iter().map(|node| node.name_any()).collect();
+    let patch = async |taints: Value, workload: Value| {
+        let (taints, workload) = (json!({"spec": {"taints": taints}}), json!({"spec": {"workload": workload}}));
+        cdis.patch("cdi", &PatchParams::default(), &Patch::Merge(&workload)).await?;
+        for node in &all {
+            nodes.patch(node, &PatchParams::default(), &Patch::Merge(&taints)).await?;
+        }
+        anyhow::Ok(())
+    };
+    let taints = json!([{"key": "dedicated", "value": "vms", "effect": "NoSchedule"}]);
+    let workload = json!({"tolerations": [{"key": "dedicated", "operator": "Exists"}]});
+    patch(taints, workload).await?;
+    let work = async {
+        let copy = t.create(clone_of(&disk).named("copy").annotate(keys::CLONE_TYPE, "copy")).await?;
+        let requested = clone_of(&disk).named("requested").class(&late).annotate(keys::IMMEDIATE_BINDING, "");
+        let requested = t.create(requested).await?;
+        copy.succeeds().await?;
+        requested.succeeds().await?;
+        anyhow::Ok([copy, requested])
+    };
+    let made = work.await;
+    // The pods of the tests tolerate nothing.
+    patch(Value::Null, Value::Null).await?;
+    let [copy, requested] = made?;
+    copy.has_bytes_of(&disk).await?;
+    requested.has_bytes_of(&disk).await?;
+    t.nothing_left_but(&[&disk, &copy, &requested]).await
 }
