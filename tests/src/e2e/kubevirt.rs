@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use common::{api::Phase, keys};
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{ResourceExt as _, api::DeleteParams};
 use serde_json::json;
@@ -9,7 +10,7 @@ use webhook::manifests::MUTATING;
 
 use crate::harness::{
     Disk, Named as _, Snapshot, Space, clone_of, gi,
-    machine::Printable,
+    machine::{Machine, Printable},
     mi,
     wait::{self, Look},
 };
@@ -53,6 +54,19 @@ async fn a_machine_starts_with_one_pod_in_both_bindings(t: &Space) -> Result<()>
             ensure!(status.conditions.is_empty() || !status.phase.is_unset(), "{name}: conditions without a phase");
         }
     }
+    // A pool, and a disk that is plugged into a machine that runs: virt-controller owns it not, and an attachment pod binds it.
+    let mut pool = Vec::new();
+    for name in ["pool-0", "pool-1", "pool-2"] {
+        pool.push(t.machine(name, clone_of(&disk).class(&class)).await?);
+    }
+    for (pod, pods) in try_join_all(pool.iter().map(Machine::starts)).await? {
+        ensure!(pods == 1, "{pods} pods for {}", pod.name());
+        pod.delete().await?;
+    }
+    let plugged = t.create(clone_of(&disk).named("plugged").class(&class).by(&t.virt_controller())).await?;
+    plugged.phase(Phase::PendingPopulation).await?;
+    t.pod_using(&plugged).await?.delete().await?;
+    plugged.succeeds().await?.has_bytes_of(&disk).await?;
     let waited = t.machine("waits", clone_of(&disk).class(&class)).await?;
     waited.disk.phase(Phase::PendingPopulation).await?;
     let kind = waited.disk.event("PendingPopulation", "start a pod").await?;
