@@ -1,5 +1,4 @@
-//! A certificate authority of our own. Pure but for the randomness of keys: the time is an
-//! argument.
+//! Our own certificate authority. Pure except for the randomness of keys: the time is an argument.
 
 use std::time::Duration;
 
@@ -20,18 +19,18 @@ use super::{
 };
 
 const AUTHORITY_LIFE: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
-/// Short, since a leaf's key never leaves its process and nothing but time revokes it.
+/// The lifetime of a leaf. It is short, because a leaf's key never leaves its process and only expiry revokes it.
 const LEAF_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// A bundle is read at every handshake; if something damages the authority again and again it must
-/// not grow without end.
+/// The maximum number of predecessors in a bundle. A bundle is read at every handshake, and must not grow without limit if the authority is
+/// damaged repeatedly.
 const PREDECESSORS: usize = 3;
 
 const END: &str = "-----END CERTIFICATE-----";
 
-/// No certificate can be made.
+/// A certificate could not be created.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// Key or certificate could not be made or used for signing.
+    /// Key or certificate could not be created or used for signing.
     #[error("failed to sign a certificate")]
     Sign(#[source] rcgen::Error),
     /// The authority's own certificate is not PEM.
@@ -45,7 +44,7 @@ pub enum Error {
     Validity(#[source] validity::Error),
 }
 
-/// A certificate that may sign others, its key, and what clients have to trust.
+/// A CA certificate, its key, and the bundle that clients have to trust.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
@@ -57,7 +56,7 @@ pub(super) struct Authority {
     pub(super) bundle: String,
 }
 
-/// A certificate for serving, and who signed it.
+/// A serving certificate, and its issuer.
 pub(super) struct Leaf {
     pub(super) pair: Pair,
     issuer: CertificateDer<'static>,
@@ -116,7 +115,7 @@ impl Authority {
         Ok(Leaf { pair, issuer: self.certificate.clone() })
     }
 
-    /// True if this very authority signed the leaf.
+    /// True if exactly this authority signed the leaf.
     pub(super) fn signed(&self, leaf: &Leaf) -> bool {
         self.certificate == leaf.issuer
     }
@@ -141,7 +140,7 @@ fn since_epoch(time: Timestamp) -> Duration {
     Duration::from_secs(u64::try_from(time.as_second()).unwrap_or_default())
 }
 
-/// Each different certificate of a PEM text, as text and parsed; the rest is skipped.
+/// Each distinct certificate of a PEM text, as text and parsed; other sections are skipped.
 fn sections(pem: &str) -> Vec<(&str, CertificateDer<'static>)> {
     let mut found: Vec<(&str, CertificateDer<'static>)> = Vec::new();
     for section in pem.split_inclusive(END).map(str::trim) {

@@ -1,5 +1,4 @@
-//! Client authentication, where an admin asks for it: accepts clients with a certificate of an
-//! authority that the admin trusts.
+//! Client authentication, if an admin enables it: accepts clients with a certificate of an authority that the admin trusts.
 
 use std::sync::Arc;
 
@@ -24,28 +23,27 @@ use x509_parser::parse_x509_certificate;
 
 use super::file::User;
 
-/// The file holds no authorities.
+/// The file contains no valid authorities.
 #[derive(Debug, Error)]
 pub enum Error {
     /// It is not PEM.
     #[error("failed to read the certificates")]
     Pem(#[source] pem::Error),
-    /// One of the certificates is none.
+    /// One of the certificates is invalid.
     #[error("failed to use a certificate as authority")]
     Authority(#[source] rustls::Error),
-    /// There is no certificate in it.
+    /// It contains no certificate.
     #[error("failed to find an authority")]
     Empty(#[source] VerifierBuilderError),
 }
 
-/// Accepts clients with a certificate of an authority; connections that exist go on when it
-/// changes.
+/// Accepts clients with a certificate of an authority. Existing connections continue when the authorities change.
 #[derive(Debug)]
 pub(super) struct Clients {
-    /// Accepted common names; any if there is none.
+    /// Accepted common names; any if empty.
     names: Vec<String>,
     algorithms: WebPkiSupportedAlgorithms,
-    /// Until there is one, nobody is accepted.
+    /// No client is accepted until it is set.
     authorities: ArcSwapOption<Arc<dyn ClientCertVerifier>>,
 }
 
@@ -74,7 +72,7 @@ impl User<1> for Arc<Clients> {
 }
 
 impl ClientCertVerifier for Clients {
-    /// None, since hints can't change: a client then sends the certificate that it has.
+    /// Empty, since hints can't change: a client then sends the certificate that it has.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -91,7 +89,7 @@ impl ClientCertVerifier for Clients {
         if is_accepted(&self.names, name.as_deref()) {
             return Ok(verified);
         }
-        // Only who has a certificate of the authority can fill the log with this.
+        // Only clients with a certificate of the authority can fill the log with this.
         warn!(?name, "refused a client whose name is not accepted");
         Err(CertificateError::ApplicationVerificationFailure.into())
     }
@@ -123,7 +121,7 @@ fn is_accepted(accepted: &[String], name: Option<&str>) -> bool {
     accepted.is_empty() || name.is_some_and(|name| accepted.iter().any(|accepted| accepted == name))
 }
 
-/// The owner's name. `None` if there are several, since the signer may have checked another one.
+/// The subject's common name. `None` if there are several, since the signer may have checked another one.
 fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = parse_x509_certificate(certificate).ok()?;
     let mut names = parsed.subject().iter_common_name();
@@ -146,11 +144,11 @@ mod tests {
 
     const API_SERVER: &str = "kube-apiserver-webhooks";
 
-    /// For a client of these names.
+    /// The certificate parameters of a client with these names.
     fn named(names: &[&str]) -> CertificateParams {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        // The same kind of name in two ways, since each way holds one only.
+        // Two common names, encoded in two ways, since each way holds only one.
         let kinds = [DnType::CommonName, DnType::CustomDnType(vec![2, 5, 4, 3])];
         for (kind, name) in kinds.into_iter().zip(names) {
             params.distinguished_name.push(kind, *name);
@@ -170,10 +168,10 @@ mod tests {
         params
     }
 
-    /// A server that accepts clients of what is in the mounted file.
+    /// A server that accepts clients of the authorities in the mounted file.
     struct Guarded {
         server: Server,
-        /// What signed the server's certificate.
+        /// The issuer of the server's certificate.
         trusted: String,
         mount: Mount,
         files: Files<1, Arc<Clients>>,
@@ -201,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Who signed a client's certificate.
+    /// The issuer of a client's certificate.
     enum By {
         Ours,
         Another,
@@ -241,7 +239,7 @@ mod tests {
     async fn a_swapped_file_counts_for_the_next_connection_and_a_damaged_one_does_not() {
         let (first, second) = (issuer(), issuer());
         let mut guarded = Guarded::start(&first.pem(), &[API_SERVER]).await;
-        // Kept, so that each would resume its session if it could.
+        // Kept, so that each would resume its session if that were possible.
         let [old, new] = [&first, &second]
             .map(|issuer| Arc::new(client(&guarded.trusted, Some(&Material::signed(issuer, &named(&[API_SERVER]))))));
         assert!(guarded.lets_in(&old).await && !guarded.lets_in(&new).await);

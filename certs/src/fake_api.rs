@@ -1,5 +1,4 @@
-//! An API server in memory, with just what keeping certificates needs: conditional writes of whole
-//! objects.
+//! An API server in memory that supports only the needs of certificates: conditional writes of whole objects.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +18,7 @@ pub(super) struct FakeApi(Arc<Mutex<State>>);
 struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
-    /// A write of somebody else just before the next patch of that path.
+    /// A write by somebody else just before the next patch of that path.
     interference: Option<(String, Value)>,
     writes: usize,
     refused: usize,
@@ -66,12 +65,12 @@ impl FakeApi {
         self.state().interference = Some((path.to_owned(), object.clone()));
     }
 
-    /// Writes by clients so far.
+    /// The number of writes by clients so far.
     pub(super) fn writes(&self) -> usize {
         self.state().writes
     }
 
-    /// Writes whose precondition failed so far.
+    /// The number of writes so far whose precondition failed.
     pub(super) fn refused(&self) -> usize {
         self.state().refused
     }

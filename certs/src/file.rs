@@ -1,8 +1,7 @@
-//! Certificates in files, renewed by somebody else: cert-manager, or an operator.
+//! Certificates in files that an external issuer renews: cert-manager, or an operator.
 //!
-//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above
-//! the files, which a watch on the files themselves sees once and then never again. Reading a few
-//! kilobytes every few seconds always works.
+//! kubelet renews a mounted Secret or ConfigMap by swapping a symbolic link of a directory above the files. A watch on the files themselves
+//! sees that only once. Reading a few kilobytes every few seconds always works.
 
 use std::{error, io, path::PathBuf, time::Duration};
 
@@ -20,27 +19,27 @@ use crate::metrics::CertificateMetrics;
 
 pub(super) const PERIOD: Duration = Duration::from_secs(10);
 
-/// There is nothing in the files that can be used.
+/// The files contain nothing usable.
 #[derive(Debug, Error)]
 pub enum Error<E> {
     /// A file cannot be read.
     #[error("failed to read {}", .0.display())]
     Read(PathBuf, #[source] io::Error),
-    /// Their contents are of no use.
+    /// The contents are unusable.
     #[error("failed to use {0}")]
     Use(String, #[source] E),
 }
 
 /// A user of the contents of `N` files.
 pub(super) trait User<const N: usize> {
-    /// Why contents are of no use.
+    /// The reason why contents are unusable.
     type Error: error::Error + 'static;
 
-    /// Goes over to these contents; if they are of no use, stays with the last ones.
+    /// Applies these contents; if they are unusable, keeps the last ones.
     fn take(&self, contents: &[Vec<u8>; N], now: Timestamp) -> Result<(), Self::Error>;
 }
 
-/// Hands over what is in the files, and what will be.
+/// Follows files and applies their contents.
 pub(super) struct Files<const N: usize, U> {
     paths: [PathBuf; N],
     user: U,
@@ -50,7 +49,7 @@ pub(super) struct Files<const N: usize, U> {
 }
 
 impl<const N: usize, U: User<N>> Files<N, U> {
-    /// Hands over what is in the files, which has to be there and be of use.
+    /// Applies the contents of the files, which have to exist and be usable.
     pub(super) async fn open(
         paths: [PathBuf; N],
         user: U,
@@ -61,7 +60,7 @@ impl<const N: usize, U: User<N>> Files<N, U> {
         Ok(files)
     }
 
-    /// Follows the files; whatever becomes of them, the last good contents stay in use.
+    /// Follows the files. Whatever happens to them, the last usable contents stay in use.
     pub(super) async fn follow(mut self) {
         loop {
             sleep(PERIOD).await;

@@ -1,16 +1,14 @@
 //! Certificates of a TLS server: issued or read from files, renewed, swapped under running
 //! connections. Only the webhook serves TLS.
 //!
-//! Either somebody else renews them in files (`--tls-cert-file`, `--tls-key-file`), or the process
-//! is its own authority and needs these rights: `get`, `list`, `watch`, `update` on its Secret and
-//! `create` on Secrets in its namespace; `get`, `list`, `watch`, `patch` on its two webhook
-//! configurations.
+//! Either an external issuer renews them in files (`--tls-cert-file`, `--tls-key-file`), or the process is its own authority and needs
+//! these rights: `get`, `list`, `watch`, `update` on its Secret and `create` on Secrets in its namespace; `get`, `list`, `watch`, `patch`
+//! on its two webhook configurations.
 //!
-//! Its own authority comes with a secret path: the process writes it into its webhook
-//! configurations and answers at no other. An admin who renews files writes these configurations,
-//! too, and may name the secret in another file (`--path-segment-file`).
+//! Its own authority comes with a secret path: the process writes it into its webhook configurations and answers at no other path. An admin
+//! who renews files writes these configurations, too, and may provide the secret in another file (`--path-segment-file`).
 //!
-//! The admin decides whether clients need a certificate, too (`--client-ca-file`).
+//! The admin decides if clients also need a certificate (`--client-ca-file`).
 
 mod authority;
 mod clients;
@@ -91,19 +89,19 @@ pub struct CertificateArgs {
     pub client_name: Vec<String>,
 }
 
-/// There is nothing to start with.
+/// The certificates could not be loaded at start.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The files hold nothing that can be served.
+    /// The files contain no usable certificate.
     #[error("failed to load the certificate")]
     Files(#[source] file::Error<pair::Error>),
-    /// The file holds no path segment.
+    /// The file contains no path segment.
     #[error("failed to load the path segments")]
     Segments(#[source] file::Error<path_segment::NoSegment>),
-    /// The file holds nothing by which clients could be known.
+    /// The file contains no usable authority of clients.
     #[error("failed to load the authorities of clients")]
     Clients(#[source] file::Error<clients::Error>),
-    /// The TLS provider lacks what we need.
+    /// The TLS provider lacks a required feature.
     #[error("failed to set up TLS")]
     Setup(#[source] rustls::Error),
 }
@@ -111,36 +109,33 @@ pub enum Error {
 /// The route of each webhook, by the webhook's name in the configurations.
 pub type Routes = &'static [(&'static str, &'static str)];
 
-/// The parts of the process that keeping certificates needs.
+/// The parts of the process that certificates need.
 pub struct Process<'a> {
-    /// Has to be one for [`Purpose::Control`](config::client::Purpose::Control): it is used for
-    /// watches.
+    /// The Kubernetes client. It has to be one for [`Purpose::Control`](config::client::Purpose::Control), because it is used for watches.
     pub client: &'a Client,
-    /// Gets the condition `certificate`.
+    /// Receives the condition `certificate`.
     pub readiness: &'a Readiness,
     /// Metrics of certificates.
     pub metrics: CertificateMetrics,
-    /// Ends renewal when it drains.
+    /// Ends the renewal when it drains.
     pub shutdown: Shutdown,
 }
 
 /// The parts of a TLS server.
 pub struct Certificates {
-    /// The acceptor's configuration: HTTP/1.1, and always the newest certificate. Until there is
-    /// one, handshakes fail.
+    /// The acceptor's configuration: HTTP/1.1, and always the newest certificate. Handshakes fail until there is one.
     pub config: Arc<ServerConfig>,
-    /// The paths that are to be answered.
+    /// The accepted paths.
     pub path: SecretPath,
-    /// Renews certificate, path and authorities of clients until the shutdown drains; to be run by
-    /// the [`Supervisor`](config::supervisor::Supervisor).
+    /// Renews certificate, path and authorities of clients until the shutdown drains. It has to be run by the
+    /// [`Supervisor`](config::supervisor::Supervisor).
     pub service: BoxFuture<'static, ()>,
 }
 
-/// Prepares serving with the certificate that `args` describe, to the clients that they describe.
+/// Prepares TLS with the certificate and the clients in `args`.
 ///
-/// Files have to hold what is needed already, so that a wrong mount fails the start. With an
-/// authority of our own the process becomes ready (condition `certificate`) once API servers have
-/// been told to trust it and where to ask.
+/// The files have to be usable already, so that a wrong mount fails the start. With our own authority the process becomes ready (condition
+/// `certificate`) once API servers have been told to trust it and at which path to call.
 pub async fn certificates(args: &CertificateArgs, routes: Routes, process: Process<'_>) -> Result<Certificates, Error> {
     let Process { client, readiness, metrics, shutdown } = process;
     let serving = Serving { resolver: Arc::default(), certificate: readiness.register("certificate"), metrics };
@@ -174,7 +169,7 @@ pub async fn certificates(args: &CertificateArgs, routes: Routes, process: Proce
     Ok(Certificates { config: Arc::new(config), path, service: service.boxed() })
 }
 
-/// The accepted paths where an admin writes them, and the task that keeps them up to date.
+/// The accepted paths if an admin writes them, and the task that keeps them up to date.
 async fn path(
     args: &CertificateArgs,
     metrics: CertificateMetrics,
@@ -201,21 +196,20 @@ fn server_config(resolver: Arc<Resolver>, clients: Option<Arc<Clients>>) -> Resu
         .with_safe_default_protocol_versions()?;
     let mut config = if let Some(clients) = clients {
         let mut config = builder.with_client_cert_verifier(clients).with_cert_resolver(resolver);
-        // A resumed session asks for no certificate, even if its authority is no longer trusted.
+        // A resumed session presents no certificate, even if its authority is no longer trusted.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config
     } else {
         builder.with_no_client_auth().with_cert_resolver(resolver)
     };
-    // API servers ask webhooks by HTTP/1.1 only, so that connections spread over replicas
-    // (k8s.io/apiserver/pkg/util/webhook/client.go, https://issue.k8s.io/75791). HTTP/2 would serve
-    // nobody but others.
+    // API servers call webhooks by HTTP/1.1 only, so that connections spread over replicas (k8s.io/apiserver/pkg/util/webhook/client.go,
+    // https://issue.k8s.io/75791). Only other clients would use HTTP/2.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// Answers every handshake with the newest certificate; connections that exist keep theirs.
+/// Answers every handshake with the newest certificate; existing connections keep theirs.
 #[derive(Debug, Default)]
 struct Resolver(ArcSwapOption<CertifiedKey>);
 
@@ -225,7 +219,7 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-/// The users of a certificate that was checked.
+/// The users of a valid certificate.
 #[derive(Clone)]
 struct Serving {
     resolver: Arc<Resolver>,

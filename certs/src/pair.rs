@@ -57,7 +57,7 @@ impl Pair {
         Ok(Self { key: Arc::new(key), validity })
     }
 
-    /// This pair, unless no client would accept it now.
+    /// This pair, unless it is outside its validity.
     pub(super) fn valid_at(self, now: Timestamp) -> Result<Self, Error> {
         if self.validity.covers(now) {
             return Ok(self);

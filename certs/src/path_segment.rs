@@ -1,14 +1,12 @@
-//! The secret first segment of the paths at which API servers ask the webhook: only who may read
-//! webhook configurations knows it. Pure but for the randomness of new segments: the time is an
-//! argument.
+//! The secret first segment of the paths at which API servers call the webhook: known only to those who may read webhook configurations.
+//! Pure except for the randomness of new segments: the time is an argument.
 //!
-//! The Secret holds the newest segment and its predecessors, each with the time at which it was
-//! made. A segment is published only when every replica has had the time to read it, and its
-//! predecessor is accepted until every API server has had the time to read the new one. So a
-//! rotation never fails an admission.
+//! The Secret holds the newest segment and its predecessors, each with its creation time. A segment is published only after every replica
+//! has had time to read it. Its predecessor is accepted until every API server has had time to read the new one. So a rotation never fails
+//! an admission.
 //!
-//! Segments are short-lived because an API server quotes the URL of a webhook that it cannot reach
-//! in the error that it returns to the user.
+//! Segments are short-lived, because an API server quotes the URL of a webhook that it cannot reach in the error that it returns to the
+//! user.
 
 use std::{fmt, hint::black_box, str::FromStr, sync::Arc};
 
@@ -19,20 +17,19 @@ use thiserror::Error;
 
 use super::file::User;
 
-/// Random bytes in a segment.
+/// The number of random bytes in a segment.
 const BYTES: usize = 32;
-/// Characters in a segment: two hexadecimal digits for each byte.
+/// The number of characters in a segment: two hexadecimal digits for each byte.
 const LENGTH: usize = 2 * BYTES;
-/// A segment is replaced at this age.
+/// The age at which a segment is replaced.
 const LIFE: SignedDuration = SignedDuration::from_hours(1);
-/// Within this time after it was made, every replica has read a segment: each looks at the Secret
-/// every minute.
+/// The time after its creation within which every replica has read a segment: each reads the Secret every minute.
 pub(super) const PUBLISHED_AFTER: SignedDuration = SignedDuration::from_mins(3);
-/// Within this time after a successor was made, every API server has read it: it is published in
-/// less than five minutes and then delivered by a watch.
+/// The time after the creation of a successor within which every API server has read it: it is published in less than five minutes and then
+/// delivered by a watch.
 const ACCEPTED_AFTER_SUCCESSOR: SignedDuration = SignedDuration::from_mins(10);
-/// The number of segments that are kept: the newest, and the four predecessors that may be accepted
-/// when every three minutes one is made.
+/// The number of segments that are kept: the newest, and the four predecessors that may be accepted if a segment is created every three
+/// minutes.
 const MAX_KEPT: usize = 5;
 
 /// A random segment. Its text is a secret, so it has no `Display` and its `Debug` hides it.
@@ -47,7 +44,7 @@ impl Segment {
         Ok(Self(bytes.into_iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()))
     }
 
-    /// Compares in a time that depends on nothing but the length, which everybody knows.
+    /// Compares in constant time: it depends only on the length, which is public.
     fn equals(&self, other: &str) -> bool {
         self.0.len() == other.len()
             && self.0.bytes().zip(other.bytes()).fold(0, |difference, (a, b)| black_box(difference | (a ^ b))) == 0
@@ -69,12 +66,12 @@ impl fmt::Debug for Segment {
     }
 }
 
-/// The segments that are in use, newest first, each with the time at which it was made.
+/// The segments in use, newest first, each with its creation time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct PathSegments(Vec<(Segment, Timestamp)>);
 
 impl PathSegments {
-    /// Reads what [`Self::to_text`] has written; lines that are damaged are skipped.
+    /// Reads the text of [`Self::to_text`]; damaged lines are skipped.
     pub(super) fn from_text(text: &str) -> Self {
         let line = |line: &str| {
             let (segment, created) = line.split_once(' ')?;
@@ -83,7 +80,7 @@ impl PathSegments {
         Self::default().merged_with(&Self(text.lines().filter_map(line).collect()))
     }
 
-    /// A line for each segment.
+    /// One line for each segment.
     pub(super) fn to_text(&self) -> String {
         let lines = self.0.iter().map(|(Segment(segment), created)| format!("{segment} {created}"));
         lines.chain([String::new()]).collect::<Vec<_>>().join("\n")
@@ -106,8 +103,7 @@ impl PathSegments {
         self.newest().is_none_or(|created| now.duration_since(created) >= LIFE)
     }
 
-    /// With a new segment, unless the newest has yet to be published: at most one is on its way at
-    /// a time.
+    /// Adds a new segment, unless the newest has yet to be published: at most one is unpublished at a time.
     pub(super) fn rotated(mut self, now: Timestamp) -> Result<Self, GetRandomFailed> {
         let newest = self.newest();
         if newest.is_some_and(|created| now.duration_since(created) < PUBLISHED_AFTER) {
@@ -123,14 +119,13 @@ impl PathSegments {
         self.0.get(self.to_publish(now)).map(|(segment, _)| path(segment, route))
     }
 
-    /// True if a published path needs no change: it is the one that is to be published, or a newer
-    /// one, which a replica with another clock has published already.
+    /// True if a published path needs no change: it is the path to be published, or a newer one that a replica with another clock has
+    /// published already.
     pub(super) fn is_published(&self, present: &str, route: &str, now: Timestamp) -> bool {
         self.0.iter().take(self.to_publish(now) + 1).any(|(segment, _)| path(segment, route) == present)
     }
 
-    /// The segments at which API servers may ask. Until it is certain that the right one is
-    /// published, a predecessor may be.
+    /// The segments that API servers may use. Until it is certain that the right one is published, a predecessor may be.
     fn accepted(&self, now: Timestamp, is_published: bool) -> Vec<Segment> {
         let successors = [None].into_iter().chain(self.0.iter().map(|(_, created)| Some(*created)));
         let accepted = self.0.iter().zip(successors).filter(|(_, successor)| {
@@ -143,8 +138,8 @@ impl PathSegments {
         self.0.first().map(|(_, created)| *created)
     }
 
-    /// The index of the newest segment that every replica accepts. With no such segment it is the
-    /// oldest: there is nothing better at the first start.
+    /// The index of the newest segment that every replica accepts. Without such a segment it is the oldest: there is no better one at the
+    /// first start.
     fn to_publish(&self, now: Timestamp) -> usize {
         let known = self.0.iter().position(|(_, created)| now.duration_since(*created) >= PUBLISHED_AFTER);
         known.unwrap_or(self.0.len().saturating_sub(1))
@@ -155,29 +150,29 @@ fn path(Segment(segment): &Segment, route: &str) -> String {
     format!("/{segment}{route}")
 }
 
-/// There is no segment in a text.
+/// A text contains no segment.
 #[derive(Debug, Error)]
 #[error("failed to find a segment: a line of {LENGTH} hexadecimal digits, such as `openssl rand -hex {BYTES}` prints")]
 pub struct NoSegment;
 
-/// The paths that are answered. Cheap to clone; clones share what is accepted.
+/// The accepted paths. Clones share them. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SecretPath(Option<Arc<ArcSwapOption<Vec<Segment>>>>);
 
 impl SecretPath {
-    /// Every path is a route: somebody else writes the webhook configurations and knows no segment.
+    /// Accepts every path: somebody else writes the webhook configurations, and there is no segment.
     pub fn open() -> Self {
         Self(None)
     }
 
-    /// Only paths with a segment of this text are accepted: a line each.
+    /// Accepts only paths with a segment in this text, which has one segment a line.
     pub fn from_text(text: &str) -> Result<Self, NoSegment> {
         let path = Self::secret();
         path.accept_text(text)?;
         Ok(path)
     }
 
-    /// No path is accepted before [`Self::accept`] or [`Self::accept_text`].
+    /// Accepts no path before [`Self::accept`] or [`Self::accept_text`].
     pub(super) fn secret() -> Self {
         Self(Some(Arc::default()))
     }
@@ -199,8 +194,7 @@ impl SecretPath {
         }
     }
 
-    /// The route that follows an accepted segment. How long it takes to find none says nothing
-    /// about the segments.
+    /// The route that follows an accepted segment. The time to find none discloses nothing about the segments.
     pub fn route<'a>(&self, path: &'a str) -> Option<&'a str> {
         let Some(accepted) = &self.0 else { return Some(path) };
         let (segment, route) = path.strip_prefix('/')?.split_at_checked(LENGTH)?;
@@ -303,8 +297,7 @@ mod tests {
         assert_eq!(path.route(&format!("/{one}{ROUTE}")), None);
     }
 
-    /// Two replicas: one rotates, the other reads the Secret `lag` seconds later; what API servers
-    /// are told is accepted by both, always.
+    /// Two replicas: one rotates, the other reads the Secret `lag` seconds later. Every published path is always accepted by both.
     #[rstest]
     #[case::at_once(0)]
     #[case::by_the_timer(60)]
@@ -320,7 +313,7 @@ mod tests {
                 published.push((now, path));
             }
             let other = if now < 3600 + lag { &first } else { &second };
-            // What an API server may have heard: the last path, or the one before for 30 s.
+            // The paths that an API server may have read: the last one, or the one before for 30 s.
             let heard = published.iter().rev().enumerate().filter(|(index, (since, _))| {
                 *index == 0 || published[published.len() - index].0 + 30 > now && *since <= now
             });
@@ -354,7 +347,7 @@ mod tests {
             segments = segments.rotated(at(round * 180)).unwrap();
         }
         assert_eq!(segments.0.len(), MAX_KEPT);
-        // All that may be in use at this moment are among them.
+        // All segments that may be in use at this moment are among them.
         assert_eq!(segments.accepted(at(9 * 180), true).len(), MAX_KEPT);
     }
 

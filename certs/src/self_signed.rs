@@ -1,16 +1,13 @@
-//! A certificate signed by an authority of our own, which API servers are told to trust.
+//! A certificate signed by our own authority, which API servers are told to trust.
 //!
-//! The authority is shared by all replicas; each signs a short-lived leaf for itself. One pass
-//! brings everything to where it should be, from what is read in that pass; watches only say when
-//! to look again. So whatever is deleted or overwritten from outside is put right, and a restart is
-//! just another pass.
+//! All replicas share the authority; each signs a short-lived leaf for itself. A pass brings everything to the wanted state, from its own
+//! reads; watches only start passes. So external deletions and changes are repaired, and a restart is just another pass.
 //!
-//! When the authority is replaced, its successor is published together with the predecessor's
-//! certificate, and a replica goes on with the leaf it has until every API server can be expected
-//! to trust the successor.
+//! When the authority is replaced, its successor is published together with the predecessor's certificate. A replica keeps its leaf until
+//! every API server can be expected to trust the successor.
 //!
-//! The secret segments of paths are handled the other way round: a replica accepts a new one as
-//! soon as it reads it, and it is published later, see [`path_segment`](super::path_segment).
+//! Secret path segments work the other way round: a replica accepts a new one as soon as it reads it, and it is published later, see
+//! [`path_segment`](super::path_segment).
 
 use std::{fmt::Debug, time::Duration};
 
@@ -48,16 +45,15 @@ use super::{
     webhook_configuration::{self, publish},
 };
 
-/// The wall clock is looked at this often; a timer for the whole life of a certificate would sleep
-/// through a pause of the machine.
+/// The interval at which the wall clock is checked. A single timer for the life of a certificate would miss a suspension of the machine.
 const PERIOD: Duration = Duration::from_mins(1);
-/// Between two attempts after failures.
+/// The delay between two attempts after failures.
 const SHORTEST_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
-/// Within this time after it was published, every API server has read the bundle.
+/// The time after its publication within which every API server has read the bundle.
 const SETTLE: SignedDuration = SignedDuration::from_secs(30);
 
-/// The names of the server and of the objects that it keeps.
+/// The names of the server and of the objects that it manages.
 #[derive(Debug, Clone)]
 pub(super) struct Names {
     pub(super) namespace: String,
@@ -69,8 +65,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The names under which the service is reached within the cluster; an API server uses the
-    /// first.
+    /// The DNS names of the service within the cluster; an API server uses the first.
     fn dns(&self) -> Vec<String> {
         let Self { service, namespace, .. } = self;
         ["svc", "svc.cluster.local"]
@@ -92,7 +87,7 @@ enum Error {
     Publish(#[source] webhook_configuration::Error),
 }
 
-/// Keeps authority, configurations and certificate as they should be.
+/// Reconciles authority, configurations and certificate.
 pub(super) struct SelfSigned {
     client: Client,
     names: Names,
@@ -101,13 +96,13 @@ pub(super) struct SelfSigned {
     validating: Api<ValidatingWebhookConfiguration>,
     serving: Serving,
     path: SecretPath,
-    /// True if the last pass found or wrote a path that need not change.
+    /// True if the last pass found or wrote a path that needs no change.
     is_path_published: bool,
     leaf: Option<Leaf>,
     published: Option<Published>,
 }
 
-/// The bundle that API servers were given, and since when.
+/// The published bundle, and the time since which it is published.
 struct Published {
     bundle: ByteString,
     since: Timestamp,
@@ -129,12 +124,12 @@ impl SelfSigned {
         }
     }
 
-    /// The paths that are answered.
+    /// The accepted paths.
     pub(super) fn path(&self) -> SecretPath {
         self.path.clone()
     }
 
-    /// Works until dropped.
+    /// Runs until dropped.
     pub(super) async fn follow(mut self) {
         let mut wakes = wakes(&self.client, &self.names);
         let mut failures = 0;
@@ -161,16 +156,14 @@ impl SelfSigned {
 
     async fn pass(&mut self, now: Timestamp) -> Result<(), Error> {
         let contents = self.shared.contents(now).await.map_err(Error::Shared)?;
-        // Before anything is published. What was accepted until now stays so until the right path
-        // is known to be there.
+        // Before anything is published. The paths accepted so far remain accepted until the right path is known to be published.
         self.path.accept(&contents.segments, now, self.is_path_published);
         self.serving.metrics.in_use("authority", contents.authority.validity.not_after);
         let published = self.publish(&contents, now).await;
         self.is_path_published = published.is_ok();
         self.path.accept(&contents.segments, now, self.is_path_published);
         let authority = contents.authority;
-        // Whether or not it could be published: a leaf of an authority that is trusted already must
-        // not expire.
+        // Even if the publication failed: a leaf of a trusted authority must not expire.
         if let Some(why) = self.due(&authority, now) {
             let leaf = authority.issue(&self.names.dns(), now).map_err(Error::Issue)?;
             self.serving.present(&leaf.pair);
@@ -198,7 +191,7 @@ impl SelfSigned {
         Ok(())
     }
 
-    /// Why a new leaf is needed now, if it is.
+    /// The reason why a new leaf is needed now, if it is.
     fn due(&self, authority: &Authority, now: Timestamp) -> Option<String> {
         let Some(leaf) = &self.leaf else { return Some("first".to_owned()) };
         if !authority.vouches_for(leaf) {
@@ -216,13 +209,12 @@ impl SelfSigned {
     }
 }
 
-/// Doubles with each failure.
+/// The delay before the next attempt; doubles with each failure.
 fn delay(failures: u32) -> Duration {
     SHORTEST_DELAY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST_DELAY)
 }
 
-/// Tells when something that a pass reads has changed; once, however much has changed since it was
-/// last asked.
+/// Yields when an input of a pass has changed; once for all changes since the last poll.
 fn wakes(client: &Client, names: &Names) -> impl Stream<Item = ()> + use<> {
     let changes = stream::select_all([
         changes::<Secret>(Api::namespaced(client.clone(), &names.namespace), &names.secret),
@@ -232,7 +224,7 @@ fn wakes(client: &Client, names: &Names) -> impl Stream<Item = ()> + use<> {
     changes.ready_chunks(16).map(|_| ())
 }
 
-/// Tells when the object of this name was created, changed or deleted.
+/// Yields when the object of this name was created, changed or deleted.
 fn changes<K>(api: Api<PartialObjectMeta<K>>, name: &str) -> BoxStream<'static, ()>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + Send + 'static,

@@ -1,5 +1,4 @@
-//! The Secret that all replicas share: the authority, and the segments of the paths at which API
-//! servers ask.
+//! The Secret that all replicas share: the authority, and the path segments at which API servers call.
 
 use std::collections::BTreeMap;
 
@@ -18,21 +17,21 @@ use super::{
 };
 
 const TYPE: &str = "kubernetes.io/tls";
-/// Certificate of the authority that signs now.
+/// The certificate of the current authority.
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 /// The bundle that clients trust: the authority above and its predecessors.
 const BUNDLE: &str = "ca.crt";
-/// The secret segments of paths.
+/// The secret path segments.
 const SEGMENTS: &str = "path-segments";
 
-/// Marks the Secret as made here; one without it belongs to somebody else and is not touched.
+/// The label of our Secret; a Secret without it belongs to somebody else and is not changed.
 const OWNER: (&str, &str) = ("app.kubernetes.io/managed-by", "smartclone");
 
-/// Every lost race means that another replica has just written, so a few rounds are enough.
+/// The maximum number of attempts. A conflict means that another replica has just written, so a few are enough.
 const ROUNDS: usize = 5;
 
-/// The shared authority cannot be had.
+/// The shared authority is not available.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The Secret cannot be read.
@@ -41,13 +40,13 @@ pub enum Error {
     /// The Secret cannot be created or replaced.
     #[error("failed to write secret {0}")]
     Write(String, #[source] kube::Error),
-    /// There is a Secret of that name which is not ours.
+    /// A Secret of that name exists and is not ours.
     #[error("secret {0} exists and does not carry the label {k}={v}; remove it or choose another name", k = OWNER.0, v = OWNER.1)]
     Foreign(String),
-    /// A new authority cannot be made.
+    /// A new authority could not be created.
     #[error("failed to make an authority")]
     Make(#[source] authority::Error),
-    /// A new path segment cannot be made.
+    /// A new path segment could not be created.
     #[error("failed to get random bytes for a path segment")]
     Random,
 }
@@ -64,12 +63,11 @@ pub(super) struct Contents {
     pub(super) segments: PathSegments,
 }
 
-/// The Secret in which replicas agree on one authority and on path segments.
+/// The Secret through which replicas agree on one authority and on path segments.
 pub(super) struct Shared {
     pub(super) secrets: Api<Secret>,
     pub(super) name: String,
-    /// The last bundle that was read, so that a Secret which somebody deletes does not take trust
-    /// in running replicas with it.
+    /// The last bundle that was read, so that running replicas remain trusted if somebody deletes the Secret.
     known: String,
     /// The segments that were read so far, for the same reason.
     segments: PathSegments,
@@ -80,10 +78,10 @@ impl Shared {
         Self { secrets, name, known: String::new(), segments: PathSegments::default() }
     }
 
-    /// Reads what all replicas share. The authority is made when there is none, replaced when it is
-    /// damaged or near its end, and a path segment is added then and when the newest is due.
+    /// Reads the shared contents. Creates the authority if there is none, and replaces it if it is damaged or about to expire. Adds a path
+    /// segment then, and when the newest is due.
     ///
-    /// Create and replace are conditional, so the loser of a race reads what the winner wrote.
+    /// Create and replace are conditional, so after a conflict a replica reads what the other one wrote.
     pub(super) async fn contents(&mut self, now: Timestamp) -> Result<Contents, Error> {
         let mut more_rounds = 1..ROUNDS;
         loop {
@@ -164,7 +162,7 @@ impl Shared {
     }
 }
 
-/// The authority in the Secret, or why it cannot go on.
+/// The authority in the Secret, or the reason why it is unusable.
 fn current(secret: &Secret, now: Timestamp) -> Result<Authority, String> {
     let authority = Authority::from_pem(text(secret, CERTIFICATE), text(secret, KEY), &text(secret, BUNDLE))
         .map_err(|error| Chain(&error).to_string())?;
@@ -174,7 +172,7 @@ fn current(secret: &Secret, now: Timestamp) -> Result<Authority, String> {
     }
 }
 
-/// Somebody else created, replaced or deleted it since it was read.
+/// True if somebody else created, replaced or deleted it since it was read.
 fn is_lost_race(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409))
 }

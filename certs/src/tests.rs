@@ -1,5 +1,4 @@
-//! A live server, clients that trust what an API server would be told to trust, and files as
-//! kubelet mounts them.
+//! A live server, clients that trust the published bundle, and files as kubelet mounts them.
 
 use std::{
     fs, io,
@@ -37,7 +36,7 @@ use super::*;
 use crate::{authority::Authority, fake_api::FakeApi};
 
 pub(super) const NAME: &str = "webhook.smartclone.svc";
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn shutdown() -> Shutdown {
@@ -61,7 +60,7 @@ impl Server {
         Self::start_at(serving, clients, SecretPath::open())
     }
 
-    /// The same, answering at these paths only.
+    /// The same, with these accepted paths.
     pub(super) fn start_at(serving: &Serving, clients: Option<Arc<Clients>>, path: SecretPath) -> Self {
         let config = server_config(serving.resolver.clone(), clients).unwrap();
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -75,7 +74,7 @@ impl Server {
     }
 }
 
-/// An API server that was told to trust `bundle`, and that has a certificate of its own or none.
+/// An API server that trusts `bundle`, with or without a client certificate.
 pub(super) fn client(bundle: &str, own: Option<&Material>) -> ClientConfig {
     client_speaking(ALL_VERSIONS, bundle, own)
 }
@@ -115,7 +114,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>, path: &str) -> io::Result<()> {
     if answer.ends_with("served") { Ok(()) } else { Err(io::Error::other(answer)) }
 }
 
-/// Connects and asks once; returns the certificate with which the server answered.
+/// Connects and sends one request. Returns the certificate of the server.
 pub(super) async fn visit(
     server: &Server,
     config: impl Into<Arc<ClientConfig>>,
@@ -134,10 +133,10 @@ pub(super) async fn visit_at(
     Ok(peer(&stream))
 }
 
-/// Tells a client whom to trust and at which path to ask at the moment at which it connects.
+/// Returns the bundle and the path for a client that connects now.
 pub(super) type Trust = Box<dyn Fn() -> (String, String) + Send>;
 
-/// Clients that visit without pause until one of them is turned away.
+/// Clients that connect continuously until one of them is refused.
 #[derive(Default)]
 pub(super) struct Load {
     visits: Vec<Arc<AtomicUsize>>,
@@ -166,14 +165,12 @@ impl Load {
         load
     }
 
-    /// While this is held, no client is anywhere between being told whom to trust and having been
-    /// answered.
+    /// While this guard is held, no client is between reading the bundle and its answer.
     pub(super) async fn pause(&self) -> RwLockWriteGuard<'_, ()> {
         self.gate.write().await
     }
 
-    /// Waits until every client has made some more visits, and asserts that none was ever turned
-    /// away.
+    /// Waits until every client has made some more visits, and asserts that none was ever refused.
     pub(super) async fn goes_on(&mut self) {
         // The first of them may have begun before.
         let wanted: Vec<_> = self.visits.iter().map(|visits| visits.load(Ordering::Relaxed) + 4).collect();
@@ -191,8 +188,7 @@ impl Load {
     }
 }
 
-/// Somebody else's authority. They all have the same name, as the successors of the cluster's may
-/// have.
+/// An external authority. All have the same name, as successors of the cluster's authority may have.
 pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
 pub(super) fn issuer() -> Issuer {
@@ -213,7 +209,7 @@ impl Material {
         Self { certificate: params.signed_by(&key, issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    /// For serving.
+    /// A certificate for serving.
     pub(super) fn for_server(issuer: &Issuer) -> Self {
         Self::signed(issuer, &CertificateParams::new([NAME.to_owned()]).unwrap())
     }
@@ -227,8 +223,7 @@ impl Material {
     }
 }
 
-/// A directory as kubelet makes it: the files are links into `..data`, itself a link that is
-/// replaced as a whole.
+/// A directory as kubelet creates it: the files are links into `..data`, itself a link that is replaced as a whole.
 pub(super) struct Mount {
     directory: tempfile::TempDir,
     versions: usize,
@@ -264,7 +259,7 @@ impl Mount {
     }
 }
 
-/// Simulated time, so this costs none.
+/// Waits until the condition holds. The time is simulated, so this takes none.
 pub(super) async fn until(mut condition: impl FnMut() -> bool) {
     let poll = async {
         while !condition() {

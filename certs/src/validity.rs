@@ -7,10 +7,10 @@ use rustls::pki_types::CertificateDer;
 use thiserror::Error;
 use x509_parser::{error::X509Error, nom, parse_x509_certificate, time::ASN1Time};
 
-/// Clocks of a cluster differ; what is new here must not be "not yet valid" there.
+/// The allowance for clock differences in a cluster: a new certificate must not be "not yet valid" elsewhere.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);
 
-/// The time between which a certificate is valid, both ends included.
+/// The validity period of a certificate, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     /// Not valid before.
@@ -19,7 +19,7 @@ pub struct Validity {
     pub not_after: Timestamp,
 }
 
-/// The answer whether a certificate can stay in use.
+/// The decision if a certificate can stay in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Keep it.
@@ -28,13 +28,12 @@ pub enum Verdict {
     Renew(Why),
 }
 
-/// Why a certificate has to be replaced.
+/// The reason why a certificate has to be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It was made by a clock that is ahead of ours.
+    /// It was created by a clock that is ahead of ours.
     NotYetValid,
-    /// Two thirds of its life are over, which leaves a third to get the next one accepted
-    /// everywhere.
+    /// Two thirds of its life are over, which leaves one third to get the next one accepted everywhere.
     Due,
     /// It has expired.
     Expired,
@@ -50,7 +49,7 @@ impl fmt::Display for Why {
     }
 }
 
-/// A certificate's times cannot be read.
+/// A certificate's validity cannot be read.
 #[derive(Debug, Error)]
 pub enum Error {
     /// It is no X.509 certificate.
@@ -62,7 +61,7 @@ pub enum Error {
 }
 
 impl Validity {
-    /// From now, less an allowance for other clocks, for `lifetime`.
+    /// From now, less the allowance for clock differences, for `lifetime`.
     pub fn starting(now: Timestamp, lifetime: SignedDuration) -> Self {
         Self {
             not_before: now.saturating_sub(SKEW).unwrap_or(Timestamp::MIN),
@@ -70,15 +69,14 @@ impl Validity {
         }
     }
 
-    /// The validity that a certificate states.
+    /// The validity in a certificate.
     pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, Error> {
         let (_, parsed) = parse_x509_certificate(certificate).map_err(Error::Parse)?;
         let times = parsed.validity();
         Ok(Self { not_before: timestamp(times.not_before)?, not_after: timestamp(times.not_after)? })
     }
 
-    /// This validity without what exceeds the issuer's: a certificate must not outlive the one that
-    /// vouches for it.
+    /// This validity, limited to the issuer's: a certificate must not outlive its issuer.
     #[must_use]
     pub fn within(self, issuer: Self) -> Self {
         Self { not_before: self.not_before.max(issuer.not_before), not_after: self.not_after.min(issuer.not_after) }
@@ -105,8 +103,7 @@ impl Validity {
 }
 
 fn timestamp(time: ASN1Time) -> Result<Timestamp, Error> {
-    // "No expiry" is written as the last second of the year 9999, which lies just beyond what jiff
-    // represents.
+    // "No expiry" is written as the last second of the year 9999, which lies just beyond jiff's range.
     Timestamp::from_second(time.timestamp().min(Timestamp::MAX.as_second())).map_err(Error::Time)
 }
 

@@ -1,6 +1,5 @@
-//! Webhook configurations, which tell API servers whom to trust and where to ask: keeps `caBundle`
-//! of our webhook configurations equal to the authority's bundle, and `service.path` equal to a
-//! secret segment and the webhook's route.
+//! Webhook configurations, which tell API servers which authority to trust and which path to call: keeps `caBundle` of ours equal to the
+//! authority's bundle, and `service.path` equal to a secret segment and the webhook's route.
 
 use std::fmt::Debug;
 
@@ -43,10 +42,9 @@ pub enum Error {
 pub(super) struct Published<'a> {
     /// The certificates that API servers trust.
     pub(super) bundle: &'a ByteString,
-    /// The segments of which one comes first in each path.
+    /// The segments; one of them comes first in each path.
     pub(super) segments: &'a PathSegments,
-    /// The route of each webhook, by the webhook's name. The path of a webhook that is not among
-    /// them stays as it is.
+    /// The route of each webhook, by the webhook's name. The path of any other webhook is not changed.
     pub(super) routes: Routes,
     /// The time at which a segment is chosen.
     pub(super) now: Timestamp,
@@ -56,7 +54,7 @@ pub(super) struct Published<'a> {
 pub(super) struct Entry<'a> {
     name: &'a str,
     bundle: Option<&'a ByteString>,
-    /// None where it names a URL and no Service.
+    /// `None` if it names a URL and no Service.
     service: Option<&'a ServiceReference>,
 }
 
@@ -65,7 +63,7 @@ impl<'a> Entry<'a> {
         Self { name, bundle: client.ca_bundle.as_ref(), service: client.service.as_ref() }
     }
 
-    /// The path that has to replace the present one.
+    /// The new path, if the present one has to change.
     fn new_path(&self, published: &Published<'_>) -> Option<String> {
         let (_, route) = published.routes.iter().find(|(name, _)| *name == self.name)?;
         let present = self.service?.path.as_deref().unwrap_or_default();
@@ -74,7 +72,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// An object that tells API servers whom to call and whom to trust.
+/// An object that tells API servers which webhook to call and which authority to trust.
 pub(super) trait Configuration:
     Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
 {
@@ -94,7 +92,7 @@ impl Configuration for ValidatingWebhookConfiguration {
     }
 }
 
-/// Returns once every webhook of the configuration says so.
+/// Writes bundle and path; returns once every webhook of the configuration has them.
 pub(super) async fn publish<K: Configuration>(
     api: &Api<K>,
     name: &str,
@@ -119,13 +117,12 @@ pub(super) async fn publish<K: Configuration>(
     }
 }
 
-/// A failed test of a JSON patch is answered with 422, not 409.
+/// True after a conflict. A failed test of a JSON patch is answered with 422, not 409.
 fn is_lost_race(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 404 | 409 | 422))
 }
 
-/// The changes to exactly this version; nothing else may have moved, for webhooks are addressed by
-/// position.
+/// The patch for exactly this version: webhooks are addressed by position, so nothing else may have changed.
 fn difference<K: Configuration>(configuration: &K, published: &Published<'_>) -> Option<Patch> {
     let mut changes = Vec::new();
     for (index, entry) in configuration.entries().into_iter().enumerate() {

@@ -1,5 +1,4 @@
-//! Owner, permissions, times, extended attributes and ACLs (which are extended attributes), as far
-//! as rights allow.
+//! Owner, permissions, times, extended attributes and ACLs (which are extended attributes), as far as the mover's rights allow.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -23,28 +22,26 @@ use crate::{
     volume::{Meta, Place},
 };
 
-/// The permissions that a clone has to have. Set-id bits are left out: without rights the kernel
-/// drops them, which is a loss.
+/// The permissions that a clone must have. Set-id bits are not among them: without rights the kernel drops them, which is a loss.
 pub const PERMISSIONS: u16 = 0o1777;
 
-/// Permissions without which who isn't root can't read a file back that is its own.
+/// Permissions that a user other than root needs to read back its own file.
 const FILE_RIGHTS: u16 = 0o400;
 const DIRECTORY_RIGHTS: u16 = 0o500;
 
-/// The attributes that were set, and the permissions that are set at last.
+/// The attributes that were set, and the permissions that are set at the end.
 pub struct Kept {
-    /// Of the source.
+    /// The attributes of the source.
     pub meta: Meta,
-    /// The permissions that it gets at last, when they deny the mover itself to read it back.
+    /// The final permissions, if they deny the mover itself to read the file back.
     pub sealed: Option<u16>,
 }
 
 /// Gives the file at `target` the attributes of the one at `source`; both exist and are of one
 /// type. `path` is for messages.
 ///
-/// An attribute that can't be set is no error but a loss, found by comparing afterwards: so nothing
-/// goes unsaid, and a refusal that changes nothing isn't in `lost`. Permissions are different:
-/// without them the clone would show data to others.
+/// An attribute that can't be set is no error but a loss, which is found by comparing afterwards. So every loss is reported, and a refusal
+/// without effect is not in `lost`. Permissions are different: without them the clone would expose data to others.
 pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Loss>) -> Result<Kept, Error> {
     let look = |side: Side, place: Place<'_>| Meta::of(place.dir, place.name).map_err(side.failed("look at", path));
     let (wanted, accessed) = look(Side::Source, source)?;
@@ -74,12 +71,12 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
         new = look(Side::Target, target)?.0;
     }
     if !is_link && !rights::is_root() && new.permissions() & 0o200 == 0 {
-        // What an earlier attempt has closed takes no attributes.
+        // A file that an earlier attempt has made read-only does not accept attributes.
         chmod(new.permissions() | 0o200)?;
     }
     extended(source, target, path, lost)?;
     let mut sealed = None;
-    // A program that runs with its owner's rights is another program when its owner is another.
+    // With another owner, a set-id program would run with other rights.
     let mut permissions = wanted.permissions();
     if !wanted.is_dir() {
         let foreign = |bit: u16, other: bool| if other { bit } else { 0 };
@@ -107,8 +104,7 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
     if (new.uid, new.gid) != (wanted.uid, wanted.gid) {
         lost.push(Loss::Owner);
     }
-    // The top was made by who provisioned the volume; when it belongs to somebody else, its time
-    // does too.
+    // The provisioner created the top directory. If it belongs to another user, only root can set its time.
     if new.mtime != wanted.mtime && (!is_top || rights::is_own(new.uid)) {
         lost.push(Loss::Time);
     }
@@ -130,10 +126,9 @@ pub fn keep(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
 }
 
 const NOT_COPIED: [&[u8]; 3] = [
-    // The label says where a volume is mounted, not what it holds; the runtime sets it.
+    // The label depends on the mount, not on the content; the container runtime sets it.
     b"security.selinux",
-    // XFS shows root its ACLs a second time; they come with `system.posix_acl_*`, and removing one
-    // removes both.
+    // XFS shows its ACLs to root a second time. They are copied as `system.posix_acl_*`, and removing one removes both.
     b"trusted.SGI_ACL_FILE",
     b"trusted.SGI_ACL_DEFAULT",
 ];
@@ -174,8 +169,7 @@ fn extended(source: Place<'_>, target: Place<'_>, path: &Path, lost: &mut Vec<Lo
     Ok(())
 }
 
-/// For calls that know only paths: through the open directory, so that nothing on the way is looked
-/// up again.
+/// The path for system calls that accept only paths: through the open directory, so that no component is resolved again.
 fn magic_path(place: Place<'_>) -> PathBuf {
     let mut path = PathBuf::from(format!("/proc/self/fd/{}", place.dir.as_raw_fd()));
     path.push(place.name);

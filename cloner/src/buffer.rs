@@ -1,4 +1,4 @@
-//! Memory that direct I/O takes: its address is a multiple of a page.
+//! Memory for direct I/O: its address is a multiple of a page.
 
 use std::ops::{Deref, DerefMut};
 
@@ -13,7 +13,7 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Makes it `len` bytes long. What it holds then is of no meaning.
+    /// Sets the length to `len` bytes. The content is then undefined.
     pub fn resize(&mut self, len: usize) {
         if self.memory.len() < len + PAGE {
             self.memory = vec![0; len + PAGE];

@@ -1,4 +1,4 @@
-//! Between a device and the file that holds a virtual machine's disk in a file system.
+//! Conversion between a block device and the file that holds a virtual machine's disk in a file system.
 
 use std::{
     ffi::OsStr,
@@ -23,7 +23,7 @@ use crate::{
     volume::{self, Meta, Volume},
 };
 
-/// From the image in the directory `source` to the device `target`, which reads as zero beyond it.
+/// Copies the image in the directory `source` to the device `target`, which reads as zero beyond it.
 pub fn from_image(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash, Error> {
     let (name, path) = (OsStr::new(DISK_IMAGE), Path::new(DISK_IMAGE));
     let volume = Volume::open(source, Side::Source)?;
@@ -47,33 +47,32 @@ pub fn from_image(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result
     device.copy_from(&image, image.len..device.len.max(image.len), meter)
 }
 
-/// From the device `source` to an image in the directory `target`, as long as the device.
+/// Copies the device `source` to an image in the directory `target`, of the same length.
 pub fn to_image(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash, Error> {
     let path = Path::new(DISK_IMAGE);
     let device = Raw::open(source, Side::Source)?;
     let volume = Volume::open(target, Side::Target)?;
     let file = open_image(&volume, path)?;
     has_room(&volume, &file, device.len)?;
-    // An earlier attempt may have left more.
+    // A longer image may be left from an earlier attempt.
     let old = file.metadata().map_err(Side::Target.failed("look at", path))?.len();
     file.set_len(old.min(device.len)).map_err(Side::Target.failed("shorten", path))?;
     if rights::is_root() {
-        // Whose virtual machine couldn't open it otherwise. A file system without owners refuses,
-        // and needs none.
+        // The virtual machine's user could not open it otherwise. A file system without owners refuses, and needs none.
         let _ = rustix::fs::fchown(&file, Some(Uid::from_raw(VM_USER)), Some(Gid::from_raw(VM_USER)));
     }
-    // Not left to the process's mask.
+    // Independent of the process's umask.
     file.set_permissions(Permissions::from_mode(DISK_IMAGE_MODE))
         .map_err(Side::Target.failed("set the mode of", path))?;
 
     let image = Raw::of(file, path, Side::Target)?;
     let digest = image.copy_from(&device, 0..0, meter)?;
-    // Its name too.
+    // Also syncs the directory entry.
     volume.sync()?;
     Ok(digest)
 }
 
-/// The image of an earlier attempt, if it can be written over, or else a new one.
+/// Opens the image of an earlier attempt if it can be overwritten, or else a new one.
 fn open_image(volume: &Volume, path: &Path) -> Result<File, Error> {
     let name = path.as_os_str();
     match Meta::of(volume, name) {
@@ -84,7 +83,7 @@ fn open_image(volume: &Volume, path: &Path) -> Result<File, Error> {
             )));
         }
         Ok((meta, _)) => {
-            // With a second name, what is written to one would show under the other.
+            // With another hard link, the data would also change under the other name.
             if meta.kind() == FileType::RegularFile
                 && meta.links == 1
                 && let Ok(file) = volume::open_to_write(volume, name)
@@ -98,8 +97,7 @@ fn open_image(volume: &Volume, path: &Path) -> Result<File, Error> {
     volume.create_file(volume, name, path)
 }
 
-/// Checks that an image of `len` bytes would fit if it were full: a disk that can't be filled
-/// breaks in the virtual machine's hands.
+/// Checks that an image of `len` bytes would fit without holes: a disk that can't be filled fails later in the virtual machine.
 fn has_room(volume: &Volume, image: &File, len: u64) -> Result<(), Error> {
     let path = Path::new(DISK_IMAGE);
     let held = Meta::of_open(image).map_err(Side::Target.failed("look at", path))?.allocated();

@@ -1,4 +1,4 @@
-//! The digest of one file's or device's content.
+//! The digest of the content of one file or device.
 
 use std::ops::Range;
 
@@ -6,9 +6,8 @@ use blake3::{Hash, Hasher};
 
 use crate::stream::Piece;
 
-/// BLAKE3 of the bytes that are not zero and, apart from them, of where they are. The two streams
-/// and the length determine the content, and are determined by it: runs are the longest possible,
-/// in whole pages.
+/// BLAKE3 of the bytes that are not zero, and separately of their positions. The two streams and the length determine the content, and are
+/// determined by it: runs are as long as possible, in whole pages.
 #[derive(Default)]
 pub struct Digest {
     data: Hasher,
@@ -18,7 +17,7 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Pieces come in order and without a gap.
+    /// Adds a piece. Pieces come in order and without gaps.
     pub fn add(&mut self, piece: &Piece) {
         for run in &piece.runs {
             self.data.update(&piece.data[run.clone()]);
@@ -33,7 +32,7 @@ impl Digest {
         self.end = piece.range.end;
     }
 
-    /// Zeros up to `end`.
+    /// Adds zeros up to `end`.
     pub fn add_zeros(&mut self, end: u64) {
         self.end = end;
     }
@@ -70,7 +69,7 @@ mod tests {
         while start < content.len() {
             let size = sizes.next().map_or(PAGE, |pages| pages * PAGE).min(content.len() - start);
             let data = content[start..start + size].to_vec();
-            // A piece of zeros may as well be a hole.
+            // A piece of zeros may be represented as a hole.
             let runs = zero::data_runs(&data);
             let data = if runs.is_empty() { Vec::new() } else { data };
             let range = start as u64..(start + size) as u64;

@@ -1,4 +1,4 @@
-//! Errors of a copy, and whether another attempt can help.
+//! Errors of a copy, with the decision if another attempt can help.
 
 use std::{io, os::fd::AsFd, path::Path};
 
@@ -43,8 +43,7 @@ impl Error {
         }
     }
 
-    /// When space ran out on a file system that as a whole is smaller than the `needed` bytes,
-    /// waiting is of no use.
+    /// Turns lack of space into a permanent error if the whole file system is smaller than the `needed` bytes: waiting does not help.
     pub fn judge_space(self, target: impl AsFd, needed: u64) -> Self {
         if self.class != Class::NoSpace {
             return self;
@@ -70,8 +69,7 @@ impl From<Error> for Outcome {
     }
 }
 
-/// A path for messages. Names are whatever a user has written: they must not be able to break a
-/// line or pass for something else.
+/// A path for messages. Users choose names: they must not be able to break a line or to imitate other text.
 #[expect(clippy::unnecessary_debug_formatting, reason = "it escapes control characters")]
 pub fn quoted(path: &Path) -> String {
     if path.as_os_str().is_empty() { "the top directory".to_owned() } else { format!("{path:?}") }
@@ -85,7 +83,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// For `map_err`: `doing` is a verb ("read"), `path` what it was done to.
+    /// The error conversion for `map_err`: `doing` is a verb ("read"), `path` its object.
     pub fn failed<E: Into<io::Error>>(self, doing: &str, path: &Path) -> impl FnOnce(E) -> Error {
         move |error| self.error(doing, path, &error.into())
     }
@@ -97,7 +95,7 @@ impl Side {
         };
         let message = format!("{doing} {} in the {side}: {error}", quoted(path));
         match (self, Errno::from_io_error(error)) {
-            // It was there a moment ago.
+            // It existed a moment ago.
             (Self::Source, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::STALE)) => {
                 Error::changed(path, "went away")
             }

@@ -15,22 +15,22 @@ use crate::{
     writer::Writer,
 };
 
-/// From this size on a file is worth threads, and going past the page cache.
+/// The minimum size for threads and for direct I/O.
 pub const LARGE: u64 = 8 << 20;
 
-/// The cheap ways to copy between two volumes, tried until they are known not to work.
+/// The cheap methods to copy between two volumes. They are tried until they are known not to work.
 #[derive(Clone, Copy)]
 pub struct Ways {
     reflink: bool,
     offload: bool,
 }
 
-/// A file of the target that is not yet synced.
+/// A file of the target that is not synced yet.
 pub struct Filled {
-    /// Of the source.
+    /// The digest of the source.
     pub digest: Hash,
     pub written: u64,
-    /// True if the target's content is known to be the same: compared, or shared.
+    /// True if the target's content is known to be equal: compared, or shared.
     pub proven: bool,
 }
 
@@ -39,8 +39,8 @@ impl Ways {
         Self { reflink: true, offload: copies_on_server(target) }
     }
 
-    /// Makes the target, which is new and of the source's length, equal to the source. `progress`
-    /// hears how much of it was dealt with.
+    /// Makes the target, which is new and of the source's length, equal to the source. `progress` receives the number of bytes that are
+    /// done.
     pub fn copy(
         &mut self,
         source: Content<'_>,
@@ -70,7 +70,7 @@ impl Ways {
         Ok(Filled { digest: digest.finish(), written: writer.finish()?, proven: false })
     }
 
-    /// The source where a file server copies by itself.
+    /// The source, if a file server copies by itself.
     pub fn offload_from(self, source: &File) -> Option<&File> {
         self.offload.then_some(source)
     }
@@ -83,7 +83,7 @@ impl Ways {
         match rustix::fs::ioctl_ficlone(target, source) {
             Ok(()) => Ok(true),
             Err(error @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(Side::Target.failed("reflink", path)(error)),
-            // These two volumes never share extents; others are a matter of this file.
+            // These two volumes never share extents; other errors concern this file only.
             Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS) => {
                 self.reflink = false;
                 Ok(false)
@@ -93,8 +93,8 @@ impl Ways {
     }
 }
 
-/// True if `copy_file_range` saves the way through this machine. On a local file system it only
-/// copies from page to page, slower than writing the buffer that was just read.
+/// True if `copy_file_range` avoids the transfer through this machine. On a local file system it only copies from page to page, slower than
+/// writing the buffer that was just read.
 fn copies_on_server(target: impl AsFd) -> bool {
     const NFS: i64 = 0x6969;
     const SMB2: i64 = 0xfe53_4d42;

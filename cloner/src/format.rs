@@ -1,6 +1,6 @@
 //! Detection of disk image formats other than raw, by their first bytes.
 
-/// The beginning of an image that [`not_raw`] needs, in bytes.
+/// The length of the beginning of an image that [`not_raw`] needs, in bytes.
 pub const HEAD: usize = 512;
 
 const MAGICS: [(usize, &[u8], &str); 7] = [
@@ -13,7 +13,7 @@ const MAGICS: [(usize, &[u8], &str); 7] = [
     (0x40, b"\x7f\x10\xda\xbe", "VDI"),
 ];
 
-/// The format of an image that begins with `head`, if what it holds isn't simply the disk's bytes.
+/// The format of an image that begins with `head`, unless it is raw.
 pub fn not_raw(head: &[u8]) -> Option<&'static str> {
     let found = |(at, magic, _): &&(usize, &[u8], &str)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic));
     MAGICS.iter().find(found).map(|(_, _, name)| *name)

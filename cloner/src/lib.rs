@@ -1,39 +1,31 @@
 //! The copy engine of the data mover: copies the bytes of one volume to another. It has no
 //! Kubernetes client.
 //!
-//! A volume is a directory, or *raw*: a block device, or a regular file that stands in for one. Two
-//! volumes of one kind become equal. Between the kinds the disk of a virtual machine is converted:
-//! `disk.img` at the top of a directory is what a device is as a whole. The copy is on stable
-//! storage, was read back and compared before [`copy`] says [`Outcome::Copied`].
+//! A volume is a directory, or *raw*: a block device, or a regular file in its place. Two volumes of one kind become equal. Between the
+//! kinds the disk of a virtual machine is converted: `disk.img` at the top of a directory has the content of the whole device. Before
+//! [`copy`] returns [`Outcome::Copied`], the copy is on stable storage, was read back and compared.
 //!
-//! - **Everything is redone or proven.** A target may hold leftovers of an earlier attempt; the
-//!   result equals the source all the same. A leftover file is kept only when its content was read
-//!   and found equal. So the process may be killed at any moment and started again: nothing is
-//!   promised before the outcome.
-//! - **Zeros take no space.** Holes stay holes, long runs of zeros become holes, and a range of a
-//!   device that has to be zero is made so, never assumed to be so.
+//! - **Everything is redone or proven.** A target may hold leftovers of an earlier attempt; the result equals the source all the same. A
+//!   leftover file is kept only if its content was read and found equal. So the process may be killed at any moment and started again:
+//!   nothing is guaranteed before the outcome.
+//! - **Zeros take no space.** Holes stay holes, long runs of zeros become holes, and a range of a device that has to be zero is zeroed,
+//!   never assumed to be zero.
 //! - **Beyond the source's length** a device stays as it was provisioned; beyond a converted image
 //!   it reads as zero.
-//! - **A tree stays a tree**: names, types, modes, owners, times, extended attributes and ACLs,
-//!   hard links, holes. What can't be kept (mostly: owners and devices without root's rights) is
-//!   counted, reported to the [`Observer`] and part of the outcome, not passed over; except for the
-//!   time of a top directory that belongs to somebody else, which nobody can keep and nobody
-//!   misses. A directory `lost+found` at the top belongs to the file system, and the label
-//!   `security.selinux` to the mount; neither is copied. Nothing is looked up through a symbolic
-//!   link or outside the volume.
-//! - **What can't be read is a failure.** A clone without a file that its source has would be no
-//!   clone.
-//! - **A source that changes** is noticed in a tree and in a file by times, size and inode, at each
-//!   file and once more at the end. A device has no such marks: there the target is compared with
-//!   what was read.
+//! - **A tree stays a tree**: names, types, modes, owners, times, extended attributes and ACLs, hard links, holes. Attributes that can't be
+//!   kept (mostly owners and devices without root's rights) are counted, reported to the [`Observer`] and part of the outcome. The
+//!   exception is the time of a top directory that belongs to another user. A directory `lost+found` at the top belongs to the file system,
+//!   and the label `security.selinux` to the mount; neither is copied. No path is resolved through a symbolic link or outside the volume.
+//! - **Unreadable content is a failure.** A clone without a file of its source would be no clone.
+//! - **A source that changes** is detected in a tree and in a file by times, size and inode, at each file and once more at the end. A
+//!   device has no such metadata: there the target is compared with the data that was read.
 //!
-//! Large content is read, written, and read back at once, past the page cache, see module
-//! `transfer`; what has to go through the cache is synced first and read back after it was dropped
-//! from there. Files that share the source's extents can't differ and aren't read at all.
+//! Large content is read, written and read back concurrently, with direct I/O, see module `transfer`. Content that has to go through the
+//! page cache is synced first and read back after the cache was dropped. Files that share the source's extents can't differ and are not
+//! read.
 //!
-//! Digests are BLAKE3 over a length, the places of the pages that are not zero, and those pages:
-//! equal digests mean equal bytes, however the holes lie, and zeros cost nothing. A tree's digest
-//! covers paths, types, permissions, hard links, sizes and contents.
+//! Digests are BLAKE3 over a length, the positions of the pages that are not zero, and those pages: equal digests mean equal bytes,
+//! wherever the holes are, and zeros cost nothing. A tree's digest covers paths, types, permissions, hard links, sizes and contents.
 
 use std::{fs, os::unix::fs::FileTypeExt, path::Path};
 
@@ -65,8 +57,7 @@ pub use meter::Observer;
 use error::Error;
 use meter::Meter;
 
-/// Makes `target` equal to `source`, which is only read. Blocks until it is done; `observer` hears
-/// how far it is.
+/// Makes `target` equal to `source`, which is only read. Blocks until it is done; `observer` receives the progress.
 pub fn copy(source: &Path, target: &Path, content: ContentType, observer: &mut dyn Observer) -> Outcome {
     let mut meter = Meter::new(observer);
     match by_kind(source, target, content, &mut meter) {
@@ -106,8 +97,7 @@ enum Kind {
 
 impl Kind {
     fn of(path: &Path) -> Result<Self, Error> {
-        // What isn't there when the process starts was not mounted, and a restart in the same pod
-        // mounts nothing.
+        // A volume that is missing when the process starts was not mounted, and a restart in the same pod mounts nothing.
         let found = fs::metadata(path).map_err(|error| Error::never(format!("look at {}: {error}", path.display())))?;
         match found.file_type() {
             kind if kind.is_dir() => Ok(Self::Directory),

@@ -13,14 +13,14 @@ pub enum Loss {
     /// Capabilities and labels.
     Security,
     Attribute,
-    /// The target has one that the source hasn't.
+    /// The target has an attribute that the source does not have.
     ForeignAttribute,
     Time,
     Special,
 }
 
 impl Loss {
-    /// Of an extended attribute.
+    /// The loss of an extended attribute.
     pub fn of_attribute(name: &[u8]) -> Self {
         if name.starts_with(b"system.posix_acl_") {
             Self::Acl
@@ -45,7 +45,7 @@ impl Loss {
         }
     }
 
-    /// Of one file, as it happens.
+    /// The message about one file, when it happens.
     pub fn message(self, path: &Path) -> String {
         match self {
             Self::Special => format!("{}: a special file can't be made", quoted(path)),
@@ -53,7 +53,7 @@ impl Loss {
         }
     }
 
-    /// Of all files together, with the cure.
+    /// The message about all files together, with the cure.
     pub fn summed_up(self, count: u64, first: &Path) -> String {
         let files = if count == 1 { "file" } else { "files" };
         let were = if count == 1 { "was" } else { "were" };
@@ -63,7 +63,7 @@ impl Loss {
             Self::Special => format!("{count} special {files} {were} not copied (first: {first})"),
             _ => format!("{} of {count} {files} were not kept (first: {first})", self.what()),
         };
-        // Everything else has its reason in the target's file system.
+        // All other losses are caused by the target's file system.
         let roots = matches!(self, Self::Owner | Self::Permissions | Self::SetId | Self::Security | Self::Special);
         if let Some(advice) = rights::advice().filter(|_| roots) {
             text = format!("{text}; {advice}");
@@ -72,7 +72,7 @@ impl Loss {
     }
 }
 
-/// In a summary, so that all of them fit into one message.
+/// The maximum length of a path in a summary, so that all summaries fit into one message.
 const LONGEST_PATH: usize = 120;
 
 #[cfg(test)]

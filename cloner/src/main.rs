@@ -1,5 +1,4 @@
-//! Copies one volume to another, says how far it is on standard output, and how it ended in the
-//! termination log.
+//! Copies one volume to another. Reports the progress on standard output, and the outcome in the termination log.
 
 use std::{
     fs,

@@ -9,23 +9,23 @@ use common::mover::Progress;
 
 use crate::loss::Loss;
 
-/// A listener to the progress of a copy. Called between reads, from the thread that copies.
+/// A listener to the progress of a copy. It is called between reads, from the copying thread.
 pub trait Observer {
-    /// After every piece; both numbers only grow. Not called before the total is known.
+    /// Called after every piece. Both numbers only grow. Not called before the total is known.
     fn progress(&mut self, progress: Progress);
 
-    /// Something of the source that the target can't have, in a sentence.
+    /// Called for a part of the source that the target can't have, with a sentence about it.
     fn lost(&mut self, what: &str);
 }
 
-/// The losses of one kind that are reported one by one; all are counted in the end.
+/// The maximum number of losses of one kind that are reported individually; all are counted at the end.
 const MAX_REPORTED: u64 = 8;
 
 pub struct Meter<'a> {
     observer: &'a mut dyn Observer,
     progress: Progress,
     written: u64,
-    /// The number of files, and the name of the first.
+    /// The number of files, and the path of the first, for each kind of loss.
     lost: BTreeMap<Loss, (u64, PathBuf)>,
 }
 
@@ -47,8 +47,7 @@ impl<'a> Meter<'a> {
         self.progress.done
     }
 
-    /// The first `done` bytes of the source are dealt with. Going back (a file read again) goes
-    /// unheard.
+    /// Records that the first `done` bytes of the source are done. A smaller number (a file that is read again) is ignored.
     pub fn reach(&mut self, done: u64) {
         if done > self.progress.done {
             self.progress.done = done.min(self.progress.total);
@@ -67,7 +66,7 @@ impl<'a> Meter<'a> {
     pub fn lost(&mut self, what: Loss, path: &Path) {
         let (count, first) = self.lost.entry(what).or_insert_with(|| (0, path.to_owned()));
         *count += 1;
-        // Of files that are copied at once, it isn't always the same that comes first.
+        // With files that are copied concurrently, the order varies.
         if path < first.as_path() {
             path.clone_into(first);
         }
@@ -76,7 +75,7 @@ impl<'a> Meter<'a> {
         }
     }
 
-    /// All losses, in sentences; the observer gets them too.
+    /// All losses as sentences, which the observer receives too.
     pub fn notes(&mut self) -> Vec<String> {
         let notes: Vec<_> = self.lost.iter().map(|(what, (count, first))| what.summed_up(*count, first)).collect();
         for note in &notes {

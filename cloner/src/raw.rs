@@ -1,4 +1,4 @@
-//! Block devices, and regular files that are one piece of content too.
+//! Block devices, and regular files that are copied as one piece of content.
 
 use std::{
     fs::{File, OpenOptions},
@@ -24,16 +24,16 @@ use crate::{
 /// One side of a copy.
 pub struct Raw<'a> {
     file: File,
-    /// The same, past the page cache, where that is possible.
+    /// The same file, opened for direct I/O, if that is possible.
     direct: Option<File>,
     meta: Meta,
     pub len: u64,
     side: Side,
-    /// For messages.
+    /// The path in messages.
     path: &'a Path,
 }
 
-/// A device or file that becomes equal to another; what lies beyond stays as it was.
+/// Makes a device or file equal to another; the part beyond the source's length is not changed.
 pub fn copy(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash, Error> {
     let source = Raw::open(source, Side::Source)?;
     let target = Raw::open(target, Side::Target)?;
@@ -63,7 +63,7 @@ impl<'a> Raw<'a> {
 
     pub fn of(mut file: File, path: &'a Path, side: Side) -> Result<Self, Error> {
         let meta = Meta::of_open(&file).map_err(side.failed("look at", path))?;
-        // A device's size is where its end is; `stat` says 0.
+        // A device's size is the position of its end; `stat` reports 0.
         let len = file.seek(SeekFrom::End(0)).map_err(side.failed("measure", path))?;
         let direct = stream::direct(&file, side == Side::Target);
         Ok(Self { file, direct, meta, len, side, path })
@@ -78,7 +78,7 @@ impl<'a> Raw<'a> {
         Content { file: &self.file, direct: self.direct.as_ref(), len, holes, side: self.side, path: self.path }
     }
 
-    /// The first bytes, at most so many.
+    /// The first bytes, at most `most`.
     pub fn head(&self, most: usize) -> Result<Vec<u8>, Error> {
         let mut head = vec![0; usize::try_from(self.len).map_or(most, |len| len.min(most))];
         let content = Content { direct: None, ..self.content(self.len) };
@@ -86,7 +86,7 @@ impl<'a> Raw<'a> {
         Ok(head)
     }
 
-    /// Checks that there is room for `len` bytes from the beginning. A file grows, unlike a device.
+    /// Checks that `len` bytes fit from the beginning. A file grows, unlike a device.
     pub fn has_room(&self, len: u64) -> Result<(), Error> {
         if self.len >= len || !self.is_device() {
             return Ok(());
@@ -97,8 +97,7 @@ impl<'a> Raw<'a> {
         )))
     }
 
-    /// Makes this one's beginning equal to `source` and `rest` of it zero; synced, read back and
-    /// compared.
+    /// Makes the beginning equal to `source`, and the range `rest` zero. The result is synced, read back and compared.
     pub fn copy_from(&self, source: &Raw<'_>, rest: Range<u64>, meter: &mut Meter<'_>) -> Result<Hash, Error> {
         self.has_room(source.len)?;
         meter.set_total(source.len);
@@ -106,8 +105,7 @@ impl<'a> Raw<'a> {
             self.file.set_len(source.len).map_err(self.side.failed("grow", self.path))?;
         }
         let digest = self.fill(source, rest, meter);
-        // Asked last and answered first: a target that differs because the source changed is no
-        // fault of the target.
+        // Checked last and reported first: if the source changed, a difference is not the target's fault.
         let after = Meta::of_open(&source.file).map_err(source.side.failed("look at", source.path))?;
         if !source.is_device() && after != source.meta {
             return Err(Error::changed(source.path, "changed"));

@@ -10,7 +10,7 @@ use common::mover::{Outcome, Progress, TERMINATION_LOG_BYTES};
 
 use crate::Observer;
 
-/// At most so often a line of progress is printed.
+/// The minimum interval between two lines of progress.
 const EVERY: Duration = Duration::from_millis(250);
 
 /// Prints progress as lines of JSON to `out`, and losses to `log`.
@@ -22,12 +22,12 @@ pub struct Reporter<O, L> {
 }
 
 impl<O: Write, L: Write> Reporter<O, L> {
-    /// `None` before the first progress.
+    /// A reporter that has printed nothing.
     pub fn new(out: O, log: L) -> Self {
         Self { out, log, printed: None, waiting: None }
     }
 
-    /// Prints the last progress, if it wasn't yet.
+    /// Prints the last progress if it was not printed yet.
     pub fn finish(&mut self) {
         if let Some(progress) = self.waiting.take() {
             self.print(progress);
@@ -36,7 +36,7 @@ impl<O: Write, L: Write> Reporter<O, L> {
 
     fn print(&mut self, progress: Progress) {
         self.printed = Some(Instant::now());
-        // That nobody listens is no reason to stop copying.
+        // A closed output does not stop the copy.
         if let Ok(line) = serde_json::to_string(&progress) {
             let _ = writeln!(self.out, "{line}").and_then(|()| self.out.flush());
         }
@@ -45,8 +45,7 @@ impl<O: Write, L: Write> Reporter<O, L> {
 
 impl<O: Write, L: Write> Observer for Reporter<O, L> {
     fn progress(&mut self, progress: Progress) {
-        // Being through is told at once: syncing and reading back are still to come, and take their
-        // time.
+        // Completed progress is reported at once: syncing and reading back are still to come and take time.
         let through = progress.done == progress.total;
         if through || self.printed.is_none_or(|printed| printed.elapsed() >= EVERY) {
             self.waiting = None;
@@ -61,8 +60,7 @@ impl<O: Write, L: Write> Observer for Reporter<O, L> {
     }
 }
 
-/// `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a text that is too long is cut, so that
-/// the rest stays readable.
+/// Returns `outcome` as JSON of at most [`TERMINATION_LOG_BYTES`]: a text that is too long is cut, so that the JSON stays readable.
 pub fn termination_message(outcome: &Outcome) -> serde_json::Result<String> {
     const MARK: &str = " …";
     let mut outcome = outcome.clone();
@@ -76,7 +74,7 @@ pub fn termination_message(outcome: &Outcome) -> serde_json::Result<String> {
         };
         let excess = json.len().saturating_sub(TERMINATION_LOG_BYTES);
         let Some(message) = longest.filter(|message| excess > 0 && !message.is_empty()) else { return Ok(json) };
-        // Characters that JSON escapes are longer there than here: cutting goes on until it fits.
+        // Characters that JSON escapes are longer in JSON: the text is cut until it fits.
         let kept = message.strip_suffix(MARK).unwrap_or(message).to_owned();
         let kept = &kept[..kept.floor_char_boundary(kept.len().saturating_sub(excess.div_ceil(6).max(MARK.len())))];
         *message = if kept.is_empty() { String::new() } else { format!("{kept}{MARK}") };

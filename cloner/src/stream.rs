@@ -1,4 +1,4 @@
-//! Reads a file or device from its beginning to its end, holes known.
+//! Reads a file or device from its beginning to its end, and knows its holes.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path, sync::mpsc, thread};
 
@@ -11,28 +11,28 @@ use crate::{
     zero::{self, PAGE},
 };
 
-/// Bytes read at once: large enough to hide system calls and a device's delay.
+/// The number of bytes in one read: large enough to hide system calls and a device's latency.
 pub const CHUNK: usize = 4 << 20;
-/// The number of chunks that the reading thread may be ahead.
+/// The number of chunks by which the reading thread may be ahead.
 pub const AHEAD: usize = 3;
-/// Below this a thread costs more than it saves.
+/// The minimum size for a reading thread; below it a thread costs more than it saves.
 const WORTH_A_THREAD: u64 = 4 << 20;
 
 /// The first `len` bytes of an open file or device.
 #[derive(Clone, Copy)]
 pub struct Content<'a> {
     pub file: &'a File,
-    /// The same, opened past the page cache, where that is possible.
+    /// The same file, opened for direct I/O, if that is possible.
     pub direct: Option<&'a File>,
     pub len: u64,
-    /// True if the file system is asked for holes; a device has none.
+    /// True if the file system has to be asked for holes; a device has none.
     pub holes: bool,
     pub side: Side,
-    /// For messages.
+    /// The path in messages.
     pub path: &'a Path,
 }
 
-/// A part of the content. What isn't in a run is zero.
+/// A part of the content. Bytes outside of the runs are zero.
 pub struct Piece {
     pub range: Range<u64>,
     /// Empty for a hole.
@@ -41,21 +41,19 @@ pub struct Piece {
     pub runs: Vec<Range<usize>>,
 }
 
-/// `file` once more, but past the page cache: what is written is at the device, and what is read
-/// comes from there.
+/// Opens `file` again for direct I/O: written data is on the device, and data is read from there.
 pub fn direct(file: &File, write: bool) -> Option<File> {
     volume::reopen_direct(file, write).ok().filter(volume::takes_direct_io)
 }
 
-/// The part of an access to `len` bytes at `offset` may go past the page cache: what isn't whole
-/// pages may not.
+/// The part of an access to `len` bytes at `offset` that may use direct I/O: whole pages only.
 pub fn direct_part(direct: Option<&File>, offset: u64, len: usize) -> Option<(&File, usize)> {
     let whole = len / PAGE * PAGE;
     direct.filter(|_| whole > 0 && offset.is_multiple_of(PAGE as u64)).map(|file| (file, whole))
 }
 
 impl<'a> Content<'a> {
-    /// Gives every piece to `take`, in order and without a gap.
+    /// Passes every piece to `take`, in order and without gaps.
     pub fn each(self, mut take: impl FnMut(&Piece) -> Result<(), Error>) -> Result<(), Error> {
         let mut reader = self.reader();
         if self.len < WORTH_A_THREAD {
@@ -72,7 +70,7 @@ impl<'a> Content<'a> {
             for piece in filled {
                 let piece = piece?;
                 take(&piece)?;
-                // The reader may be done already; then the buffer is simply freed.
+                // The reader may have ended already; then the buffer is simply freed.
                 drop(empty.send(piece.data));
             }
             Ok(())
@@ -83,13 +81,13 @@ impl<'a> Content<'a> {
         Reader { content: self, offset: 0, extent: 0..0 }
     }
 
-    /// Fills `data` from `offset`. Whether all of it came past the page cache.
+    /// Fills `data` from `offset`. Returns true if all of it was read with direct I/O.
     pub fn read(&self, data: &mut [u8], offset: u64) -> io::Result<bool> {
         let mut done = 0;
         if let Some((direct, whole)) = direct_part(self.direct, offset, data.len()) {
             match direct.read_exact_at(&mut data[..whole], offset) {
                 Ok(()) => done = whole,
-                // Larger sectors than a page, say.
+                // For example if sectors are larger than a page.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {}
                 Err(error) => return Err(error),
             }
@@ -106,19 +104,19 @@ impl<'a> Content<'a> {
         let data = match rustix::fs::seek(self.file, SeekFrom::Data(offset)) {
             Ok(data) => data,
             Err(Errno::NXIO) => return Ok(self.len..self.len),
-            // Not every file system knows its holes.
+            // Not every file system reports its holes.
             Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(offset..self.len),
             Err(error) => return Err(self.side.failed("seek in", self.path)(error)),
         };
         let hole = rustix::fs::seek(self.file, SeekFrom::Hole(data)).unwrap_or(self.len);
-        // Whole pages, so that what is zero doesn't depend on where a file system's blocks begin.
+        // Whole pages, so that zero detection does not depend on the positions of a file system's blocks.
         let page = PAGE as u64;
         let start = (data / page * page).clamp(offset, self.len);
         Ok(start..hole.next_multiple_of(page).clamp(start, self.len))
     }
 }
 
-/// Goes through a content.
+/// Iterates over a content.
 pub struct Reader<'a> {
     content: Content<'a>,
     offset: u64,
@@ -126,7 +124,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads in a thread of its own, into buffers that come back through `free`.
+    /// Reads in a separate thread, into buffers that come back through `free`.
     pub fn ahead<'scope>(
         mut self,
         scope: &'scope thread::Scope<'scope, '_>,
@@ -139,7 +137,7 @@ impl<'a> Reader<'a> {
         let read = move || {
             while let Some(piece) = self.next(free.try_recv().unwrap_or_default()).transpose() {
                 let failed = piece.is_err();
-                // Nobody listens any more once something else has failed.
+                // The receiver is gone once another step has failed.
                 if full.send(piece).is_err() || failed {
                     break;
                 }

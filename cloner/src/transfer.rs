@@ -1,10 +1,8 @@
-//! Copies large content in three steps at once: one thread reads ahead, this one writes, a third
-//! reads back what was written and compares it with what was read. Reading back costs no time of
-//! its own then, and what it reads is still at hand to compare with.
+//! Copies large content in three concurrent steps: one thread reads ahead, this one writes, a third reads the written data back and
+//! compares it with the data that was read. So reading back takes no extra time, and the data to compare with is still in memory.
 //!
-//! That proves something where writing and reading back go past the page cache. What has to go
-//! through it is remembered by its hash instead, and proven after the target was synced and the
-//! cache dropped, by [`Copied::prove`].
+//! The comparison proves something only if writing and reading back use direct I/O. For data that has to go through the page cache, the
+//! hash is kept instead. [`Copied::prove`] compares it after the target was synced and the cache dropped.
 
 use std::{ops::Range, sync::mpsc, thread};
 
@@ -20,41 +18,39 @@ use crate::{
     writer::Writer,
 };
 
-/// Through the page cache, write-back is started after so many bytes: the disk must not idle until
-/// the end.
+/// The number of bytes in the page cache after which write-back is started: the disk must not idle until the end.
 const WRITE_BACK: u64 = 64 << 20;
 
-/// Zeros are collected up to so many bytes: few requests, and still something to read back while
-/// the rest is read.
+/// The maximum number of zeros that are collected: few requests, and still data to read back while the rest is read.
 const ZEROS_AT_ONCE: u64 = 16 << 20;
 
-/// A copy that is not yet on stable storage.
+/// A copy that is not on stable storage yet.
 pub struct Copied {
-    /// Of the source.
+    /// The digest of the source.
     pub digest: Hash,
     pub written: u64,
-    /// Not yet compared.
+    /// The ranges that were not compared yet.
     doubtful: Vec<Doubt>,
 }
 
 struct Doubt {
     range: Range<u64>,
-    /// Of what has to be there, if that isn't zeros only.
+    /// The hash of the expected content; `None` if it is zeros only.
     hash: Option<Hash>,
 }
 
-/// The result of a piece or a range on the target.
+/// The result for a piece or a range on the target.
 enum Done {
     Data(Piece),
-    /// Zeros; `new` if nothing else was ever there.
+    /// Zeros; `new` if the range never held anything else.
     Zeros {
         range: Range<u64>,
         new: bool,
     },
 }
 
-/// Makes the target's beginning equal to `source`, and then `rest` of it zero. `target` is what
-/// `to` writes to. `progress` hears how much of the source was dealt with.
+/// Makes the target's beginning equal to `source`, and then the range `rest` zero. `to` writes to `target`. `progress` receives the number
+/// of bytes of the source that are done.
 pub fn transfer(
     source: Content<'_>,
     target: Content<'_>,
@@ -71,7 +67,7 @@ pub fn transfer(
         let checker = spawn(scope, "checker", move || checker.check(to_check, &empty))?;
 
         let write = move || {
-            // Nobody listens when what was written was found wrong; that is what is told then.
+            // The receiver is gone if the written data was wrong; that error is reported then.
             let say = |what| done.send(what).is_ok();
             let zeros = |(range, doubtful): (Range<u64>, bool)| Done::Zeros { range, new: !doubtful };
             for piece in filled {
@@ -104,17 +100,16 @@ pub fn transfer(
 }
 
 impl Copied {
-    /// True if everything was compared already.
+    /// True if everything was compared.
     pub fn is_proven(&self) -> bool {
         self.doubtful.is_empty()
     }
 
-    /// Reads back what wasn't yet; `target` is synced.
+    /// Compares the ranges that were not compared yet; `target` is synced.
     pub fn prove(&self, target: Content<'_>) -> Result<(), Error> {
         let mut buffer = Buffer::default();
         if !self.doubtful.is_empty() {
-            // An advice that isn't taken loses the proof that the storage has it, not the
-            // comparison.
+            // If the advice is ignored, the data may come from the page cache. The comparison remains valid.
             let _ = rustix::fs::fadvise(target.file, 0, None, Advice::DontNeed);
         }
         for Doubt { range, hash } in &self.doubtful {
@@ -133,10 +128,10 @@ impl Copied {
     }
 }
 
-/// Reads back, and hashes what was read from the source.
+/// Reads back, and hashes the data that was read from the source.
 struct Checker<'a> {
     target: Content<'a>,
-    /// Of the source.
+    /// The length of the source.
     len: u64,
     digest: Digest,
     doubtful: Vec<Doubt>,
@@ -165,7 +160,7 @@ impl Checker<'_> {
                     }
                 }
                 Done::Data(piece) => {
-                    // Reading past the cache takes what is still in it to the device first.
+                    // Direct reads first write cached data to the device.
                     if self.target.direct.is_none() || !verify::read(self.target, &piece.range, &mut buffer)? {
                         self.doubtful.push(Doubt { range: piece.range.clone(), hash: Some(blake3::hash(&piece.data)) });
                         cached += piece.data.len() as u64;
@@ -173,11 +168,11 @@ impl Checker<'_> {
                         return Err(verify::differs(self.target.path));
                     }
                     self.digest.add(&piece);
-                    // The reader may be done already; then the buffer is simply freed.
+                    // The reader may have ended already; then the buffer is simply freed.
                     drop(empty.send(piece.data));
                     if cached >= WRITE_BACK {
                         cached = 0;
-                        // What fails here fails once more when everything is synced.
+                        // An error here is reported again when everything is synced.
                         let _ = self.target.file.sync_data();
                     }
                 }
@@ -227,7 +222,7 @@ mod tests {
         target.read_exact_at(&mut found, 0).unwrap();
         assert!(found[..LEN] == bytes && found[LEN..].iter().all(|byte| *byte == 0));
 
-        // The end isn't a whole page: that part is always proven after the sync.
+        // The end is not a whole page: that part is always proven after the sync.
         for damaged in [LEN as u64 - 1, 5 << 20, 0].into_iter().take(if direct.is_some() { 1 } else { 3 }) {
             let mut byte = [0];
             target.read_exact_at(&mut byte, damaged).unwrap();

@@ -1,4 +1,4 @@
-//! Reads back what was written.
+//! Verification: reads the written data back.
 
 use std::{fs::File, ops::Range, path::Path};
 
@@ -13,16 +13,14 @@ use crate::{
     zero,
 };
 
-/// The digest of the target's first `len` bytes as the storage has them; they have to be synced
-/// already.
+/// The digest of the target's first `len` bytes in the storage; they have to be synced already.
 pub fn read_back(file: &File, len: u64, holes: bool, path: &Path) -> Result<Hash, Error> {
-    // What is still in the page cache would prove nothing. An advice that isn't taken loses that
-    // proof, not the comparison.
+    // Data in the page cache would prove nothing. If the advice is ignored, that proof is lost; the comparison remains valid.
     let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
     digest(Content { file, direct: None, len, holes, side: Side::Target, path }, |_| ())
 }
 
-/// Reads all of it; `read` hears how many bytes are behind.
+/// The digest of all content; `read` receives the number of bytes that were read.
 pub fn digest(content: Content<'_>, mut read: impl FnMut(u64)) -> Result<Hash, Error> {
     let mut digest = Digest::default();
     content.each(|piece| {
@@ -33,7 +31,7 @@ pub fn digest(content: Content<'_>, mut read: impl FnMut(u64)) -> Result<Hash, E
     Ok(digest.finish())
 }
 
-/// Reads `range` of the target into `buffer`. Whether all of it came past the page cache.
+/// Reads `range` of the target into `buffer`. Returns true if all of it was read with direct I/O.
 pub fn read(target: Content<'_>, range: &Range<u64>, buffer: &mut Buffer) -> Result<bool, Error> {
     buffer.resize(usize::try_from(range.end - range.start).unwrap_or(CHUNK));
     target.read(buffer, range.start).map_err(target.side.failed("read", target.path))
@@ -54,13 +52,13 @@ pub fn zeros(target: Content<'_>, range: Range<u64>, buffer: &mut Buffer) -> Res
             }
             start = end;
         }
-        // Nothing but a hole up to the end, if the extent is empty.
+        // An empty extent means a hole up to the end.
         at = if data.is_empty() { range.end } else { data.end };
     }
     Ok(true)
 }
 
-/// Stands for content that the target shares with the source: it can't differ, and isn't read.
+/// A replacement for the digest of content that the target shares with the source: it can't differ, and is not read.
 pub fn shared(len: u64) -> Hash {
     let mut hasher = Hasher::new();
     hasher.update(b"shared");
@@ -68,7 +66,7 @@ pub fn shared(len: u64) -> Hash {
     hasher.finalize()
 }
 
-/// The error of a target that doesn't hold what was written to it.
+/// The error for a target whose content differs from the written data.
 pub fn differs(path: &Path) -> Error {
     Error::retry(format!(
         "{} in the target reads back different from what was copied; is its storage sound?",

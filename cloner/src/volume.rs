@@ -1,5 +1,4 @@
-//! A directory tree that nothing gets out of: every path is resolved beneath the top, and never
-//! through a link.
+//! A confined directory tree: every path is resolved beneath the top, and never through a link.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -35,8 +34,7 @@ pub struct Meta {
     ctime: (i64, u32),
 }
 
-/// The room that it takes isn't compared: that becomes another when the kernel writes back what was
-/// written long ago.
+/// The allocated space is not compared: it changes when the kernel writes back old data.
 impl PartialEq for Meta {
     fn eq(&self, other: &Self) -> bool {
         let identity = |it: &Self| (it.id(), it.mode, it.links, it.uid, it.gid, it.rdev, it.size, it.mtime, it.ctime);
@@ -76,7 +74,7 @@ impl Meta {
         (self.dev, self.ino)
     }
 
-    /// Bytes that the file takes on its volume.
+    /// The number of bytes that the file takes on its volume.
     pub fn allocated(&self) -> u64 {
         self.blocks.saturating_mul(512)
     }
@@ -85,7 +83,7 @@ impl Meta {
         self.allocated() < self.size
     }
 
-    /// Everything that a change of the file can't leave as it was.
+    /// Adds everything that reveals a change of the file.
     pub fn fingerprint(&self, to: &mut blake3::Hasher) {
         for number in [self.ino, self.mode.into(), self.size, self.links.into(), self.uid.into(), self.gid.into()] {
             to.update(&number.to_le_bytes());
@@ -115,13 +113,13 @@ impl From<&Statx> for Meta {
     }
 }
 
-/// Something in a directory.
+/// An entry of a directory.
 pub struct Entry {
     pub name: OsString,
     pub meta: Meta,
 }
 
-/// A file by its directory and its name in it.
+/// A file, given by its directory and its name in it.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
     pub dir: BorrowedFd<'a>,
@@ -142,7 +140,7 @@ impl Volume {
 
     /// Opens the directory at `path`, relative to the top; the empty path is the top.
     pub fn open_dir(&self, path: &Path) -> Result<OwnedFd, Error> {
-        /// The kernel takes no longer path at once, but a tree may have them.
+        /// The maximum length of a path in one system call; a tree may have longer paths.
         const LONGEST: usize = 4000;
         let failed = |error| self.side.failed("open", path)(error);
         let mut dir = beneath(&self.top, OsStr::new("."), OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
@@ -160,7 +158,7 @@ impl Volume {
         Ok(dir)
     }
 
-    /// The directory that holds `path`, and `path`'s name in it.
+    /// The directory that contains `path`, and `path`'s name in it.
     pub fn open_parent<'p>(&self, path: &'p Path) -> Result<(OwnedFd, &'p OsStr), Error> {
         let name = path.file_name().unwrap_or(OsStr::new("."));
         Ok((self.open_dir(path.parent().unwrap_or(path))?, name))
@@ -168,12 +166,12 @@ impl Volume {
 
     /// Opens the regular file `name` in `dir` for reading. `path` is for messages.
     pub fn open_file(&self, dir: impl AsFd, name: &OsStr, path: &Path) -> Result<File, Error> {
-        // A pipe that takes the file's place wouldn't let go of us otherwise.
+        // A pipe in the file's place would block otherwise.
         let file = beneath(dir, name, OFlags::NONBLOCK, Mode::empty());
         file.map(File::from).map_err(self.side.failed("open", path))
     }
 
-    /// Creates the regular file `name` in `dir`, for now without rights for others.
+    /// Creates the regular file `name` in `dir`, at first without rights for others.
     pub fn create_file(&self, dir: impl AsFd, name: &OsStr, path: &Path) -> Result<File, Error> {
         let file = beneath(dir, name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::RUSR | Mode::WUSR);
         file.map(File::from).map_err(self.side.failed("create", path))
@@ -199,7 +197,7 @@ impl Volume {
         Ok(entries)
     }
 
-    /// Puts everything on stable storage.
+    /// Writes all data to stable storage.
     pub fn sync(&self) -> Result<(), Error> {
         rustix::fs::syncfs(&self.top).map_err(self.side.failed("sync", Path::new(".")))
     }
@@ -216,15 +214,15 @@ pub fn open_to_write(dir: impl AsFd, name: &OsStr) -> rustix::io::Result<File> {
     beneath(dir, name, OFlags::RDWR | OFlags::NONBLOCK, Mode::empty()).map(File::from)
 }
 
-/// Opens what `file` is once more, past the page cache.
+/// Opens the file behind `file` again, for direct I/O.
 pub fn reopen_direct(file: &File, write: bool) -> rustix::io::Result<File> {
     let access = if write { OFlags::RDWR } else { OFlags::RDONLY };
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     rustix::fs::open(path, access | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty()).map(File::from)
 }
 
-/// True if a file or device can be accessed past the page cache in whole pages. Some file systems
-/// open it so and use the cache all the same; since Linux 6.1 most tell.
+/// True if a file or device supports direct I/O in whole pages. Some file systems accept the flag and use the cache all the same; since
+/// Linux 6.1 most report it.
 pub fn takes_direct_io(file: &File) -> bool {
     let page = u32::try_from(PAGE).unwrap_or(u32::MAX);
     rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).is_ok_and(|stat| {
@@ -238,7 +236,7 @@ fn beneath(dir: impl AsFd, path: &OsStr, flags: OFlags, mode: Mode) -> rustix::i
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     loop {
         match rustix::fs::openat2(&dir, path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode, within) {
-            // The kernel couldn't be sure because something was renamed meanwhile.
+            // The kernel could not be sure because something was renamed in the meantime.
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
             result => return result,
         }

@@ -1,4 +1,4 @@
-//! Writes pieces to a file or device, so that zeros take no space where that is possible.
+//! Writes pieces to a file or device, so that zeros take no space if possible.
 
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
 
@@ -10,29 +10,28 @@ use crate::{
     zero::{self, ZEROS},
 };
 
-/// A way to make a range read as zero; each falls back to the one after it.
+/// A method to make a range read as zero; each falls back to the next one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Zeroing {
-    /// It is zero already: a file just created.
+    /// None: the range is zero already, in a new file.
     Nothing,
-    /// Gives the space back. On a device the kernel refuses it unless zeros are guaranteed
-    /// afterwards.
+    /// Frees the space. On a device the kernel refuses unless zeros are guaranteed afterwards.
     Punch,
-    /// Lets the device or the file system write the zeros.
+    /// The device or the file system writes the zeros.
     Range,
     Write,
 }
 
 pub struct Writer<'a> {
     pub target: &'a File,
-    /// The same, opened past the page cache.
+    /// The same file, opened for direct I/O.
     direct: Option<&'a File>,
-    /// For messages.
+    /// The path in messages.
     pub path: &'a Path,
     zeroing: Zeroing,
-    /// Where a file server can copy from by itself.
+    /// The source, if a file server can copy from it by itself.
     offload: Option<&'a File>,
-    /// Zeros that were met but not yet made, so that neighbours become one range.
+    /// Pending zeros, not written yet, so that adjacent ranges become one.
     zeros: Range<u64>,
     written: u64,
 }
@@ -42,22 +41,21 @@ impl<'a> Writer<'a> {
         Self { target, direct: None, path, zeroing, offload: None, zeros: 0..0, written: 0 }
     }
 
-    /// Writes whole pages past the page cache.
+    /// Writes whole pages with direct I/O.
     #[must_use]
     pub fn past_the_cache(mut self, direct: Option<&'a File>) -> Self {
         self.direct = direct;
         self
     }
 
-    /// Tries `copy_file_range` from `source` before writing what was read.
+    /// Tries `copy_file_range` from `source` before writing the data.
     #[must_use]
     pub fn offloading(mut self, source: Option<&'a File>) -> Self {
         self.offload = source;
         self
     }
 
-    /// Pieces come in order and without a gap. Zeros at the end may be made later, see
-    /// [`Writer::pay_zeros`].
+    /// Writes a piece. Pieces come in order and without gaps. Zeros at the end may be made later, see [`Writer::pay_zeros`].
     pub fn put(&mut self, piece: &Piece) -> Result<(), Error> {
         let mut done = piece.range.start;
         for run in zero::without_short_holes(&piece.runs) {
@@ -72,13 +70,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The bytes that had to be written.
+    /// Completes the writes. Returns the number of bytes that had to be written.
     pub fn finish(mut self) -> Result<u64, Error> {
         self.pay_zeros()?;
         Ok(self.written)
     }
 
-    /// This range is to be zero. How many bytes are owed by now.
+    /// Adds a range that has to be zero. Returns the number of pending bytes.
     pub fn owe_zeros(&mut self, range: Range<u64>) -> Result<u64, Error> {
         if self.zeros.end == range.start {
             self.zeros.end = range.end;
@@ -89,8 +87,7 @@ impl<'a> Writer<'a> {
         Ok(self.zeros.end - self.zeros.start)
     }
 
-    /// Makes the zeros that were owed; which, and whether they have to be looked at to know that
-    /// they are there.
+    /// Makes the pending zeros. Returns their range, and true if they have to be verified by reading.
     pub fn pay_zeros(&mut self) -> Result<(Range<u64>, bool), Error> {
         let range = std::mem::replace(&mut self.zeros, 0..0);
         if !range.is_empty() {
@@ -111,8 +108,7 @@ impl<'a> Writer<'a> {
             match rustix::fs::fallocate(self.target, flags, range.start, range.end - range.start) {
                 Ok(()) => return Ok(()),
                 Err(Errno::INTR) => {}
-                // A device refuses what isn't a multiple of its sector; that says nothing of the
-                // next range.
+                // A device refuses a range that is not a multiple of its sector; the next range may work.
                 Err(Errno::INVAL) => return self.write_zeros(range),
                 Err(error @ (Errno::IO | Errno::NOSPC)) => {
                     return Err(Side::Target.failed("make zeros in", self.path)(error));
@@ -144,7 +140,7 @@ impl<'a> Writer<'a> {
         if let Some((direct, whole)) = direct_part(self.direct, offset, data.len()) {
             match direct.write_all_at(&data[..whole], offset) {
                 Ok(()) => done = whole,
-                // Larger sectors than a page, say. The whole range is written again.
+                // For example if sectors are larger than a page. The whole range is written again.
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {}
                 Err(error) => return Err(Side::Target.failed("write", self.path)(error)),
             }
@@ -153,7 +149,7 @@ impl<'a> Writer<'a> {
         rest.map_err(Side::Target.failed("write", self.path))
     }
 
-    /// The number of the `len` bytes that the file server copied.
+    /// Copies through the file server. Returns the number of the `len` bytes that it copied.
     fn offload(&mut self, offset: u64, len: usize) -> Result<usize, Error> {
         let mut copied = 0;
         while let Some(source) = self.offload
@@ -187,7 +183,7 @@ mod tests {
     use super::*;
     use crate::stream::Content;
 
-    /// Every way to make zeros and to copy data has to come to the same.
+    /// Every method to make zeros and to copy data leads to the same result.
     #[rstest]
     fn overwrites_what_was_there(
         #[values(Zeroing::Punch, Zeroing::Range, Zeroing::Write)] zeroing: Zeroing,
@@ -205,7 +201,7 @@ mod tests {
         let mut writer = Writer::new(&target, path, zeroing).offloading(offload.then_some(&source));
         let content = Content { file: &source, direct: None, len, holes: true, side: Side::Source, path };
         content.each(|piece| writer.put(piece)).unwrap();
-        // Pages that are not zero only in part are written whole.
+        // Pages that are not entirely zero are written as a whole.
         assert_eq!(writer.finish().unwrap(), 102_400 + (2 << 20) - 1_499_136);
         let mut copy = vec![2; bytes.len()];
         target.read_exact_at(&mut copy, 0).unwrap();

@@ -1,19 +1,17 @@
-//! Detection of the parts of a buffer that are zero.
+//! Detection of zero parts in a buffer.
 
 use std::ops::Range;
 
-/// The unit that is zero or not, in bytes; ranges are multiples of it except at the end of the
-/// content.
+/// The unit of zero detection, in bytes; ranges are multiples of it except at the end of the content.
 pub const PAGE: usize = 4096;
 
-/// Shorter runs of zeros inside of data are written like data: a hole costs the file system an
-/// extent.
+/// The minimum length of a hole. Shorter runs of zeros inside of data are written like data: a hole costs the file system an extent.
 const SHORTEST_HOLE: usize = 64 << 10;
 
-/// A buffer of zeros to write from, also past the page cache.
+/// A buffer of zeros to write from, also with direct I/O.
 pub static ZEROS: Aligned<[u8; 256 << 10]> = Aligned([0; 256 << 10]);
 
-/// Starts on a page of memory.
+/// A value that is aligned to a page of memory.
 #[repr(align(4096))]
 pub struct Aligned<T>(pub T);
 
@@ -35,7 +33,7 @@ pub fn data_runs(data: &[u8]) -> Vec<Range<usize>> {
     runs
 }
 
-/// `runs` with those merged that are too near to each other for a hole between them.
+/// `runs` with those merged that are too close to each other for a hole between them.
 pub fn without_short_holes(runs: &[Range<usize>]) -> Vec<Range<usize>> {
     let mut merged: Vec<Range<usize>> = Vec::new();
     for run in runs {

@@ -1,6 +1,6 @@
-//! The settings in force: the overhead of file systems, and the rest of `CDIConfig.status`.
+//! CDI settings in effect: the overhead of file systems, and the rest of `CDIConfig.status`.
 //!
-//! All arithmetic is in whole bytes and thousandths, so that both gates, and CDI's readers of the status, get the same sizes.
+//! All arithmetic is in whole bytes and thousandths, so that the webhook, the controller and readers of the status compute the same sizes.
 
 use std::collections::BTreeMap;
 
@@ -22,37 +22,38 @@ use crate::{
 /// The name of the one CDIConfig.
 pub const NAME: &str = "config";
 
-/// The layers of settings, the one that counts most first.
+/// The layers of settings, highest precedence first.
 #[derive(Debug, Clone, Copy)]
 pub struct Config<'a>([Option<&'a CdiConfigSpec>; 2]);
 
 impl<'a> Config<'a> {
-    /// What is in force: with [`keys::CONFIG_AUTHORITY`] on the CDI object its `spec.config` alone; without, the CDIConfig's own `spec`, and
-    /// where that says nothing, the CDI object's.
+    /// Returns the settings in effect. With [`keys::CONFIG_AUTHORITY`] on the CDI object, its `spec.config` alone counts. Without it, the
+    /// CDIConfig's own `spec` counts, and the CDI object's `spec.config` for fields that are not set there.
     pub fn of(config: Option<&'a CdiConfigSpec>, cdi: Option<&'a Cdi>) -> Self {
         let authority = cdi.and_then(|cdi| object::annotation(&cdi.metadata, keys::CONFIG_AUTHORITY)).is_some();
         let of_cdi = cdi.and_then(|cdi| cdi.spec.config.as_ref());
         Self(if authority && of_cdi.is_some() { [of_cdi, None] } else { [config, of_cdi] })
     }
 
-    /// What the first layer says that says anything.
+    /// Returns the value of the first layer that sets the field.
     fn first<T>(self, field: impl Fn(&'a CdiConfigSpec) -> Option<T>) -> Option<T> {
         self.0.into_iter().flatten().find_map(field)
     }
 
-    /// The overhead where no class is named, and for classes of which nothing is said. A share that is none counts as not given.
+    /// Returns the overhead if no StorageClass is given, and for StorageClasses without a setting of their own. An invalid share counts as
+    /// unset.
     pub fn global_overhead(self) -> Overhead {
         self.first(|spec| spec.filesystem_overhead.as_ref()?.global.as_deref()?.parse().ok())
             .unwrap_or(Overhead::DEFAULT)
     }
 
-    /// The overhead of volumes of `class`.
+    /// Returns the overhead of volumes of `class`.
     pub fn overhead(self, class: &str) -> Overhead {
         self.first(|spec| spec.filesystem_overhead.as_ref()?.storage_class.as_ref()?.get(class)?.parse().ok())
             .unwrap_or_else(|| self.global_overhead())
     }
 
-    /// The next status of the CDIConfig. `classes` are all StorageClasses.
+    /// Returns the next status of the CDIConfig. `classes` are all StorageClasses.
     pub fn status<'b>(
         self,
         old: Option<&CdiConfigStatus>,
@@ -72,24 +73,26 @@ impl<'a> Config<'a> {
             preallocation: self.first(|spec| spec.preallocation),
             scratch_space_storage_class: scratch.or_else(default),
             image_pull_secrets: self.first(|spec| spec.image_pull_secrets.clone()),
-            // Nobody here uploads; what another program wrote stays.
+            // smartclone has no uploads; a value that another program wrote stays.
             upload_proxy_url: self
                 .first(|spec| spec.upload_proxy_url_override.clone())
                 .or_else(|| old.and_then(|old| old.upload_proxy_url.clone())),
         }
     }
 
-    /// The names of Secrets with which the images of pods that move data are pulled.
+    /// Returns the names of Secrets for pulling the images of pods that move data.
     pub fn image_pull_secrets(self) -> Vec<LocalObjectReference> {
         self.first(|spec| spec.image_pull_secrets.clone()).unwrap_or_default()
     }
 
-    /// The resources of a pod that moves data: CDI's defaults, key by key overruled by the admin. A default gives way to what the admin says:
-    /// no request of ours is larger than his limit, and no limit of ours smaller than his request. Where he says both, he is believed.
+    /// Returns the resources of a pod that moves data: CDI's defaults, overridden by the admin's settings for each resource. A default
+    /// request is never larger than the admin's limit, and a default limit never smaller than the admin's request. If the admin sets both,
+    /// both are used as they are.
     pub fn pod_resources(self) -> ResourceRequirements {
         let asked = self.first(|spec| spec.pod_resource_requirements.clone()).unwrap_or_default();
         let (mut limits, mut requests) = (asked.limits.unwrap_or_default(), asked.requests.unwrap_or_default());
-        // Of what can't be shared, Kubernetes wants both to be said, and to be equal. It fills in requests itself, and no limits.
+        // For a resource that cannot be overcommitted, Kubernetes requires that request and limit are both set and equal. It fills in
+        // requests itself, and no limits.
         let unshared = requests.iter().filter(|(name, _)| !is_shared(name));
         let unshared: Vec<_> = unshared.map(|(name, amount)| (name.clone(), amount.clone())).collect();
         for (name, amount) in unshared {
@@ -107,28 +110,28 @@ impl<'a> Config<'a> {
             requests.entry(name.to_owned()).or_insert(fits);
             limits.insert(name.to_owned(), limit);
         }
-        // Claims of devices are none: the pod would have to name them, too.
+        // Device claims are dropped: the pod would have to declare the devices, too.
         ResourceRequirements { claims: None, limits: Some(limits), requests: Some(requests) }
     }
 }
 
-/// A node may promise more of this resource than it has.
+/// True if a node may overcommit this resource.
 fn is_shared(resource: &str) -> bool {
     let native = resource.split_once('/').is_none_or(|(domain, _)| domain == "kubernetes.io");
     native && !resource.starts_with("hugepages-")
 }
 
-/// The CDI object in force: the only one, or among several the oldest, so that a second one changes nothing.
+/// Returns the CDI object in effect: the only one, or the oldest of several, so that a second one changes nothing.
 pub fn in_force<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<&'a Cdi> {
     all.into_iter().min_by_key(|cdi| (cdi.metadata.creation_timestamp.as_ref().map(|t| t.0), cdi.metadata.name.clone()))
 }
 
-/// `cloneStrategyOverride` of the CDI object in force.
+/// Returns `cloneStrategyOverride` of the CDI object in effect.
 pub fn strategy_override<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<CloneStrategy> {
     in_force(all)?.spec.clone_strategy_override
 }
 
-/// CDI's own operator, if it manages this object: it writes its version into the status, and nobody else does.
+/// Returns the name of CDI's own operator if it manages this object. Only the operator writes its version into the status.
 pub fn operator_of(cdi: &Cdi) -> Option<String> {
     let version = cdi.status.as_ref()?.operator_version.as_deref().filter(|v| !v.is_empty())?;
     Some(format!("CDI's own operator (version {version})"))
@@ -168,7 +171,7 @@ mod tests {
         assert_eq!(Config::of(Some(&config), Some(&cdi)).overhead("fast").thousandths(), expected);
     }
 
-    /// What the admin says of limits and requests, and what the pods have.
+    /// The admin's limits and requests, then those of the pods.
     #[rstest]
     #[case::nothing(json!({}), json!({}), json!({"cpu": "750m", "memory": "600M"}), json!({"cpu": "100m", "memory": "60M"}))]
     #[case::both(

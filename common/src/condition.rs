@@ -11,25 +11,25 @@ pub mod types {
     pub const READY: &str = "Ready";
     /// The target claim is bound.
     pub const BOUND: &str = "Bound";
-    /// Work is under way.
+    /// Work is in progress.
     pub const RUNNING: &str = "Running";
 }
 
-/// What is now true of one type.
+/// The observed state of one condition type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// One of [`types`].
+    /// The type, such as one of [`types`].
     pub kind: &'static str,
-    /// True, false, or not known.
+    /// The status; `None` is Unknown.
     pub status: Option<bool>,
-    /// One word.
+    /// The reason, one word.
     pub reason: &'static str,
-    /// A sentence for people.
+    /// The message, a sentence for people.
     pub message: String,
 }
 
-/// The next list: every observation in the given order. `lastTransitionTime` moves when the status does, `lastHeartbeatTime` when
-/// anything does; an observation that says what is already there changes nothing, so that a second look writes nothing.
+/// Returns the next conditions, one for each observation, in the given order. `lastTransitionTime` changes with the status,
+/// `lastHeartbeatTime` with any field. An unchanged observation changes nothing, so that a second pass writes nothing.
 pub fn merge(old: &[DataVolumeCondition], seen: &[Observation], now: Timestamp) -> Vec<DataVolumeCondition> {
     seen.iter()
         .map(|seen| {

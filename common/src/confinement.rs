@@ -1,17 +1,17 @@
-//! The claims that the controller's account may delete: the rule of the ValidatingAdmissionPolicy `controller.smartclone.dev`, in CEL for
-//! the API server and in Rust for whoever plans a deletion. A deletion that the policy refuses costs the wait until the next attempt, so
-//! none is asked for before the claim is as the policy wants it.
+//! Claims that the controller's account may delete: the rule of the ValidatingAdmissionPolicy `controller.smartclone.dev`, in CEL for the
+//! API server and in Rust for code that plans a deletion. A refused deletion is retried only after a wait, so none is requested before the
+//! policy permits it.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 
 use crate::{keys, object};
 
-/// Annotations of claims that were made by us: for a DataVolume, and for an ObjectTransfer.
+/// Annotations of claims that the controller created: for a DataVolume, and for an ObjectTransfer.
 const MADE_BY_US: [&str; 2] = [keys::CREATED_FOR_DATA_VOLUME, keys::TRANSFER];
 
-/// The rule about `oldObject`, in CEL, where `labelled` is the expression for one that bears our label and so was created as a temporary
-/// claim. One that has lost its volume to another claim, or was made by us and never had one, holds no data.
+/// Returns the rule about `oldObject` in CEL. `labelled` is the expression for a claim that has our label and so was created as a temporary
+/// claim. A claim that has lost its volume to another claim, or that the controller created and that never had a volume, holds no data.
 pub fn deletable_claim(labelled: &str) -> String {
     let [made, moved] = MADE_BY_US;
     format!(
@@ -21,7 +21,7 @@ pub fn deletable_claim(labelled: &str) -> String {
     )
 }
 
-/// The same rule: true for a claim whose deletion by the controller's account the policy permits.
+/// True for a claim whose deletion by the controller's account the policy permits: the same rule as in [`deletable_claim`].
 pub fn may_delete(claim: &PersistentVolumeClaim) -> bool {
     let made_by_us = || MADE_BY_US.iter().any(|key| object::annotation(&claim.metadata, key).is_some());
     claim.labels().contains_key(keys::OWNED_BY_UID)
@@ -39,8 +39,8 @@ mod tests {
 
     use super::*;
 
-    /// Whether a claim in this phase may be deleted: a user's, one that was made for a DataVolume, one that was made for an ObjectTransfer,
-    /// and a temporary one.
+    /// The permission to delete a claim in this phase: a user's, one created for a DataVolume, one created for an ObjectTransfer, and a
+    /// temporary one.
     #[rstest]
     #[case::without_a_phase(None, [false, false, false, true])]
     #[case::pending(Some("Pending"), [false, true, true, true])]

@@ -1,9 +1,10 @@
-//! The resolution of a DataSource to its source, and its status.
+//! Resolution of a DataSource to its source, and its status.
 //!
-//! A DataSource names a claim, a VolumeSnapshot, or one more DataSource of its own namespace, which then has to name a claim or a
-//! snapshot itself (CDI's limit: chains can't grow, and no circle can come about).
+//! A DataSource names a claim, a VolumeSnapshot, or another DataSource in its own namespace, which has to name a claim or a snapshot
+//! itself. This limit is CDI's: it excludes longer chains and cycles.
 //!
-//! A status is written with the controller's rights and read with others. So it says nothing about objects of another namespace.
+//! A status is written with the controller's permissions and read with those of users, so it contains nothing about objects in other
+//! namespaces.
 
 use jiff::Timestamp;
 
@@ -16,13 +17,13 @@ use crate::{
     object::{ObjectName, SourceKind, SourceName},
 };
 
-/// Reason of the condition Ready of a DataSource whose source is in another namespace.
+/// Reason of the condition `Ready` of a DataSource whose source is in another namespace.
 pub const NOT_LOOKED_AT: &str = "NotLookedAt";
 
-/// Why a DataSource stands for nothing; the words are CDI's.
+/// The reason why a DataSource does not resolve to a source. The reason codes are CDI's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unresolved {
-    /// It names nothing.
+    /// It names no source.
     NoSource(ObjectName),
     /// There is no such DataSource.
     NotFound(ObjectName),
@@ -35,7 +36,7 @@ pub enum Unresolved {
 }
 
 impl Unresolved {
-    /// One word for programs.
+    /// Returns the reason code.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoSource(_) => "NoSource",
@@ -46,7 +47,7 @@ impl Unresolved {
         }
     }
 
-    /// A sentence for people.
+    /// Returns the message.
     pub fn message(&self) -> String {
         match self {
             Self::NoSource(name) => {
@@ -64,18 +65,18 @@ impl Unresolved {
     }
 }
 
-/// The answer to "what does this stand for?".
+/// The result of resolving a DataSource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolution {
-    /// This; whether it exists is another question.
+    /// The source, which may not exist.
     Found(SourceName),
-    /// Nothing, and this is why.
+    /// No source, with the reason.
     Not(Unresolved),
-    /// Nobody can say now, and this is why.
+    /// Not known at present, with the cause.
     Unknown(String),
 }
 
-/// What the DataSource of this name stands for.
+/// Resolves the DataSource of this name to its source.
 pub fn resolve_named(name: &ObjectName, lookup: impl Fn(&str, &str) -> Lookup<DataSource>) -> Resolution {
     match lookup(&name.namespace, &name.name) {
         Lookup::Present(source) => resolve_source(name, &source.spec.source, lookup),
@@ -84,7 +85,7 @@ pub fn resolve_named(name: &ObjectName, lookup: impl Fn(&str, &str) -> Lookup<Da
     }
 }
 
-/// What `spec.source` of the DataSource `name` stands for.
+/// Resolves `spec.source` of the DataSource `name`.
 pub fn resolve_source(
     name: &ObjectName,
     source: &DataSourceSource,
@@ -108,7 +109,7 @@ pub fn resolve_source(
     }
 }
 
-/// The claim or snapshot that `source` of the DataSource `name` names.
+/// Returns the claim or snapshot that `source` of the DataSource `name` names.
 fn direct(name: &ObjectName, source: &DataSourceSource) -> Resolution {
     if let Some(pvc) = &source.pvc {
         let object = within(&name.namespace, &pvc.namespace, &pvc.name);
@@ -121,16 +122,16 @@ fn direct(name: &ObjectName, source: &DataSourceSource) -> Resolution {
     }
 }
 
-/// An object that predates the schema may leave the namespace out; then it means its own.
+/// Returns the name of an object. An object older than the schema may omit the namespace, which then is its own.
 fn within(own: &str, namespace: &str, name: &str) -> ObjectName {
     let namespace = if namespace.is_empty() { own } else { namespace };
     ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-/// How the claim or the snapshot is that a DataSource stands for.
+/// The state of the claim or snapshot to which a DataSource resolves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// It may be cloned.
+    /// It can be cloned.
     Ready,
     /// A DataVolume is filling the claim; it is in this phase.
     Filling(Phase),
@@ -138,8 +139,8 @@ pub enum State {
     SnapshotNotReady,
 }
 
-/// How a claim is: `there` says whether it exists, `filled_by` is the phase of the DataVolume of its name. A claim without a DataVolume
-/// is its owner's and counts as filled; a DataVolume may exist before its claim.
+/// Returns the state of a claim. `there` is its existence, and `filled_by` the phase of the DataVolume of its name. A claim without a
+/// DataVolume counts as filled. A DataVolume may exist before its claim.
 pub fn claim_state(there: &Lookup<()>, filled_by: &Lookup<Phase>) -> Lookup<State> {
     match (there, filled_by) {
         (Lookup::Unknown(why), _) | (_, Lookup::Unknown(why)) => Lookup::Unknown(why.clone()),
@@ -149,13 +150,13 @@ pub fn claim_state(there: &Lookup<()>, filled_by: &Lookup<Phase>) -> Lookup<Stat
     }
 }
 
-/// How a snapshot is: `ready` is its `status.readyToUse`.
+/// Returns the state of a snapshot; `ready` is its `status.readyToUse`.
 pub fn snapshot_state(ready: &Lookup<bool>) -> Lookup<State> {
     ready.as_ref().map(|ready| if *ready { State::Ready } else { State::SnapshotNotReady })
 }
 
-/// What has to be looked at for the status of the DataSource `name`: the source, unless it is in another namespace. Whoever writes a
-/// DataSource may name any object of any namespace in it, and has no right to learn anything about it.
+/// Returns the object to read for the status of the DataSource `name`: the source, unless it is in another namespace. The author of a
+/// DataSource may name any object of any namespace, and has no right to learn anything about it.
 pub fn observable<'a>(name: &ObjectName, resolution: &'a Resolution) -> Option<&'a SourceName> {
     match resolution {
         Resolution::Found(source) => Some(source).filter(|source| source.object.namespace == name.namespace),
@@ -163,8 +164,8 @@ pub fn observable<'a>(name: &ObjectName, resolution: &'a Resolution) -> Option<&
     }
 }
 
-/// The next status of the DataSource `name`. Equal to the old one when nothing is new, and when nobody can say what is. `state` is that of
-/// what is [`observable`]; of a source in another namespace it changes nothing.
+/// Returns the next status of the DataSource `name`. It is equal to the old one if nothing has changed, or if the state is not known.
+/// `state` is that of the [`observable`] object. For a source in another namespace, it has no effect.
 pub fn status(
     name: &ObjectName,
     old: Option<&DataSourceStatus>,
@@ -183,10 +184,10 @@ pub fn status(
     DataSourceStatus { source, conditions: condition::merge(conditions, &[seen], now) }
 }
 
-/// Status, reason and message of the condition Ready.
+/// Status, reason and message of the condition `Ready`.
 type Ready = (Option<bool>, &'static str, String);
 
-/// The condition of a DataSource whose source is in this state.
+/// Returns the condition of a DataSource whose source is in this state.
 fn described(source: &SourceName, state: &Lookup<State>) -> Ready {
     let (ready, reason, message) = match state {
         Lookup::Present(State::Ready) => (true, "Ready", format!("{source} can be cloned")),
@@ -194,7 +195,7 @@ fn described(source: &SourceName, state: &Lookup<State>) -> Ready {
             (false, "SnapshotNotReady", format!("{source} is still being taken"))
         }
         Lookup::Present(State::Filling(phase)) => {
-            // A condition needs a reason, and nothing written yet means that it hasn't begun.
+            // A condition needs a reason. An unset phase means that the work has not started.
             let phase = if phase.is_unset() { Phase::Pending } else { *phase };
             (false, phase.as_str(), format!("DataVolume {} is in phase {phase}", source.object))
         }
@@ -203,7 +204,7 @@ fn described(source: &SourceName, state: &Lookup<State>) -> Ready {
     (Some(ready), reason, message)
 }
 
-/// The condition of a DataSource whose source is in another namespace, whether it exists there or not.
+/// Returns the condition of a DataSource whose source is in another namespace, for existing and missing sources alike.
 fn not_looked_at(source: &SourceName) -> Ready {
     let message = format!(
         "{source} is in another namespace than the DataSource, and smartclone does not look into another namespace for a status; a \
@@ -244,7 +245,7 @@ mod tests {
         SourceName { kind: SourceKind::Snapshot, object: name("gold", snap) }
     }
 
-    /// A namespace of DataSources: what is there, and one that can't be read.
+    /// The DataSources of a namespace, and one that cannot be read.
     fn lookup(namespace: &str, wanted: &str) -> Lookup<DataSource> {
         let to = |name: &str| json!({ "dataSource": { "namespace": "here", "name": name } });
         let source: Value = match (namespace, wanted) {
@@ -320,7 +321,7 @@ mod tests {
         assert_eq!(reasons, ["SnapshotNotReady", "Ready"]);
     }
 
-    /// Whatever is there, and whatever the status said before: the same bytes.
+    /// The status is the same for every state of the source and every old status.
     #[rstest]
     #[case::claim(gold_claim("disk"))]
     #[case::snapshot(gold_snapshot("snap"))]

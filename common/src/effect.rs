@@ -1,7 +1,7 @@
-//! The effect of every field that users and admins can set: honoured, refused, or none, which is told.
+//! Effects of the fields that users and admins can set: honoured, refused, or none with a warning.
 //!
-//! One table for each kind. A test walks the schemas of the CustomResourceDefinitions: no field is in no row, and no row is without a
-//! field. The reference page and the policy that warns about settings of the CDI object are made from the same rows.
+//! Each kind has one table. A test walks the schemas of the CustomResourceDefinitions: every field has a row, and every row a field. The
+//! reference page and the policy that warns about settings of the CDI object are generated from the same rows.
 
 mod settings;
 
@@ -15,21 +15,21 @@ use crate::{
     keys, object,
 };
 
-/// The effect of a field, and the reason for it. `When` says of which values it is told.
+/// The effect of a field, and the reason for it. `When` selects the values to which it applies.
 #[derive(Debug, Clone, Copy)]
 pub enum Effect<When> {
-    /// It has the effect that its description promises.
+    /// It has the documented effect.
     Honoured,
-    /// An object that sets it is not admitted.
+    /// An object that sets it is rejected.
     Refused(When, &'static str),
     /// It is admitted and has no effect.
     Unused(When, &'static str),
 }
 
-/// A field, with all fields below it that are in no row of their own.
+/// A field, with all nested fields that have no row of their own.
 #[derive(Debug, Clone, Copy)]
 pub struct Field<When> {
-    /// The path, such as `spec.pvc.selector`; that of a list is the path of its elements.
+    /// The path, such as `spec.pvc.selector`. The path of a list is that of its elements.
     pub path: &'static str,
     /// The effect.
     pub effect: Effect<When>,
@@ -47,7 +47,7 @@ const fn unused<When>(path: &'static str, when: When, why: &'static str) -> Fiel
     Field { path, effect: Effect::Unused(when, why) }
 }
 
-/// The test of whether a DataVolume sets a field to a value that asks for something.
+/// Predicate: true if a DataVolume sets a field to a value that requests something.
 type IsSet = fn(&DataVolume) -> bool;
 
 const ONE_SOURCE: &str = "a clone has one source; remove one of the two";
@@ -56,7 +56,7 @@ const NEW_VOLUME: &str = "a clone gets a new volume, so an existing one can't be
                           is taken over with the annotation cdi.kubevirt.io/storage.checkStaticVolume)";
 const IMPORTS_ONLY: &str = "it is about imports in several stages";
 
-/// The fields of a DataVolume that asks for a clone.
+/// The fields of a DataVolume that requests a clone.
 pub const DATA_VOLUME: [Field<IsSet>; 34] = [
     honoured("spec.source.pvc"),
     honoured("spec.source.snapshot"),
@@ -130,19 +130,19 @@ fn is_named(text: Option<&String>) -> bool {
     text.is_some_and(|text| !text.is_empty())
 }
 
-/// Its user says that its volume is there already, so that the fields which choose one have a meaning.
+/// True if the user declares that the volume exists already, so that the fields which select a volume are valid.
 fn is_static(volume: &DataVolume) -> bool {
     object::annotation(&volume.metadata, keys::CHECK_STATIC_VOLUME).is_some()
 }
 
-/// Every field of a clone that can't be honoured. Only what is new is refused: a clone that is under way was admitted by a version, or by
-/// another server of this API, that did without the field.
+/// Returns an error for every field of a clone that cannot be honoured. Only new objects are rejected: a clone in progress was admitted by
+/// a version, or by another server of this API, that did not use the field.
 pub fn refusals(volume: &DataVolume) -> Vec<FieldError> {
     let refused = |field: &Field<IsSet>| match field.effect {
         Effect::Refused(is_set, why) if is_set(volume) => Some(FieldError::forbidden(field.path, why)),
         Effect::Refused(..) | Effect::Honoured | Effect::Unused(..) => None,
     };
-    // Honoured, but not both.
+    // Each is honoured, but not both together.
     let both = [
         ("spec.source.snapshot", source(volume, |source| source.pvc.is_some() && source.snapshot.is_some())),
         ("spec.sourceRef", volume.spec.source.is_some() && volume.spec.source_ref.is_some()),
@@ -151,7 +151,7 @@ pub fn refusals(volume: &DataVolume) -> Vec<FieldError> {
     DATA_VOLUME.iter().filter_map(refused).chain(both).collect()
 }
 
-/// A line for each field of a clone that is admitted and has no effect.
+/// Returns a warning for each field of a clone that is admitted and has no effect.
 pub fn warnings(volume: &DataVolume) -> Vec<String> {
     let told = |field: &Field<IsSet>| match field.effect {
         Effect::Unused(is_set, why) if is_set(volume) => {

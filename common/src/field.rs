@@ -4,43 +4,43 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The kind of mistake; the names are those of Kubernetes' `StatusCause.reason`.
+/// The kind of error; the names are those of Kubernetes' `StatusCause.reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Kind {
-    /// A value has to be given.
+    /// A value is required.
     FieldValueRequired,
-    /// The value makes no sense here.
+    /// The value is invalid.
     FieldValueInvalid,
-    /// The value isn't one of those that exist.
+    /// The value is not one of the supported values.
     FieldValueNotSupported,
     /// The value may not be set or changed.
     FieldValueForbidden,
-    /// The value names something that doesn't exist.
+    /// The value names an object that does not exist.
     FieldValueNotFound,
 }
 
-/// One mistake: the field, the value, the reason and, in the detail, the cure.
+/// One error: the field, the value, the reason and, in the detail, the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
     /// JSON path, such as `spec.pvc.resources.requests.storage`.
     pub field: String,
-    /// The kind of mistake.
+    /// The kind of error.
     pub kind: Kind,
-    /// The value as it was given; empty where there is none to show.
+    /// The value as it was given; empty if there is none to show.
     pub value: String,
-    /// Why it is wrong and what would be right.
+    /// The reason and the remedy.
     pub detail: String,
 }
 
-/// Longer values are cut: the message goes to a terminal.
+/// Maximum number of characters shown of a value: the message goes to a terminal.
 const SHOWN: usize = 120;
 
 /// Kubernetes' rules for names (RFC 1123).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameRule {
-    /// Of namespaces.
+    /// The rule for namespaces.
     Label,
-    /// Of most that is in them.
+    /// The rule for most objects in namespaces.
     Subdomain,
 }
 
@@ -52,7 +52,7 @@ impl NameRule {
         }
     }
 
-    /// A text that Kubernetes accepts as such a name, and which therefore is one segment of a request's path.
+    /// True for a text that Kubernetes accepts as such a name, and which therefore is one segment of a request's path.
     pub fn permits(self, text: &str) -> bool {
         let inner = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '-');
         let label =
@@ -74,32 +74,32 @@ impl FieldError {
         Self { field: field.into(), kind, value: shown, detail: detail.into() }
     }
 
-    /// `field` has to be given.
+    /// Returns the error of a missing value in `field`.
     pub fn required(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(field, Kind::FieldValueRequired, "", detail)
     }
 
-    /// `value` makes no sense in `field`.
+    /// Returns the error of an invalid `value` in `field`.
     pub fn invalid(field: impl Into<String>, value: &str, detail: impl Into<String>) -> Self {
         Self::new(field, Kind::FieldValueInvalid, value, detail)
     }
 
-    /// `value` isn't one of those that `detail` lists.
+    /// Returns the error of a `value` that is none of those that `detail` lists.
     pub fn not_supported(field: impl Into<String>, value: &str, detail: impl Into<String>) -> Self {
         Self::new(field, Kind::FieldValueNotSupported, value, detail)
     }
 
-    /// `field` may not be set or changed.
+    /// Returns the error of a `field` that may not be set or changed.
     pub fn forbidden(field: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(field, Kind::FieldValueForbidden, "", detail)
     }
 
-    /// `value` names something that doesn't exist.
+    /// Returns the error of a `value` that names an object which does not exist.
     pub fn not_found(field: impl Into<String>, value: &str, detail: impl Into<String>) -> Self {
         Self::new(field, Kind::FieldValueNotFound, value, detail)
     }
 
-    /// What is wrong with `text` as a name in `field`, if anything is; `missing` says what would be named, where nothing is given.
+    /// Returns the error of `text` as a name in `field`, if there is one. `missing` describes the object to name if `text` is empty.
     pub fn of_name(field: impl fmt::Display, text: &str, rule: NameRule, missing: impl fmt::Display) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::required(field.to_string(), missing.to_string()));
@@ -116,7 +116,7 @@ impl FieldError {
         })
     }
 
-    /// The mistake without the name of the field.
+    /// Returns the error without the name of the field.
     pub fn message(&self) -> String {
         let Self { kind, value, detail, .. } = self;
         match kind {
@@ -135,7 +135,7 @@ impl fmt::Display for FieldError {
     }
 }
 
-/// All mistakes on one line, as the API server joins them.
+/// Joins all errors on one line, as the API server does.
 pub fn joined(errors: &[FieldError]) -> String {
     match errors {
         [one] => one.to_string(),
@@ -143,7 +143,7 @@ pub fn joined(errors: &[FieldError]) -> String {
     }
 }
 
-/// The annotation's path as `kubectl` prints it.
+/// Returns the path of an annotation as `kubectl` prints it.
 pub fn annotation_path(key: &str) -> String {
     format!("metadata.annotations[{key}]")
 }

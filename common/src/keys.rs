@@ -1,91 +1,94 @@
-//! Keys: every annotation, label and finalizer that smartclone reads or writes.
+//! Annotations, labels and finalizers that smartclone reads or writes.
 //!
-//! `cdi.kubevirt.io/` is CDI's and means what it means there; `smartclone.dev/` is for what CDI has no word for.
+//! Keys with `cdi.kubevirt.io/` are CDI's and have CDI's meaning. Keys with `smartclone.dev/` have no counterpart in CDI.
 
 use std::collections::BTreeMap;
 
-/// Annotations as they are to be; `None` removes a key.
+/// Annotations to write; `None` removes a key.
 pub type Annotations = BTreeMap<&'static str, Option<String>>;
 
 // DataVolumes and their claims.
 
-/// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). Where the requester wished for one at creation, that wish, which nobody changes; else
-/// the decision, which only the controller may change. On the DataVolume; on its claim the strategy in force.
+/// The strategy of the clone (`snapshot`, `csi-clone`, `copy`). On the DataVolume: the requester's choice at creation, which nobody
+/// changes, else the decision, which only the controller may change. On its claim: the strategy in use.
 pub const CLONE_TYPE: &str = "cdi.kubevirt.io/cloneType";
-/// Why the clone isn't made in a cheaper way, in a sentence. On the DataVolume and on its claim; absent when there is nothing to say.
+/// The reason for not using a cheaper strategy, as a sentence. On the DataVolume and on its claim; absent if there is none.
 pub const CLONE_FALLBACK_REASON: &str = "cdi.kubevirt.io/cloneFallbackReason";
-/// Where the clone stands, in the words of CDI's populator (`Pending`, `Snapshot`, …, `Succeeded`, `Error`). On the claim.
+/// The phase of the clone in the terms of CDI's populator (`Pending`, `Snapshot`, …, `Succeeded`, `Error`). On the claim.
 pub const CLONE_PHASE: &str = "cdi.kubevirt.io/clonePhase";
-/// The UID of the DataVolume for which a claim was made. On the claim.
+/// The UID of the DataVolume for which a claim was created. On the claim.
 pub const CREATED_FOR_DATA_VOLUME: &str = "cdi.kubevirt.io/createdForDataVolume";
-/// Its presence says not to wait for a first consumer. On the DataVolume and on its claim.
+/// If present, the clone does not wait for a first consumer. On the DataVolume and on its claim.
 pub const IMMEDIATE_BINDING: &str = "cdi.kubevirt.io/storage.bind.immediate.requested";
-/// How far the clone is, as `status.progress` of a DataVolume. On the claim.
+/// The progress of the clone, as `status.progress` of a DataVolume. On the claim.
 pub const POPULATOR_PROGRESS: &str = "cdi.kubevirt.io/storage.populator.progress";
-/// `true` or `false`: whether work on the claim is under way. On the claim.
+/// `true` if work on the claim is in progress, else `false`. On the claim.
 pub const CONDITION_RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
-/// A sentence that goes with [`CONDITION_RUNNING`].
+/// The message of [`CONDITION_RUNNING`].
 pub const CONDITION_RUNNING_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.running.message";
-/// One word that goes with [`CONDITION_RUNNING`].
+/// The reason code of [`CONDITION_RUNNING`].
 pub const CONDITION_RUNNING_REASON: &str = "cdi.kubevirt.io/storage.condition.running.reason";
 /// The name of a DataVolume for which the claim of that name is already filled (backup and restore). On the claim.
 pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
 /// The name of a claim that is already filled. On the DataVolume.
 pub const PRE_POPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
-/// Its presence says that a DataVolume may take over a claim of its name. On the DataVolume, or on the claim.
+/// If present, a DataVolume may adopt a claim of its name. On the DataVolume, or on the claim.
 pub const ALLOW_ADOPTION: &str = "cdi.kubevirt.io/allowClaimAdoption";
-/// Its presence says that a volume which is reserved for the DataVolume's claim may exist (backup and restore). On the DataVolume.
+/// If present, a volume that is reserved for the DataVolume's claim may exist (backup and restore). On the DataVolume.
 pub const CHECK_STATIC_VOLUME: &str = "cdi.kubevirt.io/storage.checkStaticVolume";
-/// How a source that a snapshot was made of was mounted (`Block`, `Filesystem`). On the VolumeSnapshot.
+/// The volume mode of the source of a snapshot (`Block`, `Filesystem`). On the VolumeSnapshot.
 pub const SOURCE_VOLUME_MODE: &str = "cdi.kubevirt.io/storage.import.sourceVolumeMode";
 /// The namespace of the VolumeCloneSource that a claim names in its `dataSourceRef`. On the claim.
 pub const DATA_SOURCE_NAMESPACE: &str = "cdi.kubevirt.io/dataSourceNamespace";
-/// For whom a temporary object in another namespace was made, as `namespace/name`. On temporary objects.
+/// The owner of a temporary object in another namespace, as `namespace/name`. On temporary objects.
 pub const OWNED_BY_DATA_VOLUME: &str = "cdi.kubevirt.io/ownedByDataVolume";
-/// What the volume holds (`kubevirt`, `archive`). On the claim.
+/// The content type of the volume (`kubevirt`, `archive`). On the claim.
 pub const CONTENT_TYPE: &str = "cdi.kubevirt.io/storage.contentType";
 
-/// Who asked for the clone, as JSON, stamped at admission. On the DataVolume.
+/// The requester of the clone, as JSON, written at admission. On the DataVolume.
 pub const REQUESTER: &str = "smartclone.dev/requester";
-/// What was decided at admission and why, as JSON. On the DataVolume.
+/// The decision at admission with its reasons, as JSON. On the DataVolume.
 pub const PLAN: &str = "smartclone.dev/plan";
-/// `Allowed` (the default) or `Never`: whether a dearer strategy than the wanted one may be taken. On the DataVolume.
+/// `Allowed` (default) or `Never`: permission to use a more expensive strategy than the wanted one. On the DataVolume.
 pub const FALLBACK: &str = "smartclone.dev/fallback";
-/// `Offline` (the default: wait until nobody can write to the source) or `CrashConsistent` (take the snapshot now). On the DataVolume.
+/// `Offline` (default: wait until nobody can write to the source) or `CrashConsistent` (take the snapshot immediately). On the DataVolume.
 pub const CONSISTENCY: &str = "smartclone.dev/consistency";
-/// The BLAKE3 digest of a content that was copied and verified. On the claim; its presence says that the copy is complete.
+/// The BLAKE3 digest of content that was copied and verified. If present, the copy is complete. On the claim.
 pub const COPIED: &str = "smartclone.dev/copied";
-/// The UID of the claim that a data mover fills: its result says nothing about another claim of that name. On the pod.
+/// The UID of the claim that a data mover fills. Its result does not count for another claim of that name. On the pod.
 pub const FILLS: &str = "smartclone.dev/fills";
-/// Which clones share a temporary snapshot: JSON, UID → `namespace/name`. Written when the snapshot is asked for, never changed. On the snapshot.
+/// The clones that share a temporary snapshot: JSON, UID → `namespace/name`. Written when the snapshot is created, never changed. On the
+/// snapshot.
 pub const MEMBERS: &str = "smartclone.dev/members";
-/// How a clone stands, as JSON (the `status` that its DataVolume would have). On a claim that is filled without a DataVolume.
+/// The status of a clone, as JSON (the `status` that its DataVolume would have). On a claim that is filled without a DataVolume.
 pub const STATUS: &str = "smartclone.dev/status";
-/// `Keep`: the pod that copies files runs as root, to keep their owners; without it, under Pod Security `restricted`. On the DataVolume.
+/// `Keep`: the pod that copies files runs as root, to preserve their owners. Without it, the pod runs under Pod Security `restricted`. On
+/// the DataVolume.
 pub const FILE_OWNERS: &str = "smartclone.dev/file-owners";
-/// A secret of the clone, random, from which [`PROOF`] is made. Written at admission (by the controller where that was missed) and never
-/// changed. On the DataVolume, or on the claim that is filled without one; never on an object beside the source.
+/// A random secret of the clone, from which [`PROOF`] is computed. Written at admission (by the controller if admission missed it) and
+/// never changed. On the DataVolume, or on the claim that is filled without one; never on an object that is created beside the source.
 pub const OWNERSHIP_KEY: &str = "smartclone.dev/ownership-key";
-/// Proves that the controller created a temporary object: `common::clone::ownership`. On temporary objects.
+/// Proof that the controller created a temporary object: see `common::clone::ownership`. On temporary objects.
 pub const PROOF: &str = "smartclone.dev/proof";
-/// When a claim was touched to make Kubernetes look at it again. On the claim.
+/// The time of the last update that makes Kubernetes process a claim again. On the claim.
 pub const NUDGED: &str = "smartclone.dev/nudged";
-/// How long one strategy may take before the next one is tried, such as `10m`; at least `10s`, at most what [`MAX_DEADLINE`] allows. On
-/// the DataVolume, and on a StorageClass for all clones into it.
+/// Maximum time for one strategy before the next one is tried, such as `10m`; at least `10s`, at most the limit of [`MAX_DEADLINE`]. On the
+/// DataVolume, and on a StorageClass for all clones into it.
 pub const DEADLINE: &str = "smartclone.dev/deadline";
-/// The longest [`DEADLINE`] that counts on a DataVolume, such as `2h`; a longer one is cut to it. Left out: `1h`, or the StorageClass's own
-/// deadline where that is longer. On the CDIConfig `config`, which only admins may change.
+/// Maximum of [`DEADLINE`] on a DataVolume, such as `2h`; a longer one is cut to it. Default: `1h`, or the StorageClass's own deadline if
+/// that is longer. On the CDIConfig `config`, which only admins may change.
 pub const MAX_DEADLINE: &str = "smartclone.dev/max-deadline";
 
 // StorageClasses, StorageProfiles and snapshot classes.
 
 /// The strategy for clones of this StorageClass, where its StorageProfile names none.
 pub const CLASS_CLONE_STRATEGY: &str = "cdi.kubevirt.io/clone-strategy";
-/// How the driver wants a larger restore: `exact` (at the source's size, expanded afterwards) or `larger` (at once). On a StorageClass.
+/// The size at which the driver restores a larger volume: `exact` (the source's size, expanded afterwards) or `larger` (the larger size at
+/// once). On a StorageClass.
 pub const RESTORE_SIZE: &str = "smartclone.dev/restore-size";
-/// The smallest volume that the driver makes, as a quantity. On a StorageProfile.
+/// The minimum size of the driver's volumes, as a quantity. On a StorageProfile.
 pub const MINIMUM_SIZE: &str = "cdi.kubevirt.io/minimumSupportedPvcSize";
-/// Names of StorageClasses, separated by commas, between which and this one a smart clone is safe though their parameters differ.
+/// Names of StorageClasses, separated by commas. A smart clone between them and this one is safe although their parameters differ.
 pub const COMPATIBLE_WITH: &str = "smartclone.dev/compatible-with";
 /// `true` on the StorageClass that is the default one.
 pub const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
@@ -93,52 +96,55 @@ pub const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 pub const DEFAULT_VIRT_CLASS: &str = "storageclass.kubevirt.io/is-default-virt-class";
 /// `true` on the VolumeSnapshotClass that is the default one of its driver.
 pub const DEFAULT_SNAPSHOT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
-/// The node on which the scheduler wants a volume of a class that waits for its first consumer. On a claim.
+/// The node that the scheduler selected for a volume of a StorageClass with `WaitForFirstConsumer`. On a claim.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 // The CDI object.
 
-/// On the CDI object: its `spec.config` alone is in force, and CDIConfig's own `spec` isn't (CDI's meaning).
+/// On the CDI object: its `spec.config` alone is in effect, and the CDIConfig's own `spec` is not (CDI's meaning).
 pub const CONFIG_AUTHORITY: &str = "cdi.kubevirt.io/configAuthority";
 
-// The hand-over of a volume.
+// Rebind of a volume.
 
-/// When a volume was handed over, which is when the target begins to wait. On the PersistentVolume, written together with `claimRef`.
+/// The time at which a volume was rebound, from which the target waits to be bound. On the PersistentVolume, written together with
+/// `claimRef`.
 pub const HANDED_OVER: &str = "smartclone.dev/handed-over";
 
 // DataSources.
 
-/// Which labels of its source a DataSource has inherited, as JSON: what differs from it was written by somebody else. On the DataSource.
+/// The labels that a DataSource has inherited from its source, as JSON. Labels that differ were written by somebody else. On the
+/// DataSource.
 pub const INHERITED_LABELS: &str = "smartclone.dev/inherited-labels";
 
 // ObjectTransfers.
 
-/// The UID of the ObjectTransfer for which an object was made. On target claims and target DataVolumes.
+/// The UID of the ObjectTransfer for which an object was created. On target claims and target DataVolumes.
 pub const TRANSFER: &str = "smartclone.dev/transfer";
-/// The reclaim policy that a volume has when it isn't on its way. On the PersistentVolume, as long as it is.
+/// The reclaim policy that a volume gets back after a transfer. On the PersistentVolume, during the transfer.
 pub const RECLAIM_POLICY: &str = "smartclone.dev/reclaim-policy";
-/// Holds an ObjectTransfer until nothing of it is left half done (CDI's name).
+/// Keeps an ObjectTransfer while one of its steps is incomplete (CDI's name).
 pub const TRANSFER_FINALIZER: &str = "cdi.kubevirt.io/objectTransfer";
 
 // Labels.
 
-/// The instance type of virtual machines that boot from the disk. On claims, VolumeSnapshots, DataSources and DataVolumes; inherited by clones.
+/// The instance type of virtual machines that boot from the disk. On claims, VolumeSnapshots, DataSources and DataVolumes; inherited by
+/// clones.
 pub const DEFAULT_INSTANCE_TYPE: &str = "instancetype.kubevirt.io/default-instancetype";
 /// The kind of that instance type.
 pub const DEFAULT_INSTANCE_TYPE_KIND: &str = "instancetype.kubevirt.io/default-instancetype-kind";
-/// The preference of virtual machines that boot from the disk; where and how, as the instance type.
+/// The preference of virtual machines that boot from the disk. On the same objects as the instance type, and inherited likewise.
 pub const DEFAULT_PREFERENCE: &str = "instancetype.kubevirt.io/default-preference";
 /// The kind of that preference.
 pub const DEFAULT_PREFERENCE_KIND: &str = "instancetype.kubevirt.io/default-preference-kind";
 /// The domain of the labels about instance types and preferences.
 pub const INSTANCE_TYPES: &str = "instancetype.kubevirt.io";
-/// What an object belongs to; the value is [`APP`].
+/// The application to which an object belongs; the value is [`APP`].
 pub const APP_LABEL: &str = "app";
 /// The name of this project in labels.
 pub const APP: &str = "smartclone";
-/// Kubernetes' recommended label for what an object belongs to; the value is [`APP`].
+/// Kubernetes' recommended label for the application to which an object belongs; the value is [`APP`].
 pub const NAME_LABEL: &str = "app.kubernetes.io/name";
-/// Kubernetes' recommended label for the part of the project; the values are [`WEBHOOK`], [`CONTROLLER`] and [`CLONER`].
+/// Kubernetes' recommended label for the component of the application; the values are [`WEBHOOK`], [`CONTROLLER`] and [`CLONER`].
 pub const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// The admission server, in [`COMPONENT_LABEL`].
 pub const WEBHOOK: &str = "webhook";
@@ -146,31 +152,32 @@ pub const WEBHOOK: &str = "webhook";
 pub const CONTROLLER: &str = "controller";
 /// A pod that copies, in [`COMPONENT_LABEL`].
 pub const CLONER: &str = "cloner";
-/// The UID of the DataVolume for which a temporary object was made. Without it, nothing is ever deleted.
+/// The UID of the DataVolume for which a temporary object was created. No temporary object is deleted without it.
 pub const OWNED_BY_UID: &str = "cdi.kubevirt.io/OwnedByUID";
-/// `true`: not worth a backup. On temporary objects.
+/// `true` excludes an object from backups. On temporary objects.
 pub const EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
-/// `disabled` on claims with a file system that is meant to be full of one disk image.
+/// `disabled` on claims whose file system is intentionally filled by one disk image.
 pub const FILLING_UP_ALERT: &str = "alerts.k8s.io/KubePersistentVolumeFillingUp";
 
 // Finalizers and field managers.
 
-/// Keeps a DataVolume while its clone in another namespace has to be cleaned up. Left by CDI; taken off a DataVolume that is being deleted.
+/// Keeps a DataVolume while its clone in another namespace has to be cleaned up. Left by CDI; removed from a DataVolume that is being
+/// deleted.
 pub const DATA_VOLUME_FINALIZER: &str = "cdi.kubevirt.io/dataVolumeFinalizer";
-/// Keeps a claim while temporary objects of its clone have to be removed. Left by CDI; taken off a claim that is being deleted.
+/// Keeps a claim while temporary objects of its clone have to be removed. Left by CDI; removed from a claim that is being deleted.
 pub const CLONE_POPULATOR_FINALIZER: &str = "cdi.kubevirt.io/clonePopulator";
-/// Keeps a claim that a pod copies from. Left by CDI; taken off a claim that is being deleted.
+/// Keeps a claim that a pod copies from. Left by CDI; removed from a claim that is being deleted.
 pub const CLONE_SOURCE_FINALIZER: &str = "cdi.kubevirt.io/cloneSource";
-/// Keeps the temporary claim, which is deleted before its volume is handed over so that no pod can start with it, until the clone's claim has
-/// the volume. On temporary claims.
+/// Keeps a temporary claim until the clone's claim has the volume. The temporary claim is deleted before its volume is rebound, so that no
+/// pod can start with it. On temporary claims.
 pub const HAND_OVER_FINALIZER: &str = "smartclone.dev/hand-over";
-/// Under whose name the controller applies fields, and reports events.
+/// The controller's name as field manager and as reporter of events.
 pub const CONTROLLER_MANAGER: &str = "smartclone-controller";
 
-/// The prefix of every key of ours that CDI doesn't have.
+/// The prefix of smartclone's own keys, which CDI does not have.
 pub const PREFIX: &str = "smartclone.dev/";
 
-/// The decision about a clone, on the DataVolume. Written at admission and by the controller, and by nobody else.
+/// Annotations with the decision about a clone, on the DataVolume. Written only at admission and by the controller.
 pub const DECISION: [&str; 4] = [CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, OWNERSHIP_KEY];
 
 /// The labels that a clone inherits, together or not at all.
@@ -180,7 +187,7 @@ pub const MACHINE_DEFAULTS: [&str; 4] =
 /// Annotations, beside the label [`OWNED_BY_UID`], by which temporary objects are recognized and trusted. Only the controller writes them.
 pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, COPIED];
 
-/// Whether `key` is one that never reaches a claim from a DataVolume's labels or annotations.
+/// True for a key that is never copied from a DataVolume's labels or annotations to a claim.
 pub fn is_reserved(key: &str) -> bool {
     key.starts_with(PREFIX) || key == OWNED_BY_UID || EVIDENCE.contains(&key)
 }

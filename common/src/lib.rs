@@ -1,7 +1,7 @@
-//! Decisions of smartclone as pure functions: which strategy a clone gets, and what the next step is.
+//! Decisions of smartclone as pure functions: the strategy of a clone, and the next step.
 //!
-//! Nothing in this crate waits, reads a clock, draws a random number, logs, or talks to anybody: every function takes
-//! what it needs and returns what it decided. Its dependency tree holds no tokio, hyper or rustls, and a test keeps it so.
+//! Nothing in this crate waits, reads a clock, draws a random number, logs, or does I/O: every function takes its input as arguments and
+//! returns its decision. The dependency tree contains no tokio, hyper or rustls, which a test checks.
 
 #[cfg(feature = "k8s")]
 pub mod admission;

@@ -1,19 +1,19 @@
 //! The result of a lookup: present, absent, or unknown.
 
-/// What a look at the cluster gave. *Absent* and *could not tell* are different answers and lead to different decisions:
-/// an absent StorageClass is the user's mistake, one that could not be read is nobody's.
+/// The result of a lookup in the cluster. Absent and unknown lead to different decisions: an absent StorageClass is the user's mistake, one
+/// that could not be read is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Lookup<T> {
-    /// It exists, and this is it.
+    /// The object exists.
     Present(T),
-    /// It surely doesn't exist.
+    /// The object does not exist.
     Absent,
-    /// Nobody can say now, and this is why.
+    /// It is not known at present, with the cause.
     Unknown(String),
 }
 
 impl<T> Lookup<T> {
-    /// The value, where there is one.
+    /// Returns the value, if there is one.
     pub fn present(&self) -> Option<&T> {
         match self {
             Self::Present(value) => Some(value),
@@ -21,7 +21,7 @@ impl<T> Lookup<T> {
         }
     }
 
-    /// The same answer about something that is part of the value.
+    /// Maps the value and keeps the other results.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Lookup<U> {
         match self {
             Self::Present(value) => Lookup::Present(f(value)),
@@ -30,7 +30,7 @@ impl<T> Lookup<T> {
         }
     }
 
-    /// [`map`](Self::map) for what takes another look.
+    /// Maps the value with an async function; see [`map`](Self::map).
     pub async fn map_async<U>(self, f: impl AsyncFnOnce(T) -> U) -> Lookup<U> {
         match self {
             Self::Present(value) => Lookup::Present(f(value).await),
@@ -39,7 +39,7 @@ impl<T> Lookup<T> {
         }
     }
 
-    /// The same answer by reference.
+    /// Returns the result with a reference to the value.
     pub fn as_ref(&self) -> Lookup<&T> {
         match self {
             Self::Present(value) => Lookup::Present(value),
@@ -50,7 +50,7 @@ impl<T> Lookup<T> {
 }
 
 impl<T> From<Option<T>> for Lookup<T> {
-    /// For sources that can always tell, such as a synced cache.
+    /// Converts from a source that is always complete, such as a synced cache.
     fn from(value: Option<T>) -> Self {
         value.map_or(Self::Absent, Self::Present)
     }

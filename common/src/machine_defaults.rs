@@ -1,7 +1,7 @@
-//! The labels that say which instance type and which preference a virtual machine gets that boots from a disk. A clone inherits them, as a
-//! DataSource does: KubeVirt looks for them on the DataVolume, on the claim and on the DataSource (kubevirt#9894).
+//! Labels with the default instance type and preference of virtual machines that boot from a disk. A clone inherits them, as a DataSource
+//! does: KubeVirt reads them from the DataVolume, the claim and the DataSource (kubevirt#9894).
 //!
-//! They are inherited together or not at all: with one of its own, an object says itself what it wants.
+//! They are inherited together or not at all: an object with one of its own inherits none.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 
 use crate::{keys, object};
 
-/// Labels of an object; here only [those of machines](keys::MACHINE_DEFAULTS).
+/// Labels of an object, here only [these defaults](keys::MACHINE_DEFAULTS).
 pub type Labels = BTreeMap<String, String>;
 
-/// These labels of an object.
+/// Returns these labels of an object.
 pub fn of(object: &ObjectMeta) -> Labels {
     let labels = object.labels.iter().flatten();
     labels
@@ -22,15 +22,15 @@ pub fn of(object: &ObjectMeta) -> Labels {
         .collect()
 }
 
-/// The labels that an object with the labels `own` inherits: those of the first of `sources` that has any.
+/// Returns the labels that an object with the labels `own` inherits: those of the first of `sources` that has any.
 pub fn inherited<'a>(own: Option<&Labels>, sources: impl IntoIterator<Item = &'a Labels>) -> Labels {
     let has_own = own.is_some_and(|own| keys::MACHINE_DEFAULTS.iter().any(|key| own.contains_key(*key)));
     let first = sources.into_iter().find(|labels| !labels.is_empty());
     first.filter(|_| !has_own).cloned().unwrap_or_default()
 }
 
-/// The change of a DataSource's metadata that follows what it stands for, which has the labels `source`. Labels that somebody else has
-/// written, changed or removed are left alone: what was inherited is on record.
+/// Returns the change of a DataSource's metadata that copies the labels `source` from its source, or `None` if nothing is to change. Labels
+/// that somebody else has written, changed or removed are left alone: the inherited labels are recorded.
 pub fn follow(data_source: &ObjectMeta, source: &Labels) -> Option<Value> {
     let present = of(data_source);
     let recorded = object::annotation(data_source, keys::INHERITED_LABELS);
@@ -64,7 +64,7 @@ mod tests {
         serde_json::from_value(json!({"labels": labels, "annotations": annotations})).unwrap()
     }
 
-    /// The first that says something says all; what an object says itself counts, and other labels don't.
+    /// The first object with such labels provides them all. Labels of the object itself take precedence, and other labels do not count.
     #[rstest]
     #[case::nobody(json!({}), json!({}), json!({}), json!({}))]
     #[case::source(json!({}), json!({}), json!({TYPE: "u1", PREFERENCE: "fedora"}), json!({TYPE: "u1", PREFERENCE: "fedora"}))]
@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(of(&ObjectMeta { labels: Some(all.clone()), ..ObjectMeta::default() }), all);
     }
 
-    /// A DataSource follows its source as long as nobody else has a say.
+    /// A DataSource follows its source unless somebody else has changed its labels.
     #[rstest]
     #[case::new(json!({}), None, json!({TYPE: "u1"}), Some(json!({TYPE: "u1"})))]
     #[case::beside_other_labels(json!({"app": "x"}), None, json!({TYPE: "u1"}), Some(json!({TYPE: "u1"})))]
@@ -115,7 +115,7 @@ mod tests {
         let mut meta = meta(&own, record.as_ref());
         let change = follow(&meta, &labels(&source));
         assert_eq!(change.as_ref().map(|change| change["labels"].clone()), expected);
-        // Once it is written there is nothing more to write.
+        // Once the change is written, there is nothing more to write.
         let Some(change) = change else { return };
         for (field, all) in [("labels", &mut meta.labels), ("annotations", &mut meta.annotations)] {
             for (key, value) in change[field].as_object().unwrap() {

@@ -26,43 +26,43 @@ use crate::keys;
 
 /// The namespace of everything that has one.
 pub const NAMESPACE: &str = "smartclone";
-/// The ConfigMap that says which image data movers run, in `data.image`: read by the controller, and by the policy about its pods.
+/// The ConfigMap with the image of data movers in `data.image`. The controller reads it, and so does the policy about its pods.
 pub const CLONER_CONFIG: &str = "smartclone-cloner";
 /// The key in [`CLONER_CONFIG`].
 pub const CLONER_IMAGE_KEY: &str = "image";
 /// The port of probes and metrics.
 const ADMIN_PORT: &str = "admin";
-/// A user that owns nothing on the host.
+/// The UID and GID of the programs: a user that owns nothing on the host.
 const NOBODY: i64 = 65532;
 
-/// One file of what an admin applies.
+/// A file that an admin applies.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
     /// Its path below `manifests/`.
     pub path: String,
-    /// What it is, in a sentence; its first line.
+    /// Its description in one sentence, which is its first line.
     pub about: String,
     /// The objects in it.
     pub objects: Vec<Value>,
-    /// Whether `kubectl apply -k` applies it; samples are applied by hand.
+    /// True if `kubectl apply -k` applies it; samples are applied by hand.
     pub installed: bool,
 }
 
 impl Manifest {
-    /// A file that is part of the installation.
+    /// Creates a file that is part of the installation.
     pub fn new(path: &str, about: &str) -> Self {
         Self { path: path.to_owned(), about: about.to_owned(), objects: Vec::new(), installed: true }
     }
 
-    /// A file to be applied by hand.
+    /// Creates a file that is applied by hand.
     pub fn sample(path: &str, about: &str) -> Self {
         Self { installed: false, ..Self::new(path, about) }
     }
 
-    /// The file with one more object.
+    /// Adds an object to the file.
     pub fn with(mut self, object: &impl Serialize) -> serde_json::Result<Self> {
         let mut object = serde_json::to_value(object)?;
-        // The status is the cluster's to write; a typed value has an empty one.
+        // The cluster writes the status; a typed value has an empty one.
         if let Some(fields) = object.as_object_mut() {
             fields.remove("status");
         }
@@ -71,17 +71,17 @@ impl Manifest {
     }
 }
 
-/// Name and labels of an object of `component` that belongs to no namespace.
+/// Returns the name and labels of a cluster-scoped object of `component`.
 pub fn cluster_meta(component: &str, name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), labels: Some(labels(component)), ..ObjectMeta::default() }
 }
 
-/// Name, namespace and labels of an object of `component`.
+/// Returns the name, namespace and labels of an object of `component`.
 pub fn namespaced_meta(component: &str, name: &str) -> ObjectMeta {
     ObjectMeta { namespace: Some(NAMESPACE.to_owned()), ..cluster_meta(component, name) }
 }
 
-/// What every object of `component` is labelled with, and its pods are selected by.
+/// Returns the labels of every object of `component`, which also select its pods.
 pub fn labels(component: &str) -> BTreeMap<String, String> {
     [(keys::NAME_LABEL, keys::APP), (keys::COMPONENT_LABEL, component)]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -108,7 +108,8 @@ pub fn image(component: &str) -> String {
     format!("localhost/smartclone/{component}:{}", env!("CARGO_PKG_VERSION"))
 }
 
-/// One right: these verbs on these resources of one group. `only` narrows it to objects of these names; empty means all.
+/// Returns a rule that permits these verbs on these resources of one API group. `only` limits it to objects of these names; empty means
+/// all.
 pub fn right(group: &str, resources: &[&str], only: &[&str], verbs: &[&str]) -> PolicyRule {
     let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
     PolicyRule {
@@ -123,10 +124,10 @@ pub fn right(group: &str, resources: &[&str], only: &[&str], verbs: &[&str]) -> 
 /// The verbs of a cache.
 pub const READ: &[&str] = &["get", "list", "watch"];
 
-/// The verbs of whoever keeps a cache and asks nothing else.
+/// The verbs of a cache without single reads.
 pub const WATCH: &[&str] = &["list", "watch"];
 
-/// The account of `component` and its rights: `cluster` everywhere, `own` in [`NAMESPACE`] only.
+/// Returns the ServiceAccount of `component` and its permissions: `cluster` in all namespaces, `own` in [`NAMESPACE`] only.
 pub fn account(component: &str, cluster: Vec<PolicyRule>, own: Vec<PolicyRule>) -> serde_json::Result<Manifest> {
     let name = name(component);
     let subjects = || {
@@ -168,30 +169,30 @@ pub fn account(component: &str, cluster: Vec<PolicyRule>, own: Vec<PolicyRule>) 
 /// A program that runs in the cluster.
 #[derive(Debug)]
 pub struct Program<'a> {
-    /// Its part, which is also the name of its image and container.
+    /// Its component, which is also the name of its image and container.
     pub component: &'a str,
-    /// How many of it.
+    /// The number of replicas.
     pub replicas: i32,
-    /// How a new version takes over from an old one.
+    /// The update strategy of its Deployment.
     pub strategy: DeploymentStrategy,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Variables of its environment, beside its own name and namespace.
+    /// Environment variables, in addition to its own name and namespace.
     pub env: Vec<(&'a str, &'a str)>,
-    /// Variables of its environment whose values are in a ConfigMap: the variable, the ConfigMap, the key.
+    /// Environment variables whose values are in a ConfigMap: the variable, the ConfigMap, the key.
     pub settings: Vec<(&'a str, &'a str, &'a str)>,
-    /// Ports beside the one for probes and metrics.
+    /// Ports in addition to the one for probes and metrics.
     pub ports: Vec<ContainerPort>,
-    /// CPU and memory that are set aside for it.
+    /// The requests for CPU and memory.
     pub requests: (&'a str, &'a str),
-    /// Memory that it never has more of: it is killed first.
+    /// The limit for memory: above it, the program is killed.
     pub memory_limit: &'a str,
-    /// Nothing of its kind works without it: it goes before other pods when a node is full.
+    /// True if pods of lower priority are evicted for it when a node is full.
     pub critical: bool,
 }
 
 impl Program<'_> {
-    /// Its Deployment, in the namespace of the project and with no rights on its node.
+    /// Returns its Deployment, in the namespace of the project and without privileges on its node.
     pub fn deployment(self) -> Deployment {
         let Self { component, replicas, strategy, args, env, settings, mut ports, requests, memory_limit, critical } =
             self;
@@ -215,12 +216,12 @@ impl Program<'_> {
                 own.into_iter().chain(env.into_iter().map(variable)).chain(settings.into_iter().map(setting)).collect(),
             ),
             ports: Some(ports),
-            // A process that is unready may only wait for something; one that isn't live has to be started again.
+            // A process that is not ready may only wait for something; one that is not live has to be restarted.
             liveness_probe: Some(probe("/live", 10, 3)),
             readiness_probe: Some(probe("/ready", 2, 2)),
             resources: Some(ResourceRequirements {
                 requests: quantities(&[("cpu", cpu), ("memory", memory)]),
-                // None for the processor: who is slow fails others.
+                // No limit for CPU: a throttled process would fail the requests of others.
                 limits: quantities(&[("memory", memory_limit)]),
                 ..ResourceRequirements::default()
             }),
@@ -230,7 +231,7 @@ impl Program<'_> {
                 read_only_root_filesystem: Some(true),
                 ..SecurityContext::default()
             }),
-            // With no shell in the image, the end of the log is all that is left of a crash.
+            // The image has no shell, so the end of the log is the only trace of a crash.
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
             ..Container::default()
         };
@@ -250,7 +251,7 @@ impl Program<'_> {
             node_selector: Some([("kubernetes.io/os".to_owned(), "linux".to_owned())].into()),
             enable_service_links: Some(false),
             priority_class_name: critical.then(|| "system-cluster-critical".to_owned()),
-            // The pause and the limit of a graceful end (3 s and 15 s by default), and some room.
+            // The delay and the limit of a graceful shutdown (3 s and 15 s by default), and a margin.
             termination_grace_period_seconds: Some(30),
             topology_spread_constraints: (replicas > 1).then(|| vec![spread(component)]),
             ..PodSpec::default()
@@ -273,7 +274,7 @@ impl Program<'_> {
     }
 }
 
-/// Who may connect to the pods of `component`: anybody, but only to its own ports. What they ask for themselves isn't limited, as no
+/// Returns the NetworkPolicy of `component`: any peer may connect to its pods, but only to its own ports. Egress is not limited, because no
 /// policy can name the API server.
 pub fn network_policy(component: &str, ports: &[&str]) -> NetworkPolicy {
     let port = |name: &str| NetworkPolicyPort {
@@ -294,7 +295,7 @@ pub fn network_policy(component: &str, ports: &[&str]) -> NetworkPolicy {
     }
 }
 
-/// On different nodes, where there are any.
+/// Spreads the pods over different nodes, if there are several.
 fn spread(component: &str) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         topology_key: "kubernetes.io/hostname".to_owned(),

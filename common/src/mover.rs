@@ -1,15 +1,15 @@
-//! The contract between the controller and the data mover (`cloner`): paths of volumes, progress, outcome.
+//! Contract between the controller and the data mover (`cloner`): paths of volumes, progress, outcome.
 //!
-//! The mover has no network and no Kubernetes. It says how far it is on standard output, one [`Progress`] as JSON a line,
-//! which the controller follows as the pod's log; and how it ended in its termination message, one [`Outcome`] as JSON.
+//! The mover has no network and no access to Kubernetes. It reports its progress on standard output, one [`Progress`] as JSON per line,
+//! which the controller reads from the pod's log. It reports its outcome in the termination message, one [`Outcome`] as JSON.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a source with volume mode `Filesystem` is mounted, read-only.
+/// Mount path of a source with volume mode `Filesystem`, read-only.
 pub const SOURCE_DIR: &str = "/volumes/source";
-/// Where a target with volume mode `Filesystem` is mounted.
+/// Mount path of a target with volume mode `Filesystem`.
 pub const TARGET_DIR: &str = "/volumes/target";
 /// The device of a source with volume mode `Block`.
 pub const SOURCE_DEVICE: &str = "/dev/smartclone-source";
@@ -19,19 +19,20 @@ pub const TARGET_DEVICE: &str = "/dev/smartclone-target";
 pub const CONTAINER: &str = "mover";
 /// The file whose content kubelet shows as the container's termination message (Kubernetes' default path).
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
-/// Kubernetes cuts a termination message at this many bytes.
+/// Maximum length of a termination message in bytes. Kubernetes cuts a longer one.
 pub const TERMINATION_LOG_BYTES: usize = 4096;
 
-/// Where a virtual machine's disk is in a volume with volume mode `Filesystem`, relative to its top (KubeVirt's rule).
+/// Path of a virtual machine's disk in a volume with volume mode `Filesystem`, relative to its root (KubeVirt's rule).
 pub const DISK_IMAGE: &str = "disk.img";
-/// The permissions of a [`DISK_IMAGE`] that the mover makes: its user's and its group's.
+/// The permissions of a [`DISK_IMAGE`] that the mover creates: for its user and its group.
 pub const DISK_IMAGE_MODE: u32 = 0o660;
-/// The user and the group that KubeVirt's virtual machines run as, and the mover too unless it is told to keep owners.
+/// The user and the group of KubeVirt's virtual machines, and of the mover unless it has to preserve owners.
 pub const VM_USER: u32 = 107;
-/// The DataVolume's annotation that makes the mover run as root, so that owners are kept. As one writes it in YAML.
+/// The DataVolume's annotation, in YAML, that makes the mover run as root to preserve owners.
 pub const KEEP_OWNERS: &str = "smartclone.dev/file-owners: Keep";
 
-/// What a volume holds: CDI's `contentType`. A disk (`kubevirt`) may become a file or a device, an archive is a tree and stays one.
+/// The content of a volume: CDI's `contentType`. A disk (`kubevirt`) may be copied to a file or to a device; an archive remains a tree of
+/// files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContentType {
     /// The disk of a virtual machine: a whole device, or [`DISK_IMAGE`] in a file system.
@@ -62,17 +63,17 @@ impl FromStr for ContentType {
     }
 }
 
-/// How far a copy is. Both numbers only grow, except that `total` may grow while a tree is still being counted.
+/// The progress of a copy. Neither number decreases, and `total` grows only while a tree is still being counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Progress {
-    /// Bytes of the source that are dealt with: written, reflinked, or known to be zero.
+    /// Processed bytes of the source: written, reflinked, or known to be zero.
     pub done: u64,
-    /// Bytes of the source in all, holes included.
+    /// Total bytes of the source, holes included.
     pub total: u64,
 }
 
 impl Progress {
-    /// Hundredths of a per cent, 0 ..= 10,000; an empty source is done.
+    /// Returns the progress in hundredths of a per cent, 0 ..= 10,000. An empty source is complete.
     pub fn per_myriad(self) -> u16 {
         let done = u128::from(self.done.min(self.total));
         match u128::from(self.total) {
@@ -82,7 +83,7 @@ impl Progress {
     }
 }
 
-/// How the mover ended. Written to [`TERMINATION_LOG`]; the exit code is [`Outcome::exit_code`].
+/// The outcome of the mover. Written to [`TERMINATION_LOG`]; the exit code is [`Outcome::exit_code`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
 pub enum Outcome {
@@ -92,33 +93,33 @@ pub enum Outcome {
         total: u64,
         /// Bytes that had to be written (neither hole, zero nor reflinked).
         written: u64,
-        /// BLAKE3 over the content in hexadecimal, equal for source and target; it counts zeros instead of hashing them, so it isn't
-        /// what `b3sum` prints. Of files that share their extents with the source's it covers the length only: they were not read.
+        /// BLAKE3 digest of the content in hexadecimal, equal for source and target. Zeros are counted instead of hashed, so it differs
+        /// from the output of `b3sum`. For files that share their extents with the source's, it covers the length only: they were not read.
         digest: String,
-        /// What of the source the target doesn't have, in sentences for the user: for each kind of loss how many files, the first
-        /// of them, and the cure. Empty if everything was kept.
+        /// Properties of the source that the target does not have, as sentences for the user: for each kind of loss the number of files,
+        /// the first of them, and the remedy. Empty if everything was preserved.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         notes: Vec<String>,
     },
-    /// It may succeed when it is started again (an I/O error, no space just now).
+    /// A restart may succeed (after an I/O error, or while there is no space).
     Retry {
-        /// What failed, with the path and the cause.
+        /// The failure, with the path and the cause.
         message: String,
     },
-    /// It can't succeed, however often it is started (the target is too small, wrong arguments).
+    /// No restart can succeed (the target is too small, wrong arguments).
     Never {
-        /// What is wrong and what would cure it.
+        /// The failure and the remedy.
         message: String,
     },
-    /// The source changed while it was copied; the copy is worthless.
+    /// The source changed while it was copied; the copy is unusable.
     SourceChanged {
-        /// Which part changed.
+        /// The part that changed.
         message: String,
     },
 }
 
 impl Outcome {
-    /// 0 copied, 1 retry, 2 never (as for wrong arguments), 3 source changed.
+    /// Returns the exit code: 0 copied, 1 retry, 2 never (as for wrong arguments), 3 source changed.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Copied { .. } => 0,

@@ -1,4 +1,4 @@
-//! Names of the objects that smartclone creates. Each holds the UID of what it is made for, so a name never means two things and
+//! Names of the objects that smartclone creates. Each contains the UID of the object for which it is created, so a name is never reused and
 //! a second attempt to create finds the first one's result. UIDs have 36 characters, so all names stay below 63.
 
 /// The temporary VolumeSnapshot of a DataVolume (CDI's form, `tmp-snapshot-<uid>`).
@@ -6,12 +6,12 @@ pub fn snapshot(volume_uid: &str) -> String {
     format!("tmp-snapshot-{volume_uid}")
 }
 
-/// The pod that copies the bytes for a DataVolume.
+/// The pod that copies the data for a DataVolume.
 pub fn mover(volume_uid: &str) -> String {
     format!("clone-mover-{volume_uid}")
 }
 
-/// The claim in the source's namespace that gets the content before it is handed over (CDI's form, `tmp-pvc-<uid>`).
+/// The claim in the source's namespace that gets the content before its volume is rebound (CDI's form, `tmp-pvc-<uid>`).
 pub fn temporary_claim(uid: &str) -> String {
     format!("tmp-pvc-{uid}")
 }
@@ -21,17 +21,17 @@ pub fn temporary_source(uid: &str) -> String {
     format!("tmp-source-pvc-{uid}")
 }
 
-/// What a held-back claim names in its `dataSourceRef` (CDI's form).
+/// The VolumeCloneSource in the `dataSourceRef` of a claim that waits for a rebind (CDI's form).
 pub fn volume_clone_source(uid: &str) -> String {
     format!("volume-clone-source-{uid}")
 }
 
-/// The pod that makes a volume of a class that waits for its first consumer appear at once (CDI's form).
+/// The pod that triggers the provisioning of a volume with `WaitForFirstConsumer` (CDI's form).
 pub fn consumer(uid: &str) -> String {
     format!("prep-{uid}")
 }
 
-/// The names above, for the UID of an object, as a regular expression: of any temporary object, of temporary claims, of our pods.
+/// Regular expressions for the names above with the UID of any object.
 pub mod pattern {
     /// An object's UID.
     const UID: &str = "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}";
@@ -51,7 +51,7 @@ pub mod pattern {
         format!("^tmp-snapshot-{UID}$")
     }
 
-    /// Our pods.
+    /// Pods of smartclone.
     pub fn pod() -> String {
         format!("^(clone-mover|prep)-{UID}$")
     }

@@ -1,4 +1,4 @@
-//! Names of objects, and the words of CDI and Kubernetes for what they are: volume modes, kinds of sources, content types.
+//! Names of objects, and CDI's and Kubernetes' values for volume modes, claim phases, kinds of sources and content types.
 
 use std::{fmt, str::FromStr};
 
@@ -14,7 +14,7 @@ words! {
     /// The volume mode of a claim.
     #[derive(Default)]
     pub enum VolumeMode {
-        /// A mounted file system; what Kubernetes assumes when nothing is said.
+        /// A mounted file system; Kubernetes' default.
         #[default]
         Filesystem = "Filesystem",
         /// A raw device.
@@ -26,12 +26,12 @@ words! {
     /// The phase of a claim.
     #[derive(Default)]
     pub enum ClaimPhase {
-        /// It has no volume yet.
+        /// The claim has no volume yet.
         #[default]
         Pending = "Pending",
-        /// It has its volume.
+        /// The claim has its volume.
         Bound = "Bound",
-        /// It has lost its volume.
+        /// The claim has lost its volume.
         Lost = "Lost",
     }
 }
@@ -44,7 +44,7 @@ impl ClaimPhase {
     }
 }
 
-/// The name and namespace of a claim.
+/// The name and namespace of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// Its namespace.
@@ -62,7 +62,7 @@ impl fmt::Display for ObjectName {
 impl FromStr for ObjectName {
     type Err = ();
 
-    /// Reads `namespace/name`, as annotations hold it. What no object can be called is none: it would be another request's path.
+    /// Parses `namespace/name`, as annotations contain it. An invalid name is refused: it would be the path of another request.
     fn from_str(text: &str) -> Result<Self, ()> {
         let (namespace, name) = text.split_once('/').ok_or(())?;
         if !NameRule::Label.permits(namespace) || !NameRule::Subdomain.permits(name) {
@@ -72,7 +72,7 @@ impl FromStr for ObjectName {
     }
 }
 
-/// What is cloned.
+/// The kind of a clone's source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum SourceKind {
     /// A PersistentVolumeClaim.
@@ -84,7 +84,7 @@ pub enum SourceKind {
 }
 
 impl SourceKind {
-    /// As Kubernetes spells it.
+    /// Returns the kind as Kubernetes spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "PersistentVolumeClaim",
@@ -93,7 +93,7 @@ impl SourceKind {
     }
 }
 
-/// What is cloned, by kind and name.
+/// The source of a clone, by kind and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SourceName {
     /// Its kind.
@@ -109,49 +109,49 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// What the volume holds.
+/// The content of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ContentType {
-    /// The image of one disk: the device itself, or the file `disk.img` in a file system. One may be made of the other.
+    /// The image of one disk: the device itself, or the file `disk.img` in a file system. Each can be copied to the other.
     #[default]
     KubeVirt,
     /// Files.
     Archive,
 }
 
-/// For whom the clone is made.
+/// The kind of object for which a clone is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetKind {
-    /// A DataVolume, whose claim we make.
+    /// A DataVolume, whose claim smartclone creates.
     DataVolume,
-    /// A claim that somebody made with a VolumeCloneSource as its `dataSourceRef`.
+    /// A claim that was created with a VolumeCloneSource as its `dataSourceRef`.
     Claim,
 }
 
-/// The annotation of this key on an object.
+/// Returns the annotation with this key.
 pub fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// The owner that controls an object; the API server allows no second one.
+/// Returns the owner that controls an object; the API server allows no second one.
 pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
-/// Exactly this object, not another one of the same name.
+/// One object in one version, not another object of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectVersion {
-    /// Its namespace; empty for what has none.
+    /// Its namespace; empty for a cluster-scoped object.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its identity.
+    /// Its UID.
     pub uid: String,
-    /// The version that was looked at; a write is refused when it has changed since.
+    /// The resourceVersion that was read; a write is refused if it has changed since.
     pub resource_version: String,
 }
 
-/// Which object, as it was looked at.
+/// Returns the object and version of this metadata.
 pub fn exact(meta: &ObjectMeta) -> ObjectVersion {
     ObjectVersion {
         namespace: meta.namespace.clone().unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! The pods that use a claim, and whether they may write to it.
+//! Pods that use a claim, and their write access to it.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, Volume};
@@ -10,22 +10,22 @@ use crate::{clone::holders, keys, names};
 pub struct User {
     /// The pod's name.
     pub pod: String,
-    /// It has a node, so it may be running.
+    /// True if it has a node, so that it may be running.
     pub scheduled: bool,
-    /// When its containers were started, if they were.
+    /// Its `status.startTime`, if it has started.
     pub started: Option<Timestamp>,
-    /// It may write.
+    /// True if it may write to the claim.
     pub writes: bool,
 }
 
-/// The pods that use `claim` and aren't movers of ours, which `is_ours` tells. A pod that has ended uses nothing.
+/// Returns the pods that use `claim`, without smartclone's own movers, for which `is_ours` is true. A pod that has ended does not count.
 pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>, is_ours: impl Fn(&Pod) -> bool) -> Vec<User> {
     let mut users: Vec<_> = pods.into_iter().filter(|pod| !is_ours(pod)).filter_map(|pod| user(claim, pod)).collect();
     users.sort_by(|a, b| a.pod.cmp(&b.pod));
     users
 }
 
-/// A pod has label and name of a data mover. That proves nothing, and is good enough where only a warning depends on it.
+/// True if a pod has the label and the name of a data mover. This proves nothing, and suffices where only a warning depends on it.
 pub fn is_named_mover(pod: &Pod) -> bool {
     let owner = pod.metadata.labels.as_ref().and_then(|labels| labels.get(keys::OWNED_BY_UID));
     owner.is_some_and(|uid| pod.metadata.name.as_deref() == Some(&names::mover(uid)))
@@ -57,7 +57,7 @@ pub(crate) fn user(claim: &str, pod: &Pod) -> Option<User> {
     })
 }
 
-/// A device may always be written to; a mount unless it is read-only everywhere.
+/// True if a container may write to the volume: always to a device, to a mount unless it is read-only everywhere.
 fn may_write(volume: &Volume, containers: &[&Container]) -> bool {
     if volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true)) {
         return false;
@@ -74,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// A label hides no writer; only who asks knows which pods are his own.
+    /// A label does not exclude a writer: only the caller knows its own pods.
     #[test]
     fn a_label_hides_no_writer() {
         let pod: Pod = serde_json::from_value(json!({

@@ -10,7 +10,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Bytes(pub u64);
 
-/// Why a text isn't the size of a volume.
+/// The reason why a text is not the size of a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum QuantityError {
     /// Not of the form that Kubernetes accepts (`resource.Quantity`).
@@ -41,7 +41,7 @@ impl Bytes {
         Self::scaled(text, 0)
     }
 
-    /// A quantity times ten to the power of `exponent`.
+    /// Reads a quantity times ten to the power of `exponent`.
     fn scaled(text: &str, exponent: i64) -> Result<Self, QuantityError> {
         let unit_at = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
         let (number, unit) = text.split_at(unit_at);
@@ -66,24 +66,24 @@ impl Bytes {
         unit.scale(whole, fraction, exponent)
     }
 
-    /// The size in a claim's or snapshot's `Quantity`.
+    /// Reads the size in a claim's or snapshot's `Quantity`.
     pub fn of(quantity: &Quantity) -> Result<Self, QuantityError> {
         Self::parse(&quantity.0)
     }
 
-    /// The smallest multiple of `step` that isn't less than this.
+    /// Returns the smallest multiple of `step` that is not less than this.
     #[must_use]
     pub fn round_up_to(self, step: Self) -> Self {
         if step.0 == 0 { self } else { Self(self.0.div_ceil(step.0).saturating_mul(step.0)) }
     }
 }
 
-/// The thousandths in a quantity of anything, such as the `m` of processors, rounded up.
+/// Returns a quantity of any resource in thousandths, such as CPU in `m`, rounded up.
 pub fn thousandths(quantity: &Quantity) -> Result<u64, QuantityError> {
     Bytes::scaled(&quantity.0, 3).map(|thousandths| thousandths.0)
 }
 
-/// Shown as the largest binary unit that is exact: `10Gi`, `1536Mi`, `1000`.
+/// Writes the largest binary unit that is exact: `10Gi`, `1536Mi`, `1000`.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(&str, u32); 6] = [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
@@ -101,7 +101,7 @@ impl From<Bytes> for Quantity {
     }
 }
 
-/// What follows the number: a power of two, or a power of ten.
+/// The unit after the number: a power of two, or a power of ten.
 enum Unit {
     Binary(u32),
     Decimal(i32),
@@ -132,7 +132,7 @@ impl Unit {
                 if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
                     return Err(QuantityError::Malformed);
                 }
-                // An absurd exponent is absurdly large or as good as nothing; both are settled by a bounded one.
+                // A huge exponent gives a size that is too large or almost zero; a bounded exponent gives the same result.
                 let size = digits.parse::<i32>().unwrap_or(i32::MAX).min(10_000);
                 Self::Decimal(if exponent.starts_with('-') { -size } else { size })
             }
@@ -150,7 +150,7 @@ impl Unit {
         if whole.len() > 40 {
             return Err(QuantityError::TooLarge);
         }
-        // Thirty digits are more than 2^63 needs; what is cut off behind them can only round up.
+        // Thirty digits are more than 2^63 needs; further digits can only round up.
         let (kept, cut) = digits.split_at(digits.len().min(30));
         exponent = exponent.saturating_add(i64::try_from(cut.len()).unwrap_or(i64::MAX));
         let rest = u128::from(cut.bytes().any(|b| b != b'0'));
@@ -251,13 +251,13 @@ mod tests {
     }
 
     proptest! {
-        /// What is written is read back as the same number: nobody's disk changes size on the way.
+        /// A written size is read as the same number: no disk changes its size.
         #[test]
         fn survives_writing(bytes in 0..=i64::MAX as u64) {
             prop_assert_eq!(Bytes::parse(&Bytes(bytes).to_string()), Ok(Bytes(bytes)));
         }
 
-        /// No text, however hostile, makes it panic.
+        /// No text causes a panic.
         #[test]
         fn never_panics(text in "[-+0-9.eEinumkKMGTP]{0,60}") {
             let _ = Bytes::parse(&text);

@@ -1,7 +1,8 @@
-//! Cures for refusals of the API server, whose words name the object and the rule and not what to do about it. The words are those of
-//! Kubernetes' admission plugins and of its validation, which are no API but have stayed the same for years; unknown ones get no cure.
+//! Remedies for requests that the API server refused, because its messages name the object and the rule but no remedy. The messages are
+//! those of Kubernetes' admission plugins and of its validation, which are no API but have been stable for years; unknown ones get no
+//! remedy.
 
-/// What the words say, all of it in a message, and what to do about it. The first row that fits counts.
+/// Texts that a message has to contain, all of them, and the remedy. The first matching row counts.
 const CURES: [(&[&str], &str); 12] = [
     (
         &["exceeded quota"],
@@ -51,7 +52,7 @@ const CURES: [(&[&str], &str); 12] = [
     ),
 ];
 
-/// The words of the API server, with what to do about them where that is known.
+/// Returns the message of the API server, with the remedy if it is known.
 pub fn explained(words: &str) -> String {
     match cure(words) {
         Some(cure) => format!("{words}; {cure}"),
@@ -59,7 +60,7 @@ pub fn explained(words: &str) -> String {
     }
 }
 
-/// What to do about a refusal in these words.
+/// Returns the remedy for a message.
 fn cure(words: &str) -> Option<&'static str> {
     CURES.iter().find(|(parts, _)| parts.iter().all(|part| words.contains(part))).map(|(_, cure)| *cure)
 }
@@ -70,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// What an API server of Kubernetes 1.35 says, and a part of the cure.
+    /// Messages of an API server of Kubernetes 1.35, and a part of the remedy.
     #[rstest]
     #[case::quota(
         "pods \"clone-mover-1\" is forbidden: exceeded quota: q, requested: limits.cpu=750m, used: limits.cpu=0, limited: limits.cpu=500m",
@@ -147,7 +148,7 @@ mod tests {
         assert!(told[words.len()..].contains(expected.unwrap_or_default()), "{told}");
     }
 
-    /// No row is hidden by one before it.
+    /// No row is hidden by an earlier one.
     #[test]
     fn every_row_is_reached() {
         for (parts, expected) in CURES {

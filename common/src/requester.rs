@@ -1,7 +1,7 @@
-//! The requester of a clone: the identity in the requester annotation, and the rights that are asked for.
+//! Requester of a clone: the identity in the requester annotation, and the permissions that are checked.
 //!
-//! Whoever has a clone can read it. So a clone of something in another namespace takes a right there: at admission, for an answer at
-//! once, and again when the clone is made, for what was admitted before its source was known.
+//! A user of a clone can read its data. So a clone of a source in another namespace requires a permission there. It is checked at
+//! admission, for an immediate answer, and again when the clone is made, for clones that were admitted before their source was known.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
     object::{ObjectName, SourceKind, SourceName},
 };
 
-/// How long a stamp may be, in bytes. All annotations of an object have 256 KiB.
+/// Maximum length of the requester annotation in bytes. All annotations of an object together have 256 KiB.
 const LIMIT: usize = 64 << 10;
 
 /// A user as the API server knows it: the content of the annotation `smartclone.dev/requester`.
@@ -25,38 +25,38 @@ const LIMIT: usize = 64 << 10;
 pub struct Requester {
     /// The name.
     pub username: String,
-    /// The identity, where the authenticator knows one.
+    /// The UID, if the authenticator has one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
     /// The groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
-    /// What the authenticator says beyond that.
+    /// Additional information from the authenticator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Why a user can't be written on an object.
+/// The reason why a user cannot be written to an annotation.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Unwritable {
-    /// Nobody asks, which no API server says.
+    /// The review names no user, which no API server does.
     #[error("the review names no user, so nobody can be asked about; every user of an API server has a name")]
     Nameless,
-    /// There is too much to be known.
+    /// The annotation would be too long.
     #[error(
         "what is known about the user takes {bytes} bytes (most of them {most}), and no more than {LIMIT} can be written down; use an \
          account with fewer {most}"
     )]
     TooLong {
-        /// The length of the annotation.
+        /// The length of the annotation in bytes.
         bytes: usize,
-        /// What makes it long.
+        /// The longest part of it.
         most: &'static str,
     },
 }
 
 impl Requester {
-    /// The user of an admission review.
+    /// Reads the user of an admission review.
     pub fn of(user: &UserInfo) -> Self {
         let UserInfo { username, uid, groups, extra } = user.clone();
         Self {
@@ -72,13 +72,13 @@ impl Requester {
         self.username.starts_with("system:serviceaccount:")
     }
 
-    /// The user in an annotation, if it is one. Nobody is anonymous here: that one has a name, too.
+    /// Reads the user in an annotation; `None` if it is invalid or names no user. An anonymous user has a name, too.
     pub fn read(stamp: &str) -> Option<Self> {
         let requester: Self = serde_json::from_str(stamp).ok().filter(|_| stamp.len() <= LIMIT)?;
         (!requester.username.is_empty()).then_some(requester)
     }
 
-    /// The annotation.
+    /// Returns the annotation.
     pub fn write(&self) -> Result<String, Unwritable> {
         if self.username.is_empty() {
             return Err(Unwritable::Nameless);
@@ -92,7 +92,7 @@ impl Requester {
         Ok(stamp)
     }
 
-    /// The question whether this user may do that.
+    /// Returns the SubjectAccessReview of this user for this access.
     pub fn may(&self, what: ResourceAttributes) -> SubjectAccessReview {
         let Self { username, uid, groups, extra } = self.clone();
         SubjectAccessReview {
@@ -109,8 +109,9 @@ impl Requester {
     }
 }
 
-/// What a requester needs to clone `source`: all rights of one of these lists. The rules are CDI's: the right that is made for it; or
-/// those with which the data could be read anyway, by a pod that mounts the claim, or a claim that is restored from the snapshot.
+/// Returns the permissions that a requester needs to clone `source`: all those of one of these lists. The rules are CDI's: the permission
+/// for cloning, or those with which the data could be read anyway, by a pod that mounts the claim or a claim that is restored from the
+/// snapshot.
 pub fn questions(source: &SourceName) -> Vec<Vec<ResourceAttributes>> {
     let create = |group: &str, version: &str, resource: &str, subresource: Option<&str>| ResourceAttributes {
         verb: Some("create".to_owned()),
@@ -129,12 +130,12 @@ pub fn questions(source: &SourceName) -> Vec<Vec<ResourceAttributes>> {
     vec![vec![create(api::GROUP, api::VERSION, "datavolumes", Some("source"))], anyway]
 }
 
-/// An object that stands for a source, and that somebody in another namespace may name.
+/// A kind of object that refers to a source, and that a user in another namespace may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reference {
-    /// In `spec.sourceRef` of a DataVolume.
+    /// A DataSource in `spec.sourceRef` of a DataVolume.
     DataSource,
-    /// In `spec.dataSourceRef` of a claim, with the annotation `cdi.kubevirt.io/dataSourceNamespace`.
+    /// A VolumeCloneSource in `spec.dataSourceRef` of a claim, with the annotation `cdi.kubevirt.io/dataSourceNamespace`.
     VolumeCloneSource,
 }
 
@@ -154,8 +155,8 @@ impl Reference {
     }
 }
 
-/// The right that a requester needs before a reference into another namespace is followed: to get that very object. Whether it exists, and
-/// what it names, is told to nobody else.
+/// Returns the permission that a requester needs before a reference into another namespace is followed: `get` on that object. Nobody else
+/// learns if the object exists or what it names.
 pub fn reference_right(kind: Reference, name: &ObjectName) -> ResourceAttributes {
     ResourceAttributes {
         verb: Some("get".to_owned()),
@@ -168,7 +169,7 @@ pub fn reference_right(kind: Reference, name: &ObjectName) -> ResourceAttributes
     }
 }
 
-/// Why `requester` may not follow the reference, in the same words whether the object exists or not.
+/// Returns the message that `requester` may not follow the reference. It is the same for an existing and a missing object.
 pub fn reference_denial(requester: &Requester, kind: Reference, name: &ObjectName) -> String {
     format!(
         "user {:?} may not read {} {name}: that takes the verb get on {} of the group {} in namespace {:?}, which an admin of that \
@@ -181,7 +182,7 @@ pub fn reference_denial(requester: &Requester, kind: Reference, name: &ObjectNam
     )
 }
 
-/// Why `requester` may not clone `source`, and what whoever administers the namespace can do about it.
+/// Returns the message that `requester` may not clone `source`, with commands by which an admin of the namespace can permit it.
 pub fn denial(requester: &Requester, source: &SourceName) -> String {
     let user = &requester.username;
     let SourceName { kind, object } = source;
@@ -208,7 +209,7 @@ pub fn denial(requester: &Requester, source: &SourceName) -> String {
     )
 }
 
-/// The word as a shell takes it. Names of users and sources are chosen by those who are denied, and the commands are for admins.
+/// Quotes a word for a shell. Denied users choose the names of users and sources, and the commands are for admins.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._:@/=+-".contains(c);
     if word.chars().all(plain) {
@@ -218,7 +219,7 @@ fn quoted(word: &str) -> String {
     format!("'{}'", printable.replace('\'', r"'\''"))
 }
 
-/// What is left of a user's name in the name of an object.
+/// Returns the part of a user's name that is valid in the name of an object.
 fn as_name(user: &str) -> String {
     user.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-").trim_matches('-').to_owned()
 }

@@ -1,14 +1,14 @@
-//! Closed sets of words: one list gives the enum, its texts, and both directions between them.
+//! String enums: one list defines the enum, its texts, and the conversions in both directions.
 
 use thiserror::Error;
 
-/// A text that is none of the words of a set.
+/// Error for a text that is not one of the texts of an enum.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text:?} is none of {supported}")]
 pub struct UnknownWord {
-    /// What was read.
+    /// The text that was read.
     pub text: String,
-    /// Every word of the set, quoted and separated by commas.
+    /// Every text of the enum, quoted and separated by commas.
     pub supported: String,
 }
 
@@ -20,10 +20,10 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_attr])* $variant),+ }
 
         impl $name {
-            /// Every word, in the order of its definition.
+            /// Every variant, in the order of its definition.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The word as it is written.
+            /// Returns the text of the variant.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }

@@ -29,7 +29,7 @@ use crate::{
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The conditions under which this process may be sent work. Cheap to clone.
+/// The conditions under which this process is ready. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     conditions: Arc<Mutex<Vec<Condition>>>,
@@ -43,20 +43,20 @@ struct Condition {
 }
 
 impl Readiness {
-    /// Ready as long as `shutdown` has not begun, until conditions are registered.
+    /// Ready until `shutdown` begins, while no conditions are registered.
     pub fn new(shutdown: Shutdown) -> Self {
         Self { conditions: Arc::default(), shutdown }
     }
 
-    /// Adds a condition, not met yet. Register them all before the admin endpoint is served, or a
-    /// probe may come between.
+    /// Adds a condition, which is not met yet. Register all conditions before the admin endpoint is served, or a probe may succeed too
+    /// early.
     pub fn register(&self, name: &'static str) -> ReadyHandle {
         let condition = Condition { name, met: Arc::default() };
         self.conditions.lock().unwrap_or_else(PoisonError::into_inner).push(condition.clone());
         ReadyHandle(condition)
     }
 
-    /// The names of what is missing; empty when ready.
+    /// The names of the conditions that are not met; empty when ready.
     pub fn missing(&self) -> Vec<&'static str> {
         let conditions = self.conditions.lock().unwrap_or_else(PoisonError::into_inner);
         let unmet = conditions.iter().filter(|condition| !condition.met.load(Ordering::Relaxed));
@@ -65,18 +65,18 @@ impl Readiness {
     }
 }
 
-/// Says whether one condition is met. The last word stays when it is dropped.
+/// The handle of one condition. The condition keeps its last state when the handle is dropped.
 #[derive(Debug, Clone)]
 #[must_use = "the condition is not met until the handle says so"]
 pub struct ReadyHandle(Condition);
 
 impl ReadyHandle {
-    /// The condition is met. Idempotent.
+    /// Marks the condition as met. Idempotent.
     pub fn ready(&self) {
         self.set(true);
     }
 
-    /// The condition is not met any more. Idempotent.
+    /// Marks the condition as not met any more. Idempotent.
     pub fn not_ready(&self) {
         self.set(false);
     }
@@ -102,18 +102,18 @@ struct Sources {
 }
 
 impl Admin {
-    /// Takes the port, so that a port in use fails the start of the process.
+    /// Binds the port, so that a port in use fails the start of the process.
     pub fn bind(args: &AdminArgs, readiness: Readiness, registry: Arc<Registry>, log: LogHandle) -> io::Result<Self> {
         let listener = TcpListener::from_std(listen(args.admin_address)?)?;
         Ok(Self { listener, router: router(Sources { readiness, registry, log }) })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until dropped: probes are to be answered to the very end, so this belongs to
+    /// Serves until dropped. Probes have to be answered until the very end, so this belongs to
     /// [`Supervisor::companion`](crate::supervisor::Supervisor::companion).
     pub async fn serve(self) -> io::Result<()> {
         axum::serve(self.listener, self.router.into_make_service_with_connect_info::<SocketAddr>()).await
@@ -153,8 +153,7 @@ async fn log_level(State(sources): State<Sources>) -> Response {
     }
 }
 
-/// Only from the pod itself, which includes `kubectl port-forward`: the port is open to the whole
-/// cluster.
+/// Accepts requests from the pod itself only, which includes `kubectl port-forward`: the port is open to the whole cluster.
 async fn set_log_level(
     State(sources): State<Sources>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,

@@ -1,9 +1,8 @@
-//! Single requests to the API server: the one place where paths are made and answers are decoded.
+//! Single requests to the API server: the only place where URL paths are built and answers are decoded.
 //!
-//! kube's `Api` puts a name into the path as it is and fails with the whole list, or with a write
-//! that succeeded, when one object of the answer can't be decoded. Names come from what users
-//! write, and so do objects. Here a name or namespace that no object can have never becomes a path,
-//! and answers are decoded object by object; see [`common::decode`].
+//! kube's `Api` puts a name into the path unescaped. It fails with the whole list, or with a write that succeeded, when one object of the
+//! answer can't be decoded. Users control both names and objects. Here an invalid name or namespace never becomes a path, and answers are
+//! decoded object by object; see [`common::decode`].
 
 use std::{fmt, marker::PhantomData};
 
@@ -29,7 +28,7 @@ use crate::metrics;
 /// The objects of one kind in one namespace, or in the cluster for a kind without namespaces.
 pub struct Objects<K> {
     client: Client,
-    /// `None` where the namespace can't exist.
+    /// `None` if the name of the namespace is invalid.
     place: Option<Request>,
     kind: PhantomData<fn() -> K>,
 }
@@ -39,7 +38,7 @@ pub struct Objects<K> {
 pub struct Listed<K> {
     /// The objects that can be read.
     pub items: Vec<K>,
-    /// Those that exist and can't be read.
+    /// The objects that exist and can't be read.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -53,14 +52,14 @@ struct Page<K> {
 }
 
 impl<K: Resource<DynamicType = (), Scope = ClusterResourceScope>> Objects<K> {
-    /// Those of the cluster.
+    /// All objects in the cluster.
     pub fn all(client: Client) -> Self {
         Self { client, place: Some(Request::new(K::url_path(&(), None))), kind: PhantomData }
     }
 }
 
 impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Objects<K> {
-    /// Those of a namespace. There are none where no namespace can have this name.
+    /// The objects of a namespace. There are none if the name of the namespace is invalid.
     pub fn namespaced(client: Client, namespace: &str) -> Self {
         let place = NameRule::Label.permits(namespace).then(|| Request::new(K::url_path(&(), Some(namespace))));
         Self { client, place, kind: PhantomData }
@@ -68,13 +67,12 @@ impl<K: Resource<DynamicType = (), Scope = NamespaceResourceScope>> Objects<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
-    /// The object of this name as it is now, if there is one.
+    /// The current object of this name, if there is one.
     pub async fn get_opt(&self, name: &str) -> kube::Result<Option<K>> {
         self.get_with(name, &GetParams::default()).await
     }
 
-    /// The object of this name as the API server remembers it: quicker, and possibly older than the
-    /// last write.
+    /// The object of this name from the API server's cache: faster, and possibly older than the last write.
     pub async fn get_cached_opt(&self, name: &str) -> kube::Result<Option<K>> {
         self.get_with(name, &GetParams::any()).await
     }
@@ -89,7 +87,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
         })
     }
 
-    /// The metadata of the object of this name, which doesn't depend on the rest of it.
+    /// The metadata of the object of this name, which can be decoded whatever the rest of the object is.
     pub async fn metadata(&self, name: &str) -> kube::Result<Option<ObjectMeta>> {
         let Some(place) = self.place_of(name) else { return Ok(None) };
         let text = self.send(place.get_metadata(name, &GetParams::default())).await;
@@ -111,7 +109,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
         }
     }
 
-    /// The first objects, at most as many as this.
+    /// The first objects, at most `limit`.
     pub async fn list_first(&self, limit: u32) -> kube::Result<Listed<K>> {
         let mut listed = Listed { items: Vec::new(), unreadable: Vec::new() };
         self.list_page(&ListParams::default().limit(limit), &mut listed).await?;
@@ -135,7 +133,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
         Ok(page.metadata.continue_.filter(|token| !token.is_empty()))
     }
 
-    /// Creates an object. An answer that can't be read is no failure of the write, here and below.
+    /// Creates an object. An answer that can't be decoded is not a failure of the write, here and below.
     pub async fn create(&self, params: &PostParams, object: &K) -> kube::Result<Decoded<K>>
     where
         K: Serialize,
@@ -145,7 +143,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
         self.write(place.create(params, body)).await
     }
 
-    /// Changes an object.
+    /// Patches an object.
     pub async fn patch<P: Serialize + fmt::Debug>(
         &self,
         name: &str,
@@ -174,7 +172,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
         self.send(request).await.map(|text| Decoded::from_json(&text))
     }
 
-    /// The answer as text: kube's own decoding would log it where it fails.
+    /// The answer as text: kube's own decoding would log the text if it fails.
     async fn send(&self, request: Result<HttpRequest<Vec<u8>>, request::Error>) -> kube::Result<String> {
         self.client.request_text(request.map_err(Error::BuildRequest)?).await
     }
@@ -184,7 +182,7 @@ impl<K: Resource<DynamicType = ()> + DeserializeOwned> Objects<K> {
     }
 }
 
-/// The text of what was asked for; nothing where there is no such object.
+/// The text of the answer; `None` if there is no such object.
 fn found(text: kube::Result<String>) -> kube::Result<Option<String>> {
     match text {
         Err(Error::Api(status)) if status.is_not_found() => Ok(None),
@@ -196,13 +194,13 @@ fn impossible() -> Error {
     Error::BuildRequest(request::Error::Validation("no object can have this name and namespace".to_owned()))
 }
 
-/// It may be shown to somebody who may not read the object, so it says nothing of what is in it.
+/// The error may be shown to a user who may not read the object, so it discloses nothing of the content.
 fn unread<K: Resource<DynamicType = ()>>(name: &str) -> Error {
     let text = format!("{} {name} exists and can't be read; see smartclone's log", K::kind(&()));
     Error::SerdeError(serde_json::Error::custom(text))
 }
 
-/// One line in the log, and one more in the metric.
+/// Logs and counts an unreadable object.
 pub(crate) fn report<K: Resource<DynamicType = ()>>(unreadable: &Unreadable) {
     let ObjectMeta { namespace, name, .. } = &*unreadable.metadata;
     let kind = K::kind(&());
@@ -228,7 +226,7 @@ mod tests {
     use super::*;
     use crate::cache::{ask, ask_all, ask_cached};
 
-    /// Answers everything with this; notes the paths with their queries.
+    /// Answers every request with `answer` and records the paths with their queries.
     fn api_server(answer: &str) -> (Client, Arc<Mutex<Vec<String>>>) {
         let (answer, paths) = (answer.to_owned(), Arc::new(Mutex::new(Vec::new())));
         let asked = Arc::clone(&paths);
@@ -240,7 +238,7 @@ mod tests {
         (Client::new(service, "default"), paths)
     }
 
-    /// Every request that takes a namespace or a name.
+    /// Sends every request that takes a namespace or a name.
     async fn ask_everything(client: &Client, namespace: &str, name: &str) {
         let maps = Objects::<ConfigMap>::namespaced(client.clone(), namespace);
         let classes = Objects::<StorageClass>::all(client.clone());
@@ -263,7 +261,7 @@ mod tests {
     fn paths_of(namespace: &str, name: &str) -> Vec<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            // A client works in the runtime in which it was made.
+            // A client works in the runtime in which it was created only.
             let (client, paths) = api_server("{}");
             Box::pin(ask_everything(&client, namespace, name)).await;
             paths.lock().unwrap().clone()
@@ -290,8 +288,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is given as a name, the path has the segments that it should have, or no
-        /// request is made.
+        /// Whatever is given as a name, the path has the expected number of segments, or no request is sent.
         #[test]
         fn a_name_is_one_segment_of_a_path(
             namespace in "([a-z0-9]{1,5}|[a-z0-9./%?#&=:;\\\\ ä-]{0,12}|.{0,6})",

@@ -14,7 +14,7 @@ pub struct AdminArgs {
     pub admin_address: SocketAddr,
 }
 
-/// Arguments for the end of the process.
+/// Arguments for the shutdown of the process.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Shutdown")]
 pub struct ShutdownArgs {
@@ -27,7 +27,7 @@ pub struct ShutdownArgs {
     pub shutdown_limit: Duration,
 }
 
-/// Parses `1m30s`, `500ms` and the like; for `value_parser` of clap.
+/// Parses durations such as `1m30s` or `500ms`; for `value_parser` of clap.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let duration: jiff::SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
     duration.try_into().map_err(|_| "a duration cannot be negative".to_owned())

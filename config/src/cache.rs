@@ -1,10 +1,8 @@
-//! Caches of objects, kept up to date by watches. Reading never waits: an object that a cache has
-//! not seen yet is *unknown*, not absent.
+//! Caches of objects, kept up to date by watches. Reads never wait: an object that a cache has not received yet is *unknown*, not absent.
 //!
-//! Objects are decoded one by one; see [`common::decode`]. One that can't be read is a line in the
-//! log and a number in a metric, never a watch that fails: the others of its kind are known all the
-//! same. Its name is *unknown* as long as it exists like this, and it is in no list, whatever it
-//! was before.
+//! Objects are decoded one by one; see [`common::decode`]. An object that can't be decoded is logged and counted, and never fails the
+//! watch: the others of its kind remain known. Its name is *unknown* while it can't be decoded, and it is in no list, even if it was
+//! readable before.
 
 mod unreadable;
 
@@ -36,19 +34,17 @@ const STARTING: u8 = 0;
 const SYNCED: u8 = 1;
 const MISSING: u8 = 2;
 
-/// Reads the latest state of an object. An object whose name is impossible is absent.
+/// Reads the latest state of an object. An object with an invalid name is absent.
 pub async fn ask<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &Objects<K>, name: &str) -> Lookup<K> {
     answer(api.get_opt(name).await)
 }
 
-/// Reads an object from the API server's cache, which is quick and may be older than the last
-/// write.
+/// Reads an object from the API server's cache, which is fast and may be older than the last write.
 pub async fn ask_cached<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &Objects<K>, name: &str) -> Lookup<K> {
     answer(api.get_cached_opt(name).await)
 }
 
-/// Reads the latest state of all objects that can be decoded. Absent when the cluster doesn't know
-/// the kind.
+/// Reads the latest state of all objects that can be decoded. Absent if the cluster does not have the kind.
 pub async fn ask_all<K: Resource<DynamicType = ()> + DeserializeOwned>(api: Objects<K>) -> Lookup<Vec<Arc<K>>> {
     answer(match api.list().await {
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
@@ -89,9 +85,9 @@ impl<K> Cache<K>
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
-    /// A cache, and the stream that fills it: it yields every object that was written or deleted,
-    /// after the cache has it. `ready` is met once the first list is complete, or once it is
-    /// certain that the cluster doesn't know the kind. `strip` drops what nobody reads.
+    /// A cache, and the stream that fills it: it yields every object that was written or deleted, after the cache has it. `ready` is met
+    /// once the first list is complete, or once it is certain that the cluster does not have the kind. `strip` drops fields that nobody
+    /// reads.
     pub fn watch(
         client: Client,
         config: watcher::Config,
@@ -128,7 +124,7 @@ where
                     }
                 }
             })
-            // After all that `all` depends on.
+            // After every input of `all`.
             .inspect(move |_| _ = changes.fetch_add(1, Ordering::Release))
             .touched_objects()
             .filter_map(|event| std::future::ready(event.ok()));
@@ -143,18 +139,16 @@ where
         if let Some(why) = self.known().err().or_else(unreadable) {
             return Lookup::Unknown(why);
         }
-        // Looked at once more: what can't be read any more leaves the store after it is noted.
+        // Checked again: an object that becomes unreadable is recorded before it leaves the store.
         self.store.get(&reference).map_or_else(|| unreadable().map_or(Lookup::Absent, Lookup::Unknown), Lookup::Present)
     }
 
-    /// An object in this namespace that exists and can't be read, if there is one: for those to
-    /// whom a missing one matters.
+    /// The reason for one object in this namespace that exists and can't be read, if there is one; for callers that need complete lists.
     pub fn unreadable_in(&self, namespace: &str) -> Option<String> {
         self.unreadable.reason_in(namespace)
     }
 
-    /// All objects that can be read, or why they aren't known. Absent when the cluster doesn't know
-    /// the kind.
+    /// All objects that can be read, or the reason why they are not known. Absent if the cluster does not have the kind.
     pub fn all(&self) -> Lookup<Vec<Arc<K>>> {
         match self.known() {
             Err(why) => Lookup::Unknown(why),
@@ -163,13 +157,12 @@ where
         }
     }
 
-    /// The revision of [`all`](Self::all): it grows before the objects change, so objects that are
-    /// read after it are at least as new.
+    /// The revision of [`all`](Self::all). It grows before the objects change, so objects that are read after it are at least as new.
     pub fn revision(&self) -> u64 {
         self.revision.load(Ordering::Acquire)
     }
 
-    /// All objects that are known and can be read, for those who look again when more become known.
+    /// All objects that are known and can be read; for callers that look again when more become known.
     pub fn known_objects(&self) -> Vec<Arc<K>> {
         self.store.state()
     }
@@ -187,7 +180,7 @@ where
     }
 }
 
-/// The API server has no such kind (its CRD is not installed).
+/// True if the API server has no such kind (its CRD is not installed).
 fn unknown_kind(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) = error else {
         return false;

@@ -1,8 +1,7 @@
 //! The connection to the API server.
 //!
-//! kube's defaults leave a request unlimited in time, because a watch is silent for minutes. Here
-//! every request other than a watch has a deadline, so that an API server which vanished without
-//! closing its connections costs seconds.
+//! kube's defaults set no time limit for a request, because a watch is silent for minutes. Here every request other than a watch has a
+//! deadline, so that an API server that vanished without closing its connections costs seconds.
 
 use std::{
     pin::Pin,
@@ -25,21 +24,20 @@ use thiserror::Error;
 use tokio::time::timeout;
 use tower::{BoxError, Layer, Service, ServiceBuilder, retry::RetryLayer};
 
-/// Longer than the 295 s of silence after which kube's watcher itself gives a watch up.
+/// The read timeout: longer than the 295 s of silence after which kube's watcher itself ends a watch.
 const SILENCE: Duration = Duration::from_secs(305);
 
 /// The purpose of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Watches, and reads and writes of a background task: retried on 429, 503 and 504, 30 s in
-    /// all.
+    /// Watches, and reads and writes of a background task: retried on 429, 503 and 504, 30 s in total.
     Control,
-    /// Reads that an admission request waits for: one attempt, 2 s, for an answer in time or none.
+    /// Reads that an admission request waits for: one attempt within 2 s.
     Admission,
 }
 
 impl Purpose {
-    /// From the first attempt to the head of the answer.
+    /// The time from the first attempt to the head of the answer.
     fn deadline(self) -> Duration {
         match self {
             Self::Control => Duration::from_secs(30),
@@ -54,13 +52,13 @@ impl Purpose {
             Self::Control => SILENCE,
             Self::Admission => self.deadline(),
         });
-        // Else the time that a pooled connection was idle counts against the next answer.
+        // Otherwise the idle time of a pooled connection counts against the next answer.
         config.reset_reader_on_write = true;
         config.default_retry = self == Self::Control;
     }
 }
 
-/// No client could be made.
+/// A client could not be created.
 #[derive(Debug, Error)]
 pub enum Error {
     /// Neither a kubeconfig nor a service account was found.
@@ -79,7 +77,7 @@ pub enum Error {
 #[error("no answer from the API server within {0:?}")]
 pub struct DeadlineExceeded(pub Duration);
 
-/// A client for the cluster of the kubeconfig, or else of the pod's service account.
+/// A client for the cluster of the kubeconfig, or else of the pod's ServiceAccount.
 ///
 /// The API server's audit log knows it as `smartclone-<program>/<version>`.
 pub async fn connect(program: &str, purpose: Purpose) -> Result<Client, Error> {
@@ -90,13 +88,11 @@ pub async fn connect(program: &str, purpose: Purpose) -> Result<Client, Error> {
     client(config, purpose).map_err(Error::Client)
 }
 
-/// kube's own client, but one that sends at once: else the first request of a new connection lies
-/// here until the server has acknowledged the end of the TLS handshake, for which it takes its time
-/// (40 ms).
+/// kube's own client, except that it sends at once (`TCP_NODELAY`). Otherwise the first request of a new connection waits until the server
+/// has acknowledged the end of the TLS handshake, which takes 40 ms.
 fn client(config: Config, purpose: Purpose) -> Result<Client, kube::Error> {
     let deadline = DeadlineLayer(purpose.deadline());
-    // What only kube can set up: a proxy, and a certificate that a program hands out and that has
-    // to be renewed.
+    // Only kube can set up a proxy, and a certificate that a program issues and renews.
     if config.proxy_url.is_some() || config.auth_info.exec.is_some() {
         return Ok(ClientBuilder::try_from(config)?.with_layer(&deadline).build());
     }
@@ -118,7 +114,7 @@ fn client(config: Config, purpose: Purpose) -> Result<Client, kube::Error> {
     Ok(ClientBuilder::new(service, config.default_namespace).with_layer(&deadline).build())
 }
 
-/// Limits the time to the head of an answer, for all but the requests that stay open by design.
+/// Limits the time to the head of an answer, except for requests that stay open by design.
 #[derive(Clone)]
 struct DeadlineLayer(Duration);
 
@@ -176,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// An API server that takes every request and answers none.
+    /// An API server that accepts every request and answers none.
     fn silent(purpose: Purpose) -> Api<Secret> {
         let service = tower::service_fn(|_: Request<Body>| pending::<Result<http::Response<Body>, Infallible>>());
         let client = ClientBuilder::new(service, "default").with_layer(&DeadlineLayer(purpose.deadline())).build();

@@ -1,12 +1,11 @@
-//! Errors as one line.
+//! Errors on one line.
 
 use std::{error::Error, fmt};
 
 /// Displays an error together with all its causes, outermost first: `failed to sign: no key: file
 /// not found`.
 ///
-/// Our errors name only the step that failed and leave the rest to their source, so a log line
-/// needs the whole chain.
+/// Our errors name only the failed step and leave the rest to their source, so a log line needs the whole chain.
 pub struct Chain<'a>(pub &'a (dyn Error + 'static));
 
 impl fmt::Display for Chain<'_> {

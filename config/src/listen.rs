@@ -7,8 +7,8 @@ use std::{
 
 /// Binds a non-blocking listener, ready for tokio or `axum_server::from_tcp`.
 ///
-/// `[::]` means every address of both families; on a host without IPv6 it falls back to `0.0.0.0`,
-/// so that one default fits all clusters.
+/// `[::]` means every address of both families. On a host without IPv6 it falls back to `0.0.0.0`, so that one default works in all
+/// clusters.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).or_else(|error| {
         if address.is_ipv6() && address.ip().is_unspecified() && error.kind() != io::ErrorKind::AddrInUse {

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-/// Registers which program of which version runs, as `build_info`.
+/// Registers the program and its version, as `build_info`.
 pub fn register_build(registry: &mut Registry, program: &'static str) {
     let labels = vec![("program", program), ("version", env!("CARGO_PKG_VERSION"))];
     registry.register("build", "The program that runs, and its version", Info::new(labels));
@@ -19,7 +19,7 @@ struct KindLabels {
     kind: String,
 }
 
-/// Of the process, as the log is: objects are decoded in every corner of it.
+/// Global to the process, like the log: objects are decoded in many places.
 static UNREADABLE_OBJECTS: LazyLock<Family<KindLabels, Counter>> = LazyLock::new(Family::default);
 
 /// Registers `unreadable_objects_total`.
@@ -31,7 +31,7 @@ pub fn register_unreadable_objects(registry: &mut Registry) {
     );
 }
 
-/// One more object of this kind could not be decoded.
+/// Counts an object of this kind that could not be decoded.
 pub(crate) fn count_unreadable(kind: &str) {
     UNREADABLE_OBJECTS.get_or_create(&KindLabels { kind: kind.to_owned() }).inc();
 }

@@ -1,8 +1,8 @@
-//! Random values that nobody can guess.
+//! Random values that can't be guessed.
 
 use rustls::crypto::aws_lc_rs;
 
-/// The system's generator gave nothing.
+/// The system's random generator failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the system gives no random bytes")]
 pub struct NoRandomness;

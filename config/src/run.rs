@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use rustls::crypto::aws_lc_rs;
 use tokio::runtime::Builder;
 
-/// For blocking threads that outlive the process' work.
+/// The time limit for blocking threads at the end of the process.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Makes aws-lc-rs the TLS provider of the process; the first line of every `main`.
@@ -17,8 +17,7 @@ pub fn install_provider() {
 /// Runs `main` to its end on a multi-threaded runtime; an error is logged with its causes and makes
 /// the exit code 1.
 ///
-/// Unlike `#[tokio::main]`, a blocking call that hangs cannot keep the process alive after its end
-/// was decided.
+/// Unlike with `#[tokio::main]`, a blocking call that hangs cannot keep the process alive.
 pub fn run(main: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let outcome = Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(|runtime| {
         let outcome = runtime.block_on(main);

@@ -1,9 +1,8 @@
-//! The end of a process, in two steps that everybody can wait for.
+//! The shutdown of a process, in two steps that every service can await.
 //!
-//! An endpoint's removal races the termination of its pod: for a moment clients still send work to
-//! a process that was told to end. So readiness goes off first ([`Shutdown::begun`]), and only
-//! after a pause does the process refuse new work and finish what it has ([`Shutdown::draining`]).
-//! The [`Supervisor`](crate::supervisor::Supervisor) drives both.
+//! An endpoint's removal races the termination of its pod: for a moment clients still send work to a process that was told to stop. So the
+//! process first becomes unready ([`Shutdown::begun`]). Only after a pause does it refuse new work and finish the work in progress
+//! ([`Shutdown::draining`]). The [`Supervisor`](crate::supervisor::Supervisor) drives both.
 
 use std::{io, time::Duration};
 
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::ShutdownArgs;
 
-/// Tells everyone who holds a clone that the process is ending. Cheap to clone.
+/// The state of the shutdown, shared by all clones. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     begun: CancellationToken,
@@ -23,7 +22,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// A process that is not ending yet.
+    /// A shutdown that has not begun.
     pub fn new(args: &ShutdownArgs) -> Self {
         Self {
             begun: CancellationToken::new(),
@@ -33,22 +32,22 @@ impl Shutdown {
         }
     }
 
-    /// Asks for the end of the process; what follows is up to the supervisor. Idempotent.
+    /// Requests the shutdown; the supervisor does the rest. Idempotent.
     pub fn begin(&self) {
         self.begun.cancel();
     }
 
-    /// True once the end has been asked for.
+    /// True once the shutdown has been requested.
     pub fn has_begun(&self) -> bool {
         self.begun.is_cancelled()
     }
 
-    /// Returns once the end has been asked for. Work must still be accepted.
+    /// Returns once the shutdown has been requested. Work must still be accepted.
     pub async fn begun(&self) {
         self.begun.cancelled().await;
     }
 
-    /// Returns once a service has to refuse new work, finish what it has, and end.
+    /// Returns once a service has to refuse new work, finish its work, and end.
     pub async fn draining(&self) {
         self.draining.cancelled().await;
     }
@@ -64,7 +63,7 @@ impl Shutdown {
     }
 }
 
-/// The names of the termination signals sent to this process, as they come.
+/// The names of the termination signals sent to this process, as they arrive.
 pub(crate) fn signals() -> io::Result<impl Stream<Item = &'static str>> {
     let both = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     Ok(stream::unfold(both, async |(mut terminate, mut interrupt)| {

@@ -1,4 +1,4 @@
-//! Runs the long-lived parts of a process, so that none of them can die unseen.
+//! The supervisor of the long-lived services of a process: none of them can end unnoticed.
 
 use std::{any::Any, collections::HashMap, error::Error as StdError, io, pin::pin, time::Duration};
 
@@ -15,13 +15,13 @@ use crate::{
     shutdown::{self, Shutdown},
 };
 
-/// A service that takes longer than this to stop is named in the log.
+/// The time after which a service that has not stopped is named in the log.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// Why a process ended other than by request and in order.
+/// The reasons why a process ended irregularly.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A service returned although nobody had asked it to.
+    /// A service returned although no shutdown had begun.
     #[error("service {0} ended although no shutdown had begun")]
     EndedEarly(&'static str),
     /// A service returned an error.
@@ -30,7 +30,7 @@ pub enum Error {
     /// A service panicked, with this message.
     #[error("service {0} panicked: {1}")]
     Panicked(&'static str, String),
-    /// Services that had not ended when the limit of the shutdown was reached, and were dropped.
+    /// Services that had not ended within the time limit of the shutdown, and were dropped.
     #[error("dropped after the shutdown limit of {limit:?}: {}", names.join(", "))]
     TooSlow {
         /// The limit.
@@ -38,7 +38,7 @@ pub enum Error {
         /// The services that were still running.
         names: Vec<&'static str>,
     },
-    /// Somebody insisted.
+    /// A second signal arrived.
     #[error("aborted by a second signal ({0})")]
     Aborted(&'static str),
     /// Termination signals cannot be received.
@@ -69,8 +69,8 @@ impl<E: Into<BoxError> + Send + 'static> Outcome for Result<(), E> {
 
 /// Runs named services to the end of the process.
 ///
-/// The first service that ends without having been asked to, however it ends, begins the shutdown
-/// of all: a process that lives on without one of its parts looks healthy and does nothing.
+/// The first service that ends without a shutdown, for whatever reason, begins the shutdown of all: a process without one of its services
+/// looks healthy and does nothing.
 pub struct Supervisor {
     shutdown: Shutdown,
     services: Tasks,
@@ -78,7 +78,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor that drives `shutdown` and obeys it.
+    /// A supervisor that drives `shutdown` and follows it.
     pub fn new(shutdown: Shutdown) -> Self {
         Self { shutdown, services: Tasks::default(), companions: Tasks::default() }
     }
@@ -93,8 +93,7 @@ impl Supervisor {
         self
     }
 
-    /// Starts a service that serves the others, such as the admin endpoint: it is dropped when they
-    /// have all ended.
+    /// Starts a service that serves the others, such as the admin endpoint: it is dropped when all others have ended.
     #[must_use = "a supervisor supervises nothing until it runs"]
     pub fn companion<F>(mut self, name: &'static str, service: F) -> Self
     where
@@ -106,7 +105,7 @@ impl Supervisor {
 
     /// Runs until SIGTERM, SIGINT or [`Shutdown::begin`], then lets the services end in order.
     ///
-    /// Returns the first thing that went wrong. A second signal makes it return at once.
+    /// Returns the first failure. A second signal makes it return at once.
     pub async fn run(self) -> Result<(), Error> {
         let signals = shutdown::signals().map_err(Error::Signals)?;
         self.run_with(signals).await
@@ -116,7 +115,7 @@ impl Supervisor {
         let mut signals = pin!(signals.fuse());
         let mut patience = 1;
         let first = tokio::select! {
-            // A failure is told even when a signal came at the same moment.
+            // A failure is reported even if a signal arrived at the same moment.
             biased;
             Some(ended) = self.services.next(&self.shutdown) => ended,
             Some(ended) = self.companions.next(&self.shutdown) => ended,
@@ -137,7 +136,7 @@ impl Supervisor {
     }
 }
 
-/// The two steps of a shutdown; returns the first failure on the way.
+/// The two steps of a shutdown. Returns the first failure.
 async fn wind_down(shutdown: &Shutdown, services: &mut Tasks) -> Result<(), Error> {
     let paused = services.join(shutdown, shutdown.pause).await;
     shutdown.drain();
@@ -198,7 +197,7 @@ impl Tasks {
         Some(verdict)
     }
 
-    /// Waits for all tasks, at most for `time`; the first failure among those that ended.
+    /// Waits for all tasks, at most for `time`. Returns the first failure among those that ended.
     async fn join(&mut self, shutdown: &Shutdown, time: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + time;
         let mut first = Ok(());

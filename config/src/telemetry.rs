@@ -1,5 +1,4 @@
-//! Logs: one line per event on standard error, with a filter that can be changed while the process
-//! runs.
+//! Logs: one line per event on standard error, with a filter that can be changed at run time.
 
 use std::{
     fmt,
@@ -18,7 +17,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt, TryInitError},
 };
 
-/// Arguments for the level and the form of the log.
+/// Arguments for the level and the format of the log.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
 pub struct LogArgs {
@@ -80,8 +79,7 @@ impl LogHandle {
     }
 }
 
-/// The module of kube that logs answers of the API server, whole lists with every pod's environment
-/// among them, where they can't be decoded.
+/// The module of kube that logs undecodable answers of the API server, including whole lists with every pod's environment.
 const LOGS_BODIES: &str = "kube_client::client";
 
 /// Sends the events of the whole process (and the records of crates that use `log`) to standard
@@ -92,7 +90,7 @@ pub fn install(args: &LogArgs) -> Result<LogHandle, TryInitError> {
     Ok(LogHandle(handle))
 }
 
-/// All that passes the filter goes to `writer`.
+/// The subscriber that writes events that pass the filter to `writer`.
 fn lines<W>(
     args: &LogArgs,
     writer: W,
@@ -102,7 +100,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(args.log_level.to_env_filter());
-    // A layer of its own: no directive of the other one comes past it.
+    // A separate layer, so that no directive of the other one can bypass it.
     let bodies = filter_fn(|metadata| metadata.target() != LOGS_BODIES);
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     let lines = match args.log_format {
@@ -112,7 +110,7 @@ where
     (tracing_subscriber::registry().with(filter).with(bodies).with(lines), handle)
 }
 
-/// A handle whose filter belongs to nobody else, for tests of what takes one.
+/// A handle with a filter of its own, for tests.
 #[cfg(test)]
 pub(crate) fn detached() -> (impl Layer<Registry>, LogHandle) {
     let (filter, handle) = reload::Layer::new(EnvFilter::new("info"));
@@ -152,7 +150,7 @@ mod tests {
         }
     }
 
-    /// A list whose items are none, of which kube complains.
+    /// A list without valid items, which kube logs.
     async fn list_of_nothing_readable() {
         let body = r#"{"metadata": {}, "items": {"password": "hunter2"}}"#;
         let answer = move |_: Request<Body>| async move {

@@ -19,7 +19,7 @@ pub struct Args {
     /// Image of the pod that copies the bytes where the storage can't.
     #[arg(long, env = "CLONER_IMAGE")]
     pub(crate) cloner_image: String,
-    /// How many DataVolumes are worked on at the same moment.
+    /// The number of DataVolumes that are reconciled at the same time.
     #[arg(long, env = "CONCURRENCY", default_value_t = 64)]
     pub(crate) concurrency: u16,
 }

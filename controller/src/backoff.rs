@@ -14,7 +14,7 @@ use tracing::{error, warn};
 
 use crate::{Error, context::name_of};
 
-/// The object of a pass. A DataVolume and a claim of one name are two.
+/// The object of a pass. A DataVolume and a claim may have the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     kind: Cow<'static, str>,
@@ -32,13 +32,13 @@ impl Key {
 pub struct Backoff(Mutex<HashMap<Key, u32>>);
 
 impl Backoff {
-    /// Forgets the failures of an object, a pass over which came to its end.
+    /// Forgets the failures of an object after a pass over it that succeeded.
     pub fn forget<K: Resource<DynamicType = ()>>(&self, object: &K) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&Key::of(object));
     }
 
-    /// Returns when to try again: ever later, at most after about a minute. After a plan that breaks an invariant, which is a mistake of
-    /// ours, only when something changes.
+    /// Returns the time of the next attempt: delays grow to about a minute. After a plan that breaks an invariant, an internal error, only
+    /// a change of an object starts the next pass.
     pub fn next<K: Resource<DynamicType = ()>>(&self, object: &K, cause: &Error) -> Action {
         let key = Key::of(object);
         let (kind, ObjectName { namespace, name }) = (&key.kind, &key.name);

@@ -1,5 +1,5 @@
-//! The cleanup: removes temporary objects whose owner is gone, shared snapshots that no clone needs, and finalizers that CDI has left.
-//! `common::clone::cleanup` decides; the API server itself is asked whether an owner exists, because caches are late.
+//! The cleanup: removes temporary objects whose owner is gone, shared snapshots that no clone needs, and finalizers that CDI left behind.
+//! `common::clone::cleanup` decides. The API server itself is asked if an owner exists, because caches lag behind.
 
 mod former;
 
@@ -77,7 +77,7 @@ impl Failures {
 struct Cleanup<'a> {
     ctx: &'a Reconciler,
     failures: &'a mut Failures,
-    /// The API server does not answer, so that the rest waits for the next run.
+    /// True if the API server does not answer. The rest then waits for the next run.
     cut_off: bool,
 }
 
@@ -136,15 +136,15 @@ impl Cleanup<'_> {
         }
     }
 
-    /// Removes shared snapshots that no member needs, and sees that the driver's snapshot goes with each.
+    /// Removes shared snapshots that no member needs. Makes sure that the snapshot in the storage system is deleted with each.
     async fn snapshots(&mut self) {
         for snapshot in self.ctx.context.caches.snapshots.known_objects() {
             let shared = SharedSnapshot::of(&snapshot);
             if !shared.ours || !self.is_due(&snapshot.metadata) {
                 continue;
             }
-            // As soon as there is one: whoever deletes the clone or its namespace deletes the snapshot with it, and asks nobody. The event
-            // of the content starts the next run; until then the snapshot controller may know the former policy.
+            // Done as soon as the content exists: whoever deletes the clone or its namespace deletes the snapshot with it, without us. The
+            // event of the content starts the next run; until then the snapshot controller may still have the old policy.
             if let Some(content) = retained_content(&shared, self.ctx) {
                 let result = write::discard_content(&content, &self.ctx.context.client).await;
                 let result = match result {
@@ -179,7 +179,7 @@ impl Cleanup<'_> {
     }
 }
 
-/// Removes a shared snapshot if no member needs it. True when it did.
+/// Removes a shared snapshot if no member needs it. Returns true if it did.
 async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bool, kube::Error> {
     let mut needs = Vec::new();
     for (uid, name) in &shared.members {
@@ -196,7 +196,7 @@ async fn remove_snapshot(shared: &SharedSnapshot, ctx: &Reconciler) -> Result<bo
     Ok(true)
 }
 
-/// Removes a temporary object unless its owner exists. True when it did.
+/// Removes a temporary object unless its owner exists. Returns true if it did.
 async fn remove_orphan<K>(meta: &ObjectMeta, owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + DeserializeOwned,
@@ -205,7 +205,7 @@ where
         return Ok(false);
     }
     let kept = kept(meta);
-    // A claim that goes takes its volume along; one that nothing keeps goes when it is deleted.
+    // The policy of the volume is set before the claim is gone. A claim that our finalizer does not keep is gone as soon as it is deleted.
     if let Some(volume) = retained_volume(meta, ctx).filter(|_| kept.is_none() || meta.deletion_timestamp.is_some()) {
         write::discard_volume(&volume, &ctx.context.client).await?;
         return Ok(false);
@@ -219,8 +219,7 @@ where
     Ok(true)
 }
 
-/// The content of a temporary snapshot, if the driver would keep it when the snapshot goes. A content counts only when both sides agree
-/// on whose it is.
+/// The content that refers to a temporary snapshot by UID, if its `deletionPolicy` is `Retain` and it is not being deleted.
 fn retained_content(shared: &SharedSnapshot, ctx: &Reconciler) -> Option<ObjectVersion> {
     let contents = ctx.context.caches.contents.known_objects();
     let is_its = |content: &&Arc<VolumeSnapshotContent>| {
@@ -231,7 +230,7 @@ fn retained_content(shared: &SharedSnapshot, ctx: &Reconciler) -> Option<ObjectV
     contents.iter().find(is_its).map(|content| exact(&content.metadata))
 }
 
-/// The volume of a temporary claim, if it would stay when the claim goes.
+/// The volume of a temporary claim, if it would remain after the claim is deleted.
 fn retained_volume(meta: &ObjectMeta, ctx: &Reconciler) -> Option<ObjectVersion> {
     let found = ctx.context.caches.claims.get(meta.namespace.as_deref(), meta.name.as_deref()?);
     let claim = found.present().filter(|claim| claim.uid() == meta.uid)?;
@@ -251,7 +250,7 @@ fn restoring(shared: &SharedSnapshot, ctx: &Reconciler) -> bool {
     })
 }
 
-/// Returns the need that the clone `uid` has of the snapshot.
+/// Returns the need that the clone `uid` has for the snapshot.
 async fn need_of_member(
     uid: &str,
     name: &ObjectName,
@@ -289,7 +288,7 @@ async fn need_of_member(
             )
         })
     };
-    // A claim that somebody made himself says by its own binding nothing about the restore beside the source.
+    // The binding of a claim that the user created says nothing about the restore in the source's namespace.
     let filled = |claim: &Claim| claim.content != Content::HeldBack || claim.phase == ClaimPhase::Bound;
     let member = Member {
         deleting: target.deleting,
@@ -302,7 +301,7 @@ async fn need_of_member(
     Ok(need(&member, &shared.exact.name))
 }
 
-/// True if the caches have the owner. They may be late, but never early.
+/// True if the caches have the owner. They may lag behind the API server, but never run ahead of it.
 fn is_cached(owner: &Owner, ctx: &Reconciler) -> bool {
     let (namespace, name) = (Some(owner.name.namespace.as_str()), owner.name.name.as_str());
     let volume = ctx.context.caches.data_volumes.get(namespace, name);
@@ -311,7 +310,7 @@ fn is_cached(owner: &Owner, ctx: &Reconciler) -> bool {
         || claim.present().is_some_and(|claim| needs_its_own(&claim.metadata, &owner.uid))
 }
 
-/// Asks the API server whether the owner exists, because the caches may be late. Reads its metadata only, which can always be read.
+/// Asks the API server if the owner exists, because the caches may lag behind. Reads its metadata only, which can always be decoded.
 async fn exists(owner: &Owner, ctx: &Reconciler) -> Result<bool, kube::Error> {
     let ObjectName { namespace, name } = &owner.name;
     let there = |found: Option<ObjectMeta>| found.is_some_and(|meta| needs_its_own(&meta, &owner.uid));

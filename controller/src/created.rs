@@ -1,6 +1,6 @@
 //! UIDs of the temporary objects that this process has created, as the API server answered them.
 //!
-//! This is what makes an object ours (`common::clone::ownership`). A DataVolume's status keeps the same record across restarts.
+//! This record makes an object ours (`common::clone::ownership`). A DataVolume's status keeps the same record across restarts.
 
 use std::{
     collections::HashMap,
@@ -14,7 +14,7 @@ use common::clone::ownership::Created;
 pub struct CreatedObjects(Mutex<HashMap<String, Created>>);
 
 impl CreatedObjects {
-    /// Records the UID with which the create call of an object for the clone `uid` was answered.
+    /// Records the UID in the answer to the creation of an object for the clone `uid`.
     pub fn record(&self, uid: &str, name: String, object_uid: String) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(uid.to_owned()).or_default().insert(name, object_uid);

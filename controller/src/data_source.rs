@@ -1,5 +1,5 @@
-//! The status of DataSources: the source that each refers to, and whether it is ready; and the labels that they inherit from it. A source in another namespace is not read and
-//! triggers nothing, because the status would tell who may read the DataSource about it.
+//! The status of DataSources (the source that each refers to, and its readiness) and the labels that they inherit from it. A source in
+//! another namespace is neither read nor a trigger, because the status would disclose it to everybody who may read the DataSource.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,7 +59,7 @@ pub async fn run(
         .await;
 }
 
-/// Writes the status of a DataSource where it has changed.
+/// Writes the status of a DataSource if it has changed.
 async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = name_of(&*source);
     match periodic::is_active(&ctx) {
@@ -77,7 +77,7 @@ async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action,
         let patched = merge_patch(&api, &exact(&source.metadata), json!({ "metadata": change })).await;
         return match patched {
             Err(error) if !is_conflict(&error) => Err(Error::Report(error)),
-            // Its event, or that of the newer one, starts the next pass, which writes the status.
+            // The event of the patched DataSource, or of a newer one, starts the next pass, which writes the status.
             Ok(_) | Err(_) => Ok(next_pass(&resolution, &state)),
         };
     }
@@ -95,14 +95,14 @@ pub(crate) fn find(sources: &Cache<DataSource>) -> impl Fn(&str, &str) -> Lookup
     |namespace, name| sources.get(Some(namespace), name).map(|source| (*source).clone())
 }
 
-/// The next pass. A cache that is filled and empty triggers nothing, so one that was not filled yet is read again soon.
+/// The next pass. A cache that is synced and empty triggers nothing, so one that is not synced yet is read again soon.
 fn next_pass(resolution: &Resolution, state: &Lookup<State>) -> Action {
     let unknown = matches!(resolution, Resolution::Unknown(_)) || matches!(state, Lookup::Unknown(_));
     let after: Duration = if unknown { RETRY_NOT_SYNCED } else { RESYNC };
     Action::requeue(after)
 }
 
-/// The change of labels that follows the source; nothing, while it isn't known.
+/// The patch of the labels that are inherited from the source; `None` while the source is unknown.
 fn inherited(data_source: &DataSource, source: &SourceName, ctx: &Context) -> Option<Value> {
     let ObjectName { namespace, name } = &source.object;
     let labels = match source.kind {

@@ -4,15 +4,15 @@ use std::fmt::Display;
 
 use thiserror::Error;
 
-/// A pass that did not come to its end.
+/// A pass that failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A write failed for a reason that may pass: the network, an overloaded API server.
+    /// A write failed for a reason that may be temporary: the network, an overloaded API server.
     #[error("failed to {verb}")]
     Write {
         /// The verb of the write.
         verb: &'static str,
-        /// The error of the API server, or of the way to it.
+        /// The error of the API server, or of the connection to it.
         #[source]
         source: kube::Error,
     },

@@ -1,4 +1,4 @@
-//! Events: how they are made and published.
+//! Events: their creation and publication.
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -21,8 +21,8 @@ pub fn event(is_warning: bool, reason: &str, text: &str, action: &str) -> Event 
     }
 }
 
-/// Publishes events about an object. One that can't be published is a line in the log, because nothing depends on it: a warning, but
-/// for an object whose namespace is being deleted, into which no event can be written.
+/// Publishes events about an object. A failure is only logged, because nothing depends on it: as a warning, except for an object whose
+/// namespace is being deleted, in which no event can be created.
 pub async fn publish(events: &[Event], about: &ObjectReference, recorder: &Recorder) {
     for result in join_all(events.iter().map(|event| recorder.publish(event, about))).await {
         match result {

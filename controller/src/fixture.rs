@@ -1,7 +1,7 @@
-//! A controller against a fake API server: caches that the real watches fill, a reconciler, and the objects that are triggered.
+//! A controller against a fake API server: caches that the real watches fill, a reconciler, and the triggered objects.
 //!
-//! Tests that use it pause the clock of tokio. It then advances only when nothing is left to do, so that waiting for a moment is
-//! waiting until everything that the server has told is dealt with.
+//! Tests that use it pause tokio's clock. It then advances only if all tasks are idle, so a short sleep waits until all events of the
+//! server are handled.
 
 use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ use crate::{
     watches,
 };
 
-/// The reconciler, whose caches hold what the server had at the start, and what was triggered.
+/// The reconciler, whose caches contain the server's initial objects, and the triggers.
 pub struct Fixture {
     pub reconciler: Arc<Reconciler>,
     periodic: PeriodicTriggers,
@@ -71,12 +71,12 @@ impl Fixture {
         &self.reconciler.context
     }
 
-    /// Waits until nothing is left to do.
+    /// Waits until all tasks are idle.
     pub async fn settle(&self) {
         sleep(Duration::from_millis(1)).await;
     }
 
-    /// What was triggered since the last call: objects by kind and name, and periodic reconcilers.
+    /// The objects (kind and name) and periodic reconcilers that were triggered since the last call.
     pub fn take_triggered(&mut self) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         take(&mut self.triggered.volumes, &mut all);
@@ -112,12 +112,12 @@ pub fn recorder(api: &FakeApi) -> Recorder {
     Recorder::new(api.client(), Reporter { controller: keys::CONTROLLER_MANAGER.to_owned(), instance: None })
 }
 
-/// Puts an object in the server; returns it as it is read.
+/// Creates or replaces an object in the server. Returns it decoded.
 pub fn put<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &FakeApi, object: &Value) -> K {
     serde_json::from_value(api.put::<K>(object)).unwrap()
 }
 
-/// Puts an object in the server; returns its version.
+/// Creates or replaces an object in the server. Returns its version.
 pub fn put_version<K: Resource<DynamicType = ()> + DeserializeOwned>(api: &FakeApi, object: &Value) -> ObjectVersion {
     exact(put::<K>(api, object).meta())
 }

@@ -1,4 +1,4 @@
-//! The controller's manifests: its Deployment, and its rights, each with its reason.
+//! The controller's manifests: its Deployment, and its RBAC rules, each with its reason.
 
 use common::{
     api::{self, snapshot},
@@ -7,7 +7,7 @@ use common::{
 };
 use k8s_openapi::api::{apps::v1::DeploymentStrategy, core::v1::ConfigMap, rbac::v1::PolicyRule};
 
-/// All files.
+/// All manifests.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
         manifest::account(CONTROLLER, rights(), Vec::new())?,
@@ -24,31 +24,32 @@ fn rights() -> Vec<PolicyRule> {
         right(api::GROUP, &["datavolumes"], &[], &["get", "list", "watch", "patch"]),
         // The status of clones.
         right(api::GROUP, &["datavolumes/status"], &[], &["update"]),
-        // Objects that a DataVolume or a claim owns block its deletion; an owner reference that says so takes this right.
+        // Objects that a DataVolume or a claim owns block its deletion (`blockOwnerDeletion`); setting such an owner reference needs this
+        // right.
         right(api::GROUP, &["datavolumes/finalizers"], &[], &["update"]),
         right("", &["persistentvolumeclaims/finalizers"], &[], &["update"]),
         // Sources that are named by a DataSource, or cloned without a DataVolume.
         right(api::GROUP, &["datasources", "volumeclonesources"], &[], WATCH),
-        // The labels that a DataSource inherits from what it stands for.
+        // The labels that a DataSource inherits from its source.
         right(api::GROUP, &["datasources"], &[], &["patch"]),
         // The status of DataSources.
         right(api::GROUP, &["datasources/status"], &[], &["update"]),
-        // The settings of the admin.
+        // The admin's settings.
         right(api::GROUP, &["cdis", "cdiconfigs"], &[], WATCH),
         right(api::GROUP, &["storageprofiles"], &[], READ),
         // The CDI object that admins patch exists from the start, as do a profile for each StorageClass and the CDIConfig; their statuses
         // hold the settings in force and the refusals of drivers.
         right(api::GROUP, &["cdis", "storageprofiles", "cdiconfigs"], &[], &["create"]),
         right(api::GROUP, &["storageprofiles/status", "cdiconfigs/status"], &[], &["update"]),
-        // Sources, clones, and temporary claims beside the sources; only these, and clones that were given up before they were filled, are
-        // deleted.
+        // Sources, clones, and temporary claims in the sources' namespaces. Only these, and clones that were given up before they were
+        // populated, are deleted.
         right("", &["persistentvolumeclaims"], &[], &["get", "list", "watch", "create", "patch", "delete"]),
-        // The driver and the size behind a claim; and whose a volume is, which is changed when it is handed over.
+        // The driver and the size of a claim's volume; and its `claimRef`, which changes in the hand-over.
         right("", &["persistentvolumes"], &[], &["get", "list", "watch", "patch"]),
         // ObjectTransfers: their finalizer and their status.
         right(api::GROUP, &["objecttransfers"], &[], &["list", "watch", "patch"]),
         right(api::GROUP, &["objecttransfers/status"], &[], &["update"]),
-        // A DataVolume that moves is made anew at its target, and then deleted at its source.
+        // A DataVolume that is transferred is created at its target, and then deleted at its source.
         right(api::GROUP, &["datavolumes"], &[], &["create", "delete"]),
         // The pods that write to a source, and those that copy.
         right("", &["pods"], &[], &["get", "list", "watch", "create", "delete"]),
@@ -62,9 +63,9 @@ fn rights() -> Vec<PolicyRule> {
         right("events.k8s.io", &["events"], &[], &["create", "patch"]),
         // Source snapshots, and temporary ones.
         right(snapshot::GROUP, &["volumesnapshots"], &[], &["get", "list", "watch", "create", "delete"]),
-        // The abilities of the storage, and the driver behind a snapshot.
+        // The capabilities of the storage, and the driver of a snapshot.
         right(snapshot::GROUP, &["volumesnapshotclasses", "volumesnapshotcontents"], &[], WATCH),
-        // A class for backups keeps what is deleted: the contents of temporary snapshots are to go all the same.
+        // A class for backups has the deletion policy `Retain`: the contents of temporary snapshots are to be deleted all the same.
         right(snapshot::GROUP, &["volumesnapshotcontents"], &[], &["patch"]),
         right("storage.k8s.io", &["storageclasses"], &[], WATCH),
         // The holders of a volume that is about to be handed over.
@@ -88,7 +89,7 @@ fn program() -> Program<'static> {
     Program {
         component: CONTROLLER,
         replicas: 1,
-        // The old one is gone before the new one starts: two of them would only repeat each other's work.
+        // The old pod is gone before the new one starts: two of them would only repeat each other's work.
         strategy: DeploymentStrategy { type_: Some("Recreate".to_owned()), ..DeploymentStrategy::default() },
         args: Vec::new(),
         env: Vec::new(),

@@ -1,4 +1,4 @@
-//! The controller's metrics. Labels are words of our own types, never names of objects, so that there are few.
+//! The controller's metrics. Label values are fixed words, never names of objects, so that there are few series.
 
 use std::{sync::Arc, time::Instant};
 
@@ -46,7 +46,7 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    /// Metrics that `registry` shows.
+    /// The metrics, registered in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let inner = Inner {
             passes: Family::new_with_constructor(durations),
@@ -75,7 +75,7 @@ impl Metrics {
     }
 }
 
-/// A pass under way.
+/// A pass in progress.
 pub struct Pass {
     metrics: Metrics,
     start: Instant,

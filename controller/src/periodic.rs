@@ -14,10 +14,10 @@ pub type Trigger = Arc<Notify>;
 /// The resync interval: a full pass in case an event was missed.
 pub const RESYNC: Duration = Duration::from_mins(10);
 
-/// The next run while the caches are not synced yet.
+/// The time until the next run while the caches are not synced yet.
 pub const RETRY_NOT_SYNCED: Duration = Duration::from_secs(1);
 
-/// The next run after a write that failed.
+/// The time until the next run after a failed write.
 pub const RETRY_FAILED: Duration = Duration::from_secs(15);
 
 /// Runs `reconcile` once, then whenever it is triggered, and after the time that the last run returned.

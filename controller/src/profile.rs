@@ -25,7 +25,7 @@ use crate::{
     write::{StatusReplacement, create_if_absent, replace_status},
 };
 
-/// The attempts to record a refusal. Others write the same profile, but rarely so many of them in a row.
+/// The maximum number of attempts to record a refusal. Other writers of the same profile cause conflicts, but rarely so many in a row.
 const MAX_ATTEMPTS: usize = 8;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,19 +34,19 @@ struct Labels {
     strategy: &'static str,
 }
 
-/// The gauge of the refusals that are in force.
+/// The gauge of the refusals in force.
 #[derive(Clone, Default)]
 pub struct OpenRefusals(Family<Labels, Gauge>);
 
 impl OpenRefusals {
-    /// A gauge that `registry` shows.
+    /// The gauge, registered in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let gauge = Self::default();
         registry.register("open_refusals", "Refusals of drivers that are in force, by strategy", gauge.0.clone());
         gauge
     }
 
-    /// Counts the refusals in force. Returns when the first of them ends.
+    /// Counts the refusals in force. Returns the time at which the first of them ends.
     fn count(&self, profiles: &[Arc<StorageProfile>], now: Timestamp) -> Option<Timestamp> {
         self.0.clear();
         let all = profiles.iter().filter_map(|p| p.status.as_ref()).flat_map(|s| &s.refusals);
@@ -95,7 +95,7 @@ async fn reconcile(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     after
 }
 
-/// Creates the profile of `class`, or writes its status where that has changed.
+/// Creates the profile of `class`, or writes its status if it has changed.
 async fn reconcile_profile(
     class: &StorageClass,
     profile: Option<&StorageProfile>,
@@ -105,7 +105,7 @@ async fn reconcile_profile(
 ) -> Result<(), kube::Error> {
     let api = Objects::all(ctx.client.clone());
     let Some(profile) = profile else {
-        // The event of the profile, whoever created it, triggers the run that writes its status.
+        // The event of the profile's creation triggers the run that writes its status.
         if create_if_absent(&api, &new_profile(class)).await? {
             info!(name = class.name_any(), "created the StorageProfile");
         }
@@ -120,7 +120,7 @@ async fn reconcile_profile(
     Ok(())
 }
 
-/// A new profile, which is removed with its class.
+/// A new profile, which is deleted with its class.
 fn new_profile(class: &StorageClass) -> StorageProfile {
     StorageProfile {
         metadata: ObjectMeta {
@@ -134,8 +134,8 @@ fn new_profile(class: &StorageClass) -> StorageProfile {
     }
 }
 
-/// Records what a driver refused, or no longer refuses, for clones into `class`. `change` returns the next refusals, or nothing if the
-/// present ones are right. It is called again after a conflict, as others write the same profile. Without a profile nothing is recorded.
+/// Records a driver's refusal for clones into `class`, or removes it. `change` returns the new refusals, or `None` if nothing changes. It
+/// is called again after a conflict, because others write the same profile. Without a profile nothing is recorded.
 pub async fn record(
     ctx: &Context,
     class: &str,
@@ -152,7 +152,7 @@ pub async fn record(
             },
         };
         let mut status = profile.status.clone().unwrap_or_default();
-        // Many clones are refused at once, and one of them may have written it already.
+        // Many clones are refused at once; another one may have recorded the same refusal.
         let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
         status.refusals = refusals;
         match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await? {

@@ -32,7 +32,7 @@ use crate::{
     watches,
 };
 
-/// Runs the controller until the process is told to stop.
+/// Runs the controller until the process is terminated.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let log = config::telemetry::install(&args.log)?;
     let shutdown = Shutdown::new(&args.shutdown);
@@ -99,7 +99,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The watches that belong to no controller.
+/// Drives the watches that belong to no controller.
 async fn others(stream: impl Stream<Item = ()> + Send, shutdown: Shutdown) {
     stream.take_until(async move { shutdown.draining().await }).for_each(ready).await;
 }

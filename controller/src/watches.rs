@@ -1,4 +1,4 @@
-//! The watches: one table of the kinds, each with what of it is kept and what it triggers.
+//! The watches: one table of the kinds, each with the fields that are kept and the triggers that it calls.
 
 use common::{
     api::{Cdi, CdiConfig, DataSource, DataVolume, ObjectTransfer, StorageProfile, snapshot::VolumeSnapshotClass},
@@ -22,7 +22,7 @@ use crate::{
     triggers::{Indexes, PeriodicTriggers, Triggered, Triggers},
 };
 
-/// The objects of the controllers as they change, and everything else that is watched. All have to be polled for the watches to go on.
+/// The objects of the controllers as they change, and all other watches. All streams have to be polled for the watches to proceed.
 pub struct Streams {
     pub(crate) volumes: BoxStream<'static, DataVolume>,
     pub(crate) claims: BoxStream<'static, PersistentVolumeClaim>,
@@ -130,7 +130,7 @@ fn strip<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
 }
 
-/// Drops all but the metadata: that it has changed is of interest, and nothing in it.
+/// Drops everything but the metadata: only the fact of a change matters.
 fn strip_quota(quota: &mut ResourceQuota) {
     strip(quota);
     (quota.spec, quota.status) = (None, None);
@@ -144,7 +144,7 @@ fn strip_node(node: &mut Node) {
     node.status = Some(NodeStatus { volumes_in_use, ..NodeStatus::default() });
 }
 
-/// Keeps only what tells whether a pod uses a claim, whether it may write, and in which state it is.
+/// Keeps only the fields that tell if a pod uses a claim, if it may write, and its state.
 fn strip_pod(pod: &mut Pod) {
     strip(pod);
     if let Some(annotations) = &mut pod.metadata.annotations {

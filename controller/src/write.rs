@@ -21,18 +21,18 @@ use serde_json::{Value, json};
 /// The cause in the refusal of a creation in a namespace that is being deleted (`NamespaceTerminatingCause` of the API).
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
-/// What a failed write means for the pass.
+/// The consequence of a failed write for the pass.
 #[derive(Debug)]
 pub enum Failure {
     /// The object is newer than the one that was read. Nothing was changed; the event of the newer object starts the next pass.
     Stale,
-    /// The object, or the namespace of one that was to be created, does not exist any more; the words of the API server.
+    /// The object, or the namespace of one that was to be created, does not exist any more; the message of the API server.
     Gone(String),
-    /// The API server refuses the write as it is.
+    /// The API server refuses the write.
     Refused {
-        /// A quota is the reason.
+        /// True if a quota is the reason.
         quota: bool,
-        /// The words of the API server.
+        /// The message of the API server.
         message: String,
     },
     /// The write may succeed when it is repeated: the network, an overloaded API server.
@@ -52,27 +52,28 @@ pub fn classify(error: kube::Error) -> Failure {
     }
 }
 
-/// The quota admission plugin refuses what exceeds a quota, and what does not state a resource that a quota covers.
+/// True if the quota admission plugin refused: it refuses objects that exceed a quota, and objects that omit a resource which a quota
+/// covers.
 fn is_quota(message: &str) -> bool {
     ["exceeded quota", "failed quota", "insufficient quota"].iter().any(|words| message.contains(words))
 }
 
-/// The API server has a newer object than the one that was read, or an object of the name exists.
+/// True if the API server has a newer object than the one that was read, or an object of the name exists.
 pub fn is_conflict(error: &kube::Error) -> bool {
     answered(error, &[409])
 }
 
-/// The object does not exist any more.
+/// True if the object does not exist any more.
 pub fn is_gone(error: &kube::Error) -> bool {
     answered(error, &[404])
 }
 
-/// The API server answered with one of these codes.
+/// True if the API server answered with one of these codes.
 fn answered(error: &kube::Error, codes: &[u16]) -> bool {
     matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
 }
 
-/// The namespace of an object that was to be created is being deleted, or gone.
+/// True if the namespace of an object that was to be created is being deleted, or gone.
 pub fn is_namespace_ending(error: &kube::Error) -> bool {
     let kube::Error::Api(status) = error else { return false };
     let Some(details) = &status.details else { return false };
@@ -96,7 +97,7 @@ where
     api.create(&post_params(), object).await
 }
 
-/// Creates an object unless one of its name exists. True when it was created.
+/// Creates an object unless one of its name exists. Returns true if it was created.
 pub async fn create_if_absent<K>(api: &Objects<K>, object: &K) -> kube::Result<bool>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
@@ -126,13 +127,13 @@ pub async fn patch_claim(claim: &ObjectVersion, patch: Value, client: &Client) -
     merge_patch(&api, claim, patch).await.map(drop)
 }
 
-/// Lets the volume of a temporary claim go with the claim; exactly this version of it.
+/// Sets the reclaim policy of a temporary claim's volume to `Delete`; exactly this version of the volume.
 pub async fn discard_volume(volume: &ObjectVersion, client: &Client) -> kube::Result<()> {
     let api = Objects::<PersistentVolume>::all(client.clone());
     merge_patch(&api, volume, json!({ "spec": { "persistentVolumeReclaimPolicy": "Delete" } })).await.map(drop)
 }
 
-/// Lets the driver's snapshot go with a temporary VolumeSnapshot; exactly this version of its content.
+/// Sets the deletion policy of a temporary VolumeSnapshot's content to `Delete`; exactly this version of the content.
 pub async fn discard_content(content: &ObjectVersion, client: &Client) -> kube::Result<()> {
     let api = Objects::<VolumeSnapshotContent>::all(client.clone());
     merge_patch(&api, content, json!({ "spec": { "deletionPolicy": "Delete" } })).await.map(drop)
@@ -146,7 +147,7 @@ pub async fn release(claim: &ObjectVersion, rest: &[String], client: &Client) ->
     }
 }
 
-/// Leaves only `rest` of the finalizers of exactly this version of an object. One that does not exist any more is no error.
+/// Removes all finalizers but `rest` from exactly this version of an object. An object that does not exist any more is no error.
 pub async fn keep_finalizers<K>(object: &ObjectVersion, rest: &[String], client: &Client) -> kube::Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
@@ -184,8 +185,8 @@ where
     }
 }
 
-/// Deletes the object of this UID, whatever its version: the identity is what makes it ours, and the version changes with every sidecar
-/// that touches it. One that does not exist any more, or was replaced by another of the same name, is no error.
+/// Deletes the object of this UID, whatever its version: the identity makes it ours, and every sidecar that touches it changes the version.
+/// It is no error if the object does not exist any more, or was replaced by another of the same name.
 pub async fn delete<K>(object: &ObjectVersion, client: &Client) -> kube::Result<()>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,

@@ -1,5 +1,5 @@
-//! The body of a review: read within a time limit and within a budget that all reviews share, so
-//! that no number of bodies takes more memory than the process has.
+//! The body of a review. It is read within a time limit and a memory budget that all reviews share, so that their bodies never exceed the
+//! memory of the process.
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
@@ -16,17 +16,17 @@ use tokio::{
 
 use crate::metrics::Metrics;
 
-/// Bytes in a body: two objects of the 3 MiB that an API server takes, and what is around them.
+/// The maximum size of a body, in bytes: two objects of 3 MiB, the limit of the API server, and the rest of the review.
 pub const MAX_BODY: usize = 7 << 20;
-/// Bytes in all bodies of reviews that are not answered yet. A usual one has 5 KiB. The decoded
-/// objects take a few times as much again, so this is a small part of the memory limit.
+/// The maximum size of the bodies of all reviews in progress, in bytes. A typical one has 5 KiB. The decoded objects take several times as
+/// much, so this is a small part of the memory limit.
 pub const MAX_BODIES: usize = 16 << 20;
-/// For reading a whole body. It is the time after which API servers give up.
+/// The time limit for reading a body: the time after which API servers give up.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// For waiting until other bodies make room.
+/// The time limit for waiting until other bodies free memory.
 pub const BUDGET_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Bytes for each permit of the budget.
+/// The bytes of one permit of the budget.
 const UNIT: usize = 1 << 10;
 const _: () = assert!(MAX_BODY <= MAX_BODIES, "the largest body fits");
 
@@ -50,7 +50,7 @@ impl Bodies {
         Self { budget: Arc::new(Semaphore::new(MAX_BODIES / UNIT)), body_timeout, budget_timeout }
     }
 
-    /// Reserves bytes; `None` if other bodies have taken them for too long.
+    /// Reserves bytes; `None` if they are not available within the time limit.
     async fn reserve(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT).max(1)).ok()?;
         timeout(self.budget_timeout, Arc::clone(&self.budget).acquire_many_owned(units)).await.ok()?.ok()
@@ -63,7 +63,7 @@ impl Bodies {
     }
 }
 
-/// A body that was read, and its part of the budget, which it keeps until the review is answered.
+/// A body that was read, with its part of the budget, which it holds until the review is answered.
 pub(crate) struct ReviewBody {
     bytes: Bytes,
     _reserved: OwnedSemaphorePermit,
@@ -84,7 +84,7 @@ impl ReviewBody {
             metrics.refused(reason);
             (status, line).into_response()
         };
-        // A body of unknown length may be as long as any.
+        // A body of unknown length may have the maximum length.
         let bytes = length(request.headers()).unwrap_or(MAX_BODY);
         if bytes > MAX_BODY {
             return Err(refused("large body", StatusCode::PAYLOAD_TOO_LARGE, "the review is too large\n"));

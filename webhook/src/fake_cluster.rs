@@ -1,4 +1,4 @@
-//! The whole webhook without its socket, before a fake API server that answers with a handful of objects.
+//! The whole webhook without its socket, against a fake API server with a few objects.
 
 use std::{
     collections::BTreeMap,
@@ -41,20 +41,19 @@ pub const SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/ns/volum
 pub const CONTENT: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content";
 pub const GOLD_CLAIM: &str = "/api/v1/namespaces/gold/persistentvolumeclaims/source";
 pub const GOLD_SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/snap";
-/// The right to look at a DataSource.
+/// The right to get a DataSource.
 pub const GET_DATA_SOURCES: &str = "get datasources";
-/// The right to look at a VolumeCloneSource.
+/// The right to get a VolumeCloneSource.
 pub const GET_CLONE_SOURCES: &str = "get volumeclonesources";
 pub const CONTROLLER: &str = "system:serviceaccount:smartclone:smartclone-controller";
 
-/// The answer at each path; 404 elsewhere. `None`: no answer ever comes. At [`REVIEWS`]: the resources that everybody may create, or
-/// `verb resource` for another verb; or whether everybody may do everything.
+/// The answer at each path; 404 at all others. `None`: the request is never answered. At [`REVIEWS`]: the resources that everybody may
+/// create, or `verb resource` for another verb; or a boolean for all rights of everybody.
 #[derive(Clone)]
 pub struct World(BTreeMap<&'static str, Option<Value>>);
 
 impl World {
-    /// A bound source and a snapshot of 1 GiB, each once in `ns` and once in `gold`, on a driver
-    /// that can do everything. Nobody may clone what is in `gold`.
+    /// A bound source and a snapshot of 1 GiB, each in `ns` and in `gold`, on a driver with all capabilities. Nobody may clone from `gold`.
     pub fn new() -> Self {
         let source = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
@@ -101,8 +100,7 @@ impl World {
             .list(CONFIGS, &[])
     }
 
-    /// Everybody may create `resources` (or do with them what stands before them), and nothing
-    /// else.
+    /// Everybody may create `resources` (or use the verb before them), and nothing else.
     pub fn allowing(self, resources: &[&str]) -> Self {
         self.object(REVIEWS, json!(resources))
     }
@@ -112,7 +110,7 @@ impl World {
         self.object(path, list)
     }
 
-    /// The list with these before the others.
+    /// The list with `items` before the others.
     pub fn with_items(mut self, path: &'static str, items: &[Value]) -> Self {
         if let Some(Value::Array(all)) = self.0.get_mut(path).and_then(|list| list.as_mut()?.get_mut("items")) {
             all.splice(0..0, items.iter().cloned());
@@ -125,7 +123,7 @@ impl World {
         self
     }
 
-    /// The object at this path, changed.
+    /// The object at this path with `change`.
     pub fn changed(mut self, path: &'static str, change: impl FnOnce(&mut Value)) -> Self {
         if let Some(object) = self.0.get_mut(path).and_then(Option::as_mut) {
             change(object);
@@ -143,7 +141,7 @@ impl World {
         self
     }
 
-    /// Makes `api` answer like this.
+    /// Makes `api` answer accordingly.
     fn prescribe(&self, api: &FakeApi) {
         api.withdraw_answers();
         api.answer_otherwise(Answer::failure(404, "none"));
@@ -162,17 +160,17 @@ impl World {
         }
     }
 
-    /// The webhook with full caches.
+    /// The webhook with synced caches.
     pub async fn webhook(self) -> Webhook {
         self.webhook_missing(&[]).await
     }
 
-    /// The webhook with all caches full but those of these kinds.
+    /// The webhook with synced caches, except those of `kinds`.
     pub async fn webhook_missing(self, kinds: &[&str]) -> Webhook {
         self.start(kinds, Bodies::default()).await
     }
 
-    /// The webhook with full caches and these limits of bodies.
+    /// The webhook with synced caches and these limits of bodies.
     pub async fn webhook_with(self, bodies: Bodies) -> Webhook {
         self.start(&[], bodies).await
     }
@@ -199,7 +197,7 @@ impl World {
     }
 }
 
-/// True if a SubjectAccessReview asks for one of the rights that everybody has.
+/// True if a SubjectAccessReview is about one of the rights of everybody.
 fn is_allowed(review: &Value, allowed: &Value) -> bool {
     if let Some(allowed) = allowed.as_bool() {
         return allowed;
@@ -225,7 +223,7 @@ pub struct Webhook {
     _kept: JoinSet<()>,
 }
 
-/// What came back for a review that was judged.
+/// The answer to a review that was decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judged {
     pub allowed: bool,
@@ -235,7 +233,7 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// `object` with the patch on it.
+    /// `object` with the patch applied.
     pub fn on(&self, object: &Value) -> Value {
         let mut object = object.clone();
         if let Some(patch) = &self.patch {
@@ -244,7 +242,7 @@ impl Judged {
         object
     }
 
-    /// The fields that are wrong.
+    /// The invalid fields.
     pub fn fields(&self) -> Vec<&str> {
         let causes = self.status.pointer("/details/causes").and_then(Value::as_array);
         causes.into_iter().flatten().filter_map(|cause| cause["field"].as_str()).collect()
@@ -256,19 +254,19 @@ impl Judged {
 }
 
 impl Webhook {
-    /// What its port serves.
+    /// The routes of its port.
     pub fn router(&self) -> Router {
         self.router.clone()
     }
 
-    /// The world as it is from now on, of which no watch tells.
+    /// Changes the world without an event of a watch.
     pub fn unseen(&self, change: impl FnOnce(World) -> World) {
         let mut world = self.world.lock().unwrap();
         *world = change(world.clone());
         world.prescribe(&self.api);
     }
 
-    /// The requests to the API server since the last call, method and URI of each.
+    /// The method and the URI of each request to the API server since the last call.
     pub fn asked(&self) -> Vec<String> {
         let requests = self.api.take_requests();
         requests.into_iter().map(|request| format!("{request}?{}", request.query)).collect()
@@ -331,7 +329,7 @@ impl Webhook {
     }
 }
 
-/// Who asks.
+/// The requester.
 pub const USER: &str = "alice";
 
 pub fn creation(object: &Value) -> Value {

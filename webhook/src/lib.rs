@@ -1,4 +1,4 @@
-//! Admission of DataVolumes, and of claims that are filled without one: HTTP in, decision out.
+//! Admission of DataVolumes, and of claims that are populated without one: HTTP requests in, decisions out.
 //!
 //! The mutating webhook writes the decision on a new DataVolume. The validating one checks it, and
 //! checks every later change. `server` routes reviews to the handlers in `admit`; `gather` reads

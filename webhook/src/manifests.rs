@@ -1,5 +1,4 @@
-//! The manifests of the webhook: configurations, Service, Deployment, and rights, each with its
-//! reason.
+//! The manifests of the webhook: configurations, Service, Deployment, and RBAC rules, each with its reason.
 
 use common::{
     api::{self, snapshot},
@@ -45,10 +44,10 @@ pub const CA_SECRET: &str = "smartclone-webhook-ca";
 const PORT: i32 = 443;
 /// The pod's port.
 const POD_PORT: i32 = 8443;
-/// Longer than any answer takes, shorter than a user's patience.
+/// Longer than any answer takes, short enough for an interactive user.
 const TIMEOUT_SECONDS: i32 = 5;
 
-/// Every file.
+/// All manifests.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
         manifest::account(WEBHOOK, cluster_rights(), own_rights())?,
@@ -72,24 +71,24 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
 
 fn cluster_rights() -> Vec<PolicyRule> {
     vec![
-        // The source and its volume, or the claim that a source snapshot names and its volume,
-        // asked for when they are needed: what a user has just made isn't in a cache yet.
+        // The source and its volume, or the claim that a source snapshot names and its volume. They are read when needed, because a cache
+        // does not have an object that a user has just created.
         right("", &["persistentvolumeclaims", "persistentvolumes"], &[], &["get"]),
         right(snapshot::GROUP, &["volumesnapshots", "volumesnapshotcontents"], &[], &["get"]),
-        // Who may be writing to the source, for a warning.
+        // The pods that may write to the source, for a warning.
         right("", &["pods"], &[], &["list"]),
-        // What stands for a source.
+        // References to a source.
         right(api::GROUP, &["datasources", "volumeclonesources"], &[], &["get"]),
-        // Whether the name at the target of a transfer is free, and to whom its source belongs.
+        // The target name of a transfer (it must be free), and the owner of its source.
         right(api::GROUP, &["datavolumes"], &[], &["get"]),
-        // Whether the requester may clone it, where it is in another namespace.
+        // The requester's right to clone a source in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
-        // What the storage can do.
+        // The capabilities of the storage.
         right("storage.k8s.io", &["storageclasses"], &[], WATCH),
         right(snapshot::GROUP, &["volumesnapshotclasses"], &[], WATCH),
-        // What the admin wants.
+        // The admin's settings.
         right(api::GROUP, &["cdis", "cdiconfigs", "storageprofiles"], &[], WATCH),
-        // caBundle and paths of its own configurations, and of no others.
+        // `caBundle` and paths of its own configurations, and of no others.
         right(
             "admissionregistration.k8s.io",
             &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
@@ -101,10 +100,10 @@ fn cluster_rights() -> Vec<PolicyRule> {
 
 fn own_rights() -> Vec<PolicyRule> {
     vec![
-        // Authority and path segments that replicas share: the first one creates them (a right that
-        // can't be narrowed by name), …
+        // The certificate authority and the path segments that replicas share: the first replica creates them (a right that can't be
+        // narrowed by name), …
         right("", &["secrets"], &[], &["create"]),
-        // … the others read them, and one that finds them aged replaces them.
+        // … the others read them, and a replica that finds them expiring replaces them.
         right("", &["secrets"], &[CA_SECRET], &["get", "list", "watch", "update"]),
     ]
 }
@@ -113,7 +112,7 @@ fn program() -> Program<'static> {
     Program {
         component: WEBHOOK,
         replicas: 2,
-        // The new one first: with both gone, no DataVolume could be created.
+        // The new pod starts first: with both gone, no DataVolume could be created.
         strategy: DeploymentStrategy {
             type_: Some("RollingUpdate".to_owned()),
             rolling_update: Some(RollingUpdateDeployment {
@@ -130,8 +129,7 @@ fn program() -> Program<'static> {
             ..ContainerPort::default()
         }],
         requests: ("20m", "32Mi"),
-        // Ten times what it needs under load. Its port holds no more than a quarter of it, see the
-        // limits in `port`.
+        // Ten times the need under load. Its port uses at most a quarter of it, see the limits in `port`.
         memory_limit: "256Mi",
         critical: true,
     }
@@ -160,7 +158,7 @@ fn disruption_budget() -> PodDisruptionBudget {
         spec: Some(PodDisruptionBudgetSpec {
             min_available: Some(IntOrString::Int(1)),
             selector: Some(selector(WEBHOOK)),
-            // A pod that can't start must not hold up the drain of its node.
+            // A pod that can't start must not block the drain of its node.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
@@ -177,7 +175,7 @@ fn mutating() -> MutatingWebhookConfiguration {
         namespace_selector: Some(namespaces()),
         failure_policy: Some(FAIL.to_owned()),
         match_policy: Some(EQUIVALENT.to_owned()),
-        // Another webhook may change what the decision depends on; deciding twice changes nothing.
+        // Another webhook may change the inputs of the decision. Deciding twice is idempotent.
         reinvocation_policy: Some("IfNeeded".to_owned()),
         side_effects: NO_SIDE_EFFECTS.to_owned(),
         timeout_seconds: Some(TIMEOUT_SECONDS),
@@ -211,7 +209,7 @@ fn validating() -> ValidatingWebhookConfiguration {
         admission_review_versions: vec!["v1".to_owned()],
         object_selector: None,
     };
-    // Annotations of a claim can be written by way of its status, too.
+    // Annotations of a claim can also be written through its status.
     let of_claims = vec![claims("CREATE", &[]), claims("UPDATE", &["persistentvolumeclaims/status"])];
     ValidatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, VALIDATING),
@@ -226,13 +224,12 @@ fn validating() -> ValidatingWebhookConfiguration {
     }
 }
 
-/// A clone that nobody decided about would wait for ever, and a forged annotation would be obeyed:
-/// better no clone. Claims that aren't to be filled by us never depend on us: the conditions sort
-/// them out before we are asked.
+/// An undecided clone would wait for ever, and a forged annotation would be obeyed: refusal is safer. Claims that are not populated by
+/// smartclone never depend on the webhook: the match conditions exclude them.
 const FAIL: &str = "Fail";
 /// The rules name one version; requests for others are converted to it.
 const EQUIVALENT: &str = "Equivalent";
-/// So that `kubectl create --dry-run=server` shows the decision.
+/// Required for `kubectl create --dry-run=server` to show the decision.
 const NO_SIDE_EFFECTS: &str = "None";
 
 fn client() -> WebhookClientConfig {
@@ -243,8 +240,7 @@ fn client() -> WebhookClientConfig {
             path: None,
             port: Some(PORT),
         }),
-        // An absent caBundle isn't touched by `kubectl apply`, so that what the webhook wrote
-        // stays.
+        // `kubectl apply` does not change an absent caBundle, so that the webhook's value remains.
         ..WebhookClientConfig::default()
     }
 }
@@ -270,9 +266,8 @@ fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
     }
 }
 
-/// New claims that are to be filled from a VolumeCloneSource, but for those that the controller
-/// makes for DataVolumes; and changes of what such a claim says about who asked for it, and for
-/// what.
+/// New claims that are populated from a VolumeCloneSource, except those that the controller creates for DataVolumes; and changes of the
+/// annotations of such a claim about the requester and the request.
 fn populated_only() -> Vec<MatchCondition> {
     let keys = [keys::REQUESTER, keys::DATA_SOURCE_NAMESPACE, keys::TRANSFER].map(|key| format!("'{key}'"));
     let changed = format!(
@@ -284,7 +279,7 @@ fn populated_only() -> Vec<MatchCondition> {
     vec![populated_by_reference(), MatchCondition { name: "changes-only".to_owned(), expression: changed }]
 }
 
-/// Claims that are to be filled from a VolumeCloneSource.
+/// Claims that are populated from a VolumeCloneSource.
 fn populated_by_reference() -> MatchCondition {
     MatchCondition {
         name: "populated-only".to_owned(),
@@ -296,7 +291,7 @@ fn populated_by_reference() -> MatchCondition {
     }
 }
 
-/// The controller makes claims for DataVolumes, which have a requester of their own.
+/// New claims of users: the controller creates claims for DataVolumes, which have a requester of their own.
 fn new_claims_of_users_only() -> MatchCondition {
     MatchCondition {
         name: "users-only".to_owned(),
@@ -307,7 +302,7 @@ fn new_claims_of_users_only() -> MatchCondition {
     }
 }
 
-/// Updates of living objects by others than the controller that lose what admission has added.
+/// Updates that lose annotations of admission: of objects that are not being deleted, by users other than the controller.
 fn lost_only() -> MatchCondition {
     let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).map(|key| format!("'{key}'")).collect::<Vec<_>>();
     MatchCondition {
@@ -330,7 +325,7 @@ fn transfers(operations: &[&str]) -> RuleWithOperations {
     }
 }
 
-/// Labels, finalizers and the end of an ObjectTransfer don't wait for us.
+/// Changes of labels and finalizers and the deletion of an ObjectTransfer do not depend on the webhook.
 fn new_specs_only() -> MatchCondition {
     MatchCondition {
         name: "new-specs-only".to_owned(),
@@ -340,7 +335,7 @@ fn new_specs_only() -> MatchCondition {
     }
 }
 
-/// Imports, uploads and blank disks are none of our business and don't wait for us.
+/// Imports, uploads and blank disks are not smartclone's and do not depend on the webhook.
 fn clones_only() -> MatchCondition {
     MatchCondition {
         name: "clones-only".to_owned(),
@@ -350,9 +345,8 @@ fn clones_only() -> MatchCondition {
     }
 }
 
-/// Labels, finalizers and owners of a living clone, and anything of one that is being deleted,
-/// change without us; so do the annotations when the controller writes them, which must not depend
-/// on a webhook that may be down.
+/// Changes that are reviewed. Not reviewed are labels, finalizers and owners of a clone, and all changes of a clone that is being deleted.
+/// Annotations that the controller writes are not reviewed either, because they must not depend on a webhook that may be down.
 fn changes_only() -> MatchCondition {
     let keys = keys::DECISION.map(|key| format!("'{key}'")).join(", ");
     let changed =
@@ -369,8 +363,7 @@ fn changes_only() -> MatchCondition {
     }
 }
 
-/// Neither the cluster's own namespaces nor ours: whatever state we are in, we can't stop the
-/// repair.
+/// Excludes the cluster's own namespaces and ours: the webhook never blocks a repair, whatever its state.
 fn namespaces() -> LabelSelector {
     LabelSelector {
         match_expressions: Some(vec![LabelSelectorRequirement {

@@ -1,4 +1,4 @@
-//! The metrics of the webhook. Labels are words of our own types, never names of objects.
+//! The metrics of the webhook. Label values are fixed words, never names of objects.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ fn durations() -> Histogram {
 }
 
 impl Metrics {
-    /// Metrics that `registry` shows.
+    /// The metrics, registered in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let inner = Inner {
             reviews: Family::new_with_constructor(durations),

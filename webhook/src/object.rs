@@ -1,4 +1,4 @@
-//! The object of a review: read as its type, and given annotations.
+//! The object of a review: decoded as its type, and patched with annotations.
 
 use common::{decode::decode, field::FieldError, keys::Annotations, machine_defaults::Labels};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
@@ -12,16 +12,14 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::review::Request;
 
-/// The ownership key of a new object: the one that it has when the webhook is asked about it again,
-/// else a random one.
+/// The ownership key of a new object: the existing one if the webhook is reinvoked, else a random one.
 pub(crate) fn ownership_key(object: &ObjectMeta) -> Option<String> {
     let is_key = |text: &&str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let known = common::object::annotation(object, common::keys::OWNERSHIP_KEY).filter(is_key);
     known.map(ToOwned::to_owned).or_else(|| config::random::secret().ok())
 }
 
-/// Reads the object as its type, or names the field that violates the schema, which the API server
-/// checks only later.
+/// Reads the object as its type, or names the field that violates the schema. The API server checks the schema later.
 pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
     object: &RawValue,
     review: &Request,
@@ -35,7 +33,7 @@ pub(crate) fn read<K: ResourceExt + DeserializeOwned>(
     Ok(read)
 }
 
-/// True if the object is being deleted. Its removal must not fail, whatever else is written in it.
+/// True if the object is being deleted. Its removal must not fail, whatever else the object contains.
 pub(crate) fn is_ending(object: &RawValue) -> bool {
     #[derive(Deserialize)]
     struct Object {
@@ -49,8 +47,7 @@ pub(crate) fn is_ending(object: &RawValue) -> bool {
     serde_json::from_str(object.get()).is_ok_and(|object: Object| object.metadata.deletion_timestamp.is_some())
 }
 
-/// The patch that writes `annotations` on an object with this metadata; empty when they are there
-/// already.
+/// The patch that sets `annotations` on an object with this metadata; empty if they are set already.
 pub(crate) fn annotated(metadata: &ObjectMeta, annotations: &Annotations) -> Patch {
     const PLACE: [&str; 2] = ["metadata", "annotations"];
     let Some(before) = &metadata.annotations else {
@@ -65,7 +62,7 @@ pub(crate) fn annotated(metadata: &ObjectMeta, annotations: &Annotations) -> Pat
         match (before.get(*key), value) {
             (None, None) => None,
             (Some(old), Some(new)) if old == new => None,
-            // In place of what is there, if something is.
+            // Replaces the existing value, if there is one.
             (_, Some(new)) => Some(PatchOperation::Add(AddOperation { path: path(), value: new.clone().into() })),
             (Some(_), None) => Some(PatchOperation::Remove(RemoveOperation { path: path() })),
         }
@@ -144,8 +141,7 @@ mod tests {
         assert!(error.to_string().contains(words), "{error}");
     }
 
-    /// Whoever may replace an object writes its managed fields, and the API server keeps times that
-    /// we can't represent.
+    /// Users who may replace an object may write its managed fields, and the API server stores times that our types can't represent.
     #[test]
     fn what_is_of_no_account_is_no_mistake() {
         for time in hostile::TIMES {

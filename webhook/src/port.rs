@@ -1,6 +1,5 @@
-//! The admission port: TLS, HTTP/1.1, and the limits for every client. Any pod may connect, so a
-//! request at an unknown path costs next to nothing, and a request at a known one is limited in
-//! time and memory.
+//! The admission port: TLS, HTTP/1.1, and the limits of every client. Any pod may connect, so a request at an unknown path is very cheap,
+//! and a request at a known one is limited in time and memory.
 
 mod callers;
 mod connections;
@@ -29,23 +28,21 @@ use rustls::ServerConfig;
 use self::connections::Connections;
 use crate::metrics::Metrics;
 
-/// For answers after the shutdown began: no API server waits longer, as our configurations say.
+/// The time limit of answers after the shutdown began: no API server waits longer, as our configurations say.
 const LONGEST_REVIEW: Duration = Duration::from_secs(5);
 
 /// The limits of connections.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Open connections. An API server has one for each review that it is waiting for, at most as
-    /// many as it serves requests (its flag `--max-mutating-requests-inflight`, 200).
+    /// The maximum number of open connections. An API server has one for each review that it waits for, at most as many as it serves
+    /// requests (its flag `--max-mutating-requests-inflight`, 200).
     connections: usize,
-    /// A TLS handshake is complete within this time.
+    /// The time limit of a TLS handshake.
     handshake_timeout: Duration,
-    /// The head of a request is complete within this time, and a connection may say nothing that
-    /// long: hyper counts the time between two questions, too. API servers drop what they haven't
-    /// used for 90 s; if it were us who did, a question that is on its way just then would be lost.
+    /// The time limit of a request's head, and of an idle connection: hyper also counts the time between two requests. API servers close
+    /// connections that they have not used for 90 s. If we closed them first, a request on its way would be lost.
     head_timeout: Duration,
-    /// Bytes that are read from a connection before they are looked at, and so in the head of a
-    /// request.
+    /// The maximum number of bytes that are buffered from a connection, which limits the head of a request.
     read_buffer: usize,
 }
 
@@ -75,15 +72,14 @@ pub(crate) struct Port {
 }
 
 impl Port {
-    /// Serves until the shutdown drains, then finishes what it has.
+    /// Serves until the shutdown drains, then finishes the requests in progress.
     pub(crate) async fn serve(self, routes: Router, shutdown: Shutdown) -> io::Result<()> {
         let Self { listener, tls, path, metrics, limits } = self;
         let handle = Handle::new();
         let acceptor = RustlsAcceptor::new(RustlsConfig::from_config(tls))
             .handshake_timeout(limits.handshake_timeout)
             .acceptor(Connections::new(limits.connections, path, metrics));
-        // API servers ask webhooks by HTTP/1.1 only. What HTTP/2 would let a connection do at once
-        // needs no limit.
+        // API servers call webhooks by HTTP/1.1 only. Without HTTP/2, its concurrent streams need no limit.
         let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle.clone()).http1_only();
         let mut http = server.http_builder().http1();
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout).max_buf_size(limits.read_buffer);
@@ -97,10 +93,9 @@ impl Port {
     }
 }
 
-/// From the beginning of the end on, each answer is the last one on its connection, and says so.
-/// API servers speak HTTP/1.1 to webhooks: a question that is on its way to a connection which is
-/// being closed is lost, so those in use have to be closed by both sides' agreement before the rest
-/// is closed by ours.
+/// After the shutdown has begun, marks each answer as the last one on its connection. API servers speak HTTP/1.1 to webhooks: a request on
+/// its way to a connection that is being closed is lost. So connections in use are first closed by agreement of both sides, and only then
+/// we close the rest.
 async fn last(State(shutdown): State<Shutdown>, request: Request, next: Next) -> Response {
     let version = request.version();
     let mut response = next.run(request).await;

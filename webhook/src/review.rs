@@ -1,7 +1,7 @@
 //! AdmissionReviews: requests and responses.
 //!
-//! Types of our own, because the object is to stay as it was sent: what doesn't fit our types is an
-//! answer to the user, not a malformed request.
+//! The types are our own, because the object has to stay as it was sent: an object that does not match our types leads to an answer to the
+//! user, not to a malformed request.
 
 use common::field::{self, FieldError};
 use json_patch::Patch;
@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Review {
-    /// The version, in which it is answered.
+    /// The API version, which is also that of the answer.
     pub api_version: ApiVersion,
     #[serde(rename = "kind")]
     _kind: Kind,
@@ -29,7 +29,7 @@ pub struct Review {
 /// The versions that exist; their fields are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ApiVersion {
-    /// The one that API servers use.
+    /// The version that API servers use.
     #[serde(rename = "admission.k8s.io/v1")]
     V1,
     /// Its predecessor.
@@ -96,7 +96,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// As the API server writes it.
+    /// The operation as the API server writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Create => "CREATE",
@@ -112,16 +112,16 @@ impl Operation {
 pub enum Answer {
     /// The request is allowed.
     Allowed {
-        /// With these changes.
+        /// The changes.
         patch: Patch,
-        /// A line each, for the user's terminal.
+        /// The warnings for the user, one line each.
         warnings: Vec<String>,
     },
-    /// The object is wrong.
+    /// The object is invalid.
     Invalid(Vec<FieldError>),
     /// The change is not allowed.
     Forbidden(Vec<FieldError>),
-    /// The object no longer fits the cluster; a new request gets an answer to the current state.
+    /// The object no longer matches the cluster; a new request gets an answer to the current state.
     Conflict(FieldError),
 }
 
@@ -152,7 +152,7 @@ impl Answer {
     }
 }
 
-/// The usual size of an answer, in bytes: allocated once, it need not grow.
+/// The initial capacity of an answer, in bytes; a typical answer need not grow.
 const USUAL_ANSWER: usize = 4 << 10;
 
 fn json<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
@@ -161,7 +161,7 @@ fn json<T: Serialize>(value: &T) -> serde_json::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The answer as it is sent.
+/// The answer as sent.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reply {
@@ -238,7 +238,7 @@ fn status(request: &Request, errors: &[FieldError], code: i32, reason: &str) -> 
     }
 }
 
-/// The first causes, as many as a user may want to read. The rest is reported once these are cured.
+/// The first causes, limited to an amount that a user can read. The others are reported once these are fixed.
 fn first_causes(causes: impl Iterator<Item = StatusCause>) -> Vec<StatusCause> {
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
     let mut room = MAX_CAUSES;
@@ -250,14 +250,13 @@ fn first_causes(causes: impl Iterator<Item = StatusCause>) -> Vec<StatusCause> {
     causes.take_while(fits).collect()
 }
 
-/// The longest line, in bytes: a denial of the longest names that exist, with its cure, has 3 KiB.
+/// The maximum length of a line, in bytes. A denial with the longest possible names has 3 KiB.
 const MAX_LINE: usize = 4 << 10;
 
-/// The size of all causes but the last, in bytes.
+/// The maximum size of all causes but the last, in bytes.
 const MAX_CAUSES: usize = 16 << 10;
 
-/// `text` as a line of a terminal or a log. Objects hold megabytes and whatever a terminal takes
-/// for a command, and messages quote them.
+/// `text` as one line of a terminal or a log. Messages quote objects, which may hold megabytes and control characters.
 pub(crate) fn line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(MAX_LINE));
     for c in text.chars() {

@@ -24,7 +24,7 @@ use crate::{
     server::{Admission, ROUTES, router},
 };
 
-/// Runs the webhook to its end.
+/// Runs the webhook until the process is terminated.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let log = telemetry::install(&args.log)?;
     let shutdown = Shutdown::new(&args.shutdown);
@@ -55,7 +55,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .service("certificate", certificate.service)
         .service("reviews", port.serve(routes, shutdown));
     for (kind, watch) in kept {
-        // Needed as long as there is a review to answer.
+        // Needed as long as a review is in progress.
         supervisor = supervisor.companion(kind, watch);
     }
     supervisor.run().await?;

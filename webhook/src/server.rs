@@ -1,6 +1,5 @@
-//! The HTTP server of reviews: their routes, and the answers. A review that can't be read is 400; a
-//! decision is 200; a review that can't be decided is 500, and the webhook configuration's
-//! `failurePolicy` applies.
+//! The HTTP server of reviews: their routes, and the answers. A review that can't be read gets 400, a decision 200. A review that can't be
+//! decided gets 500, and the webhook configuration's `failurePolicy` applies.
 
 use std::{any::Any, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -28,9 +27,9 @@ use crate::{
 pub const MUTATING: &str = "mutate.datavolumes.smartclone.dev";
 /// The ValidatingWebhookConfiguration, and the webhook for DataVolumes in it.
 pub const VALIDATING: &str = "validate.datavolumes.smartclone.dev";
-/// The mutating webhook for claims that are filled without a DataVolume.
+/// The mutating webhook for claims that are populated without a DataVolume.
 pub const MUTATING_CLAIMS: &str = "mutate.persistentvolumeclaims.smartclone.dev";
-/// The validating webhook for claims that are filled without a DataVolume.
+/// The validating webhook for claims that are populated without a DataVolume.
 pub const VALIDATING_CLAIMS: &str = "validate.persistentvolumeclaims.smartclone.dev";
 /// The validating webhook for ObjectTransfers.
 pub const VALIDATING_TRANSFERS: &str = "validate.objecttransfers.smartclone.dev";
@@ -46,8 +45,8 @@ pub const VALIDATE_CLAIM_PATH: &str = "/validate-claim";
 /// The path of [`VALIDATING_TRANSFERS`].
 pub const TRANSFER_PATH: &str = "/validate-objecttransfer";
 
-/// The route of each webhook. The configurations in the manifests have no path: the webhook writes
-/// it with its secret segment, and an admin who applies the manifests again doesn't take it away.
+/// The route of each webhook. The configurations in the manifests have no path. The webhook writes it with its secret segment, and applying
+/// the manifests again does not remove it.
 pub const ROUTES: certs::Routes = &[
     (MUTATING, MUTATE_PATH),
     (VALIDATING, VALIDATE_PATH),
@@ -56,7 +55,7 @@ pub const ROUTES: certs::Routes = &[
     (VALIDATING_TRANSFERS, TRANSFER_PATH),
 ];
 
-/// The parts that reviews share.
+/// The state that reviews share.
 pub struct Admission {
     /// The reader of facts.
     pub cluster: Cluster,
@@ -82,8 +81,7 @@ pub fn router(admission: Arc<Admission>) -> Router {
     panics_caught(routes, metrics)
 }
 
-/// Catches panics, so that a bug costs one answer and not the process with everybody else's. Panics
-/// of handlers are caught earlier, with the review's UID.
+/// Catches panics, so that a bug costs one answer and not the process. Panics of handlers are caught earlier, with the review's UID.
 fn panics_caught(routes: Router, metrics: Metrics) -> Router {
     routes.layer(CatchPanicLayer::custom(move |_: Box<dyn Any + Send>| {
         metrics.panicked();
@@ -192,8 +190,7 @@ fn undecided(error: &dyn Error) -> Response {
     (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", line(&error.to_string()))).into_response()
 }
 
-/// The answer of a handler that panicked. It is a line in the API server's error that leads to the
-/// review's lines in the webhook's log.
+/// The answer of a handler that panicked. Its line in the API server's error leads to the review's lines in the webhook's log.
 fn panicked(admission: &Admission, path: &'static str, request: &Request, start: Instant) -> Response {
     admission.metrics.panicked();
     admission.metrics.reviewed(path, request.operation.as_str(), "panicked", start.elapsed());
@@ -218,7 +215,7 @@ fn span(path: &'static str, request: &Request) -> Span {
     )
 }
 
-/// Logs a line for each creation and each denial; for the rest at level debug.
+/// Logs one line for each creation and each denial at level info; the rest at level debug.
 fn report(request: &Request, judged: &Result<Answer, Undecidable>) {
     let span = Span::current();
     match judged {

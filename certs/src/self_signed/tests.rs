@@ -1,4 +1,4 @@
-//! Replicas, an API server in memory, and clients that ask without pause.
+//! Replicas, an API server in memory, and clients that connect continuously.
 
 use std::sync::{Arc, Mutex};
 
@@ -56,7 +56,7 @@ impl SelfSigned {
     }
 }
 
-/// The bundle in every webhook, which has to be the same.
+/// The bundle in the webhooks, which has to be the same in all.
 fn trusted(api: &FakeApi) -> ByteString {
     let configurations = [MUTATING, VALIDATING].map(|path| api.get(path)["webhooks"].clone());
     let mut bundles = configurations.iter().flat_map(|webhooks| webhooks.as_array().unwrap());
@@ -65,7 +65,7 @@ fn trusted(api: &FakeApi) -> ByteString {
     serde_json::from_value(bundle).unwrap()
 }
 
-/// The same, which also has to be the one that replicas share.
+/// The same, which also has to be the one in the shared Secret.
 fn published(api: &FakeApi) -> String {
     let bundle = trusted(api);
     assert_eq!(serde_json::json!(bundle), api.get(SECRET)["data"]["ca.crt"]);
@@ -147,7 +147,7 @@ async fn what_somebody_overwrites_is_put_right() {
     assert_eq!(path(&api, "new"), "", "nobody knows its route");
 }
 
-/// Somebody asks at what an admin had, or a foreign segment, or no Service.
+/// An existing path by an admin, a foreign segment, and no Service.
 #[tokio::test]
 async fn a_path_is_overwritten_unless_there_is_no_service() {
     let api = installed();
@@ -165,7 +165,7 @@ async fn a_path_is_overwritten_unless_there_is_no_service() {
     );
 }
 
-/// An older version made it, or somebody removed what it didn't know.
+/// The Secret is from an older version, or somebody removed the segments.
 #[tokio::test]
 async fn a_secret_without_segments_gets_them_and_keeps_its_authority() {
     let api = installed();
@@ -183,7 +183,7 @@ async fn a_secret_without_segments_gets_them_and_keeps_its_authority() {
     assert_eq!(another.path.route(&old), Some("/first"));
 }
 
-/// As long as the configurations can't be written, the path in them is answered.
+/// While the configurations can't be written, the path in them is accepted.
 #[tokio::test]
 async fn a_path_that_could_not_be_replaced_is_answered() {
     let api = installed();
@@ -251,8 +251,7 @@ async fn a_leaf_is_renewed_at_two_thirds_of_its_life() {
     assert_eq!(published(&api), bundle, "the authority is the same");
 }
 
-/// In whatever way the authority changes, nobody is cut off: old and new are trusted before the new
-/// one is used.
+/// Checks a change of the authority, whatever its cause: old and new are trusted before the new one is used.
 async fn hands_over(api: &FakeApi, replica: &mut SelfSigned, at: Timestamp) {
     let (old, leaf) = (String::from_utf8(trusted(api).0).unwrap(), replica.served());
     replica.pass(at).await.unwrap();
@@ -273,7 +272,7 @@ async fn an_authority_near_its_end_hands_over_to_its_successor() {
     let (mut replica, _) = replica(&api);
     replica.pass(start()).await.unwrap();
     let due = later(7 * 365 * 24 * 3600);
-    // A leaf that is young when the authority is found to be due.
+    // A leaf that is young when the authority is due for replacement.
     replica.leaf =
         Some(replica.shared.contents(start()).await.unwrap().authority.issue(&replica.names.dns(), due).unwrap());
     replica.serving.present(&replica.leaf.as_ref().unwrap().pair);
@@ -315,7 +314,7 @@ fn attempts_become_rarer() {
     assert_eq!([1, 2, 3, 6, 1000].map(|failures| delay(failures).as_secs()), [1, 2, 4, 30, 30]);
 }
 
-/// What API servers were told, and when.
+/// The bundles and paths that were published to API servers, with their times.
 struct Told {
     bundles: Vec<(Timestamp, String)>,
     paths: Vec<(Timestamp, String)>,
@@ -331,7 +330,7 @@ impl Told {
         }
     }
 
-    /// What an API server knows that was slow to notice.
+    /// The bundle and the path of an API server that reads slowly.
     fn late(&self) -> (String, String) {
         let known = |history: &[(Timestamp, String)]| {
             let noticed = history.iter().rev().find(|(since, _)| self.now.duration_since(*since) >= SETTLE);
@@ -341,8 +340,8 @@ impl Told {
     }
 }
 
-/// Two replicas behind live listeners. API servers ask them without pause: some trust what either
-/// configuration says at that moment, some what it said before.
+/// Two replicas behind live listeners. API servers call them continuously: some use the current content of a configuration, some an earlier
+/// one.
 struct Rehearsal {
     api: FakeApi,
     replicas: [SelfSigned; 2],
@@ -376,7 +375,7 @@ impl Rehearsal {
         Self { api, replicas, servers, told, load }
     }
 
-    /// Has both replicas look at that time; returns what they serve then.
+    /// Runs a pass of both replicas at this time. Returns the certificates that they serve then.
     async fn pass(&mut self, now: Timestamp) -> [CertificateDer<'static>; 2] {
         {
             // No handshake lasts as long as the time that is skipped here.
@@ -398,8 +397,7 @@ impl Rehearsal {
         [one.unwrap(), two.unwrap()]
     }
 
-    /// After something happened to the Secret: both replicas go over to a new authority, but not
-    /// before it is time.
+    /// After a change of the Secret: both replicas switch to a new authority, but not too early.
     async fn rotates(&mut self, served: &[CertificateDer<'static>; 2], at: Timestamp) {
         self.load.goes_on().await;
         assert_eq!(self.pass(at).await, *served);
@@ -419,8 +417,7 @@ fn differ(one: &[CertificateDer<'static>; 2], two: &[CertificateDer<'static>; 2]
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_api_server_is_turned_away_while_the_authority_is_replaced_twice() {
-    // Clients have the real time, and a leaf is valid from an hour before it was made until a week
-    // after.
+    // Clients use the real time, and a leaf is valid from an hour before its creation until a week after.
     let (renewal, minute) = (Timestamp::now(), SignedDuration::from_mins(1));
     let start = renewal - SignedDuration::from_hours(5 * 24);
     let mut rehearsal = Rehearsal::start(start).await;

@@ -1,5 +1,4 @@
-//! The records of a copied tree: proof that the target equals what was read, and the permissions
-//! that are set at last.
+//! The records of a copied tree: proof that the target equals the data that was read, and the permissions that are set at the end.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,16 +25,15 @@ use crate::{
 /// The records of a copy.
 #[derive(Default)]
 pub(super) struct Copied {
-    /// In the order of the walk.
+    /// The directories in the order of the walk.
     pub(super) records: Vec<Record>,
-    /// Digests of the target's files that were compared already, or share the source's extents.
+    /// Digests of the target's files that were compared already, or that share the source's extents.
     pub(super) proven: HashMap<((u32, u32), u64), Hash>,
-    /// Permissions that deny the mover itself to read back; set at last. A directory comes before
-    /// its entries.
+    /// Permissions that deny the mover itself to read back; they are set at the end. A directory comes before its entries.
     pub(super) sealed: BTreeMap<PathBuf, u16>,
 }
 
-/// One directory: digests only, so that a million files need no memory.
+/// The record of one directory: digests only, so that memory does not grow with the number of files.
 pub(super) struct Record {
     pub(super) fingerprint: Hash,
     pub(super) listing: Hash,
@@ -51,7 +49,7 @@ impl Copied {
         digest.finalize()
     }
 
-    /// Compares the target, as the storage has it, with the records of the copy.
+    /// Compares the content of the target in the storage with the records of the copy.
     pub(super) fn read_back(&self, target: &Volume) -> Result<(), Error> {
         let mut links = Links::default();
         let mut expected = self.records.iter();
@@ -77,7 +75,7 @@ impl Copied {
             let mut listing = Listing::of(&dir_path);
             for Entry { name, meta } in &entries {
                 let path = dir_path.join(name);
-                // Permissions as they will be.
+                // The final permissions.
                 let meta = &self.sealed.get(&path).map_or(*meta, |sealed| meta.with_permissions(*sealed));
                 if let Some(first) = links.first(meta) {
                     let meta = &self.sealed.get(first).map_or(*meta, |sealed| meta.with_permissions(*sealed));
@@ -103,12 +101,11 @@ impl Copied {
                 return Err(verify::differs(&dir_path));
             }
         }
-        // A directory that is missing shows in the one above it.
+        // A missing directory is detected in its parent.
         Ok(())
     }
 
-    /// Sets the permissions that would have denied reading back; those of a directory after those
-    /// of its entries.
+    /// Sets the permissions that would have denied reading back, those of a directory after those of its entries.
     pub(super) fn seal(&self, target: &Volume) -> Result<(), Error> {
         for (path, permissions) in self.sealed.iter().rev() {
             let (dir, name) = target.open_parent(path)?;
@@ -118,7 +115,7 @@ impl Copied {
         if self.sealed.is_empty() { Ok(()) } else { target.sync() }
     }
 
-    /// Checks that the source is as it was when it was read.
+    /// Checks that the source has not changed since it was read.
     pub(super) fn check_unchanged(&self, source: &Volume) -> Result<(), Error> {
         let mut expected = self.records.iter();
         for directory in directories(source) {

@@ -1,4 +1,4 @@
-//! The walk through the source that makes the target.
+//! The copier of a tree: walks the source and creates the target.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -38,7 +38,7 @@ pub(super) struct Copier<'a, 'm> {
     meter: &'a mut Meter<'m>,
     links: Links,
     copied: Copied,
-    /// Only the disk image's owner and attributes matter: those of the top directory are the file system's.
+    /// True if only the disk image's owner and attributes matter: those of the top directory are the file system's.
     is_disk: bool,
 }
 
@@ -63,14 +63,13 @@ impl<'a, 'm> Copier<'a, 'm> {
         Ok(self.copied)
     }
 
-    /// Copies the entries of a directory; directories among them stay empty until the walk enters
-    /// them.
+    /// Copies the entries of a directory; directories among them stay empty until the walk enters them.
     fn fill(&mut self, from: &Directory) -> Result<Hash, Error> {
         let dir = self.volumes.target.open_dir(&from.path)?;
         let mut leftovers: BTreeMap<OsString, Meta> =
             self.volumes.target.list(&dir, &from.path)?.into_iter().map(|entry| (entry.name, entry.meta)).collect();
         let kept = from.entries.iter().map(|entry| (entry, leftovers.remove(&entry.name))).collect::<Vec<_>>();
-        // First of all, as it may be their space that is needed.
+        // Leftovers are removed first, because their space may be needed.
         for (name, meta) in leftovers {
             self.volumes.remove(&dir, &name, &from.path.join(&name), &meta)?;
         }
@@ -88,8 +87,7 @@ impl<'a, 'm> Copier<'a, 'm> {
         Ok(listing.finish())
     }
 
-    /// Copies the small files of a directory that have one name, several at once; returns their
-    /// digests.
+    /// Copies the small files of a directory that have one name, several concurrently. Returns their digests.
     fn small_files<'e>(
         &mut self,
         from: &Directory,
@@ -125,7 +123,7 @@ impl<'a, 'm> Copier<'a, 'm> {
         self.meter.reach(done);
     }
 
-    /// Records losses, and permissions that are set at last.
+    /// Records losses, and permissions that are set at the end.
     fn kept(&mut self, kept: &Kept, lost: &[Loss], path: &Path) {
         for loss in lost.iter().filter(|_| !self.is_disk || path == Path::new(DISK_IMAGE)) {
             self.meter.lost(*loss, path);
@@ -149,8 +147,8 @@ impl<'a, 'm> Copier<'a, 'm> {
             FileType::Directory => {
                 self.volumes.make_dir(slot)?;
                 listing.add(name, meta, &What::Directory);
-                // Its attributes come when it is left: writing into it would change its times, and
-                // may need rights it denies.
+                // Its attributes are set when the walk leaves it: writing into it would change its times, and may need rights that they
+                // deny.
                 return Ok(());
             }
             FileType::RegularFile => {
@@ -185,7 +183,7 @@ impl<'a, 'm> Copier<'a, 'm> {
         Ok(())
     }
 
-    /// Sets the attributes; returns those of the source.
+    /// Sets the attributes. Returns those of the source.
     fn keep(&mut self, source: Place<'_>, target: Place<'_>, path: &Path) -> Result<Meta, Error> {
         let mut lost = Vec::new();
         let kept = attributes::keep(source, target, path, &mut lost)?;
@@ -193,7 +191,7 @@ impl<'a, 'm> Copier<'a, 'm> {
         Ok(kept.meta)
     }
 
-    /// Sets the attributes of a directory, once nothing will be written into it any more.
+    /// Sets the attributes of a directory after everything was written into it.
     fn leave(&mut self, path: &Path, before: &Meta) -> Result<(), Error> {
         let (from, name) = self.volumes.source.open_parent(path)?;
         let (to, _) = self.volumes.target.open_parent(path)?;

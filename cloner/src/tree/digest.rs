@@ -1,4 +1,4 @@
-//! Digests of one directory: of its contents, and of the marks by which a change is noticed.
+//! Digests of one directory: of its contents, and of the metadata that reveals a change.
 
 use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::Path};
 
@@ -9,11 +9,11 @@ use crate::{attributes::PERMISSIONS, volume::Meta};
 
 /// An entry of a directory, apart from its name and permissions.
 pub enum What<'a> {
-    /// Its entries have a digest of their own.
+    /// A directory, whose entries have a digest of their own.
     Directory,
     File(Hash),
     Symlink(&'a OsStr),
-    /// The same file as the one at this path, which comes earlier in the walk.
+    /// A hard link to the file at this path, which comes earlier in the walk.
     Link(&'a Path),
     /// A pipe, socket or device.
     Special,
@@ -31,7 +31,7 @@ impl Listing {
 
     pub fn add(&mut self, name: &OsStr, meta: &Meta, what: &What<'_>) {
         self.put(name);
-        // Permissions of symbolic links are meaningless, and what is a link has its first name's.
+        // Permissions of symbolic links are meaningless, and a hard link has those of its first name.
         self.0.update(&(meta.mode & (0o170_000 | PERMISSIONS)).to_le_bytes());
         match what {
             What::Directory => self.tag(0),
@@ -64,14 +64,14 @@ impl Listing {
         self.0.update(&[tag]);
     }
 
-    /// With its length, so that what follows can't be taken for a part of it.
+    /// Adds the length too, so that following bytes can't be taken for a part of the name.
     fn put(&mut self, name: &OsStr) {
         self.0.update(&(name.len() as u64).to_le_bytes());
         self.0.update(name.as_bytes());
     }
 }
 
-/// Differs when the directory or anything directly in it was changed in between.
+/// A hash that differs if the directory or one of its direct entries was changed in between.
 pub fn fingerprint(directory: &Directory) -> Hash {
     let mut hasher = Hasher::new();
     directory.meta.fingerprint(&mut hasher);

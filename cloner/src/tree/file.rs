@@ -23,7 +23,7 @@ use crate::{
     writer::{Writer, Zeroing},
 };
 
-/// A name in a directory of the target, and the entry that has it so far.
+/// A name in a directory of the target, and its existing entry.
 pub(super) struct Slot<'a> {
     pub(super) dir: &'a OwnedFd,
     pub(super) name: &'a OsStr,
@@ -31,10 +31,10 @@ pub(super) struct Slot<'a> {
     pub(super) old: Option<Meta>,
 }
 
-/// A regular file that was copied, attributes and all.
+/// A regular file that was copied with its attributes.
 pub(super) struct Finished {
     pub(super) filled: Filled,
-    /// The file that was created, unless an earlier attempt has created it.
+    /// The created file; `None` if an earlier attempt created it.
     pub(super) made: Option<Meta>,
     pub(super) kept: Kept,
     pub(super) lost: Vec<Loss>,
@@ -49,7 +49,7 @@ pub(super) struct Volumes<'a> {
 }
 
 impl Volumes<'_> {
-    /// Creates the directory, or keeps the one that is there.
+    /// Creates the directory, or keeps the existing one.
     pub(super) fn make_dir(&self, slot: &Slot<'_>) -> Result<(), Error> {
         let Slot { dir, name, path, old } = *slot;
         if let Some(old) = old
@@ -62,8 +62,7 @@ impl Volumes<'_> {
         rustix::fs::mkdirat(dir, name, Mode::RWXU).map_err(Side::Target.failed("create", path))
     }
 
-    /// Copies a regular file, unless an earlier attempt has done so. `progress` gets the number of
-    /// bytes that are done.
+    /// Copies a regular file, unless an earlier attempt has done so. `progress` receives the number of bytes that are done.
     pub(super) fn file(
         &mut self,
         from: &Directory,
@@ -96,8 +95,7 @@ impl Volumes<'_> {
         Ok(Finished { filled, made, kept, lost })
     }
 
-    /// The digest, if the target holds the content already. Size and time say whether that is worth
-    /// reading it.
+    /// The digest, if the target has the content already. Size and time decide if it is read to find out.
     fn already_copied(
         &self,
         content: Content<'_>,
@@ -106,7 +104,7 @@ impl Volumes<'_> {
         progress: &mut dyn FnMut(u64),
     ) -> Result<Option<Hash>, Error> {
         let likely = |old: &Meta| {
-            // With a second name, what is written to one would show under the other.
+            // With another hard link, the data would also change under the other name.
             old.kind() == meta.kind() && old.links == 1 && (old.size, old.mtime) == (meta.size, meta.mtime)
         };
         let Some(old) = slot.old.filter(likely) else { return Ok(None) };
@@ -117,12 +115,12 @@ impl Volumes<'_> {
         Ok(found.is_ok_and(|found| found == digest).then_some(digest))
     }
 
-    /// Removes the entry that has the name.
+    /// Removes the existing entry of the name.
     pub(super) fn clear(&self, slot: &Slot<'_>) -> Result<(), Error> {
         slot.old.map_or(Ok(()), |old| self.remove(slot.dir, slot.name, slot.path, &old))
     }
 
-    /// Removes an entry of the target; a directory with all that is in it.
+    /// Removes an entry of the target; a directory with its contents.
     pub(super) fn remove(&self, dir: &OwnedFd, name: &OsStr, path: &Path, meta: &Meta) -> Result<(), Error> {
         if !meta.is_dir() {
             return unlink(dir, name, path, AtFlags::empty());
@@ -148,8 +146,8 @@ impl Volumes<'_> {
     }
 }
 
-/// Gives the mover its rights to a directory that an earlier attempt has sealed. A failure shows
-/// when the directory is entered.
+/// Gives the mover rights to a directory whose final permissions an earlier attempt has set. A failure is detected when the directory is
+/// entered.
 fn unlock(dir: &OwnedFd, name: &OsStr, meta: &Meta) {
     if meta.permissions() & 0o700 != 0o700 {
         let mode = Mode::from_raw_mode((meta.permissions() | 0o700).into());

@@ -1,4 +1,4 @@
-//! Files with several names.
+//! Files with several hard links.
 
 use std::{
     collections::HashMap,
@@ -12,9 +12,9 @@ use crate::volume::Meta;
 pub struct Links(HashMap<((u32, u32), u64), PathBuf>);
 
 impl Links {
-    /// The path under which this file was met before.
+    /// The path under which this file was found before.
     pub fn first(&self, meta: &Meta) -> Option<&Path> {
-        // A directory has further names too, but those are `.` and `..`.
+        // A directory has further links too, but those are `.` and `..`.
         if meta.links < 2 || meta.is_dir() { None } else { self.0.get(&meta.id()).map(PathBuf::as_path) }
     }
 

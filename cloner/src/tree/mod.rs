@@ -1,5 +1,4 @@
-//! The copy of a directory tree: measured, copied, read back and compared, with the source checked
-//! for changes meanwhile.
+//! The copy of a directory tree: measured, copied, read back and compared; the source is checked for changes.
 
 mod copied;
 mod copier;
@@ -33,7 +32,7 @@ use crate::{
     volume::{Entry, Meta, Volume},
 };
 
-/// Makes the directory `target` equal to the directory `source`; returns the digest of the tree.
+/// Makes the directory `target` equal to the directory `source`. Returns the digest of the tree.
 pub fn copy(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash, Error> {
     let source = Volume::open(source, Side::Source)?;
     let target = Volume::open(target, Side::Target)?;
@@ -57,7 +56,7 @@ pub fn copy(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash,
         let broke_off = |_| Err(Error::retry("the thread that reads back broke off"));
         (written.and_then(|thread| thread.join().unwrap_or_else(broke_off)), unchanged)
     });
-    // Answered first: a target that differs because the source changed is no fault of the target.
+    // Reported first: if the source changed, a difference is not the target's fault.
     unchanged?;
     written?;
     copied.seal(&target)?;
@@ -67,10 +66,10 @@ pub fn copy(source: &Path, target: &Path, meter: &mut Meter<'_>) -> Result<Hash,
 
 /// The size of a tree, in bytes.
 struct Size {
-    /// Regular files with their holes, each file once.
+    /// Regular files with their holes, each file counted once.
     content: u64,
     allocated: u64,
-    /// The volume holds the disk of a virtual machine, and nothing else.
+    /// True if the volume holds the disk of a virtual machine, and nothing else.
     is_disk: bool,
 }
 
@@ -89,7 +88,7 @@ fn measure(source: &Volume) -> Result<Size, Error> {
                 size.content = size.content.saturating_add(meta.size);
                 size.allocated = size.allocated.saturating_add(meta.allocated());
                 if !rights::is_root() {
-                    // Better now than after hours.
+                    // An early error is better than one after hours.
                     let readable = rustix::fs::accessat(&fd, name, Access::READ_OK, AtFlags::empty());
                     readable.map_err(Side::Source.failed("read", &path.join(name)))?;
                 }
@@ -99,13 +98,13 @@ fn measure(source: &Volume) -> Result<Size, Error> {
     Ok(size)
 }
 
-/// True if the disk of a virtual machine is all that a volume holds, besides what making a file system leaves there.
+/// True if a volume holds only the disk of a virtual machine, apart from the entries of a new file system.
 fn holds_disk(top: &[Entry]) -> bool {
     let is_image = |entry: &Entry| entry.name == DISK_IMAGE && entry.meta.kind() == FileType::RegularFile;
     top.iter().any(is_image) && top.iter().all(|entry| is_image(entry) || entry.name == "lost+found")
 }
 
-/// True for a file that is copied together with others.
+/// True for a file that is copied concurrently with others.
 fn is_small(meta: &Meta) -> bool {
     meta.kind() == FileType::RegularFile && meta.links == 1 && meta.size < LARGE
 }

@@ -1,5 +1,4 @@
-//! A pool of threads for small files. They wait for the disk, so there are more threads than
-//! processors.
+//! A pool of threads for small files. They wait for the disk, so there are more threads than processors.
 
 use std::{
     sync::{
@@ -12,11 +11,11 @@ use std::{
 use crate::{error::Error, stream::spawn};
 
 const THREADS: usize = 4;
-/// Below this many things threads cost more than they save.
+/// The minimum number of items for threads; below it they cost more than they save.
 const WORTH_IT: usize = 8;
 
-/// Does `work` to every item, in any order; `take` gets the results in the calling thread, with the
-/// item's number. Ends at the first error.
+/// Applies `work` to every item, in any order. `take` receives the results in the calling thread, with the item's number. Ends at the first
+/// error.
 pub fn each<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, Error> + Sync,
@@ -34,7 +33,7 @@ pub fn each<T: Sync, R: Send>(
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(item) = items.get(number) else { break };
-                    // Nobody listens any more once something has failed.
+                    // The receiver is gone once a step has failed.
                     if done.send((number, work(item))).is_err() {
                         break;
                     }
@@ -42,7 +41,7 @@ pub fn each<T: Sync, R: Send>(
             })?;
         }
         drop(done);
-        // Taken apart here, so that it is closed when taking fails, and nobody waits to be heard.
+        // Consumed here, so that the channel is closed if `take` fails and no thread blocks.
         for (number, result) in results {
             take(number, result?)?;
         }

@@ -1,5 +1,4 @@
-//! A walk through a tree, depth first and sorted by name, without recursion: a tree may be deeper
-//! than a stack.
+//! A walk through a tree, depth first and sorted by name, without recursion: a tree may be deeper than the stack allows.
 
 use std::{ffi::OsString, os::fd::OwnedFd, path::PathBuf, vec};
 
@@ -19,16 +18,15 @@ pub struct Directory {
 
 pub enum Step {
     Enter(Directory),
-    /// Everything below it was gone through.
+    /// The directory was left: everything below it was visited.
     Leave {
         path: PathBuf,
-        /// As it was when it was entered.
+        /// The metadata when it was entered.
         meta: Meta,
     },
 }
 
-/// Both visits of every directory, starting with a given one. Only names of directories still to be
-/// visited are held.
+/// Both visits of every directory, starting with a given one. Only the names of directories that are still to be visited are in memory.
 pub struct Walk<'a> {
     volume: &'a Volume,
     path: PathBuf,
@@ -80,7 +78,7 @@ impl Iterator for Walk<'_> {
     }
 }
 
-/// Every directory of the volume, each before what is below it.
+/// Every directory of the volume, each before its subdirectories.
 pub fn directories(volume: &Volume) -> impl Iterator<Item = Result<Directory, Error>> {
     Walk::of(volume).filter_map(|step| match step {
         Ok(Step::Enter(directory)) => Some(Ok(directory)),

@@ -1,4 +1,4 @@
-//! Claims that are filled without a DataVolume: they name a VolumeCloneSource in their `dataSourceRef`.
+//! Admission of PersistentVolumeClaims that reference a VolumeCloneSource in their `dataSourceRef`.
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
@@ -13,15 +13,15 @@ use crate::{
     object::{self, ObjectName, SourceName},
 };
 
-/// The VolumeCloneSource that `claim` is to be filled from, if it is that kind of claim. It may be in another namespace. Owners don't
-/// matter, as they may change.
+/// The VolumeCloneSource that populates `claim`, if it references one; it may be in another namespace. Owners are ignored, as they may
+/// change.
 pub fn clone_source(claim: &PersistentVolumeClaim) -> Option<ObjectName> {
     let mut unowned = claim.clone();
     unowned.metadata.owner_references = None;
     populator::wanted(&unowned).map(|(namespace, name)| ObjectName { namespace, name })
 }
 
-/// What `claim` gets the content of, by way of `source`; or why of nothing.
+/// The source that `claim` gets through `source`, or the error why there is none.
 pub fn source(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Result<SourceName, String> {
     match Request::parse(&populator::as_data_volume(claim, source)) {
         Parsed::Clone(request) => Ok(request.source),
@@ -30,8 +30,8 @@ pub fn source(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> Resu
     }
 }
 
-/// The mistake in changing `old` to `new`, if `new` is to be filled from another VolumeCloneSource than `old`, which the API server leaves to
-/// an annotation. The requester's rights are asked for at creation, so a claim means then what it means for ever.
+/// The error if an update makes another VolumeCloneSource populate the claim. The API server allows that, as the namespace is an
+/// annotation; the requester's access is checked only at creation, so the reference must not change.
 pub fn changed(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) -> Option<FieldError> {
     let source = clone_source(new).filter(|source| clone_source(old).as_ref() != Some(source))?;
     let kept = |key: &str| object::annotation(&old.metadata, key) == object::annotation(&new.metadata, key);

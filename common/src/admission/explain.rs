@@ -1,4 +1,4 @@
-//! The decision as warnings, one line of a terminal each.
+//! The decision as warnings for the user, one line each.
 
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use crate::{
     pods::User,
 };
 
-/// That the clone will wait for the pods that may write to its source, if it will. Names of pods are for those who may read them: within the
-/// clone's namespace the requester may, of another one only the number is told.
+/// The warning that the clone waits for pods that may write to its source; `None` if it does not wait. Names pods only within the clone's
+/// namespace; for another namespace it gives their number, as the requester may not be allowed to read them.
 pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Option<String> {
     let pods = in_the_way(request, strategy, users);
     let otherwise = if strategy.spec().takes_snapshot {
@@ -37,7 +37,7 @@ pub fn in_use(request: &Request, strategy: CloneStrategy, users: &[User]) -> Opt
     Some(format!("smartclone: the clone waits until {until} the source{otherwise}"))
 }
 
-/// The requester's deadline is longer than the admin allows, and is cut.
+/// The warning that the requester's deadline exceeds the admin's limit and is shortened.
 fn shortened(request: &Request, facts: &Facts) -> Option<String> {
     let (asked, counts) = (request.deadline?, time_limit(request, facts));
     (counts < asked).then(|| {
@@ -53,7 +53,7 @@ fn shortened(request: &Request, facts: &Facts) -> Option<String> {
     })
 }
 
-/// One line each: what will be done, why not something cheaper, what is waited for.
+/// The warnings of a decision: the strategy, the reason against a cheaper one, and the condition to wait for.
 pub fn warnings(request: &Request, decision: &Decision, facts: &Facts) -> Vec<String> {
     let mut lines = Vec::from_iter(shortened(request, facts));
     match decision {

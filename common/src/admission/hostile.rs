@@ -1,5 +1,5 @@
-//! Objects as nobody should write them: whatever is in them, they are judged, never a reason to fall over. A quarter of a million in a run; each can be
-//! had again by its number.
+//! Malformed objects: admission and the controller handle any of them without a panic. A run has 250,000 cases; each can be reproduced by
+//! its number.
 
 use std::thread;
 
@@ -77,7 +77,7 @@ const KEYS: [&str; 19] = [
 
 const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 13, fields: 300 };
 
-/// Everything that a webhook or the controller asks of an object that somebody else has written.
+/// Runs everything that a webhook or the controller computes from an object of another author.
 fn judged(object: &Value, before: &DataVolume) -> bool {
     let Ok(volume) = decode::<DataVolume>(&object.to_string()) else { return false };
     let users = [User { pod: "pod".into(), scheduled: true, started: None, writes: true }];
@@ -128,6 +128,6 @@ fn whatever_is_written_is_judged() {
         let all: Vec<_> = (0..workers).map(|first| scope.spawn(move || one(first))).collect();
         all.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
-    // Else it would be the decoder alone that is tested.
+    // Otherwise only the decoder would be tested.
     assert!(understood > usize::try_from(CASES / 4).unwrap(), "{understood} of {CASES} were DataVolumes at all");
 }

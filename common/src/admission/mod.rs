@@ -1,4 +1,4 @@
-//! The answers of the webhook: pure functions from object, facts and decision to annotations, warnings and errors.
+//! Admission of DataVolumes: pure functions from object, facts and decision to annotations, warnings and errors.
 
 pub mod claim;
 mod explain;
@@ -28,44 +28,44 @@ use crate::{
     requester::Requester,
 };
 
-/// The answer to a creation.
+/// The answer to the creation of a DataVolume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// Admitted.
     Admitted {
-        /// What its annotations are to be; `None` removes a key.
+        /// The annotations to write; `None` removes a key.
         annotations: Annotations,
-        /// The strategy, where one was chosen.
+        /// The strategy, if one was chosen.
         strategy: Option<CloneStrategy>,
-        /// A line each, for the user's terminal.
+        /// Warnings for the user, one line each.
         warnings: Vec<String>,
     },
     /// Not admitted.
     Denied(Vec<FieldError>),
 }
 
-/// Who reads the answer to a new DataVolume.
+/// The reader of the answer to a new DataVolume.
 ///
-/// A controller that is denied tries again in longer and longer intervals (client-go: up to 1000 s), and its user sees nothing until
-/// then. So what the cluster can cure without a new object, a StorageClass or a name that is taken, is admitted with a warning, and
-/// waited for with CDI's reason. A person reads the denial at once, and creates the object again.
+/// A controller that is denied retries at growing intervals (client-go: up to 1000 s), and meanwhile its user sees nothing. So errors that
+/// the cluster can cure without a new object (a missing StorageClass, a name conflict) are admitted with a warning, and reported with CDI's
+/// reason while the clone waits. A person reads the denial at once and creates the object again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audience {
     /// A user at a terminal.
     Person,
-    /// A service account, or whoever creates an object that a controller owns.
+    /// A service account, or any creator of an object with a controller reference.
     Controller,
 }
 
 impl Audience {
-    /// The audience of a review of the object with this metadata.
+    /// The audience of the review of an object with this metadata.
     pub fn of(requester: &Requester, meta: &ObjectMeta) -> Self {
         let is_controller = requester.is_service_account() || object::controller(meta).is_some();
         if is_controller { Self::Controller } else { Self::Person }
     }
 }
 
-/// Judges a new DataVolume that parsed to `request`.
+/// Decides the admission of a new DataVolume that parsed to `request`.
 pub fn judge(request: &Request, facts: &Facts, audience: Audience) -> Verdict {
     let decision = decide(request, &History::default(), facts);
     let warnings = warnings(request, &decision, facts);
@@ -81,7 +81,7 @@ pub fn judge(request: &Request, facts: &Facts, audience: Audience) -> Verdict {
     }
 }
 
-/// The verdict on a DataVolume whose claim's name is taken by a claim of somebody else.
+/// The verdict on a DataVolume whose name is taken by a claim of another owner.
 pub fn name_conflict(verdict: Verdict, name: &str, audience: Audience) -> Verdict {
     let fact = "there is a PersistentVolumeClaim of that name, which the clone's claim needs; rename the DataVolume or delete the claim";
     let error = FieldError::invalid("metadata.name", name, fact);
@@ -95,13 +95,13 @@ pub fn name_conflict(verdict: Verdict, name: &str, audience: Audience) -> Verdic
     }
 }
 
-/// Admits a DataVolume whose DataSource can't be followed yet, and tells why.
+/// Admits a DataVolume whose DataSource can't be resolved yet, with the reason as a warning.
 pub fn not_followed(request: &Request, why: &str) -> Verdict {
     let line = format!("smartclone: spec.sourceRef: {why}; the strategy is decided when it leads to a source");
     undecided(request, vec![line])
 }
 
-/// Admits a DataVolume whose claim is filled already. Nothing is copied, so the source doesn't matter.
+/// Admits a DataVolume whose claim is populated already. Nothing is copied, so the source is not checked.
 pub fn taken_over(request: &Request) -> Verdict {
     let line = format!(
         "smartclone: PersistentVolumeClaim {} is taken over as it is; nothing is cloned, and nothing was checked",
@@ -110,7 +110,7 @@ pub fn taken_over(request: &Request) -> Verdict {
     undecided(request, vec![line])
 }
 
-/// The wish stays; a decision that hasn't been made, and the reason for it, don't.
+/// Admits without a decision: keeps the requested strategy, removes annotations of a decision and its reason.
 fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
     let mut annotations = Annotations::from([(keys::CLONE_FALLBACK_REASON, None), (keys::PLAN, None)]);
     if request.wish.is_none() {
@@ -119,7 +119,7 @@ fn undecided(request: &Request, warnings: Vec<String>) -> Verdict {
     Verdict::Admitted { annotations, strategy: None, warnings }
 }
 
-/// The field that says what is cloned, for a denial on account of the source's namespace.
+/// The path of the field that names the source, for a denial because of the source's namespace.
 pub fn namespace_path(request: &Request) -> &'static str {
     match request.source.kind {
         _ if request.by_reference => "spec.sourceRef",
@@ -128,10 +128,10 @@ pub fn namespace_path(request: &Request) -> &'static str {
     }
 }
 
-/// That `volume` carries another decision than this one, if it is a whole one: a plan, and the strategy that it chose.
+/// The error if `volume` carries a complete decision (a plan and its chosen strategy) that differs from this one.
 ///
-/// Only smartclone writes those. What it depends on has changed between the looks of the two webhooks, or is known to one replica and not
-/// yet to the other: whoever asked has forged nothing, and is told to ask again.
+/// Only smartclone writes such decisions. So its inputs changed between the two webhooks, or one replica has observed a change that the
+/// other has not. The requester has forged nothing, and is told to retry.
 pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldError> {
     let has = |key: &str| object::annotation(&volume.metadata, key);
     let plan = has(keys::PLAN).filter(|plan| annotations.get(keys::PLAN).and_then(Option::as_deref) != Some(*plan))?;
@@ -144,7 +144,7 @@ pub fn outdated(volume: &DataVolume, annotations: &Annotations) -> Option<FieldE
     })
 }
 
-/// What in `volume` differs from the decision: annotations that somebody forged, or changed after the decision was written.
+/// The annotations in `volume` that differ from the decision: forged, or changed after the decision was written.
 pub fn forged(volume: &DataVolume, annotations: &Annotations) -> Vec<FieldError> {
     let has = |key: &str| object::annotation(&volume.metadata, key);
     annotations

@@ -7,19 +7,19 @@ use k8s_openapi::{
 
 use crate::{api::DataVolume, keys, object};
 
-/// What the claim means for the DataVolume.
+/// The relation of an existing claim to a new DataVolume of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Namesake {
-    /// It is on its way out; or a DataVolume of that name has made it: then either that one exists, which the API server says better
-    /// than we could, or it is gone and the claim follows it.
+    /// The claim is being deleted, or a DataVolume of that name controls it. If that DataVolume exists, the API server rejects the new one;
+    /// if it is gone, the garbage collector deletes the claim.
     GivesWay,
-    /// It is filled, or somebody says that the DataVolume may have it.
+    /// The claim is populated for the DataVolume, or an annotation offers it for adoption.
     TakenOver,
-    /// It is somebody else's.
+    /// The claim belongs to another owner.
     InTheWay,
 }
 
-/// What `claim` means for a new DataVolume of its name.
+/// Classifies `claim` for a new DataVolume of its name.
 pub fn namesake(volume: &DataVolume, claim: &PersistentVolumeClaim) -> Namesake {
     let name = volume.metadata.name.as_deref();
     let adoption = |of: &ObjectMeta| object::annotation(of, keys::ALLOW_ADOPTION).is_some_and(|value| value != "false");
@@ -30,6 +30,6 @@ pub fn namesake(volume: &DataVolume, claim: &PersistentVolumeClaim) -> Namesake 
     }
     let filled = object::annotation(&claim.metadata, keys::POPULATED_FOR) == name;
     let offered = filled || adoption(&volume.metadata) || adoption(&claim.metadata);
-    // What belongs to another object is not to be had.
+    // A claim that another object controls can't be adopted.
     if offered && owner.is_none() { Namesake::TakenOver } else { Namesake::InTheWay }
 }

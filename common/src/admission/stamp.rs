@@ -12,7 +12,7 @@ fn stamp(metadata: &ObjectMeta) -> Option<&str> {
     object::annotation(metadata, keys::REQUESTER)
 }
 
-/// What is wrong with the stamp on a new object that `requester` creates.
+/// The error if a new object that `requester` creates has another requester annotation.
 pub fn wrong(metadata: &ObjectMeta, requester: &Requester) -> Option<FieldError> {
     let stamp = stamp(metadata).unwrap_or_default();
     (Requester::read(stamp).as_ref() != Some(requester)).then(|| {
@@ -21,7 +21,7 @@ pub fn wrong(metadata: &ObjectMeta, requester: &Requester) -> Option<FieldError>
     })
 }
 
-/// What is wrong with changing the one to the other.
+/// The error if an update changes the requester annotation.
 pub fn changed(old: &ObjectMeta, new: &ObjectMeta) -> Option<FieldError> {
     let cure = "it says who asked for the clone, and nobody may change that; delete the object and create another one";
     (stamp(old) != stamp(new)).then(|| FieldError::forbidden(annotation_path(keys::REQUESTER), cure))

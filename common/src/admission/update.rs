@@ -1,4 +1,4 @@
-//! The changes that are allowed after creation.
+//! Updates of DataVolumes: the changes that are allowed after creation.
 
 use kube::core::ObjectMeta;
 
@@ -11,16 +11,16 @@ use crate::{
     quantity::Bytes,
 };
 
-/// The annotations of `old` that `new` has lost: what admission and the controller have added, and who sends an object again (an apply of the
-/// same file, a replace, a restore, a controller that writes what it read) need not know of. A changed annotation is not among them.
+/// The annotations of admission and the controller that `old` has and `new` lacks. A client that sends an object again (apply, replace,
+/// restore, a controller that writes what it read) may not know them. Changed annotations are not included.
 pub fn carried_over(old: &ObjectMeta, new: &ObjectMeta) -> Annotations {
     let is_lost = |key: &&str| object::annotation(new, key).is_none();
     let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).filter(is_lost);
     keys.filter_map(|key| Some((key, Some(object::annotation(old, key)?.to_owned())))).collect()
 }
 
-/// The mistakes in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account.
-/// Who asked for the clone, nobody changes.
+/// The errors in changing `old` to `new`. `by_controller`: the change is made by smartclone's own service account. Even that may not change
+/// the requester.
 pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<FieldError> {
     if new.metadata.deletion_timestamp.is_some() {
         return Vec::new();
@@ -45,7 +45,7 @@ pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<F
     errors
 }
 
-/// What counts: not how a quantity is written, and not the checkpoints, which multi-stage imports move on.
+/// The spec in comparable form: quantities are normalized, and checkpoints, which multi-stage imports update, are removed.
 fn comparable(spec: &DataVolumeSpec) -> DataVolumeSpec {
     let mut spec = spec.clone();
     spec.checkpoints.clear();
@@ -75,7 +75,8 @@ mod tests {
         serde_json::from_value(json!({ "annotations": annotations })).unwrap()
     }
 
-    /// Whoever sends the object without what admission added gets it unchanged; what he changes is his mistake, and is not hidden.
+    /// A client that sends the object without the annotations of admission gets them unchanged; an annotation that it changes is an error
+    /// and not replaced.
     #[rstest]
     #[case::all_are_lost(json!({}), &[keys::CLONE_FALLBACK_REASON, keys::CLONE_TYPE, keys::OWNERSHIP_KEY, keys::PLAN, keys::REQUESTER])]
     #[case::one_is_lost(json!({

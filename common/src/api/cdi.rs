@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloneStrategy, Condition, rules, strategy};
 
-/// What is to hold for the whole cluster. docs/reference.md says which of CDI's settings have an effect; the others keep their schema, so
-/// that existing objects stay valid.
+/// Settings for the whole cluster. docs/reference.md lists which settings of CDI have an effect. The others keep their schema, so that
+/// existing objects stay valid.
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",
@@ -29,30 +29,30 @@ use super::{CloneStrategy, Condition, rules, strategy};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CdiSpec {
-    /// How every volume is cloned, whatever its StorageClass says: copy, snapshot or csi-clone. Left out: the cheapest way that
+    /// Clone strategy for every volume, whatever its StorageClass says: copy, snapshot or csi-clone. Default: the cheapest strategy that
     /// the storage allows.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     pub clone_strategy_override: Option<CloneStrategy>,
-    /// Settings of sizes, pods and transfers.
+    /// Settings for volume sizes, pods and data transfers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<CdiConfigSpec>,
-    /// Where the control plane runs.
+    /// Node placement and replica counts of the control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub infra: Option<ComponentConfig>,
-    /// Where the pods run that move data.
+    /// Node placement of the pods that move data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<NodePlacement>,
-    /// How long certificates last.
+    /// Lifetimes of certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_config: Option<CdiCertConfig>,
     /// The PriorityClass of the control plane.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class: Option<String>,
-    /// What happens to DataVolumes when this object is deleted: RemoveWorkloads or BlockUninstallIfWorkloadsExist.
+    /// Handling of DataVolumes when this object is deleted: RemoveWorkloads or BlockUninstallIfWorkloadsExist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["RemoveWorkloads", "BlockUninstallIfWorkloadsExist"]))]
     pub uninstall_strategy: Option<String>,
-    /// When images are pulled: Always, IfNotPresent or Never.
+    /// Image pull policy: Always, IfNotPresent or Never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["Always", "IfNotPresent", "Never"]))]
     pub image_pull_policy: Option<String>,
@@ -61,7 +61,7 @@ pub struct CdiSpec {
     pub customize_components: Option<CustomizeComponents>,
 }
 
-/// Settings of sizes, pods and transfers: in the CDI object, and in the object `config` of the kind CDIConfig.
+/// Settings for volume sizes, pods and data transfers: in the CDI object, and in the CDIConfig named `config`.
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",
@@ -77,112 +77,112 @@ pub struct CdiSpec {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CdiConfigSpec {
-    /// The address of the upload proxy.
+    /// The URL of the upload proxy.
     #[serde(default, rename = "uploadProxyURLOverride", skip_serializing_if = "Option::is_none")]
     pub upload_proxy_url_override: Option<String>,
-    /// The proxy for imports.
+    /// The HTTP and HTTPS proxy for imports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import_proxy: Option<ImportProxy>,
-    /// The StorageClass of scratch space.
+    /// The StorageClass of volumes for scratch space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch_space_storage_class: Option<String>,
-    /// What pods that move data may use.
+    /// Resource requests and limits of the pods that move data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_resource_requirements: Option<ResourceRequirements>,
-    /// Features that are switched on.
+    /// Names of enabled features.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub feature_gates: Option<Vec<String>>,
-    /// Whether claims are completed at admission: Enabled or Disabled.
+    /// Completion of PersistentVolumeClaims at admission: Enabled or Disabled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook_pvc_rendering: Option<String>,
-    /// The part of a volume that a file system needs for itself.
+    /// Share of a volume that the file system needs for itself, between 0 and 1, such as 0.055.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem_overhead: Option<FilesystemOverhead>,
-    /// Whether all space is allocated in advance.
+    /// True if all space is allocated in advance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preallocation: Option<bool>,
-    /// Registries whose certificates aren't checked.
+    /// Registries whose TLS certificates are not verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub insecure_registries: Option<Vec<String>>,
-    /// Seconds after which a finished DataVolume is deleted. Without effect.
+    /// Time in seconds after which a finished DataVolume is deleted. Has no effect.
     #[serde(default, rename = "dataVolumeTTLSeconds", skip_serializing_if = "Option::is_none")]
     pub data_volume_ttl_seconds: Option<i32>,
-    /// Which versions and ciphers of TLS are spoken.
+    /// Accepted TLS versions and cipher suites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls_security_profile: Option<TlsSecurityProfile>,
-    /// Secrets for pulling images.
+    /// Names of Secrets for pulling images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
-    /// How much is logged; more is more.
+    /// Log verbosity: a higher number logs more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_verbosity: Option<i32>,
 }
 
-/// What holds, all settings considered.
+/// The settings in effect.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiConfigStatus {
-    /// The part of a volume that a file system needs for itself, in general and for every StorageClass.
+    /// Share of a volume that the file system needs for itself: the global share, and the share of every StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem_overhead: Option<FilesystemOverhead>,
-    /// What pods that move data may use.
+    /// Resource requests and limits of the pods that move data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_pod_resource_requirements: Option<ResourceRequirements>,
-    /// Whether all space is allocated in advance.
+    /// True if all space is allocated in advance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preallocation: Option<bool>,
-    /// The StorageClass of scratch space.
+    /// The StorageClass of volumes for scratch space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch_space_storage_class: Option<String>,
-    /// Secrets for pulling images.
+    /// Names of Secrets for pulling images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
-    /// The address of the upload proxy.
+    /// The URL of the upload proxy.
     #[serde(default, rename = "uploadProxyURL", skip_serializing_if = "Option::is_none")]
     pub upload_proxy_url: Option<String>,
 }
 
-/// The part of a volume that a file system needs for itself, between 0 and 1 with up to three decimals, such as 0.055.
+/// Share of a volume that the file system needs for itself, between 0 and 1 with up to three decimals, such as 0.055.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesystemOverhead {
-    /// For every StorageClass that isn't listed.
+    /// Share for every StorageClass that is not listed in storageClass; 0.06 where no setting gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = rules::PERCENT))]
     pub global: Option<String>,
-    /// By name of StorageClass.
+    /// Share by StorageClass name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(transform = rules::percent_values)]
     pub storage_class: Option<BTreeMap<String, String>>,
 }
 
-/// The proxy for imports.
+/// The HTTP and HTTPS proxy for imports.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImportProxy {
-    /// For http.
+    /// Proxy for HTTP.
     #[serde(default, rename = "HTTPProxy", skip_serializing_if = "Option::is_none")]
     pub http_proxy: Option<String>,
-    /// For https.
+    /// Proxy for HTTPS.
     #[serde(default, rename = "HTTPSProxy", skip_serializing_if = "Option::is_none")]
     pub https_proxy: Option<String>,
-    /// Hosts that are asked directly, separated by commas.
+    /// Hosts that are reached without the proxy, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_proxy: Option<String>,
-    /// A ConfigMap with the proxy's certificate authorities.
+    /// Name of a ConfigMap with the CA certificates of the proxy.
     #[serde(default, rename = "trustedCAProxy", skip_serializing_if = "Option::is_none")]
     pub trusted_ca_proxy: Option<String>,
 }
 
-/// Which versions and ciphers of TLS are spoken.
+/// Accepted TLS versions and cipher suites.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TlsSecurityProfile {
-    /// Old, Intermediate, Modern or Custom.
+    /// Type of the profile: Old, Intermediate, Modern or Custom.
     #[serde(rename = "type")]
     #[schemars(extend("enum" = ["Old", "Intermediate", "Modern", "Custom"]))]
     pub type_: String,
@@ -200,80 +200,80 @@ pub struct TlsSecurityProfile {
     pub custom: Option<CustomTlsProfile>,
 }
 
-/// A profile that its name says everything about.
+/// A predefined profile; it has no settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct NamedTlsProfile {}
 
-/// A profile of one's own.
+/// A custom profile.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CustomTlsProfile {
-    /// Ciphers, best first.
+    /// Cipher suites in order of preference.
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub ciphers: Vec<String>,
-    /// The least version: VersionTLS10, VersionTLS11, VersionTLS12 or VersionTLS13.
+    /// Minimum TLS version: VersionTLS10, VersionTLS11, VersionTLS12 or VersionTLS13.
     #[serde(rename = "minTLSVersion")]
     #[schemars(extend("enum" = ["VersionTLS10", "VersionTLS11", "VersionTLS12", "VersionTLS13"]))]
     pub min_tls_version: String,
 }
 
-/// On which nodes pods may run.
+/// Nodes on which pods may run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodePlacement {
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<BTreeMap<String, String>>,
-    /// Which nodes are preferred or required.
+    /// Affinity rules: preferred or required nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub affinity: Option<Affinity>,
-    /// Which taints are put up with.
+    /// Tolerated taints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Option<Vec<Toleration>>,
 }
 
-/// Where and how often the control plane runs.
+/// Node placement and replica counts of the control plane.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentConfig {
-    /// On which nodes.
+    /// Node placement.
     #[serde(flatten)]
     pub placement: NodePlacement,
-    /// How many controllers.
+    /// Number of controller replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment_replicas: Option<i32>,
-    /// How many admission servers.
+    /// Number of admission server replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_server_replicas: Option<i32>,
-    /// How many upload proxies.
+    /// Number of upload proxy replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_proxy_replicas: Option<i32>,
 }
 
-/// How long certificates last.
+/// Lifetimes of certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiCertConfig {
-    /// Certificate authorities.
+    /// Lifetime of CA certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CertConfig>,
-    /// Servers.
+    /// Lifetime of server certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<CertConfig>,
-    /// Clients.
+    /// Lifetime of client certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<CertConfig>,
 }
 
-/// How long a certificate lasts.
+/// Lifetime of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CertConfig {
-    /// From issue to expiry, such as 48h0m0s.
+    /// Time from issue to expiry, such as 48h0m0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration: Option<String>,
-    /// How long before its expiry it is replaced, such as 24h0m0s.
+    /// Time before expiry at which the certificate is renewed, such as 24h0m0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renew_before: Option<String>,
 }
@@ -303,7 +303,7 @@ pub struct CustomizeComponentsPatch {
     pub resource_type: String,
     /// The patch.
     pub patch: String,
-    /// How the patch is written: json, merge or strategic.
+    /// Type of the patch: json, merge or strategic.
     #[serde(rename = "type")]
     pub type_: String,
 }
@@ -312,29 +312,29 @@ pub struct CustomizeComponentsPatch {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Flags {
-    /// Of the admission server.
+    /// Flags of the admission server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<BTreeMap<String, String>>,
-    /// Of the controller.
+    /// Flags of the controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub controller: Option<BTreeMap<String, String>>,
-    /// Of the upload proxy.
+    /// Flags of the upload proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_proxy: Option<BTreeMap<String, String>>,
 }
 
-/// How the installation is.
+/// The state of the installation.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CdiStatus {
-    /// Deploying, Deployed, Upgrading, Deleting, Deleted or Error.
+    /// The phase: Deploying, Deployed, Upgrading, Deleting, Deleted or Error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// Available, Progressing and Degraded.
+    /// The conditions Available, Progressing and Degraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// The version of whoever keeps this status.
+    /// The version of the operator that writes this status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_version: Option<String>,
     /// The version that is being installed.

@@ -7,7 +7,7 @@ use kube::CustomResourceExt;
 
 use super::{Cdi, CdiConfig, DataSource, DataVolume, ObjectTransfer, StorageProfile, VolumeCloneSource};
 
-/// What Kubernetes accepts as a quantity.
+/// Pattern of the quantities that Kubernetes accepts.
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
 
 /// Every definition, ready to be applied.
@@ -25,7 +25,7 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
     .into()
 }
 
-/// Completes what the derive can't know.
+/// Completes a definition with what the derive macro cannot express.
 fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(root) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) {
@@ -36,14 +36,14 @@ fn finished(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
 }
 
 fn finish(schema: &mut JSONSchemaProps) {
-    // Where null isn't a value, the server removes it like CDI's schema does, and a rule's `has()` means what it says.
+    // Without `nullable`, the API server removes null values, as with CDI's schema, and `has()` in a CEL rule is true only for a value.
     schema.nullable = None;
     if let Some(words) = &mut schema.enum_ {
         words.retain(|word| !word.0.is_null());
     }
     if schema.x_kubernetes_int_or_string == Some(true) {
         schema.pattern = Some(QUANTITY.to_owned());
-        // Longer texts make no sense, and the rules that compare quantities have a cost limit.
+        // Longer quantities are never needed, and the rules that compare quantities have a cost limit.
         schema.max_length = Some(64);
         let type_ = |name: &str| JSONSchemaProps { type_: Some(name.to_owned()), ..Default::default() };
         schema.any_of = Some(vec![type_("integer"), type_("string")]);
@@ -65,7 +65,7 @@ fn finish(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// `kubectl explain` wraps lines itself; what follows the first paragraph is grammar and history.
+/// Returns the first paragraph on one line. `kubectl explain` wraps lines itself, and later paragraphs are about grammar and history.
 fn first_paragraph(text: &str) -> String {
     text.split("\n\n").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
 }

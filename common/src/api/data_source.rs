@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, DataVolumeSourcePvc, DataVolumeSourceSnapshot};
 
-/// What the name stands for.
+/// The source to which the DataSource refers.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",
@@ -23,30 +23,30 @@ use super::{Condition, DataVolumeSourcePvc, DataVolumeSourceSnapshot};
 #[kube(status = "DataSourceStatus")]
 #[serde(rename_all = "camelCase")]
 pub struct DataSourceSpec {
-    /// The source that the name stands for.
+    /// The source to which the DataSource refers.
     pub source: DataSourceSource,
 }
 
-/// Exactly one of these.
+/// A source: exactly one of these fields is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataSourceSource {
-    /// A claim.
+    /// A PersistentVolumeClaim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pvc: Option<DataVolumeSourcePvc>,
     /// A VolumeSnapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<DataVolumeSourceSnapshot>,
-    /// Another DataSource of the same namespace, which names a claim or a snapshot itself.
+    /// Another DataSource in the same namespace, which itself refers to a PersistentVolumeClaim or a VolumeSnapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_source: Option<DataSourceRef>,
 }
 
-/// Another DataSource.
+/// A reference to another DataSource.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataSourceRef {
-    /// Its namespace: that of the DataSource that refers to it.
+    /// Its namespace, which is that of the referring DataSource.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
     /// Its name.
@@ -54,14 +54,14 @@ pub struct DataSourceRef {
     pub name: String,
 }
 
-/// What the name stands for, all references followed.
+/// The source to which the DataSource refers, after all references are followed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataSourceStatus {
-    /// The claim or the snapshot.
+    /// The PersistentVolumeClaim or VolumeSnapshot.
     #[serde(default)]
     pub source: DataSourceSource,
-    /// Whether there is one: `Ready`.
+    /// The condition `Ready`: True if the source exists and can be cloned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,4 +1,4 @@
-//! The kind DataVolume: a disk to be filled.
+//! The kind DataVolume: a PersistentVolumeClaim and the data to fill it with.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloneStrategy, Condition, Phase, rules, strategy};
 
-/// What the disk is to be and what is to be on it. Fixed once the DataVolume exists, except the checkpoints of a multi-stage import.
+/// The requested disk and its content. Immutable, except the checkpoints of a multi-stage import.
 #[expect(clippy::duplicated_attributes, reason = "two columns may well have the same type")]
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -56,16 +56,17 @@ use super::{CloneStrategy, Condition, Phase, rules, strategy};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rules::data_volume)]
 pub struct DataVolumeSpec {
-    /// Where the data comes from. Exactly one kind of source.
+    /// The source of the data: exactly one kind of source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<DataVolumeSource>,
-    /// A DataSource that names the source; stands in for `source`.
+    /// A DataSource that refers to the source, as an alternative to `source`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_ref: Option<DataVolumeSourceRef>,
-    /// The claim, exactly as it will be created. Give either this or `storage`.
+    /// The spec of the PersistentVolumeClaim, exactly as it will be created. Set either this field or `storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pvc: Option<PersistentVolumeClaimSpec>,
-    /// The claim with gaps: whatever is left out is taken from the source and from the StorageProfile. Give either this or `pvc`.
+    /// The partial spec of the PersistentVolumeClaim: fields that are not set are taken from the source and from the StorageProfile. Set
+    /// either this field or `pvc`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
     /// The PriorityClass of pods that move the data.
@@ -74,7 +75,7 @@ pub struct DataVolumeSpec {
     /// The ServiceAccount of pods that move the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_account_name: Option<String>,
-    /// What the volume holds: `kubevirt`, the image of a disk (the default), or `archive`, files.
+    /// The content of the volume: `kubevirt` (default) for a disk image, or `archive` for files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("enum" = ["kubevirt", "archive"]))]
     pub content_type: Option<String>,
@@ -82,41 +83,41 @@ pub struct DataVolumeSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub checkpoints: Vec<DataVolumeCheckpoint>,
-    /// Whether the last of `checkpoints` is the last one of all.
+    /// True if the last entry of `checkpoints` is the final one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_checkpoint: Option<bool>,
-    /// Whether all space is to be allocated in advance.
+    /// True if all space is to be allocated in advance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preallocation: Option<bool>,
 }
 
-/// A claim with gaps.
+/// The partial spec of a PersistentVolumeClaim.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageSpec {
-    /// ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod. Left out: as the StorageProfile says, or as the source has.
+    /// Access modes: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod. Default: those of the StorageProfile or of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub access_modes: Option<Vec<String>>,
-    /// Labels that a PersistentVolume must have to be considered.
+    /// Label selector for the PersistentVolumes to consider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<LabelSelector>,
-    /// The size, in `requests.storage`, such as 10Gi. Left out: the size of the source.
+    /// The size in `requests.storage`, such as 10Gi. Default: the size of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<VolumeResourceRequirements>,
-    /// A PersistentVolume to be used, by name.
+    /// Name of the PersistentVolume to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_name: Option<String>,
-    /// The StorageClass. Left out: the default one for virtual machines, else the default one.
+    /// The StorageClass. Default: the default StorageClass for virtual machines, else the default StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class_name: Option<String>,
-    /// Filesystem, Block or FromStorageProfile. Left out: as the StorageProfile says, or as the source has.
+    /// Volume mode: Filesystem, Block or FromStorageProfile. Default: that of the StorageProfile or of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_mode: Option<String>,
-    /// An object from which somebody else fills the volume. Excludes `source` and `sourceRef`.
+    /// An object from which another controller or driver fills the volume. Excludes `source` and `sourceRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_source: Option<TypedLocalObjectReference>,
-    /// An object of any kind from which somebody else fills the volume. Excludes `source` and `sourceRef`.
+    /// An object of any kind from which another controller or driver fills the volume. Excludes `source` and `sourceRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_source_ref: Option<TypedObjectReference>,
 }
@@ -131,27 +132,27 @@ pub struct DataVolumeCheckpoint {
     pub current: String,
 }
 
-/// Where the data comes from: exactly one of these.
+/// The source of the data: exactly one of these fields is set.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rules::source)]
 pub struct DataVolumeSource {
-    /// A claim, to be cloned.
+    /// A PersistentVolumeClaim to clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pvc: Option<DataVolumeSourcePvc>,
-    /// A VolumeSnapshot, to be restored.
+    /// A VolumeSnapshot to restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<DataVolumeSourceSnapshot>,
-    /// A file on a web server, to be imported.
+    /// A file on a web server to import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<DataVolumeSourceHttp>,
-    /// An object in an S3 bucket, to be imported.
+    /// An object in an S3 bucket to import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<DataVolumeSourceS3>,
-    /// An object in a Google Cloud Storage bucket, to be imported.
+    /// An object in a Google Cloud Storage bucket to import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gcs: Option<DataVolumeSourceGcs>,
-    /// A disk in a container image, to be imported.
+    /// A disk in a container image to import.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registry: Option<DataVolumeSourceRegistry>,
     /// Data that a client uploads.
@@ -160,27 +161,27 @@ pub struct DataVolumeSource {
     /// Nothing: an empty disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blank: Option<DataVolumeBlankImage>,
-    /// A disk of oVirt, to be imported through its image service.
+    /// A disk of oVirt to import through its image service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub imageio: Option<DataVolumeSourceImageIo>,
-    /// A disk of vSphere, to be imported through VMware's disk development kit.
+    /// A disk of vSphere to import through VMware's Virtual Disk Development Kit (VDDK).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vddk: Option<DataVolumeSourceVddk>,
 }
 
-/// A claim, to be cloned.
+/// A PersistentVolumeClaim to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourcePvc {
-    /// The namespace of the claim.
+    /// The namespace of the PersistentVolumeClaim.
     #[schemars(length(min = 1, max = 63))]
     pub namespace: String,
-    /// The name of the claim.
+    /// The name of the PersistentVolumeClaim.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
 
-/// A VolumeSnapshot, to be restored.
+/// A VolumeSnapshot to restore.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceSnapshot {
@@ -192,14 +193,14 @@ pub struct DataVolumeSourceSnapshot {
     pub name: String,
 }
 
-/// A DataSource that names the source.
+/// A DataSource that refers to the source.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceRef {
-    /// The kind; `DataSource` is the only one.
+    /// The kind: `DataSource`.
     #[schemars(extend("enum" = ["DataSource"]))]
     pub kind: String,
-    /// Its namespace. Left out: that of the DataVolume.
+    /// Its namespace. Default: that of the DataVolume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -220,26 +221,26 @@ pub struct DataVolumeSourceUpload {}
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceHttp {
-    /// The file's address (http or https).
+    /// The URL of the file (http or https).
     pub url: String,
-    /// A Secret with `accessKeyId` (the user) and `secretKey` (the password).
+    /// Name of a Secret with `accessKeyId` (the user) and `secretKey` (the password).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
-    /// A ConfigMap with further certificate authorities.
+    /// Name of a ConfigMap with additional CA certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_config_map: Option<String>,
-    /// Further request headers.
+    /// Additional request headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub extra_headers: Option<Vec<String>>,
-    /// Secrets with further request headers.
+    /// Names of Secrets with additional request headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub secret_extra_headers: Option<Vec<String>>,
     /// The expected checksum, as `algorithm:hexadecimal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checksum: Option<String>,
-    /// Accept any certificate.
+    /// True if any server certificate is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
 }
@@ -248,12 +249,12 @@ pub struct DataVolumeSourceHttp {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceS3 {
-    /// The object's address.
+    /// The URL of the object.
     pub url: String,
-    /// A Secret with `accessKeyId` and `secretKey`.
+    /// Name of a Secret with `accessKeyId` and `secretKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
-    /// A ConfigMap with further certificate authorities.
+    /// Name of a ConfigMap with additional CA certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_config_map: Option<String>,
 }
@@ -262,9 +263,9 @@ pub struct DataVolumeSourceS3 {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceGcs {
-    /// The object's address.
+    /// The URL of the object.
     pub url: String,
-    /// A Secret with the account's key.
+    /// Name of a Secret with the account's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
 }
@@ -273,31 +274,31 @@ pub struct DataVolumeSourceGcs {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceRegistry {
-    /// The image's address (docker or oci-archive).
+    /// The URL of the image (docker or oci-archive).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// An ImageStream of OpenShift, in place of `url`.
+    /// Name of an OpenShift ImageStream, as an alternative to `url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_stream: Option<String>,
-    /// Who fetches the image: `pod` (the default) or `node`.
+    /// Method of pulling the image: `pod` (default) or `node`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_method: Option<String>,
-    /// A Secret with `accessKeyId` (the user) and `secretKey` (the password).
+    /// Name of a Secret with `accessKeyId` (the user) and `secretKey` (the password).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
-    /// A ConfigMap with further certificate authorities.
+    /// Name of a ConfigMap with additional CA certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_config_map: Option<String>,
-    /// Which image of an index to take.
+    /// The platform for which an image is selected from an image index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<PlatformOptions>,
 }
 
-/// Which image of an index to take.
+/// The platform for which an image is selected from an image index.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlatformOptions {
-    /// The processor's architecture, such as amd64.
+    /// The CPU architecture, such as amd64.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
 }
@@ -306,17 +307,17 @@ pub struct PlatformOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceImageIo {
-    /// The engine's address.
+    /// The URL of the oVirt engine.
     pub url: String,
-    /// The disk's identity.
+    /// The ID of the disk.
     pub disk_id: String,
-    /// A Secret with `accessKeyId` (the user) and `secretKey` (the password).
+    /// Name of a Secret with `accessKeyId` (the user) and `secretKey` (the password).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
-    /// A ConfigMap with the engine's certificate authority.
+    /// Name of a ConfigMap with the CA certificate of the oVirt engine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_config_map: Option<String>,
-    /// Accept any certificate.
+    /// True if any server certificate is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure_skip_verify: Option<bool>,
 }
@@ -325,10 +326,10 @@ pub struct DataVolumeSourceImageIo {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeSourceVddk {
-    /// The address of vCenter or of the host.
+    /// The URL of vCenter or of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The identity of the virtual machine.
+    /// The UUID of the virtual machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
     /// The path of the disk.
@@ -337,143 +338,143 @@ pub struct DataVolumeSourceVddk {
     /// The fingerprint of the server's certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thumbprint: Option<String>,
-    /// A Secret with `accessKeyId` (the user) and `secretKey` (the password).
+    /// Name of a Secret with `accessKeyId` (the user) and `secretKey` (the password).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<String>,
-    /// A ConfigMap with further certificate authorities.
+    /// Name of a ConfigMap with additional CA certificates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cert_config_map: Option<String>,
-    /// An image that holds the unpacked kit.
+    /// A container image with the unpacked VDDK.
     #[serde(default, rename = "initImageURL", skip_serializing_if = "Option::is_none")]
     pub init_image_url: Option<String>,
-    /// A ConfigMap with further arguments for the kit.
+    /// Name of a ConfigMap with additional arguments for the VDDK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra_args: Option<String>,
 }
 
-/// How far it is.
+/// The observed state of a DataVolume.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DataVolumeStatus {
-    /// The claim that is being filled.
+    /// Name of the PersistentVolumeClaim that is being filled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim_name: Option<String>,
-    /// Where the DataVolume stands, in one word.
+    /// The phase of the DataVolume.
     #[serde(default, skip_serializing_if = "Phase::is_unset")]
     pub phase: Phase,
-    /// How much of the data is there, such as 12.34%; N/A where that can't be told.
+    /// Share of the data that has been transferred, such as 12.34%; N/A where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
-    /// How often the transfer was started again.
+    /// Number of restarts of the transfer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart_count: Option<i32>,
-    /// Ready, Bound and Running, each with what is waited for.
+    /// The conditions Ready, Bound and Running, each with what the DataVolume waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// How the clone is made and what was tried. Not part of CDI; its clients pass over it.
+    /// Strategy and attempts of the clone. Not part of CDI, whose clients ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clone: Option<CloneStatus>,
 }
 
-/// How the clone is made and what was tried.
+/// Strategy and attempts of a clone.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CloneStatus {
-    /// The strategy that is being executed.
+    /// The strategy in use.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     pub strategy: Option<CloneStrategy>,
-    /// Why it isn't a cheaper one.
+    /// Reason for not using a cheaper strategy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback_reason: Option<String>,
-    /// The VolumeSnapshot between source and clone.
+    /// Name of the VolumeSnapshot between source and clone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_name: Option<String>,
-    /// The identity of the source; another object of the same name isn't the source.
+    /// UID of the source. Another object of the same name is not the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_uid: Option<String>,
-    /// The size at which the volume is created.
+    /// Size at which the volume is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub create_size: Option<Quantity>,
-    /// The size that it has in the end.
+    /// Final size of the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub final_size: Option<Quantity>,
-    /// What has to happen elsewhere before the next step.
+    /// Event or action outside the controller that the next step waits for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_for: Option<WaitingFor>,
-    /// Every strategy that there is, cheapest first, and what was decided about it.
+    /// All strategies, cheapest first, with the decision about each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub plan: Vec<PlanCandidate>,
-    /// Every strategy that was begun, oldest first.
+    /// Every strategy that was started, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub attempts: Vec<Attempt>,
-    /// What of the source a copy could not keep, such as the owners of files.
+    /// Properties of the source that the copy could not preserve, such as the owners of files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub notes: Vec<String>,
-    /// UIDs of the temporary objects that were created for the clone, by name. Another object of such a name is not used.
+    /// UIDs by name of the temporary objects that were created for the clone. Another object of the same name is not used.
     #[serde(default, rename = "temporaryObjects", skip_serializing_if = "BTreeMap::is_empty")]
     pub created: BTreeMap<String, String>,
 }
 
-/// What was decided about one strategy.
+/// The decision about one strategy.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanCandidate {
-    /// Which one.
+    /// The strategy.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     pub strategy: Option<CloneStrategy>,
-    /// `Chosen`; `NotWanted`: it would do, and another one is wanted; or `Impossible`.
+    /// The outcome: `Chosen`, `NotWanted` (feasible, but another strategy is wanted) or `Impossible`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub outcome: String,
-    /// Why it is impossible, in one word.
+    /// Reason code, if the strategy is impossible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The facts.
+    /// The facts behind the reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// What would make it possible.
+    /// Change that would make the strategy possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cure: Option<String>,
 }
 
-/// What has to happen elsewhere before the next step.
+/// Event or action outside the controller that the next step waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WaitingFor {
-    /// In one word, the same as in the condition, the event and the metric.
+    /// Reason code, the same as in the condition and the event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// In a sentence, with what can be done about it.
+    /// The reason as a sentence, with the action to take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Since when.
+    /// Start of the wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
 }
 
-/// One strategy that was begun.
+/// One strategy that was started.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// Which one.
+    /// The strategy.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     pub strategy: Option<CloneStrategy>,
-    /// When it began.
+    /// Start of the attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When it ended; absent while it goes on.
+    /// End of the attempt; absent while it is in progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Time>,
-    /// How it ended, in one word.
+    /// Outcome of the attempt: `Refused` or `TimedOut`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<String>,
-    /// Why it ended so, in one word.
+    /// Reason code of the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why it ended so, in a sentence.
+    /// The reason of the outcome as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

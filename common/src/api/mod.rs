@@ -1,7 +1,7 @@
-//! The objects that users and other programs know: CDI's `cdi.kubevirt.io/v1beta1`, and what is read of Kubernetes' snapshot API.
+//! API types: CDI's `cdi.kubevirt.io/v1beta1`, and the part of Kubernetes' snapshot API that smartclone uses.
 //!
-//! Reading is lenient everywhere: a word that this version doesn't know, or a quantity that makes no sense, must not break a watch
-//! over the other thousand objects. What is wrong is told by the schema and at admission.
+//! Deserialization is lenient: an unknown word or an invalid quantity in one object must not break a watch over all others. The schema and
+//! the webhook report invalid values.
 
 mod cdi;
 mod condition;
@@ -27,7 +27,7 @@ pub use storage_profile::*;
 pub use strategy::CloneStrategy;
 pub use volume_clone_source::*;
 
-/// The API group of everything but the snapshots.
+/// The API group of all kinds except the snapshots.
 pub const GROUP: &str = "cdi.kubevirt.io";
 /// Its version.
 pub const VERSION: &str = "v1beta1";

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Condition, rules};
 
-/// What moves where. Fixed once it is created.
+/// The object to move and its target. Immutable.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",
@@ -32,25 +32,25 @@ use super::{Condition, rules};
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rules::object_transfer)]
 pub struct ObjectTransferSpec {
-    /// The object that moves.
+    /// The object to move.
     pub source: TransferSource,
-    /// Where it goes.
+    /// The target: another namespace, another name, or both.
     pub target: TransferTarget,
-    /// The ObjectTransfer on whose behalf this one was made.
+    /// Name of the ObjectTransfer for which this one was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 253))]
     pub parent_name: Option<String>,
 }
 
-/// The object that moves.
+/// The object to move.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransferSource {
-    /// Its API version. Left out: v1 for a claim, cdi.kubevirt.io/v1beta1 for a DataVolume.
+    /// Its API version. Default: v1 for a PersistentVolumeClaim, cdi.kubevirt.io/v1beta1 for a DataVolume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 63))]
     pub api_version: Option<String>,
-    /// PersistentVolumeClaim or DataVolume.
+    /// Its kind: PersistentVolumeClaim or DataVolume.
     #[schemars(extend("enum" = ["PersistentVolumeClaim", "DataVolume"]))]
     pub kind: String,
     /// Its namespace.
@@ -59,37 +59,37 @@ pub struct TransferSource {
     /// Its name.
     #[schemars(extend("minLength" = 1, "maxLength" = 253))]
     pub name: String,
-    /// Annotations that it must have before it moves.
+    /// Annotations that the object must have before it is moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 16, "additionalProperties" = { "type": "string", "maxLength": 1024 }))]
     pub required_annotations: Option<BTreeMap<String, String>>,
 }
 
-/// Where it goes.
+/// The target: another namespace, another name, or both.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TransferTarget {
-    /// The namespace. Left out: the one where it is.
+    /// The target namespace. Default: the namespace of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 63))]
     pub namespace: Option<String>,
-    /// The name. Left out: the one that it has.
+    /// The target name. Default: the name of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxLength" = 253))]
     pub name: Option<String>,
 }
 
-/// How far it is.
+/// The observed state of an ObjectTransfer.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectTransferStatus {
-    /// What has to outlive a restart.
+    /// Data that the controller needs after a restart.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub data: BTreeMap<String, String>,
-    /// Pending, Running, Complete or Error.
+    /// The phase: Pending, Running, Complete or Error.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub phase: String,
-    /// `Complete`.
+    /// The condition `Complete`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

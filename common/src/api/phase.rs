@@ -8,24 +8,24 @@ use serde::{Deserialize, Deserializer};
 use crate::words::words;
 
 words! {
-    /// `status.phase` of a DataVolume. All words are CDI's, since tools compare them; those of imports and uploads, and those that
-    /// CDI once wrote, are here to be read, not to be written.
+    /// The phase of a DataVolume (`status.phase`). All values are CDI's, because tools compare them. Those of imports and uploads, and
+    /// those that CDI no longer writes, are only read.
     #[derive(Default)]
     pub enum Phase {
-        /// Nothing has happened yet, or it can't happen as things are: the conditions say why.
+        /// Nothing has happened yet, or nothing can happen at present: the conditions give the reason.
         #[default]
         Unset = "",
-        /// Waiting for something that isn't there yet, such as quota or a StorageClass.
+        /// Waiting for something that does not exist yet, such as quota or a StorageClass.
         Pending = "Pending",
         /// The target claim is bound.
         PvcBound = "PVCBound",
         /// An import has been scheduled.
         ImportScheduled = "ImportScheduled",
-        /// An import is under way.
+        /// An import is in progress.
         ImportInProgress = "ImportInProgress",
-        /// The strategy is known, work hasn't begun.
+        /// The strategy is known; work has not started.
         CloneScheduled = "CloneScheduled",
-        /// A pod copies the bytes.
+        /// A pod copies the data.
         CloneInProgress = "CloneInProgress",
         /// A snapshot of the source is being taken and restored.
         SnapshotForSmartCloneInProgress = "SnapshotForSmartCloneInProgress",
@@ -35,7 +35,7 @@ words! {
         SmartClonePvcInProgress = "SmartClonePVCInProgress",
         /// The driver clones the volume.
         CsiCloneInProgress = "CSICloneInProgress",
-        /// The clone grows to the size that was asked for.
+        /// The clone is being expanded to the requested size.
         ExpansionInProgress = "ExpansionInProgress",
         /// No longer written by CDI.
         NamespaceTransferInProgress = "NamespaceTransferInProgress",
@@ -47,23 +47,23 @@ words! {
         WaitForFirstConsumer = "WaitForFirstConsumer",
         /// The StorageClass waits for a pod that uses the claim, which will then be filled.
         PendingPopulation = "PendingPopulation",
-        /// Done.
+        /// The DataVolume is complete.
         Succeeded = "Succeeded",
-        /// Given up.
+        /// The DataVolume has failed.
         Failed = "Failed",
-        /// Can't be told; also whatever word this version doesn't know.
+        /// The phase is not known, or is a value that this version does not know.
         Unknown = "Unknown",
         /// A multi-stage import waits for its next checkpoint.
         Paused = "Paused",
-        /// The restored volume is being prepared, which includes its growth.
+        /// The restored volume is being prepared, which includes its expansion.
         PrepClaimInProgress = "PrepClaimInProgress",
-        /// The restored volume moves to the target claim.
+        /// The restored volume is being rebound to the target claim.
         RebindInProgress = "RebindInProgress",
     }
 }
 
 impl Phase {
-    /// Nothing written yet.
+    /// True if no phase has been written yet.
     pub fn is_unset(&self) -> bool {
         *self == Self::Unset
     }
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Phase {
     }
 }
 
-/// Not an enumeration: an object that a newer version wrote has to pass an older schema.
+/// A string, not an enumeration: an object that a newer version wrote has to pass an older schema.
 impl JsonSchema for Phase {
     fn schema_name() -> Cow<'static, str> {
         "Phase".into()

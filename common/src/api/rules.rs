@@ -1,4 +1,4 @@
-//! The CEL rules of the CRDs, which the API server checks before any webhook: rules about one object, with the path of the field.
+//! CEL rules of the CRDs, which the API server evaluates without a webhook: rules about one object, each with the path of the field.
 
 use kube::core::{Reason, Rule, validate};
 use schemars::Schema;
@@ -7,14 +7,14 @@ use serde_json::json;
 /// A share between 0 and 1 with up to three decimals (CDI's `Percent`).
 pub(super) const PERCENT: &str = r"^(0(?:\.\d{1,3})?|1)$";
 
-/// What a member of `source` can be.
+/// The kinds of source: the fields of `source`.
 const SOURCES: [&str; 10] = ["pvc", "snapshot", "http", "s3", "gcs", "registry", "upload", "blank", "imageio", "vddk"];
 
-/// Every field of the spec that stays as it was created, except the two forms of the claim, which hold quantities.
+/// Immutable fields of the spec, except the two forms of the claim, which hold quantities.
 const FIXED: [&str; 6] =
     ["source", "sourceRef", "priorityClassName", "serviceAccountName", "contentType", "preallocation"];
 
-/// The two forms of the claim, with every field that stays as it was created, except the sizes.
+/// The two forms of the claim with their immutable fields, except the sizes.
 const FIXED_IN_CLAIM: [(&str, &[&str]); 2] = [
     (
         "pvc",
@@ -35,7 +35,7 @@ const FIXED_IN_CLAIM: [(&str, &[&str]); 2] = [
     ),
 ];
 
-/// Rules of a DataVolume's spec.
+/// Adds the rules of a DataVolume's spec.
 pub(super) fn data_volume(schema: &mut Schema) {
     add(
         schema,
@@ -66,7 +66,7 @@ pub(super) fn data_volume(schema: &mut Schema) {
     }
 }
 
-/// CEL that holds where a field is absent before and after, or present and equal.
+/// Returns a CEL expression that is true if a field is absent before and after, or present and equal.
 fn same(parent: &str, field: &str) -> String {
     where_present(
         |spec| format!("has({spec}{parent}.{field})"),
@@ -74,7 +74,7 @@ fn same(parent: &str, field: &str) -> String {
     )
 }
 
-/// The same size in other words (1Gi, 1024Mi) is no change.
+/// Returns a CEL expression that is true if the size is unchanged. Another notation of the same size (1Gi, 1024Mi) is no change.
 fn same_size(form: &str) -> String {
     let requests = |spec: &str| format!("{spec}.{form}.resources.requests");
     let size = |spec: &str| format!("quantity(string({}['storage']))", requests(spec));
@@ -84,7 +84,7 @@ fn same_size(form: &str) -> String {
     )
 }
 
-/// Optionals would say this in fewer words, but the API server estimates that comparing them costs more than it allows.
+/// CEL optionals would be shorter, but the API server estimates their comparison above its cost limit.
 fn where_present(present: impl Fn(&str) -> String, then: &str) -> String {
     let (new, old) = (present("self"), present("oldSelf"));
     format!("({new} == {old} && (!{new} || {then}))")
@@ -100,7 +100,7 @@ fn fixed(field: &str, rule: &str) -> Rule {
         .field_path(format!(".{field}"))
 }
 
-/// Rules of a DataVolume's source.
+/// Adds the rules of a DataVolume's source.
 pub(super) fn source(schema: &mut Schema) {
     let given = SOURCES.map(|kind| format!("has(self.{kind})")).join(", ");
     add(
@@ -111,9 +111,9 @@ pub(super) fn source(schema: &mut Schema) {
     );
 }
 
-/// Rules of an ObjectTransfer's spec.
+/// Adds the rules of an ObjectTransfer's spec.
 pub(super) fn object_transfer(schema: &mut Schema) {
-    // `namespace` is a reserved word of CEL; written like this it is the field.
+    // `namespace` is a reserved word in CEL; this is its escaped form.
     const NAMESPACE: &str = "__namespace__";
     let elsewhere = |field: &str| {
         format!("(has(self.target.{field}) && self.target.{field} != '' && self.target.{field} != self.source.{field})")
@@ -127,7 +127,8 @@ pub(super) fn object_transfer(schema: &mut Schema) {
     );
     add(
         schema,
-        // Not the whole: annotations have keys without a limit, of which the API server fears the worst. The webhook compares those.
+        // Not the whole spec: annotation keys have no length limit, so the API server would assume the highest cost. The webhook compares
+        // them.
         Rule::new(
             format!(
                 "self.target == oldSelf.target && self.source.kind == oldSelf.source.kind && \
@@ -140,7 +141,7 @@ pub(super) fn object_transfer(schema: &mut Schema) {
     );
 }
 
-/// Rules of a StorageProfile's claim properties.
+/// Adds the rules of a StorageProfile's claim properties.
 pub(super) fn claim_property_set(schema: &mut Schema) {
     add(
         schema,
@@ -150,7 +151,7 @@ pub(super) fn claim_property_set(schema: &mut Schema) {
     );
 }
 
-/// [`PERCENT`] for the values of a map.
+/// Adds [`PERCENT`] as the pattern of a map's values.
 pub(super) fn percent_values(schema: &mut Schema) {
     schema.insert("additionalProperties".to_owned(), json!({ "type": "string", "pattern": PERCENT }));
 }

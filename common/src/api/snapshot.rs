@@ -1,5 +1,5 @@
-//! Kubernetes' snapshot API (`snapshot.storage.k8s.io/v1`), as far as smartclone reads and writes it. The definitions belong to the
-//! external-snapshotter project; nothing here installs them, and fields that aren't listed survive only on the server.
+//! The part of Kubernetes' snapshot API (`snapshot.storage.k8s.io/v1`) that smartclone reads and writes. The CRDs belong to the
+//! external-snapshotter project and are not installed by smartclone. Fields that are not listed survive only on the server.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// The API group.
 pub const GROUP: &str = "snapshot.storage.k8s.io";
 
-/// What is to be snapshotted, and how.
+/// The source and the class of a snapshot.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[kube(
     group = "snapshot.storage.k8s.io",
@@ -31,7 +31,7 @@ pub const GROUP: &str = "snapshot.storage.k8s.io";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotSpec {
-    /// The claim of which it is a snapshot, or the content that already exists.
+    /// The claim to snapshot, or the VolumeSnapshotContent that already exists.
     #[serde(default)]
     pub source: VolumeSnapshotSource,
     /// The VolumeSnapshotClass; absent means the default one of the driver.
@@ -39,7 +39,7 @@ pub struct VolumeSnapshotSpec {
     pub volume_snapshot_class_name: Option<String>,
 }
 
-/// One of the two.
+/// The source: one of the two fields is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotSource {
@@ -51,41 +51,41 @@ pub struct VolumeSnapshotSource {
     pub volume_snapshot_content_name: Option<String>,
 }
 
-/// How far the snapshot is.
+/// The state of a VolumeSnapshot.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotStatus {
-    /// The content, once it is bound.
+    /// Name of the VolumeSnapshotContent, once it is bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound_volume_snapshot_content_name: Option<String>,
-    /// When the driver took it.
+    /// Time at which the driver took the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<Time>,
-    /// Whether a volume can be restored from it.
+    /// True if a volume can be restored from the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_to_use: Option<bool>,
-    /// The least size of a restored volume, as the driver claims it. 0 and absent mean unknown, and some drivers give the bytes in
-    /// use instead: never a reason to go below the source's capacity.
+    /// Minimum size of a restored volume, as the driver reports it. 0 and absent mean unknown. Some drivers report the bytes in use
+    /// instead, so it is never a reason to go below the source's capacity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_size: Option<Quantity>,
-    /// The last thing that went wrong; it may be tried again.
+    /// The last error; the operation may be retried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<VolumeSnapshotError>,
 }
 
-/// What went wrong.
+/// An error of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotError {
-    /// When.
+    /// Time of the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
-    /// In the driver's words.
+    /// The driver's message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
 
-/// The snapshot as the driver knows it.
+/// The snapshot on the storage, as the driver identifies it.
 #[derive(CustomResource, Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[kube(
     group = "snapshot.storage.k8s.io",
@@ -102,13 +102,13 @@ pub struct VolumeSnapshotContentSpec {
     /// The driver.
     #[serde(default)]
     pub driver: String,
-    /// Delete or Retain: what happens to the driver's snapshot when this object goes.
+    /// Delete or Retain: deletion policy for the snapshot on the storage when this object is deleted.
     #[serde(default)]
     pub deletion_policy: String,
-    /// What it was taken of.
+    /// The source of the snapshot.
     #[serde(default)]
     pub source: VolumeSnapshotContentSource,
-    /// Filesystem or Block, where it is known.
+    /// Volume mode of the source, Filesystem or Block, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_volume_mode: Option<String>,
     /// The VolumeSnapshotClass it was taken with.
@@ -119,40 +119,40 @@ pub struct VolumeSnapshotContentSpec {
     pub volume_snapshot_ref: ObjectReference,
 }
 
-/// One of the two.
+/// The source: one of the two fields is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotContentSource {
-    /// The driver's name for the volume it was taken of.
+    /// The CSI handle of the source volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_handle: Option<String>,
-    /// The driver's name for a snapshot that already existed.
+    /// The CSI handle of a snapshot that already existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_handle: Option<String>,
 }
 
-/// How far the driver is.
+/// The state of a VolumeSnapshotContent.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotContentStatus {
-    /// The driver's name for the snapshot.
+    /// The CSI handle of the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_handle: Option<String>,
-    /// When the driver took it, in nanoseconds since 1970.
+    /// Time at which the driver took the snapshot, in nanoseconds since the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub creation_time: Option<i64>,
-    /// Whether a volume can be restored from it.
+    /// True if a volume can be restored from the snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_to_use: Option<bool>,
-    /// As in the VolumeSnapshot, in bytes.
+    /// Minimum size of a restored volume in bytes, as in the VolumeSnapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_size: Option<i64>,
-    /// The last thing that went wrong.
+    /// The last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<VolumeSnapshotError>,
 }
 
-/// How a driver takes snapshots. It has no `spec`; hence no derive.
+/// A class of snapshots: the driver and its parameters. The kind has no `spec`, so the derive macro does not fit.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSnapshotClass {
@@ -161,10 +161,10 @@ pub struct VolumeSnapshotClass {
     /// The driver.
     #[serde(default)]
     pub driver: String,
-    /// Delete or Retain: what happens to the driver's snapshot when the object goes.
+    /// Delete or Retain: deletion policy for the snapshot on the storage.
     #[serde(default)]
     pub deletion_policy: String,
-    /// What the driver is told.
+    /// Parameters for the driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameters: Option<BTreeMap<String, String>>,
 }

@@ -1,4 +1,4 @@
-//! The kind StorageProfile: the settings of an admin for one StorageClass, and what is known about it.
+//! The kind StorageProfile: the admin's settings for one StorageClass, and its known properties.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::CustomResource;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CloneStrategy, Condition, rules, strategy};
 
-/// What the admin says; it outranks whatever is known otherwise.
+/// The admin's settings. They take precedence over everything else that is known about the StorageClass.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "cdi.kubevirt.io",
@@ -21,88 +21,89 @@ use super::{CloneStrategy, Condition, rules, strategy};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StorageProfileSpec {
-    /// How volumes of this class are cloned: copy, snapshot or csi-clone.
+    /// Clone strategy for volumes of this StorageClass: copy, snapshot or csi-clone.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     pub clone_strategy: Option<CloneStrategy>,
-    /// Which access modes go with which volume mode, best first.
+    /// Combinations of access modes and volume mode, in order of preference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub claim_property_sets: Option<Vec<ClaimPropertySet>>,
-    /// As what a DataImportCron keeps its imports: snapshot or pvc.
+    /// Format in which a DataImportCron keeps its imports: snapshot or pvc.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_import_cron_source_format: Option<String>,
-    /// The VolumeSnapshotClass for clones by snapshot. Left out: chosen by driver.
+    /// The VolumeSnapshotClass for clones by snapshot. Default: chosen by driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_class: Option<String>,
 }
 
-/// Access modes that a volume mode has.
+/// Access modes of one volume mode.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(transform = rules::claim_property_set)]
 pub struct ClaimPropertySet {
-    /// ReadWriteOnce, ReadOnlyMany, ReadWriteMany, ReadWriteOncePod.
+    /// Access modes: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(required, length(max = 4), extend("x-kubernetes-list-type" = "atomic"))]
     pub access_modes: Option<Vec<String>>,
-    /// Block or Filesystem.
+    /// Volume mode: Block or Filesystem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(required, extend("enum" = ["Block", "Filesystem"]))]
     pub volume_mode: Option<String>,
 }
 
-/// What holds for the class, all things considered.
+/// The properties of the StorageClass in effect.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StorageProfileStatus {
     /// The StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_class: Option<String>,
-    /// Its driver.
+    /// The driver of the StorageClass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provisioner: Option<String>,
-    /// How volumes of this class are cloned.
+    /// Clone strategy for volumes of this StorageClass.
     #[serde(default, deserialize_with = "strategy::lenient", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     pub clone_strategy: Option<CloneStrategy>,
-    /// Which access modes go with which volume mode, best first.
+    /// Combinations of access modes and volume mode, in order of preference.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
     pub claim_property_sets: Option<Vec<ClaimPropertySet>>,
-    /// As what a DataImportCron keeps its imports.
+    /// Format in which a DataImportCron keeps its imports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_import_cron_source_format: Option<String>,
     /// The VolumeSnapshotClass for clones by snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_class: Option<String>,
-    /// Whether the driver is known.
+    /// The condition that is True if the driver and the StorageClass's parameters are known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
-    /// What is known of the driver and where from; CDI has no word for it.
+    /// Known capabilities of the driver, with the source of each. Not part of CDI.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub capabilities: Vec<Capability>,
-    /// What the driver refused to several namespaces for clones into this class: not asked for again before `until`. CDI has no word for it.
+    /// Strategies that the driver refused in several namespaces for clones into this StorageClass. They are not tried again before `until`.
+    /// Not part of CDI.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub refusals: Vec<Refusal>,
 }
 
-/// One thing that is known of a driver.
+/// A known capability of a driver.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Capability {
-    /// What it is about, such as `restoreSize`.
+    /// Name of the capability, such as `restoreSize`.
     pub name: String,
-    /// What holds.
+    /// Value of the capability.
     pub value: String,
-    /// Who says so: `BuiltIn`, `StorageClass`, `StorageProfile`, `Learned`, `Default`.
+    /// Source of the value: `BuiltIn`, `StorageClass`, `StorageProfile`, `Learned` or `Default`.
     pub provenance: String,
 }
 
-/// A strategy that the driver refused to several namespaces, in a way that waiting doesn't cure. Every tenant may read it, so it has
-/// neither the driver's words nor a namespace.
+/// A strategy that the driver refused in several namespaces, with an error that waiting does not cure. Every tenant may read it, so it
+/// contains neither the driver's message nor a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Refusal {
@@ -116,24 +117,24 @@ pub struct Refusal {
     /// The driver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// The gRPC code, or one word for a known text.
+    /// The gRPC code, or one word for a known error text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The number of namespaces that met it with no success between.
+    /// Number of namespaces in which it was refused without a success in between.
     #[serde(default)]
     #[schemars(with = "i32", extend("minimum" = 0))]
     pub namespaces: u32,
-    /// The size, as a quantity, from which on it counts: what each of the namespaces asked for is at most so large.
+    /// Minimum size, as a quantity, of the clones for which the refusal counts. No refused request was larger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
-    /// How often in a row.
+    /// Number of refusals in a row.
     #[serde(default)]
     #[schemars(with = "i32", extend("minimum" = 0))]
     pub count: u32,
-    /// The time of the last refusal.
+    /// Time of the last refusal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Time>,
-    /// The time from which on clones try again.
+    /// Time from which clones try the strategy again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Time>,
 }

@@ -9,7 +9,7 @@ use super::Phase;
 use crate::words::words;
 
 words! {
-    /// How the bytes get from the source to the clone, the cheapest first; the words are CDI's.
+    /// The clone strategies, cheapest first. The values are CDI's.
     pub enum CloneStrategy {
         /// The storage driver restores a snapshot of the source.
         Snapshot = "snapshot",
@@ -25,9 +25,9 @@ words! {
 pub struct StrategySpec {
     /// The strategy.
     pub strategy: CloneStrategy,
-    /// The storage driver fills the claim, which therefore names its data source; else a pod of ours does.
+    /// True if the storage driver fills the claim, which therefore names its data source. Otherwise, a pod of smartclone fills it.
     pub filled_by_driver: bool,
-    /// It takes a snapshot of a source claim first, and is consistent as of that moment while the source is in use.
+    /// True if a snapshot of a source claim is taken first. The clone is consistent as of that moment while the source is in use.
     pub takes_snapshot: bool,
     /// The phase in which the claim is filled.
     pub fill_phase: Phase,
@@ -61,7 +61,7 @@ pub const SPECS: [StrategySpec; 3] = [
 ];
 
 impl CloneStrategy {
-    /// The properties of the strategy.
+    /// Returns the properties of the strategy.
     pub const fn spec(self) -> &'static StrategySpec {
         &SPECS[self as usize]
     }
@@ -83,8 +83,8 @@ impl JsonSchema for CloneStrategy {
     }
 }
 
-/// Reads a field that the schema guards. Where an object is older than the schema (CDI itself stores `""` at times), a word that
-/// nobody knows counts as not given: a watch must not break over one object.
+/// Reads a field that the schema validates. In an object older than the schema (CDI itself stores `""` at times), an unknown value counts
+/// as unset: one object must not break a watch.
 pub(super) fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<CloneStrategy>, D::Error> {
     Ok(Option::<Cow<'de, str>>::deserialize(deserializer)?.and_then(|text| text.parse().ok()))
 }

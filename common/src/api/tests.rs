@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::{snapshot::*, *};
 
-/// What users write today; each has to come back as it went in.
+/// Specs as users write them. Each survives reading and writing unchanged.
 #[rstest]
 #[case::import(json!({
     "source": {"http": {
@@ -68,7 +68,7 @@ fn a_status_survives_reading_and_writing() {
     assert_eq!(serde_json::to_value(&read).unwrap(), status);
 }
 
-/// One odd object must not blind a watch to all others.
+/// One object with unknown values must not break a watch over all others.
 #[test]
 fn what_nobody_knows_is_read_all_the_same() {
     let volume: DataVolume = serde_json::from_value(json!({
@@ -152,7 +152,7 @@ fn every_word_is_read_as_it_is_written() {
     }
 }
 
-/// `CloneStrategy` on its own is strict: whoever forgives says so at the field.
+/// `CloneStrategy` itself is strict; a lenient field says so in its attributes.
 #[test]
 fn an_unknown_strategy_is_told_with_those_that_exist() {
     let error = "magic".parse::<CloneStrategy>().unwrap_err().to_string();

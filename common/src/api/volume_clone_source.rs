@@ -1,4 +1,4 @@
-//! The kind VolumeCloneSource, which a claim names in its `dataSourceRef` to be filled as a clone without a DataVolume.
+//! The kind VolumeCloneSource: the source of a claim that names it in its `dataSourceRef` and is filled as a clone without a DataVolume.
 
 use k8s_openapi::api::core::v1::TypedLocalObjectReference;
 use kube::CustomResource;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub struct VolumeCloneSourceSpec {
     /// A PersistentVolumeClaim, or a VolumeSnapshot of the API group snapshot.storage.k8s.io, in the same namespace.
     pub source: TypedLocalObjectReference,
-    /// Whether all space is to be allocated in advance.
+    /// True if all space is to be allocated in advance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preallocation: Option<bool>,
     /// The PriorityClass of pods that move the data.

@@ -1,4 +1,4 @@
-//! The invariants of a plan, checked again on real data: in tests, and in production before any write.
+//! The invariants of a plan, checked in tests, and in production before any write.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use thiserror::Error;
@@ -17,10 +17,10 @@ use crate::{
     quantity::Bytes,
 };
 
-/// A plan that must not be carried out; always a mistake of ours.
+/// A plan that must not be carried out; always a bug of smartclone.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Violation {
-    /// Something that isn't ours would be deleted or changed.
+    /// The deletion or change of an object that isn't ours.
     #[error("would {verb} {name:?}, which is not ours")]
     NotOurs {
         /// The action.
@@ -28,41 +28,41 @@ pub enum Violation {
         /// The object.
         name: String,
     },
-    /// The source would be written to.
+    /// A write to the source.
     #[error("would write to the source {0}")]
     TouchesSource(SourceName),
-    /// Two actions that can't be undone in one pass: a crash may fall between them.
+    /// Two irreversible actions in one pass: a crash may occur between them.
     #[error("more than one irreversible action in one pass")]
     TwoIrreversible,
-    /// A clone smaller than its source.
+    /// The creation of a clone smaller than its source.
     #[error("would make a claim of {asked} for a source of {least}")]
     Shrinks {
-        /// Asked for.
+        /// The requested size.
         asked: Bytes,
-        /// The source's capacity.
+        /// The minimum size.
         least: Bytes,
     },
-    /// Success without a complete, bound clone.
+    /// A report of success without a complete, bound clone.
     #[error("would report success without a complete clone")]
     PrematureSuccess,
-    /// A claim would be deleted whose volume nobody else has for sure.
+    /// The deletion of a claim whose volume is not certainly bound to another claim.
     #[error("would delete {0:?}, and the data with it")]
     LosesData(String),
-    /// A claim would be deleted in a state in which the policy about our account refuses that.
+    /// The deletion of a claim in a state in which the admission policy for smartclone's account refuses it.
     #[error("would delete {0:?}, which the policy does not permit")]
     RefusedByPolicy(String),
-    /// A volume would be handed over that somebody else may have.
+    /// The rebind of a volume that others may use.
     #[error("would hand over the volume {0:?}, which somebody else may have")]
     StillHeld(String),
-    /// Something would be made that nobody removes with the DataVolume.
+    /// The creation of an object that is not deleted with the DataVolume.
     #[error("would create {0:?} without an owner")]
     Unowned(String),
-    /// Something would be made or changed for a DataVolume that is being deleted.
+    /// An action for a DataVolume that is being deleted.
     #[error("would act for a DataVolume that is being deleted")]
     ActsOnDeleting,
 }
 
-/// Every invariant that `plan` would break.
+/// All invariants that `plan` would break.
 pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
     let mut found = Vec::new();
     if seen.volume.deleting && !plan.actions.is_empty() {
@@ -74,7 +74,7 @@ pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
     for action in &plan.actions {
         found.extend(violation(seen, action));
     }
-    // Once it is said it stays so, whatever becomes of the claim, or is seen of it.
+    // Once reported, success stays, whatever happens to the claim.
     if plan.phase == Phase::Succeeded && seen.volume.status.phase != Phase::Succeeded && !complete(seen) {
         found.push(Violation::PrematureSuccess);
     }
@@ -155,7 +155,7 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
                 return Some(Violation::TouchesSource(source.clone()));
             }
             let ours = match kind {
-                // Shared ones are removed elsewhere, when nobody needs them.
+                // The cleanup deletes shared snapshots when no clone needs them.
                 Kind::VolumeSnapshot => false,
                 Kind::PersistentVolumeClaim => our_claim(what),
                 Kind::Pod => {
@@ -163,7 +163,7 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
                     pods.iter().any(|pod| pod.present().is_some_and(|m| m.ours && m.exact == *what))
                 }
             };
-            // One that our finalizer keeps has its volume until it is released.
+            // Our finalizer keeps the claim and its volume until it is released.
             let kept = seen.temporary.present().is_some_and(|claim| claim.exact == *what && claim.kept.is_some());
             if ours && *kind == Kind::PersistentVolumeClaim && !kept && loses_data(seen, what) {
                 return Some(Violation::LosesData(what.name.clone()));
@@ -177,11 +177,12 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
     }
 }
 
-/// A temporary claim may go when its volume names another claim, or when it was given up; a clone's claim only before it was filled.
+/// True if the deletion may lose data: of a temporary claim during the rebind, before the clone's claim is bound; of the clone's claim once
+/// it is bound.
 fn loses_data(seen: &Observed, what: &ObjectVersion) -> bool {
     let temporary = seen.temporary.present().is_some_and(|claim| claim.exact == *what);
     if temporary {
-        // The hand-over is under way, and Kubernetes hasn't bound the clone's claim: only then does it have the volume for sure.
+        // The rebind is in progress and the clone's claim is not bound yet; the data is safe only once it is.
         let handed = seen.rebind.volume.present().and_then(|volume| volume.claim_ref.as_ref());
         let target = seen.claim.present();
         return handed.is_some_and(|owner| target.is_some_and(|claim| owner.uid == claim.exact.uid))
@@ -190,7 +191,7 @@ fn loses_data(seen: &Observed, what: &ObjectVersion) -> bool {
     seen.claim.present().is_some_and(|claim| claim.exact == *what && claim.phase == ClaimPhase::Bound)
 }
 
-/// Whether Kubernetes, or we, can tell for whom it was made when that one is gone.
+/// The violation if neither Kubernetes' garbage collector nor the cleanup can identify the owner of a new object.
 fn unowned(seen: &Observed, meta: &ObjectMeta) -> Option<Violation> {
     let uid = &seen.volume.uid;
     let owned = meta.owner_references.iter().flatten().any(|o| o.uid == *uid && o.controller == Some(true));

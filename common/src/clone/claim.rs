@@ -1,4 +1,4 @@
-//! A PersistentVolumeClaim as a clone sees it: its content, its owner, and its volume.
+//! A PersistentVolumeClaim from the view of a clone: its content, its owner, and its volume.
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -17,28 +17,28 @@ use crate::{
     storage::expansion::Expansion,
 };
 
-/// The owner of the claim that has the clone's name: ours if the DataVolume of this UID controls it, or if it is itself what is to be filled. A name alone
-/// proves nothing.
+/// The owner of the claim with the clone's name: ours if the DataVolume of this UID controls it, or if the claim itself is to be populated.
+/// The name alone proves nothing.
 pub fn owner_of_target(meta: &ObjectMeta, uid: &str) -> Owner {
     let controlled = meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == uid);
     if controlled || meta.uid.as_deref() == Some(uid) { Owner::Ours } else { Owner::Foreign }
 }
 
-/// Where the content of a claim comes from. It can't be changed once the claim exists, so it tells which strategy the claim was made for.
+/// The origin of a claim's content. It is immutable, so it identifies the strategy for which the claim was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// The driver restores it from the snapshot of this name.
+    /// The driver restores the snapshot of this name.
     Snapshot(String),
-    /// The driver clones it from the claim of this name.
+    /// The driver clones the claim of this name.
     Claim(String),
-    /// It waits for a volume that is filled elsewhere.
+    /// A volume that is rebound to it later; until then the claim is held back.
     HeldBack,
-    /// Nobody: it is blank, or filled by a pod.
+    /// None: it is blank, or populated by a pod.
     Blank,
 }
 
 impl Content {
-    /// Reads where the content of a claim comes from.
+    /// Reads the content of a claim.
     pub fn of(claim: &PersistentVolumeClaim) -> Self {
         let Some(source) = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref()) else { return Self::Blank };
         match (source.api_group.as_deref(), source.kind.as_str()) {
@@ -49,7 +49,7 @@ impl Content {
         }
     }
 
-    /// The strategy that fills a claim of this content.
+    /// The strategy that populates a claim of this content.
     pub fn strategy(&self) -> Option<CloneStrategy> {
         match self {
             Self::Snapshot(_) => Some(CloneStrategy::Snapshot),
@@ -60,61 +60,61 @@ impl Content {
     }
 }
 
-/// The clone's claim.
+/// A claim of a clone: its own or a temporary one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Its identity and version.
     pub exact: ObjectVersion,
-    /// It belongs to the DataVolume, or was made for it.
+    /// True if it belongs to the DataVolume, or was created for it.
     pub ours: bool,
-    /// It is ours, and the very one that we created: what it says and holds counts.
+    /// True if it is the claim that we created: only then its status and content count.
     pub trusted: bool,
-    /// The finalizers beside our own, if ours ([`keys::HAND_OVER_FINALIZER`]) keeps it.
+    /// The other finalizers, if our finalizer ([`keys::HAND_OVER_FINALIZER`]) keeps it.
     pub kept: Option<Vec<String>>,
-    /// Since when it is being deleted.
+    /// The time of its deletion.
     pub deleted_at: Option<Timestamp>,
-    /// Our account may delete it as it is; see [`crate::confinement`].
+    /// True if smartclone's account may delete it in this state; see [`crate::confinement`].
     pub deletable: bool,
-    /// Somebody controls it.
+    /// True if it has a controller reference.
     pub controlled: bool,
-    /// It was created for the DataVolume.
+    /// True if it was created for the DataVolume.
     pub made_for_it: bool,
-    /// Somebody says that it is filled for the DataVolume of its name, or may be taken over by it (backup and restore).
+    /// True if an annotation declares it populated for the DataVolume of its name, or offers it for adoption (backup and restore).
     pub populated: bool,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// When it was made.
+    /// The time of its creation.
     pub created: Option<Timestamp>,
     /// Its phase.
     pub phase: ClaimPhase,
     /// See [`Content`].
     pub content: Content,
-    /// Its VolumeAttributesClass. Kubernetes binds it to no volume of another one.
+    /// Its VolumeAttributesClass. Kubernetes does not bind it to a volume of another one.
     pub attributes_class: Option<String>,
-    /// The node that the scheduler has chosen for a pod that uses it.
+    /// The node that the scheduler selected for its pod.
     pub selected_node: Option<String>,
-    /// Its volume was handed over to it by us.
+    /// True if smartclone rebound its volume to it.
     pub handed_over: bool,
     /// The requested size.
     pub request: Bytes,
     /// The size of the volume.
     pub capacity: Option<Bytes>,
-    /// `spec.capacity` of its volume, as far as that is known. It follows an expansion before `capacity` does.
+    /// `spec.capacity` of its volume, if known. It follows an expansion before `capacity` does.
     pub volume_capacity: Option<Bytes>,
-    /// The expansion that isn't complete.
+    /// The pending expansion.
     pub expansion: Option<Expansion>,
-    /// The BLAKE3 digest that a completed copy has left on it.
+    /// The BLAKE3 digest that a completed copy has recorded on it.
     pub copied: Option<String>,
-    /// The newest complaint about it.
+    /// The latest warning about it.
     pub complaint: Option<String>,
-    /// Its volume, if that would stay when the claim goes (`persistentVolumeReclaimPolicy: Retain`).
+    /// Its volume, if that is kept when the claim is deleted (`persistentVolumeReclaimPolicy: Retain`).
     pub retained: Option<ObjectVersion>,
-    /// When it was touched last to make others look at it.
+    /// The time of the latest annotation to trigger a reconcile by Kubernetes.
     pub nudged_at: Option<Timestamp>,
 }
 
 impl Claim {
-    /// It is bound, and its content is complete.
+    /// True if it is bound, and its content is complete.
     pub fn is_filled(&self) -> bool {
         let complete = match self.content {
             Content::Blank => self.copied.is_some(),
@@ -124,7 +124,7 @@ impl Claim {
         complete && self.phase == ClaimPhase::Bound
     }
 
-    /// Reads a claim, whose `owner` is known, as the DataVolume `uid` sees it. `volume` is the claim's, as far as it is known.
+    /// Reads a claim with this `owner` for the DataVolume `uid`. `volume` is the claim's, if known.
     pub fn of(
         claim: &PersistentVolumeClaim,
         owner: Owner,
@@ -136,7 +136,7 @@ impl Claim {
         let controlled = object::controller(&claim.metadata).is_some();
         let for_its_name =
             annotation(keys::POPULATED_FOR).is_some_and(|name| claim.metadata.name.as_deref() == Some(name));
-        // A claim of our own making has the DataVolume's annotations, and isn't filled by having them.
+        // A claim that smartclone created has the DataVolume's annotations, and these don't mark it as populated.
         let made_by_us = annotation(keys::CREATED_FOR_DATA_VOLUME).is_some_and(|made_for| made_for == uid);
         let handed_over = volume.is_some_and(|volume| {
             let marked = object::annotation(&volume.metadata, keys::HANDED_OVER).is_some();
@@ -175,7 +175,7 @@ impl Claim {
     }
 }
 
-/// `volume` is that of `claim`, and stays when the claim goes.
+/// True if `volume` belongs to `claim`, and is kept when the claim is deleted.
 fn retains(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     volume.spec.as_ref().is_some_and(|spec| {
         let owner = spec.claim_ref.as_ref().and_then(|claim| claim.uid.as_ref());
@@ -183,7 +183,7 @@ fn retains(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     })
 }
 
-/// The finalizers beside [`keys::HAND_OVER_FINALIZER`]; nothing, where that one is missing.
+/// The finalizers other than [`keys::HAND_OVER_FINALIZER`]; `None` if that one is missing.
 pub fn kept(meta: &ObjectMeta) -> Option<Vec<String>> {
     let all = meta.finalizers.as_deref().unwrap_or_default();
     let rest: Vec<_> = all.iter().filter(|name| *name != keys::HAND_OVER_FINALIZER).cloned().collect();

@@ -1,6 +1,5 @@
-//! The conditions under which temporary objects and shared snapshots may be removed. Temporary objects in another namespace than
-//! their DataVolume can't be owned by it, and a snapshot that several share can't be deleted by one of them: the cleanup
-//! removes both when nothing needs them any more.
+//! Cleanup conditions of temporary objects and shared snapshots. Temporary objects in another namespace can't be owned by their DataVolume,
+//! and a shared snapshot can't be deleted by one of its members: the cleanup deletes both when nothing needs them any more.
 
 use std::time::Duration;
 
@@ -17,23 +16,23 @@ use crate::{
     object::{self, ClaimPhase, ObjectName},
 };
 
-/// After the first failure to remove an object; each further one doubles the time.
+/// The delay after the first failure to delete an object; each further failure doubles it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The longest time between two attempts to remove an object.
+/// The maximum delay between two attempts to delete an object.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(5);
 
-/// The DataVolume or claim for which a temporary object was made.
+/// The DataVolume or claim for which a temporary object was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owner {
     /// Its identity.
     pub uid: String,
-    /// Its name, which an object can have.
+    /// Its name, which is valid for an object.
     pub name: ObjectName,
 }
 
-/// The owner of a temporary claim or pod of ours; nothing for what isn't ours, or is being deleted already and not kept by our finalizer. Nothing
-/// else is ever removed.
+/// The owner of a temporary claim or pod of ours. `None` for other objects, and for one that is being deleted without our finalizer; these
+/// are never touched.
 pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
     let uid = temporary.labels.as_ref()?.get(keys::OWNED_BY_UID)?;
     let name = object::annotation(temporary, keys::OWNED_BY_DATA_VOLUME)?.parse().ok()?;
@@ -43,25 +42,25 @@ pub fn owner_of(temporary: &ObjectMeta) -> Option<Owner> {
     (named && stays && !uid.is_empty()).then(|| Owner { uid: uid.clone(), name })
 }
 
-/// Whether `object`, which has the owner's name, is the owner and needs what was made for it. One that is being deleted needs nothing
-/// any more, however long somebody's finalizer keeps it.
+/// True if `object`, which has the owner's name, is the owner and needs its temporary objects. An object that is being deleted needs none,
+/// however long other finalizers keep it.
 pub fn needs_its_own(object: &ObjectMeta, uid: &str) -> bool {
     object.uid.as_deref() == Some(uid) && object.deletion_timestamp.is_none()
 }
 
-/// The time until the next attempt to remove an object, after so many that failed in a row.
+/// The delay before the next attempt to delete an object, after this number of failures in a row.
 pub fn retry_after(failures: u32) -> Duration {
     RETRY_AFTER.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(MAX_RETRY_AFTER)
 }
 
-/// A clone as the cleanup sees it.
+/// A clone from the view of the cleanup.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
-    /// What was decided for it.
+    /// Its earlier decision.
     pub history: History,
     /// Its claim.
     pub claim: Option<Claim>,
@@ -71,19 +70,19 @@ pub struct Member {
     pub waits_for: Option<String>,
 }
 
-/// A clone that waits with one of these reasons waits for people, and asks for no snapshot while it does: it needs none now, and gets
-/// another one when it goes on. (A claim that is being restored keeps the snapshot all the same.)
+/// Reasons of clones that wait for people. Such a clone needs no snapshot now, and gets another one when it continues. (A claim that is
+/// being restored still keeps the snapshot.)
 const STOPPED: [&str; 4] = ["CloneNotAuthorized", "CloneValidationFailed", "ErrClaimNotValid", "WaitForFirstConsumer"];
 
-/// The reason with which a clone waits, if it has waited since after the snapshot was `created`. Statuses on the usual way are written late
-/// or never, so an older reason may be one that is over: the snapshot was asked for since then. Times of creation are whole seconds.
+/// The reason for which a clone waits, if the wait began after the snapshot was `created`. Statuses of a normal run are written late or
+/// never, so an older reason may be obsolete: the snapshot was requested since. Creation times are whole seconds.
 pub fn waits_for(status: &crate::api::DataVolumeStatus, created: Option<jiff::Timestamp>) -> Option<String> {
     let waiting = status.clone.as_ref()?.waiting_for.as_ref()?;
     let later = waiting.since.as_ref()?.0.as_second() > created?.as_second();
     waiting.reason.clone().filter(|_| later)
 }
 
-/// Whether `member` still needs the snapshot of this name.
+/// The need of `member` for the snapshot of this name.
 pub fn need(member: &Member, snapshot: &str) -> Need {
     let stopped = member.waits_for.as_deref().is_some_and(|reason| STOPPED.contains(&reason));
     let over = member.deleting
@@ -93,7 +92,7 @@ pub fn need(member: &Member, snapshot: &str) -> Need {
     let restored = [&member.claim, &member.temporary].into_iter().flatten().any(|claim| {
         claim.phase != ClaimPhase::Pending && matches!(&claim.content, Content::HeldBack | Content::Snapshot(_))
     });
-    // Restored from another one, of which it is a member, too.
+    // Restored from another snapshot, of which it is a member, too.
     let elsewhere = [&member.claim, &member.temporary]
         .into_iter()
         .flatten()
@@ -152,7 +151,7 @@ mod tests {
         assert_eq!(owner_of(&object).map(|owner| owner.name.to_string()), ours.then(|| owner.to_owned()));
         object.deletion_timestamp = Some(jiff::Timestamp::UNIX_EPOCH.into());
         assert_eq!(owner_of(&object), None);
-        // What our finalizer keeps has to be released.
+        // An object that our finalizer keeps must be released.
         object.finalizers = Some(vec![keys::HAND_OVER_FINALIZER.to_owned()]);
         assert_eq!(owner_of(&object).is_some(), ours);
     }
@@ -199,7 +198,7 @@ mod tests {
         assert_eq!(need(&member(change), "tmp-snapshot-x"), expected);
     }
 
-    /// The words are those of the reasons.
+    /// The reasons equal those of `Waiting`.
     #[test]
     fn every_stop_is_a_reason() {
         let reasons = [
@@ -211,7 +210,8 @@ mod tests {
         assert_eq!(reasons, STOPPED);
     }
 
-    /// A clone that waited for its consumer, or a right, goes on: its status says so later, and its new snapshot is needed meanwhile.
+    /// A clone that waited for its consumer, or for access, continues: its status changes later, and its new snapshot is needed in the
+    /// meantime.
     #[rstest]
     #[case::waited_before("2026-01-01T00:00:00Z", None)]
     #[case::in_the_same_second("2026-01-01T00:00:10.9Z", None)]

@@ -1,5 +1,5 @@
-//! The cluster's settings on which a decision depends, and the facts that follow from them. Webhook and controller read them
-//! here, so that both find the same.
+//! The cluster's objects that a decision depends on, and the facts derived from them. Webhook and controller both use it, so that they
+//! derive the same facts.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,23 +24,23 @@ use crate::{
     },
 };
 
-/// All objects of the small kinds.
+/// All StorageClasses, snapshot classes, StorageProfiles and settings of CDI.
 #[derive(Debug, Clone)]
 pub struct ClusterStorage {
-    /// Every StorageClass.
+    /// All StorageClasses.
     pub classes: Lookup<Vec<Arc<StorageClass>>>,
-    /// Every VolumeSnapshotClass; absent when the cluster has no snapshot API.
+    /// All VolumeSnapshotClasses; absent if the cluster has no snapshot API.
     pub snapshot_classes: Lookup<Vec<Arc<VolumeSnapshotClass>>>,
-    /// Every StorageProfile.
+    /// All StorageProfiles.
     pub profiles: Lookup<Vec<Arc<StorageProfile>>>,
-    /// Every CDI object; there should be one.
+    /// All CDI objects; there should be one.
     pub cdis: Lookup<Vec<Arc<Cdi>>>,
-    /// Every CDIConfig; there should be one.
+    /// All CDIConfigs; there should be one.
     pub configs: Lookup<Vec<Arc<CdiConfig>>>,
 }
 
 impl ClusterStorage {
-    /// What the decision about `request` to clone `source` depends on at `now`.
+    /// The facts at `now` for the decision about `request` with this `source`.
     pub fn facts(&self, request: &Request, source: Lookup<Source>, now: Timestamp) -> Facts {
         let target = match request.storage_class.as_deref() {
             Some(name) => self.class(name),
@@ -70,7 +70,8 @@ impl ClusterStorage {
         }
     }
 
-    /// The class with which a snapshot is restored to be copied from: the clone's if it has the driver, else the first by name that has.
+    /// The class for a temporary restore of a snapshot to copy from: the clone's if it has the snapshot's driver, or else the first by name
+    /// that has.
     fn class_to_restore(&self, source: &Source, target: &Lookup<Class>) -> Lookup<Class> {
         let Some(driver) = source.driver.present() else { return Lookup::Absent };
         if let Some(class) = target.present().filter(|class| class.provisioner == *driver) {
@@ -82,36 +83,36 @@ impl ClusterStorage {
         })
     }
 
-    /// The CDI object in force.
+    /// The effective CDI object.
     pub fn cdi(&self) -> Option<&Cdi> {
         let cdis = self.cdis.present().map(Vec::as_slice).unwrap_or_default();
         cdi_config::in_force(cdis.iter().map(AsRef::as_ref))
     }
 
-    /// The CDIConfig in force.
+    /// The effective CDIConfig.
     pub fn config(&self) -> Option<&CdiConfig> {
         let configs = self.configs.present().map(Vec::as_slice).unwrap_or_default();
         configs.iter().find(|config| config.metadata.name.as_deref() == Some(cdi_config::NAME)).map(AsRef::as_ref)
     }
 
-    /// The longest deadline that a requester may ask for. A text that is no time counts as not given.
+    /// The longest deadline that a requester may ask for. An invalid duration is ignored.
     fn max_deadline(&self) -> Duration {
         let config = self.config().and_then(|config| object::annotation(&config.metadata, keys::MAX_DEADLINE));
         config.and_then(profile::duration).unwrap_or(profile::MAX_DEADLINE).unsigned_abs()
     }
 
-    /// What a file system of this class needs for itself.
+    /// The file system overhead of this class.
     fn overhead(&self, class: &str) -> Overhead {
         let config = self.config();
         cdi_config::Config::of(config.map(|config| &config.spec), self.cdi()).overhead(class)
     }
 
-    /// CDI's own operator, if it manages this cluster. Then everything is left to it.
+    /// CDI's own operator, if it manages this cluster; smartclone then leaves everything to it.
     pub fn operator(&self) -> Lookup<String> {
         and_then(self.cdis.as_ref(), |all| all.iter().find_map(|cdi| operator_of(cdi)))
     }
 
-    /// Why something isn't known; nothing, if everything is.
+    /// The reason why one of the kinds is unknown; `None` if all are known.
     pub fn unknown(&self) -> Option<&str> {
         fn why<T>(lookup: &Lookup<T>) -> Option<&str> {
             match lookup {
@@ -132,7 +133,7 @@ impl ClusterStorage {
         })
     }
 
-    /// What is known of a class. Without a StorageProfile that is what is known of its driver.
+    /// The profile of a class. Without a StorageProfile it holds the driver's capabilities.
     fn profile(&self, class: &StorageClass, now: Timestamp) -> Lookup<Profile> {
         let of = |profile: Option<&StorageProfile>| Profile::of(class, profile, now);
         match &self.profiles {
@@ -146,7 +147,7 @@ impl ClusterStorage {
     }
 }
 
-/// What `find` finds among the objects, when they are known.
+/// Applies `find` to the objects, if they are known.
 fn and_then<T, U>(all: Lookup<T>, find: impl FnOnce(T) -> Option<U>) -> Lookup<U> {
     match all {
         Lookup::Present(all) => find(all).into(),

@@ -1,8 +1,8 @@
-//! The contract of a DataVolume: which phase, conditions and events its clients may rely on.
+//! The contract of a DataVolume: the phases, conditions and events that its clients may rely on.
 //!
-//! KubeVirt, Velero's plugin, Forklift and CDI's own clients read them, so a state that they don't know leaves a machine without a
-//! word. [`WAITS`] and [`STATES`] are the reference page's tables; tests compare them with what [`status`](super::status::status) and
-//! [`events`](super::events::events) say, and the model holds its every pass against them.
+//! KubeVirt, Velero's plugin, Forklift and CDI's clients read them, so a state that they don't know blocks a virtual machine without an
+//! explanation. [`WAITS`] and [`STATES`] are the tables of the reference page; tests compare them with [`status`](super::status::status)
+//! and [`events`](super::events::events), and the model checks them in every pass.
 //!
 //! Sources: CDI's `pkg/controller/datavolume` (`conditions.go`, `controller-base.go`, `clone-controller-base.go`); KubeVirt's
 //! `pkg/storage/types` (`HasDataVolumeErrors`, `HasDataVolumeExceededQuotaError`) and `pkg/virt-controller/watch`.
@@ -14,26 +14,26 @@ use crate::api::Phase::{
     WaitForFirstConsumer,
 };
 
-/// A reason to wait: where it may occur, who ends it, and what KubeVirt makes of it.
+/// A reason to wait: the phases in which it may occur, the party that ends it, and its effect in KubeVirt.
 #[derive(Debug, Clone, Copy)]
 pub struct WaitRow {
-    /// The reason: of the condition `Ready`, of the event, and of `status.clone.waitingFor`.
+    /// The reason of the condition `Ready`, of the event, and of `status.clone.waitingFor`.
     pub reason: &'static str,
-    /// The case, where the reason has several.
+    /// The case, if the reason has several.
     pub case: &'static str,
-    /// Who ends the wait: `Running` and the type of the event follow from it.
+    /// The party that ends the wait; determines `Running` and the type of the event.
     pub ends_by: EndsBy,
-    /// The reason of `Running`, where it is another one.
+    /// The reason of `Running`, if it is a different one.
     pub running_reason: Option<&'static str>,
     /// The phases in which it may occur.
     pub phases: &'static [Phase],
     /// The effect on a virtual machine.
     pub kubevirt: &'static str,
-    /// The same in CDI, or why there is none.
+    /// The equivalent in CDI, or the reason why there is none.
     pub source: &'static str,
 }
 
-/// Everything that may be on the way before the clone's own claim is bound.
+/// All phases before the clone's own claim is bound.
 const ON_THE_WAY: &[Phase] = &[
     Pending,
     CloneScheduled,
@@ -45,11 +45,11 @@ const ON_THE_WAY: &[Phase] = &[
     RebindInProgress,
 ];
 
-/// Everything in which a driver makes a volume.
+/// All phases in which a driver provisions a volume.
 const PROVISIONED: &[Phase] =
     &[CloneScheduled, SnapshotForSmartCloneInProgress, CloneFromSnapshotSourceInProgress, CsiCloneInProgress];
 
-/// Everything before the end, as recorded by an earlier pass.
+/// All phases that an earlier pass may have recorded, but `Failed`.
 const ANY_BUT_THE_END: &[Phase] = &[
     Pending,
     CloneScheduled,
@@ -75,7 +75,7 @@ const fn case(row: WaitRow, case: &'static str) -> WaitRow {
     WaitRow { case, ..row }
 }
 
-/// Every reason to wait.
+/// All reasons to wait.
 pub const WAITS: &[WaitRow] = &[
     wait("CloneWithoutSource", EndsBy::Action, ON_THE_WAY, "`CloneWithoutSource`"),
     wait("DataSourceNotReady", EndsBy::Action, &[Pending], "an error in CDI's log"),
@@ -143,26 +143,26 @@ pub const WAITS: &[WaitRow] = &[
     wait("AnotherController", EndsBy::Action, ANY_BUT_THE_END, "none"),
 ];
 
-/// A state in which nothing is waited for.
+/// A state without a wait.
 #[derive(Debug, Clone, Copy)]
 pub struct StateRow {
     /// The phases.
     pub phases: &'static [Phase],
     /// The case.
     pub case: &'static str,
-    /// `Bound`: status and reason; no status where both may be.
+    /// `Bound`: status and reason; no status if both are possible.
     pub bound: &'static str,
     /// `Running`: status and reason.
     pub running: &'static str,
     /// `Ready`: status and reason.
     pub ready: &'static str,
-    /// The event at the change of the phase.
+    /// The event when the phase changes.
     pub event: &'static str,
     /// The effect on a virtual machine.
     pub kubevirt: &'static str,
 }
 
-/// Every state in which nothing is waited for.
+/// All states without a wait.
 pub const STATES: &[StateRow] = &[
     StateRow {
         phases: &[Pending, CloneScheduled],

@@ -1,4 +1,4 @@
-//! The pod that copies the data, as a clone sees it.
+//! The data mover: the state of the pod that copies the data.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -10,20 +10,20 @@ use crate::{
     object::{self, ObjectVersion, exact},
 };
 
-/// Our data mover.
+/// A data mover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mover {
     /// Its identity and version.
     pub exact: ObjectVersion,
-    /// It belongs to the DataVolume.
+    /// True if it belongs to the DataVolume.
     pub ours: bool,
-    /// It is ours, and the very one that we created: what it reports counts.
+    /// True if it is the pod that we created: only then its report counts.
     pub trusted: bool,
-    /// All of its containers have ended for good.
+    /// True if all of its containers have ended for good.
     pub over: bool,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// The UID of the claim that it fills.
+    /// The UID of the claim that it populates.
     pub fills: Option<String>,
     /// Its state.
     pub state: MoverState,
@@ -32,22 +32,22 @@ pub struct Mover {
 /// The state of a data mover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MoverState {
-    /// Not running yet, and what its pod says about it.
+    /// Not running yet; holds the pod's message.
     Starting(Option<String>),
     /// Copying.
     Running,
-    /// Over.
+    /// Ended.
     Ended {
-        /// When.
+        /// The time.
         at: Timestamp,
-        /// How; an end without a word (killed, evicted) is one to be tried again.
+        /// The outcome; an end without a report (killed, evicted) is retried.
         outcome: Outcome,
     },
 }
 
 impl Mover {
-    /// Reads a pod, whose `owner` is known; `now` stands in for an end whose time is missing. Only the mover's own container counts,
-    /// whatever others the pod has.
+    /// Reads a pod with this `owner`; `now` replaces a missing time of the end. Only the data mover's own container counts, not injected
+    /// ones.
     pub fn of(pod: &Pod, owner: Owner, now: Timestamp) -> Self {
         let over = holders::has_ended(pod);
         let status = pod.status.clone().unwrap_or_default();
@@ -64,7 +64,7 @@ impl Mover {
                     ),
                 };
                 let outcome = serde_json::from_str(said).unwrap_or_else(|_| unsaid());
-                // A result counts only together with the exit code that belongs to it.
+                // A report counts only with the matching exit code.
                 let outcome = if i32::from(outcome.exit_code()) == ended.exit_code { outcome } else { unsaid() };
                 MoverState::Ended { at: ended.finished_at.as_ref().map_or(now, |t| t.0), outcome }
             }
@@ -80,7 +80,7 @@ impl Mover {
                 if state.is_some_and(|s| s.running.is_some()) {
                     MoverState::Running
                 } else {
-                    // Kubelet's words for a start that takes its normal course.
+                    // Kubelet's reasons during a normal start.
                     let usual = |reason: &str| matches!(reason, "ContainerCreating" | "PodInitializing");
                     let waiting = state
                         .and_then(|s| s.waiting.as_ref())
@@ -140,7 +140,7 @@ mod tests {
         Mover::of(&pod, Owner::Ours, Timestamp::UNIX_EPOCH)
     }
 
-    /// Only the mover's own container reports, in whatever order others stand beside it; only the end of all of them is the pod's end.
+    /// Only the data mover's container reports, in any order of containers; the pod has ended only when all of them have.
     #[rstest]
     #[case::alone("Succeeded", &[ended("mover", COPIED)], true, true)]
     #[case::before_another("Running", &[ended("mover", COPIED), running("proxy")], true, false)]

@@ -1,17 +1,17 @@
-//! The events of a clone, as they follow from what was observed and planned. Beside [`status`](super::status), which they repeat: an event
-//! is published once, when the status changes.
+//! The events of a clone, derived from the observations and the plan like [`status`](super::status). An event is published once, when the
+//! status changes.
 
 use super::{Observed, Plan, Waiting, Write, status::completed, wait::EndsBy};
 use crate::api::Phase;
 
-/// An event about the DataVolume, or about the claim that is filled without one.
+/// An event about the DataVolume, or about the claim that is populated without one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloneEvent {
-    /// Its type: `Warning`, else `Normal`.
+    /// True for the type `Warning`, false for `Normal`.
     pub is_warning: bool,
-    /// One word.
+    /// The reason.
     pub reason: String,
-    /// A sentence for the user.
+    /// The message.
     pub note: String,
 }
 
@@ -27,11 +27,11 @@ impl CloneEvent {
     }
 }
 
-/// The events of a pass: a new phase, a new reason to wait for a user or an admin, a fallback, the end.
+/// The events of a pass: a new phase, a new wait for a user or an admin, a fallback, the end.
 pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     let old = &seen.volume.status;
     let mut events = Vec::new();
-    // Decided here, or at admission: told once, at the first sight of the decision.
+    // Decided in this pass, or at admission: published once, when the decision is first observed.
     if let Some(Write::Pin(_)) = plan.actions.first() {
         if let Some(reason) = plan.chosen.as_ref().and_then(|c| c.fallback.as_ref()) {
             events.push(CloneEvent::warning(reason.code().as_str(), reason.to_string()));
@@ -61,11 +61,11 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     if let Some(waiting) = plan.waiting.as_ref().filter(|waiting| is_new(seen, waiting)) {
         match waiting.ends_by() {
             EndsBy::Action => events.push(CloneEvent::warning(waiting.reason(), waiting.message())),
-            // CDI warns of a claim in deletion that has the clone's name.
+            // As CDI, warns of a claim in deletion that has the clone's name.
             EndsBy::Event if is_about_own_claim(seen, waiting) => {
                 events.push(CloneEvent::warning(waiting.reason(), waiting.message()));
             }
-            // The event about the phase has the same sentence.
+            // The event about the phase has the same message.
             EndsBy::Event if old.phase == plan.phase || plan.phase == Phase::Pending => {
                 events.push(CloneEvent::normal(waiting.reason(), waiting.message()));
             }
@@ -75,7 +75,7 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     events
 }
 
-/// The status does not say yet that this is waited for.
+/// True if the status does not report this wait yet.
 fn is_new(seen: &Observed, waiting: &Waiting) -> bool {
     let known = seen.volume.status.clone.as_ref().and_then(|c| c.waiting_for.as_ref());
     known.is_none_or(|known| {
@@ -108,7 +108,7 @@ mod tests {
         events.iter().map(|event| (event.reason.as_str(), event.is_warning)).collect()
     }
 
-    /// A copy that is wished for is no fallback; a snapshot without a class is one.
+    /// A requested copy is no fallback; a missing VolumeSnapshotClass causes one.
     #[rstest]
     #[case::snapshot(|_: &mut Value| {}, true, &[])]
     #[case::wanted_copy(annotated(keys::CLONE_TYPE, "copy"), true, &[])]
@@ -128,13 +128,13 @@ mod tests {
         let warnings: Vec<_> =
             told.iter().filter(|event| event.is_warning).map(|event| event.reason.as_str()).collect();
         assert_eq!(warnings, expected);
-        // The same plan, after its status was written.
+        // The same plan, after its status is written.
         seen.volume.status = status(&seen, &plan);
         let again = Plan { actions: Vec::new(), ..plan };
         assert_eq!(events(&seen, &again), Vec::new());
     }
 
-    /// A missing source is a new reason to wait, told when it changes and not in every pass.
+    /// A missing source is a new wait, reported when it changes and not in every pass.
     #[test]
     fn a_reason_to_wait_is_told_when_it_is_new() {
         let mut facts = facts();

@@ -1,4 +1,4 @@
-//! The facts of a decision, complete and typed. They are read before the decision, which reads nothing itself.
+//! The facts of a decision, complete and typed. They are read before the decision, which itself reads nothing.
 
 pub mod sizes;
 
@@ -37,27 +37,27 @@ use crate::{
 /// All facts of one decision.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// What is to be cloned.
+    /// The source.
     pub source: Lookup<Source>,
-    /// The StorageClass of the source: the one that a claim names; for a snapshot the one with which it can be restored to be copied from.
-    /// Absent also when there is none.
+    /// The StorageClass of the source: the one that a claim names; for a snapshot the one for a temporary restore to copy from. Absent also
+    /// if there is none.
     pub source_class: Lookup<Class>,
-    /// The StorageClass of the clone: the one named, else the default one.
+    /// The StorageClass of the clone: the requested one, or the default.
     pub target_class: Lookup<Class>,
-    /// Every VolumeSnapshotClass; absent when the cluster has no snapshot API.
+    /// All VolumeSnapshotClasses; absent if the cluster has no snapshot API.
     pub snapshot_classes: Lookup<Vec<SnapshotClass>>,
-    /// `CDI.spec.cloneStrategyOverride`; absent when there is no CDI object or no override in it.
+    /// `CDI.spec.cloneStrategyOverride`; absent without a CDI object or an override.
     pub cluster_override: Lookup<CloneStrategy>,
     /// The StorageProfile of the clone's class.
     pub profile: Lookup<Profile>,
-    /// What a file system on the clone's class needs for itself.
+    /// The file system overhead of the clone's class.
     pub overhead: Overhead,
     /// The longest deadline that a requester may ask for.
     pub max_deadline: Duration,
 }
 
 impl Facts {
-    /// For a DataVolume that asks for nothing that could be decided.
+    /// Facts for a DataVolume that needs no decision.
     pub fn unread() -> Self {
         fn unread<T>() -> Lookup<T> {
             Lookup::Unknown("not looked up".to_owned())
@@ -82,34 +82,35 @@ pub struct Source {
     pub kind: SourceKind,
     /// Its identity.
     pub uid: String,
-    /// The StorageClass it names; empty where it names none.
+    /// The StorageClass that it names; empty if it names none.
     pub class: String,
-    /// Its volume mode; nothing where nobody has recorded that of a snapshot.
+    /// Its volume mode; `None` for a snapshot without a recorded one.
     pub mode: Option<VolumeMode>,
     /// Its access modes; a snapshot has none.
     pub access_modes: Vec<String>,
-    /// What its owner asked for; of a snapshot, the least that may be asked for. See [`SourceSizes`], as for the next three.
+    /// The size that its owner requested; for a snapshot, the smallest size that may be requested. See [`SourceSizes`], as for the next
+    /// three.
     pub request: Option<Bytes>,
-    /// What it has. Nothing while that isn't known.
+    /// Its actual size; `None` if it isn't known.
     pub capacity: Option<Bytes>,
-    /// The size of a snapshot as the driver names it, where that is less than `capacity`, or may be.
+    /// The size of a snapshot as the driver reports it, if that is less than `capacity` or may be.
     pub cut_at: Option<Bytes>,
-    /// Why `capacity` may be too small.
+    /// The reason why `capacity` may be too small.
     pub doubt: Option<Doubt>,
-    /// A claim: bound to a volume and not lost. A snapshot: a volume can be restored from it.
+    /// True if a claim is bound to a volume, or a volume can be restored from a snapshot.
     pub ready: bool,
-    /// The finalizers that keep it, while it is being deleted.
+    /// The finalizers, if it is being deleted.
     pub deleting: Option<Vec<String>>,
-    /// What the driver complains about.
+    /// The driver's error.
     pub complaint: Option<String>,
     /// The CSI driver of its volume.
     pub driver: Lookup<String>,
-    /// Its labels about virtual machines that boot from it.
+    /// Its labels with defaults for virtual machines that boot from it.
     pub machine_defaults: Labels,
 }
 
 impl Source {
-    /// Reads a claim whose volume has this [size](sizes::capacity_of), as far as it is known, and this [driver](driver_of).
+    /// Reads a claim whose volume has this [size](sizes::capacity_of), if known, and this [driver](driver_of).
     pub fn of(claim: &PersistentVolumeClaim, volume: Option<Bytes>, driver: Lookup<String>) -> Self {
         let spec = claim.spec.clone().unwrap_or_default();
         let status = claim.status.clone().unwrap_or_default();
@@ -133,8 +134,7 @@ impl Source {
         }
     }
 
-    /// Reads a snapshot, its content, and what is known of the volume that it was taken of. A content counts only when both sides agree on
-    /// whose it is.
+    /// Reads a snapshot, its content, and its volume as far as that is known. The content counts only if it refers to the snapshot, too.
     pub fn of_snapshot(
         snapshot: &VolumeSnapshot,
         content: &Lookup<VolumeSnapshotContent>,
@@ -172,23 +172,22 @@ impl Source {
 }
 
 impl Source {
-    /// True if this is a snapshot whose size nothing but the driver names, or that may have less than its volume has.
+    /// True for a snapshot whose size only the driver reports, or that may be smaller than its volume is now.
     pub fn has_guessed_size(&self) -> bool {
         self.cut_at.is_some() || self.doubt.is_some()
     }
 
-    /// The size to remember when the driver has refused to restore this snapshot at `size`, if its answer may be about that. An argument
-    /// that is invalid may be the size only where that is more than what the driver names.
+    /// The size to remember after the driver refused to restore this snapshot at `size`, if its error may be about the size.
+    /// InvalidArgument may be about the size only if that exceeds the driver's reported size.
     pub fn refused_at(&self, size: Bytes, code: &str) -> Option<u64> {
         let is_larger = self.cut_at.is_some_and(|cut_at| size > cut_at);
         let about_size = driver_error::is_about_size(code) || code == "InvalidArgument" && is_larger;
         (self.kind == SourceKind::Snapshot && about_size).then_some(size.0)
     }
 
-    /// The least that a clone of it needs: what it had when it was cut, or what it has.
+    /// The minimum size of a clone: the size when the snapshot was taken, or the current one.
     ///
-    /// Not inlined: where this is part of a loop, rustc 1.95 (LLVM 22.1.2) reads it ahead of the check whether there is a source at all,
-    /// with what is not a source as an index, out of bounds.
+    /// Not inlined: in a loop, rustc 1.95 (LLVM 22.1.2) reads it before the check if there is a source, with an out-of-bounds index.
     #[inline(never)]
     pub fn least(&self) -> Option<Bytes> {
         match self.cut_at {
@@ -197,7 +196,7 @@ impl Source {
         }
     }
 
-    /// A source claim as it was when it was decided about.
+    /// The source claim as recorded at the time of the decision.
     pub fn on_record(uid: String, facts: &SourceFacts) -> Self {
         Self {
             kind: SourceKind::Claim,
@@ -218,8 +217,8 @@ impl Source {
     }
 }
 
-/// The source that a decision rests on. Once its snapshot is cut (`is_cut`), that is the source on record, whatever has become of the live one:
-/// moved, changed, replaced by another one of its name, or gone.
+/// The source that a decision uses. After its snapshot is taken (`is_cut`), that is the recorded source, even if the live one is moved,
+/// changed, replaced or deleted.
 pub fn source_in_force(live: Lookup<Source>, recorded: Option<&Source>, is_cut: bool) -> Lookup<Source> {
     let Some(recorded) = recorded.filter(|_| is_cut) else { return live };
     match live {
@@ -233,7 +232,7 @@ fn deleting(meta: &ObjectMeta) -> Option<Vec<String>> {
     meta.deletion_timestamp.as_ref().map(|_| meta.finalizers.clone().unwrap_or_default())
 }
 
-/// The CSI driver of the volume of a claim with this UID; absent where the claim has no volume, or the volume no such driver.
+/// The CSI driver of the volume of a claim with this UID; absent if the claim has no volume, or the volume no CSI driver.
 pub fn driver_of(claim_uid: Option<&String>, volume: Lookup<&PersistentVolume>) -> Lookup<String> {
     match volume {
         Lookup::Unknown(why) => Lookup::Unknown(why),
@@ -241,7 +240,7 @@ pub fn driver_of(claim_uid: Option<&String>, volume: Lookup<&PersistentVolume>) 
         Lookup::Present(volume) => {
             let spec = volume.spec.as_ref();
             let claimed_by = spec.and_then(|s| s.claim_ref.as_ref()).and_then(|c| c.uid.as_ref());
-            // A volume counts only when both sides agree on whose it is (CVE-2019-11255).
+            // A volume counts only if it refers to the claim, too (CVE-2019-11255).
             if claimed_by == claim_uid {
                 spec.and_then(|s| s.csi.as_ref()).map(|csi| csi.driver.clone()).into()
             } else {
@@ -251,31 +250,31 @@ pub fn driver_of(claim_uid: Option<&String>, volume: Lookup<&PersistentVolume>) 
     }
 }
 
-/// What an admin says about a StorageClass in its StorageProfile.
+/// The admin's settings for a StorageClass and its known capabilities.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Profile {
     /// `spec.cloneStrategy`.
     pub strategy: Option<CloneStrategy>,
     /// `spec.snapshotClass`.
     pub snapshot_class: Option<String>,
-    /// Which access modes go with which volume mode, the best first: the admin's, else what is known of the driver.
+    /// The supported pairs of access mode and volume mode, best first: the admin's, or those known of the driver.
     pub claim_property_sets: Vec<ClaimPropertySet>,
-    /// The strategy that is known to be the best for the driver.
+    /// The recommended strategy of the built-in table.
     pub advised: Option<CloneStrategy>,
-    /// The smallest volume that the driver makes.
+    /// The driver's minimum size of a volume.
     pub minimum: Option<Bytes>,
-    /// How long the driver may take for one strategy.
+    /// The driver's time limit for one strategy.
     pub deadline: Option<Duration>,
-    /// An admin has said how long, on the StorageClass.
+    /// True if the admin has set the time limit on the StorageClass.
     pub deadline_is_given: bool,
-    /// What the driver refused to several namespaces, not to be asked for again now.
+    /// Refusals to several namespaces that are in force.
     pub refused: Vec<Refusal>,
-    /// What it refused to the clone's own namespace. Only the controller remembers that, and it counts only before the clone is begun.
+    /// Refusals to the clone's own namespace that are in force. Only the controller has them, and only before the clone has started.
     pub refused_here: Vec<NamespaceRefusal>,
 }
 
 impl Profile {
-    /// What is known of a class: its StorageProfile as it stands at `now`, if there is one, and the record of its driver.
+    /// The profile of a class at `now`, from its StorageProfile, if it exists, and the capabilities of its driver.
     pub fn of(class: &StorageClass, profile: Option<&StorageProfile>, now: Timestamp) -> Self {
         let record = Record::of(class, profile);
         let refusals = profile.and_then(|p| p.status.as_ref()).map(|status| status.refusals.as_slice());
@@ -300,7 +299,7 @@ mod tests {
     use super::*;
     use crate::clone::fixtures::facts;
 
-    /// The live source, by UID and whether it is ready; whether its snapshot is cut; and the UID of the source that counts.
+    /// The live source with UID and readiness; the state of its snapshot; and the UID of the expected source.
     #[rstest]
     #[case::not_cut(Some(("a", true)), false, Some("a"))]
     #[case::not_cut_and_gone(None, false, None)]
@@ -320,7 +319,7 @@ mod tests {
         let found = source_in_force(live.clone(), Some(&named("a", true)), is_cut);
         assert_eq!(found.present().map(|source| source.uid.as_str()), expected);
         assert!(!is_cut || found.present().is_some_and(|source| source.ready));
-        // An earlier version recorded nothing.
+        // An earlier version had no record.
         assert_eq!(source_in_force(live.clone(), None, is_cut), live);
     }
 }

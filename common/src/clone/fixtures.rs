@@ -1,4 +1,4 @@
-//! A small cluster for tests: one source of 1 Gi on StorageClass `cow`, one DataVolume that clones it.
+//! A small cluster for tests: one source of 1Gi in StorageClass `cow`, one DataVolume that clones it.
 
 use std::collections::BTreeMap;
 
@@ -92,7 +92,7 @@ pub fn source() -> Source {
     }
 }
 
-/// Everything is there for a clone by snapshot.
+/// Facts that allow a clone by snapshot.
 pub fn facts() -> Facts {
     Facts {
         source: Present(source()),
@@ -111,7 +111,7 @@ pub fn facts() -> Facts {
     }
 }
 
-/// A DataVolume that nobody has worked on yet.
+/// A DataVolume that has not been reconciled yet.
 pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
     Observed {
         now: now(),

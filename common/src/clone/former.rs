@@ -1,7 +1,7 @@
-//! Finalizers of CDI's controller, which served this API before: while it is not in the cluster, nobody else takes them off, and their
-//! objects and namespaces would be in deletion for ever (containerized-data-importer#3036).
+//! Finalizers of CDI's controller, which served this API before. Without CDI nothing else removes them, and their objects and namespaces
+//! would never be deleted (containerized-data-importer#3036).
 //!
-//! Each stands for something that has to be over before its object goes. That is checked; nothing of CDI's is removed.
+//! Each waits for a condition before its object is deleted. That is checked here; no object of CDI's is deleted.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::{keys, object::ObjectName};
 
-/// The finalizers of CDI on DataVolumes and claims.
+/// CDI's finalizers on DataVolumes and claims.
 const FORMER: [&str; 3] = [keys::DATA_VOLUME_FINALIZER, keys::CLONE_POPULATOR_FINALIZER, keys::CLONE_SOURCE_FINALIZER];
 
-/// The finalizers of CDI are all that is to be removed from an object: those that stay.
+/// The remaining finalizers of an object that is being deleted, without CDI's; `None` if it has none of CDI's.
 pub fn other_finalizers(object: &ObjectMeta) -> Option<Vec<String>> {
     object.deletion_timestamp.as_ref()?;
     let all = object.finalizers.as_deref().unwrap_or_default();
@@ -20,7 +20,7 @@ pub fn other_finalizers(object: &ObjectMeta) -> Option<Vec<String>> {
     (others.len() < all.len()).then_some(others)
 }
 
-/// What such a finalizer waits for.
+/// The object that such a finalizer waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Guarded {
     /// A temporary object of the clone, by kind and name.
@@ -38,8 +38,8 @@ impl fmt::Display for Guarded {
     }
 }
 
-/// The object by which the finalizers of CDI on `object` are still justified. `temporary` are the objects that bear the UID of `object` as
-/// their owner's, `users` the pods that use it.
+/// The object for which CDI's finalizers on `object` are still needed. `temporary` are the objects whose owner has the UID of `object`,
+/// `users` the pods that use it.
 pub fn guarded(
     object: &ObjectMeta,
     mut temporary: impl Iterator<Item = (&'static str, ObjectName)>,
@@ -68,7 +68,7 @@ mod tests {
         serde_json::from_value(json!({"uid": "1", "deletionTimestamp": time, "finalizers": finalizers})).unwrap()
     }
 
-    /// Only CDI's finalizers are taken off, and only an object that is being deleted.
+    /// Only CDI's finalizers are removed, and only from an object that is being deleted.
     #[rstest]
     #[case::none(json!([]), true, None)]
     #[case::of_others(json!(["a", "kubernetes.io/pvc-protection", keys::HAND_OVER_FINALIZER]), true, None)]
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(others, expected.map(|all| all.iter().map(ToString::to_string).collect()));
     }
 
-    /// A finalizer stays as long as there is something of what it stands for.
+    /// A finalizer stays as long as an object that it waits for exists.
     #[rstest]
     #[case::nothing_left(json!([DV, POPULATOR, SOURCE]), false, false, None)]
     #[case::data_volume(json!([DV]), true, true, Some("PersistentVolumeClaim gold/tmp-pvc-1"))]

@@ -1,29 +1,29 @@
-//! Holders of a volume: pods, attachments and nodes that keep a volume from being handed over.
+//! Holders of a volume: pods, attachments and nodes that prevent its rebind.
 //!
-//! A volume that is handed over while somebody has it mounted stays readable and writable for them. The temporary claim is deleted first
-//! (a finalizer keeps it), since kubelet starts no pod with a claim that is being deleted; then this is asked about what the API server
-//! knows at that moment.
+//! A volume that is rebound while it is mounted elsewhere stays readable and writable there. So the temporary claim is deleted first (a
+//! finalizer keeps it), since kubelet starts no pod with a claim that is being deleted; then the holders are computed from the API server's
+//! current state.
 
 use k8s_openapi::api::{
     core::v1::{Node, PersistentVolume, Pod},
     storage::v1::VolumeAttachment,
 };
 
-/// What has to be looked at.
+/// The objects to check.
 #[derive(Debug)]
 pub struct Look<'a> {
     /// The name of the claim.
     pub claim: &'a str,
     /// The claim's volume.
     pub volume: &'a PersistentVolume,
-    /// UIDs of our own pods that use the claim.
+    /// UIDs of smartclone's pods that use the claim.
     pub own: &'a [String],
-    /// Every pod of the claim's namespace.
+    /// All pods in the claim's namespace.
     pub pods: &'a [Pod],
 }
 
-/// Whoever has the volume or may get it, in words for the user. Our own pods are none once all of their containers have ended; anybody
-/// else's pod is one as long as it exists, because what it wrote would be handed over.
+/// The holders of the volume, present or possible, in words for the user. A pod of smartclone stops being one when all of its containers
+/// have ended; any other pod is one as long as it exists, because its writes would be part of the clone.
 pub fn holders<'a>(
     look: &Look<'_>,
     attachments: impl IntoIterator<Item = &'a VolumeAttachment>,
@@ -54,13 +54,13 @@ pub fn holders<'a>(
     pods.chain(attached).chain(used).collect()
 }
 
-/// Kubelet's name of a CSI volume in `status.volumesInUse`; volumes of other kinds are never attached.
+/// Kubelet's name of a CSI volume in `status.volumesInUse`; other volumes are never attached.
 fn unique_name(volume: &PersistentVolume) -> Option<String> {
     let csi = volume.spec.as_ref()?.csi.as_ref()?;
     Some(format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle))
 }
 
-/// The pod has the claim among its volumes; the claim of a generic ephemeral volume is named `<pod>-<volume>`.
+/// True if the pod has the claim among its volumes; the claim of a generic ephemeral volume is named `<pod>-<volume>`.
 fn names(pod: &Pod, claim: &str) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let name = pod.metadata.name.as_deref().unwrap_or_default();
@@ -74,7 +74,8 @@ fn is_own(pod: &Pod, own: &[String]) -> bool {
     pod.metadata.uid.as_ref().is_some_and(|uid| own.contains(uid))
 }
 
-/// Every container of the pod has ended for good. The pod's phase says so, which only the node writes; one container's end doesn't.
+/// True if all containers of the pod have ended for good. Only its phase, which the node writes, shows that; the end of one container
+/// doesn't.
 pub fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
@@ -124,7 +125,7 @@ mod tests {
         holders(&look, attachments, nodes).len()
     }
 
-    /// A pod, and whether it keeps the volume.
+    /// A pod, and true if it holds the volume.
     #[rstest]
     #[case::our_mover_ended(pod("mover", "Succeeded", &claim("tmp")), false)]
     #[case::our_mover_failed(pod("mover", "Failed", &claim("tmp")), false)]

@@ -1,6 +1,6 @@
 //! The clone of a DataVolume: the decision ([`decide()`]) and the next step ([`step()`]).
 //!
-//! The webhook and the controller both call [`decide()`]: what was promised at admission is derived again, not invented again.
+//! Webhook and controller both call [`decide()`], so that the controller derives the same decision as admission did.
 
 pub mod check;
 pub mod claim;

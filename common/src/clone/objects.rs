@@ -1,4 +1,4 @@
-//! The objects that a clone needs, built from the decision.
+//! The objects that a clone needs, built from the decision: snapshot, claims and pods.
 
 mod pod;
 
@@ -33,21 +33,21 @@ use crate::{
 
 pub use self::pod::{MoverPod, consumer};
 
-/// Where the content of a new claim comes from.
+/// The data source of a new claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataSource<'a> {
-    /// From the snapshot of this name.
+    /// The snapshot of this name.
     Snapshot(&'a str),
-    /// From the claim of this name.
+    /// The claim of this name.
     Claim(&'a str),
-    /// From a volume that is filled elsewhere; until then nobody makes one.
+    /// A volume that is populated elsewhere; until then none is provisioned.
     Later,
-    /// From the data mover, later.
+    /// None; the data mover populates the claim.
     Blank,
 }
 
-/// The object for which everything is made, as the owner of what lives beside it. As a controller, so that Kubernetes' garbage collection
-/// removes that with it, in any phase, whether or not we are running.
+/// The owner reference to the DataVolume or claim, for objects in its namespace. It is a controller reference, so that Kubernetes' garbage
+/// collector deletes them with it, in any phase, whether or not smartclone is running.
 pub(crate) fn owner(volume: &Target) -> OwnerReference {
     let (api_version, kind) = match volume.kind {
         TargetKind::DataVolume => (format!("{}/{}", api::GROUP, api::VERSION), "DataVolume"),
@@ -63,13 +63,13 @@ pub(crate) fn owner(volume: &Target) -> OwnerReference {
     }
 }
 
-/// Adds us to the owners of a claim that is taken over.
+/// The owner references of an adopted claim, with the DataVolume added.
 pub fn owners_with(volume: &Target, others: &[OwnerReference]) -> Vec<OwnerReference> {
     others.iter().filter(|other| other.uid != volume.uid).cloned().chain([owner(volume)]).collect()
 }
 
-/// Name, labels, proof and owner of a temporary object beside the source. In another namespace an owner can't be named; there the label, and
-/// the UID in the name, say for whom it was made, and what has lost its owner is removed by us.
+/// Name, labels, proof and owner of a temporary object beside the source. An owner reference can't name an owner in another namespace;
+/// there the label, and the UID in the name, identify the owner, and the cleanup deletes what has lost it.
 pub(crate) fn temporary_object(volume: &Target, kind: Kind, namespace: &str, name: String) -> ObjectMeta {
     let mut annotations = proof_of(volume, kind, namespace, &name);
     annotations.insert(keys::OWNED_BY_DATA_VOLUME.to_owned(), format!("{}/{}", volume.namespace, volume.name));
@@ -87,33 +87,33 @@ pub(crate) fn temporary_object(volume: &Target, kind: Kind, namespace: &str, nam
     }
 }
 
-/// The annotation by which the controller knows, even after a restart, what it has created. Empty for a clone without a key, for which
-/// nothing is created.
+/// The annotation by which the controller recognizes its objects, even after a restart. Empty for a clone without a key, for which nothing
+/// is created.
 fn proof_of(volume: &Target, kind: Kind, namespace: &str, name: &str) -> BTreeMap<String, String> {
     let proof = volume.key.as_ref().map(|key| (keys::PROOF.to_owned(), proof(key, kind, namespace, name)));
     proof.into_iter().collect()
 }
 
-/// The temporary snapshot of a source that a clone needs, and shares with other clones that need it at the same time.
+/// The temporary snapshot of a source that a clone needs and shares with other clones.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SnapshotTemplate {
-    /// The clone for which it is asked.
+    /// The clone that requests it.
     pub volume: Target,
     /// The name of the source.
     pub source: ObjectName,
     /// The UID of the source.
     pub source_uid: String,
-    /// The VolumeSnapshotClass, the same for all clones that may share it.
+    /// The VolumeSnapshotClass, the same for all clones that share it.
     pub class: Option<String>,
 }
 
 impl SnapshotTemplate {
-    /// The snapshot, for `members`. Named after the first of them, so that two passes that ask for the same make one.
+    /// The snapshot, for `members`. It is named after the first of them, so that two passes for the same members create one.
     pub fn snapshot(&self, members: &Members) -> VolumeSnapshot {
         let Self { volume, source, class, .. } = self;
         let leader = members.keys().next().unwrap_or(&volume.uid);
         let beside = members.values().all(|member| member.namespace == source.namespace);
-        // With several owners Kubernetes removes it after the last one; across namespaces there can't be any.
+        // With several owners Kubernetes deletes it after the last one; owner references can't cross namespaces.
         let owners = members.iter().map(|(uid, member)| OwnerReference {
             name: member.name.clone(),
             uid: uid.clone(),
@@ -124,7 +124,7 @@ impl SnapshotTemplate {
         let name = names::snapshot(leader);
         let mut annotations = proof_of(volume, Kind::VolumeSnapshot, &source.namespace, &name);
         for proof in annotations.values_mut() {
-            // Several share it, and each has to know whose key it is that proves it.
+            // Several clones share it, so the proof names the clone whose key it was computed with.
             *proof = ownership::with_creator(&volume.uid, proof);
         }
         annotations.insert(keys::MEMBERS.to_owned(), write_members(members));
@@ -153,7 +153,7 @@ impl SnapshotTemplate {
     }
 }
 
-/// Annotations that are no business of the claim's.
+/// Annotations that are not copied to the claim.
 const NOT_FOR_CLAIMS: [&str; 4] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     keys::PRE_POPULATED,
@@ -161,15 +161,15 @@ const NOT_FOR_CLAIMS: [&str; 4] = [
     keys::POPULATED_FOR,
 ];
 
-/// The clone's claim, beside the DataVolume, with whose labels and annotations it is found. What a user writes there never becomes a key
-/// by which objects are recognized as ours.
+/// The clone's claim, beside the DataVolume, with its labels and annotations. A user's labels and annotations never set a key by which
+/// objects are recognized as ours.
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
     let mut labels = volume.labels.clone();
     labels.retain(|key, _| !keys::is_reserved(key));
-    // The user's labels win: people, NetworkPolicies and backups find claims by them (containerized-data-importer#2533).
+    // The user's labels win: NetworkPolicies, backups and users select claims by them (containerized-data-importer#2533).
     labels.entry(keys::APP_LABEL.to_owned()).or_insert_with(|| keys::APP.to_owned());
     if chosen.mode == VolumeMode::Filesystem {
-        // A file system that holds one image is meant to be full.
+        // A file system that holds one image is expected to be full.
         labels.entry(keys::FILLING_UP_ALERT.to_owned()).or_insert_with(|| "disabled".to_owned());
     }
     let mut annotations = volume.annotations.clone();
@@ -191,8 +191,8 @@ pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_
     ClaimTemplate { from, ..ClaimTemplate::of(chosen, size) }.claim(metadata, &volume.uid)
 }
 
-/// The claim beside the source, in `namespace`, that gets the content; nothing of what the requester has written goes there. A `node` is
-/// where the scheduler wants the clone: its volume has to be made there.
+/// The temporary claim beside the source, in `namespace`, that is populated; it has nothing that the requester has written. `node` is the
+/// node that the scheduler selected for the clone: the volume must be provisioned for it.
 pub fn temporary(
     volume: &Target,
     namespace: &str,
@@ -201,7 +201,7 @@ pub fn temporary(
 ) -> PersistentVolumeClaim {
     let name = names::temporary_claim(&volume.uid);
     let mut metadata = temporary_object(volume, Kind::PersistentVolumeClaim, namespace, name);
-    // Its volume outlives its deletion until it is handed over.
+    // Its volume must outlive its deletion until the rebind.
     metadata.finalizers = Some(vec![keys::HAND_OVER_FINALIZER.to_owned()]);
     if let Some(node) = node {
         metadata.annotations.get_or_insert_default().insert(keys::SELECTED_NODE.to_owned(), node);
@@ -209,7 +209,7 @@ pub fn temporary(
     template.claim(metadata, &volume.uid)
 }
 
-/// The claim that is restored from the source snapshot to be copied from.
+/// The claim that is restored from the source snapshot to copy from.
 pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> PersistentVolumeClaim {
     let source = &request.source.object;
     let name = names::temporary_source(&volume.uid);
@@ -226,14 +226,14 @@ pub fn restored(volume: &Target, request: &Request, chosen: &Chosen) -> Persiste
     .claim(metadata, &volume.uid)
 }
 
-/// The spec of a claim that is to be created.
+/// The template of a claim to be created.
 #[derive(Debug, Clone, Copy)]
 pub struct ClaimTemplate<'a> {
     /// The StorageClass.
     pub class: &'a str,
     /// The VolumeAttributesClass.
     pub attributes_class: Option<&'a str>,
-    /// The size that it may not exceed.
+    /// The maximum size.
     pub limit: Option<Bytes>,
     /// The access modes.
     pub access_modes: &'a [String],
@@ -241,12 +241,12 @@ pub struct ClaimTemplate<'a> {
     pub mode: VolumeMode,
     /// The size.
     pub size: Bytes,
-    /// Where the content comes from.
+    /// The data source.
     pub from: &'a DataSource<'a>,
 }
 
 impl<'a> ClaimTemplate<'a> {
-    /// A claim like the clone's, of this size, whose content comes from the data mover.
+    /// A template with the clone's properties and this size, populated by the data mover.
     pub fn of(chosen: &'a Chosen, size: Bytes) -> Self {
         let (class, access_modes) = (chosen.class.as_str(), chosen.access_modes.as_slice());
         let attributes_class = chosen.attributes_class.as_deref();
@@ -254,7 +254,7 @@ impl<'a> ClaimTemplate<'a> {
         Self { class, attributes_class, limit: chosen.limit, access_modes, mode: chosen.mode, size, from }
     }
 
-    /// The claim; `uid` is that of the object for which it is made.
+    /// The claim; `uid` is that of the object for which it is created.
     fn claim(&self, metadata: ObjectMeta, uid: &str) -> PersistentVolumeClaim {
         let snapshot_api = || Some(api::snapshot::GROUP.to_owned());
         let source = match self.from {
@@ -276,7 +276,7 @@ impl<'a> ClaimTemplate<'a> {
                     limits: self.limit.map(|limit| BTreeMap::from([("storage".to_owned(), limit.into())])),
                 }),
                 volume_attributes_class_name: self.attributes_class.map(str::to_owned),
-                // Kubernetes copies it to `dataSource` where that is possible.
+                // Kubernetes copies it to `dataSource` where possible.
                 data_source_ref: source.map(|(api_group, kind, name)| TypedObjectReference {
                     api_group,
                     kind: kind.to_owned(),

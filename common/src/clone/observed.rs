@@ -1,4 +1,4 @@
-//! The observations of a pass over a clone: everything that the decision depends on, as values.
+//! The observations of a pass over a clone: all inputs of the decision and the next step, as values.
 
 use std::collections::BTreeMap;
 
@@ -27,22 +27,22 @@ use crate::{
     rebind::Rebind,
 };
 
-/// Everything that a pass may look at, read and typed. `now` is part of it.
+/// All inputs of a pass, read and typed, including `now`.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// The time of the pass.
     pub now: Timestamp,
-    /// The DataVolume itself.
+    /// The DataVolume, or the claim that is populated without one.
     pub volume: Target,
-    /// What it asks for.
+    /// The parsed request.
     pub parsed: Parsed,
-    /// Why its DataSource can't be followed, if it can't.
+    /// The reason why its DataSource can't be resolved, if it can't.
     pub unresolved: Option<Waiting>,
-    /// What the decision needs.
+    /// The facts of the decision.
     pub facts: Facts,
-    /// Whether the requester may read the source; asked only where the clone crosses namespaces.
+    /// The access of the requester to the source; checked only if the clone crosses namespaces.
     pub authorized: Lookup<Authorization>,
-    /// Whether the source is itself complete; `None` says nothing about it, as for a claim without a DataVolume.
+    /// True if the source itself is populated; `None` if that isn't known, as for a claim without a DataVolume.
     pub source_populated: Option<bool>,
     /// Pods that use the source.
     pub source_users: Vec<User>,
@@ -50,48 +50,48 @@ pub struct Observed {
     pub target_users: Vec<User>,
     /// The clone's claim.
     pub claim: Lookup<Claim>,
-    /// The claim beside the source that gets the content before it is handed over.
+    /// The temporary claim beside the source that is populated before its volume is rebound.
     pub temporary: Lookup<Claim>,
-    /// The claim that is restored from a source snapshot to be copied from.
+    /// The claim that is restored from a source snapshot to copy from.
     pub restored: Lookup<Claim>,
-    /// The hand-over of the temporary claim's volume.
+    /// The rebind of the temporary claim's volume.
     pub rebind: Rebind,
-    /// Who has the temporary claim's volume, in words; asked of the API server when the volume is about to be handed over
+    /// The holders of the temporary claim's volume, in words; read from the API server when the volume is about to be rebound
     /// ([`is_closed`](Observed::is_closed)), and unknown before.
     pub holders: Lookup<Vec<String>>,
-    /// The snapshots of the source.
+    /// The shared snapshots of the source.
     pub group: Lookup<SharedSnapshots>,
-    /// Our data mover.
+    /// The data mover.
     pub mover: Lookup<Mover>,
-    /// The pod that makes a volume of a class that binds late appear at once.
+    /// The pod that triggers provisioning for a StorageClass with late binding.
     pub consumer: Lookup<Mover>,
-    /// How far the mover is, as far as it has been heard.
+    /// The latest known progress of the data mover.
     pub progress: Option<Progress>,
-    /// Who else works on DataVolumes in this cluster.
+    /// CDI's controller in this cluster, if there is one.
     pub another_controller: Option<String>,
-    /// How movers are made.
+    /// The settings of data movers.
     pub mover_settings: MoverSettings,
-    /// A random ownership key, for a clone that has none yet; nothing, if the system gave none.
+    /// A random ownership key for a clone that has none yet; `None` if the system could not generate one.
     pub fresh_key: Option<String>,
-    /// The labels that the DataVolume gets from its source when it is decided.
+    /// The labels that the DataVolume inherits from its source when it is decided.
     pub inherited: Labels,
 }
 
-/// The API server's answer about the requester.
+/// The result of the access review for the requester.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authorization {
     /// The requester may read the source.
     Allowed,
-    /// Not, and what would be needed.
+    /// The requester may not; holds the missing permission.
     Denied(String),
 }
 
-/// The settings of pods that work for clones: the image of the installation, and what the CDI object says about workloads.
+/// The settings of pods that work for clones: the installation's image, and the CDI object's settings for workloads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MoverSettings {
     /// The image.
     pub image: String,
-    /// The resources of the container: `podResourceRequirements`, filled up with CDI's defaults, as `CDIConfig.status` shows them.
+    /// The resources of the container: `podResourceRequirements`, completed with CDI's defaults, as in `CDIConfig.status`.
     pub resources: ResourceRequirements,
     /// `imagePullPolicy` of the CDI object.
     pub image_pull_policy: String,
@@ -102,7 +102,7 @@ pub struct MoverSettings {
 }
 
 impl MoverSettings {
-    /// The settings that follow from the CDI object and the CDIConfig in force.
+    /// Derives the settings from the CDI object and the effective CDIConfig.
     pub fn of(image: String, config: Option<&CdiConfigSpec>, cdi: Option<&Cdi>) -> Self {
         let settings = Config::of(config, cdi);
         Self {
@@ -117,10 +117,10 @@ impl MoverSettings {
     }
 }
 
-/// The DataVolume; or the claim that is filled without one.
+/// The DataVolume, or the claim that is populated without one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Target {
-    /// Which of the two.
+    /// The kind.
     pub kind: TargetKind,
     /// Its name.
     pub name: String,
@@ -128,33 +128,33 @@ pub struct Target {
     pub namespace: String,
     /// Its identity.
     pub uid: String,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// What was decided and tried before.
+    /// The earlier decision and refusals.
     pub history: History,
-    /// Whose wish the decision in force followed.
+    /// The origin of the strategy in force.
     pub chosen_by: Option<ChosenBy>,
-    /// What its `sourceRef` stands for, once that has been written down.
+    /// The source that its `sourceRef` resolved to, once that is recorded.
     pub source: Option<SourceName>,
-    /// The source as it was when the decision was made.
+    /// The source as recorded at the time of the decision.
     pub recorded_source: Option<Source>,
-    /// What the volume holds, as it is written.
+    /// `spec.contentType`, unparsed.
     pub content_type: Option<String>,
-    /// Its labels and annotations, for its own claim, which lives beside it.
+    /// Its labels, which its claim inherits.
     pub labels: BTreeMap<String, String>,
-    /// See `labels`.
+    /// Its annotations, which its claim inherits.
     pub annotations: BTreeMap<String, String>,
-    /// Its fallback reason as it stands.
+    /// Its recorded fallback reason.
     pub fallback: Option<String>,
-    /// The word for it.
+    /// The code of the fallback reason.
     pub fallback_code: Option<String>,
-    /// Priority class for the pods that work for it.
+    /// The priority class of pods that work for it.
     pub priority_class: Option<String>,
-    /// Its status as it stands.
+    /// Its recorded status.
     pub status: DataVolumeStatus,
     /// Its ownership key ([`keys::OWNERSHIP_KEY`]).
     pub key: Option<String>,
-    /// UIDs of the temporary objects that were created for it: those on record in its status, and those that this process has been answered.
+    /// UIDs of the temporary objects created for it: those recorded in its status, and those that this process has created since.
     pub created: Created,
 }
 
@@ -197,19 +197,19 @@ impl Target {
         }
     }
 
-    /// Its user says that the claim of its name is filled already, or may be taken over.
+    /// True if its annotations declare that the claim of its name is populated already, or may be adopted.
     pub fn offers_to_take_over(&self) -> bool {
         let filled =
             [keys::PRE_POPULATED, keys::CHECK_STATIC_VOLUME].iter().any(|key| self.annotations.contains_key(*key));
         filled || self.annotations.get(keys::ALLOW_ADOPTION).is_some_and(|value| value != "false")
     }
 
-    /// `claim`, which was there before, may be taken over: the one or the other says so, and nobody controls it.
+    /// True if `claim`, which existed before, may be adopted: an annotation of either allows it, and no other object controls it.
     pub fn takes_over(&self, claim: &Claim) -> bool {
         !claim.controlled && (claim.populated || self.offers_to_take_over())
     }
 
-    /// `claim` was there before, and is the DataVolume's by now, or may be.
+    /// True if `claim` existed before and is adopted, or may be.
     pub fn has_taken_over(&self, claim: &Claim) -> bool {
         let offered = claim.populated || self.offers_to_take_over();
         let is_own = claim.ours && !claim.made_for_it && self.kind == TargetKind::DataVolume;
@@ -217,14 +217,15 @@ impl Target {
     }
 }
 
-/// The request, where there is one.
+/// Accessors and derived states.
 impl Observed {
     /// The request of a clone whose source is known.
     pub fn request(&self) -> Option<&Request> {
         self.parsed.request()
     }
 
-    /// The temporary claim is filled and closed to new pods, and its volume is still its own: it is time to look who has the volume.
+    /// True if the temporary claim is populated and being deleted, so that no new pod starts with it, and the volume is still bound to it:
+    /// the holders of the volume are to be checked.
     pub fn is_closed(&self) -> bool {
         let owner = self.rebind.volume.present().and_then(|volume| volume.claim_ref.as_ref());
         self.temporary.present().is_some_and(|claim| {
@@ -236,7 +237,7 @@ impl Observed {
         })
     }
 
-    /// Something was made by the strategy that was decided: a claim with content to come, a snapshot, a pod.
+    /// True if the decided strategy has created something: a claim to be populated, a snapshot, a pod.
     pub fn is_begun(&self) -> bool {
         let held_back = |claim: &Claim| claim.content == Content::HeldBack && claim.phase == ClaimPhase::Pending;
         let claim = match &self.claim {

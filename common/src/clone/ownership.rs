@@ -1,9 +1,8 @@
-//! Ownership of temporary objects: tells those that the controller created from others that have their name.
+//! Ownership of temporary objects: distinguishes those that the controller created from others with their name.
 //!
-//! Names and labels prove nothing, because whoever may create objects beside a source can write both. An object is ours when its UID is the
-//! one that our own create call answered (kept in memory, and in the DataVolume's status). After a restart that lost the answer, an
-//! annotation that only the holder of the DataVolume's ownership key can compute takes its place. The key is never written beside the
-//! source.
+//! Names and labels prove nothing, because a user who may create objects beside a source can set both. An object is ours if its UID is the
+//! one that our create call returned (kept in memory, and in the DataVolume's status). If a restart lost that UID, an annotation takes its
+//! place that only the holder of the DataVolume's ownership key can compute. The key is never written beside the source.
 
 use crate::object;
 use std::collections::BTreeMap;
@@ -13,33 +12,34 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::write::Kind;
 use crate::keys;
 
-/// UIDs of temporary objects by name, as create calls have answered them.
+/// UIDs of temporary objects by name, as returned by create calls.
 pub type Created = BTreeMap<String, String>;
 
-/// Whose a temporary object is.
+/// The owner of a temporary object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// Created by this controller for this clone.
     Ours,
-    /// It bears our proof and another UID than the one on record: nothing that it says or holds counts, and it may be deleted.
+    /// Has our proof and another UID than the recorded one: its content is ignored, and it may be deleted.
     Replaced,
-    /// Somebody else's. It is left alone.
+    /// Created by others. It is left alone.
     Foreign,
 }
 
-/// What is known of the temporary objects of one clone.
+/// The recorded identity of one clone's temporary objects.
 #[derive(Debug, Clone, Copy)]
 pub struct Ownership<'a> {
-    /// The UID of the clone: of its DataVolume, or of the claim that is filled without one. For a shared snapshot, of its leader.
+    /// The UID of the clone: of its DataVolume, or of the claim that is populated without one. For a shared snapshot, the UID of its first
+    /// member.
     pub uid: &'a str,
     /// The ownership key of the clone that created the object, if it has one.
     pub key: Option<&'a str>,
-    /// The UIDs on record.
+    /// The recorded UIDs.
     pub created: &'a Created,
 }
 
 impl Ownership<'_> {
-    /// Whose the object of this kind is.
+    /// Determines the owner of an object of this kind.
     pub fn of(&self, kind: Kind, object: &ObjectMeta) -> Owner {
         let (Some(name), Some(uid)) = (&object.name, &object.uid) else { return Owner::Foreign };
         let labelled = object.labels.as_ref().and_then(|l| l.get(keys::OWNED_BY_UID)).is_some_and(|l| l == self.uid);
@@ -61,10 +61,10 @@ impl Ownership<'_> {
     }
 }
 
-/// The proof for an object of this kind and name: it says nothing about the key, nor about the proof of any other object.
+/// The proof for an object of this kind and name; it reveals neither the key nor the proof of another object.
 pub fn proof(key: &str, kind: Kind, namespace: &str, name: &str) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("smartclone.dev 2026-11 proof of temporary objects");
-    // None of these can hold a slash.
+    // None of these can contain a slash.
     for part in [key, kind.as_str(), namespace, name] {
         hasher.update(part.as_bytes()).update(b"/");
     }
@@ -76,7 +76,7 @@ pub fn with_creator(uid: &str, proof: &str) -> String {
     format!("{uid}/{proof}")
 }
 
-/// The UID of the clone that created a shared snapshot, as the snapshot says.
+/// The UID of the clone that created a shared snapshot, as recorded in the snapshot.
 pub fn creator(snapshot: &ObjectMeta) -> Option<&str> {
     object::annotation(snapshot, keys::PROOF)?.split_once('/').map(|it| it.0)
 }
@@ -91,7 +91,7 @@ mod tests {
 
     const NAME: &str = "tmp-pvc-dv";
 
-    /// An object named [`NAME`], made for the clone `dv`, whose key is `k`.
+    /// An object named [`NAME`], created for the clone `dv`, whose key is `k`.
     fn object(label: Option<&str>, proof: Option<String>, uid: &str) -> ObjectMeta {
         let labels = label.map(|uid| json!({(keys::OWNED_BY_UID): uid}));
         let annotations = proof.map(|proof| json!({(keys::PROOF): proof}));
@@ -105,7 +105,7 @@ mod tests {
         proof("k", Kind::PersistentVolumeClaim, "gold", NAME)
     }
 
-    /// Label and proof of an object, and whose it is when nothing is on record, when its UID is, and when another one is.
+    /// Label and proof of an object, and its expected owner if no UID is recorded, if its own is, and if another one is.
     #[rstest]
     #[case::ours(Some("dv"), Some(right()), [Ours, Ours, Replaced])]
     #[case::with_a_label_alone(Some("dv"), None, [Foreign, Ours, Foreign])]
@@ -124,7 +124,7 @@ mod tests {
             .each_ref()
             .map(|created| Ownership { uid: "dv", key: Some("k"), created }.of(Kind::PersistentVolumeClaim, &object));
         assert_eq!(whose, expected);
-        // Without a key nothing can be proved.
+        // Without a key there is no proof.
         let keyless = Ownership { uid: "dv", key: None, created: &Created::new() };
         assert_eq!(keyless.of(Kind::PersistentVolumeClaim, &object), Foreign);
     }

@@ -1,4 +1,4 @@
-//! The plan of a pass: the phase, the writes, and what is waited for.
+//! The plan of a pass: the phase, the writes, and the reason to wait.
 
 use jiff::Timestamp;
 
@@ -8,55 +8,55 @@ use super::{
 };
 use crate::{api::Phase, mover::Progress, storage::refusals::MetRefusal};
 
-/// A strategy that didn't work out.
+/// A strategy that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What was refused, for this clone.
+    /// The refusal, for this clone.
     pub past: PastRefusal,
-    /// When it was begun.
+    /// The start of the attempt.
     pub since: Option<Timestamp>,
-    /// What it says about other clones.
+    /// The refusal, as evidence for other clones.
     pub met: MetRefusal,
 }
 
-/// Whether a clone may ask for the snapshot that it wants. The answer depends on what other clones of the source do at the same time.
+/// The turn of a clone to request the snapshot that it wants. It depends on the other clones of the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// Now, for these clones, itself among them.
+    /// Now, for these clones, including itself.
     Now(Members),
     /// Not before this time, unless something changes earlier.
     Later(Option<Timestamp>),
 }
 
-/// What a pass concludes.
+/// The result of a pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Where the clone stands when the actions are done.
+    /// The phase of the clone after the actions.
     pub phase: Phase,
-    /// What to write, in this order; at most one of them can't be undone.
+    /// The writes, in this order; at most one of them is irreversible.
     pub actions: Vec<Write>,
-    /// Who is waited for.
+    /// The reason to wait.
     pub waiting: Option<Waiting>,
     /// The decision that is being carried out.
     pub chosen: Option<Box<Chosen>>,
-    /// How far a copy is.
+    /// The progress of a copy.
     pub progress: Option<Progress>,
-    /// How often the data mover had to be started again.
+    /// The number of restarts of the data mover.
     pub restarts: i32,
-    /// Why it is over without a clone.
+    /// The reason why the clone failed.
     pub failure: Option<String>,
-    /// What of the source could not be kept.
+    /// Properties of the source that could not be preserved.
     pub notes: Vec<String>,
-    /// What the driver has refused in this pass, to be remembered for others.
+    /// The driver's refusal in this pass, to be remembered for other clones.
     pub refused: Option<Refused>,
-    /// The snapshot that it needs and does not ask for before its turn; see [`Plan::with_turn`].
+    /// The snapshot that it needs and requests only at its turn; see [`Plan::with_turn`].
     pub wanted_snapshot: Option<Box<SnapshotTemplate>>,
-    /// When to look again although nothing happens.
+    /// The time of the next pass if no event occurs.
     pub look_again_at: Option<Timestamp>,
 }
 
 impl Plan {
-    /// Nothing to do in `phase`.
+    /// A plan without writes in `phase`.
     pub(crate) fn idle(seen: &Observed, phase: Phase) -> Self {
         Self {
             phase,
@@ -81,7 +81,7 @@ impl Plan {
         Self { actions: vec![action], ..Self::idle(seen, phase) }
     }
 
-    /// The plan with the answer about the [snapshot that it wants](Self::wanted_snapshot); the same plan, if it wants none.
+    /// The plan with the answer about its [wanted snapshot](Self::wanted_snapshot); unchanged if it wants none.
     #[must_use]
     pub fn with_turn(self, turn: &Turn) -> Self {
         let Some(wanted) = &self.wanted_snapshot else { return self };
@@ -101,9 +101,9 @@ impl Plan {
         }
     }
 
-    /// The plan when the API server has refused its writes: nothing of them is reported, and why they were refused is.
+    /// The plan after the API server refused its writes: reports the refusal and none of the writes.
     ///
-    /// A quota is `Pending` as in CDI: KubeVirt looks for `ErrExceededQuota` only at that phase.
+    /// An exceeded quota has the phase `Pending`, as in CDI: KubeVirt looks for `ErrExceededQuota` only at that phase.
     #[must_use]
     pub fn refused(self, why: Waiting, observed: &Observed) -> Self {
         let recorded = observed.volume.status.phase;
@@ -113,7 +113,7 @@ impl Plan {
         Self { actions: Vec::new(), phase, waiting: Some(why), ..self }
     }
 
-    /// Creates the clone's claim, which is called `name`.
+    /// True if it creates the clone's claim, named `name`.
     pub(crate) fn makes_claim(&self, name: &str) -> bool {
         let made = |action: &Write| match action {
             Write::CreateClaim(claim) => claim.metadata.name.as_deref() == Some(name),

@@ -1,5 +1,5 @@
-//! Claims that are filled without a DataVolume (volume populator): each is represented by the DataVolume that it could have had,
-//! so that one step function serves both.
+//! Volume populator: represents a claim that is populated without a DataVolume by an equivalent DataVolume, so that one step function
+//! serves both.
 
 use std::collections::BTreeMap;
 
@@ -17,15 +17,14 @@ use crate::{
     rebind,
 };
 
-/// Which VolumeCloneSource, by namespace and name, is to fill `claim`; nothing, if it is no business of ours or made for a DataVolume.
+/// The VolumeCloneSource that populates `claim`, by namespace and name; `None` if there is none or the claim belongs to a DataVolume.
 pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
-    // A claim that is filled through its DataVolume, whose UID is in the name that it is held back by. Any other owner doesn't matter: a claim is
-    // filled because of its reference.
+    // The claim of a DataVolume, whose UID is in the reference that holds the claim back. Other owners don't matter: the reference decides.
     let controller = object::controller(&claim.metadata);
     let of_volume = controller
         .is_some_and(|owner| owner.kind == "DataVolume" && source.name == names::volume_clone_source(&owner.uid));
-    // The target of an ObjectTransfer is held back in the same way, and is to be filled by nobody.
+    // The target of an ObjectTransfer is held back in the same way, and must not be populated.
     let moves = object::annotation(&claim.metadata, keys::TRANSFER).is_some();
     if of_volume
         || moves
@@ -39,7 +38,7 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
     Some((namespace.to_owned(), source.name.clone()))
 }
 
-/// The VolumeCloneSource of this name as those see it who may not get it: it says nothing, whether it exists or not.
+/// A placeholder for a VolumeCloneSource that the requester may not read: it does not reveal if the object exists.
 pub fn unread(name: &ObjectName) -> VolumeCloneSource {
     let source = TypedLocalObjectReference {
         kind: "PersistentVolumeClaim".to_owned(),
@@ -52,7 +51,7 @@ pub fn unread(name: &ObjectName) -> VolumeCloneSource {
     unread
 }
 
-/// `claim` as a DataVolume that clones what `source` names.
+/// Represents `claim` as a DataVolume that clones the source of `source`.
 pub fn as_data_volume(claim: &PersistentVolumeClaim, source: &VolumeCloneSource) -> DataVolume {
     let namespace = source.metadata.namespace.clone().unwrap_or_default();
     let name = source.spec.source.name.clone();
@@ -64,7 +63,7 @@ pub fn as_data_volume(claim: &PersistentVolumeClaim, source: &VolumeCloneSource)
             snapshot: Some(DataVolumeSourceSnapshot { namespace, name }),
             ..DataVolumeSource::default()
         },
-        // An unknown kind is told as a source without a name.
+        // An unknown kind is reported as a source without a name.
         _ => DataVolumeSource { pvc: Some(DataVolumeSourcePvc::default()), ..DataVolumeSource::default() },
     };
     let mut spec = claim.spec.clone().unwrap_or_default();
@@ -82,7 +81,7 @@ pub fn as_data_volume(claim: &PersistentVolumeClaim, source: &VolumeCloneSource)
     }
 }
 
-/// How a claim tells its status: what is ours whole, and CDI's annotations for those who read them.
+/// The status of a claim as annotations: smartclone's complete status, and CDI's annotations for their readers.
 pub fn annotations(status: &DataVolumeStatus) -> BTreeMap<&'static str, String> {
     let running = status.conditions.iter().find(|c| c.type_ == types::RUNNING);
     let text = |f: fn(&api::Condition) -> Option<String>| running.and_then(f).unwrap_or_default();
@@ -97,7 +96,7 @@ pub fn annotations(status: &DataVolumeStatus) -> BTreeMap<&'static str, String> 
     ])
 }
 
-/// CDI's word on the claim for the DataVolume's phase.
+/// CDI's clone phase on the claim for the DataVolume's phase.
 fn clone_phase(phase: Phase) -> &'static str {
     match phase {
         Phase::SnapshotForSmartCloneInProgress => "Snapshot",
@@ -146,7 +145,7 @@ mod tests {
         );
     }
 
-    /// A claim is filled because of its reference, whatever else it carries; but one that is held back for its DataVolume is that one's business.
+    /// A claim is populated because of its reference, whatever else it carries, except one that is held back for its DataVolume.
     #[rstest]
     #[case::plain(json!({}), "s", true)]
     #[case::of_a_stateful_set(json!({"ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "x", "uid": "x", "controller": true}]}), "s", true)]

@@ -1,4 +1,4 @@
-//! The request of a DataVolume: parsed once, with every error found at once; nothing behind this reads the raw object.
+//! The request of a DataVolume: parsed once, with all errors reported together; later code does not read the raw object.
 
 mod claim_form;
 mod options;
@@ -17,72 +17,72 @@ use crate::{
     quantity::Bytes,
 };
 
-/// What to do about somebody who may be writing to the source (`smartclone.dev/consistency`).
+/// The handling of pods that may write to the source (`smartclone.dev/consistency`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Consistency {
-    /// Wait until nobody can write.
+    /// Wait until no pod can write.
     #[default]
     Offline,
-    /// Take the snapshot now; the clone looks as if the power had failed.
+    /// Take the snapshot now; the clone is as after a power failure.
     CrashConsistent,
 }
 
-/// The wanted clone.
+/// A parsed request for a clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Where the clone goes: the DataVolume's own name and namespace.
+    /// The target: name and namespace of the DataVolume.
     pub target: ObjectName,
-    /// For whom.
+    /// The kind of the target.
     pub made_for: TargetKind,
-    /// What is cloned, all references followed.
+    /// The source, all references resolved.
     pub source: SourceName,
-    /// A DataSource names it.
+    /// True if a DataSource names the source.
     pub by_reference: bool,
-    /// `spec.pvc` or `spec.storage`: the path under which a mistake is told, and how gaps are filled.
+    /// The form of the target, `spec.pvc` or `spec.storage`; determines the path of errors, and the defaults.
     pub form: Form,
-    /// The size, where one is given.
+    /// The requested size, if any.
     pub size: Option<Bytes>,
-    /// The size that it may not exceed, where one is given.
+    /// The maximum size, if any.
     pub limit: Option<Bytes>,
-    /// The StorageClass, where one is given; an empty name is kept as it is (it means "no class").
+    /// The requested StorageClass, if any; an empty name is kept (it means "no class").
     pub storage_class: Option<String>,
-    /// The VolumeAttributesClass, where one is given.
+    /// The requested VolumeAttributesClass, if any.
     pub attributes_class: Option<String>,
-    /// The volume mode, where one is given.
+    /// The requested volume mode, if any.
     pub volume_mode: Option<VolumeMode>,
-    /// The access modes, possibly none.
+    /// The requested access modes, possibly none.
     pub access_modes: Vec<String>,
     /// The strategy that the requester asked for (`cdi.kubevirt.io/cloneType` at creation).
     pub wish: Option<CloneStrategy>,
-    /// Whether a dearer strategy than the wanted one is acceptable (`smartclone.dev/fallback`).
+    /// True if a more expensive strategy than the wanted one is acceptable (`smartclone.dev/fallback`).
     pub fallback_allowed: bool,
     /// See [`Consistency`].
     pub consistency: Consistency,
     /// See [`ContentType`].
     pub content: ContentType,
-    /// Owners of files are to be kept, for which the copying pod runs as root (`smartclone.dev/file-owners: Keep`).
+    /// True if owners of files must be preserved, for which the copying pod runs as root (`smartclone.dev/file-owners: Keep`).
     pub keep_owners: bool,
-    /// The volume is wanted at once, even if the StorageClass waits for a first consumer.
+    /// True if the volume is requested at once, even if the StorageClass waits for a first consumer.
     pub immediate: bool,
-    /// How long one strategy may take, where the requester says so (`smartclone.dev/deadline`).
+    /// The requester's time limit for one strategy, if any (`smartclone.dev/deadline`).
     pub deadline: Option<Duration>,
-    /// The claim of this name is already filled, by a backup for example; it is taken over and nothing is copied.
+    /// True if the claim of this name is populated already, for example by a backup; it is adopted and nothing is copied.
     pub pre_populated: bool,
 }
 
 impl Request {
-    /// The source is in another namespace than the clone.
+    /// True if the source is in another namespace than the clone.
     pub fn crosses(&self) -> bool {
         self.source.object.namespace != self.target.namespace
     }
 }
 
-/// Which of the two forms describes the target.
+/// The form in which the target is described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// `spec.pvc`: used as it is; what is missing is a mistake.
+    /// `spec.pvc`: used as it is; a missing value is an error.
     Pvc,
-    /// `spec.storage`: what is missing is taken from the source.
+    /// `spec.storage`: a missing value is taken from the source.
     Storage,
 }
 
@@ -100,23 +100,23 @@ impl Form {
         format!("{}.resources.requests.storage", self.path())
     }
 
-    /// The path of the size that it may not exceed.
+    /// The path of the maximum size.
     pub fn limit_path(self) -> String {
         format!("{}.resources.limits.storage", self.path())
     }
 }
 
-/// What kind of DataVolume this is to us.
+/// The kind of DataVolume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
-    /// A clone, to be made.
+    /// A clone.
     Clone(Box<Request>),
-    /// A clone of what the DataSource of this name stands for, which has to be looked up: see [`Request::resolved`]. The request is right
-    /// but for its source.
+    /// A clone of the source of this DataSource, which must be looked up: see [`Request::resolved`]. The request is complete but for its
+    /// source.
     Reference(ObjectName, Box<Request>),
-    /// A clone that says something wrong; every mistake is listed.
+    /// An invalid clone, with all errors.
     Wrong(Vec<FieldError>),
-    /// An import, an upload or a blank disk: somebody else's.
+    /// An import, an upload or a blank disk, which smartclone does not serve.
     NotAClone,
 }
 
@@ -136,12 +136,12 @@ impl From<Result<Box<Request>, Vec<FieldError>>> for Parsed {
     }
 }
 
-/// Less than this is a slip: drivers take seconds.
+/// Shorter deadlines are rejected as a mistake: drivers take seconds.
 pub(crate) const SHORTEST_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Request {
-    /// Reads a DataVolume. `wish` is taken from the annotation unless a decision of ours stands there that followed nobody's wish.
-    /// A DataSource that was followed once isn't followed again: what it stood for then is in the plan.
+    /// Reads a DataVolume. Its `wish` is the annotation's, unless a recorded decision there did not follow the requester's choice. A
+    /// DataSource is resolved only once: the plan holds its source.
     pub fn parse(volume: &DataVolume) -> Parsed {
         match Self::parse_new(volume) {
             Parsed::Reference(name, request) => match followed(volume) {
@@ -152,8 +152,8 @@ impl Request {
         }
     }
 
-    /// Reads a DataVolume that doesn't exist yet. What somebody says that its DataSource stands for is not believed: only we write that,
-    /// and nothing of ours is on a new object.
+    /// Reads a DataVolume that doesn't exist yet. A recorded source of its DataSource is ignored: only smartclone writes it, and a new
+    /// object has none.
     pub fn parse_new(volume: &DataVolume) -> Parsed {
         let spec = &volume.spec;
         let given = spec.source.as_ref().and_then(|source| match (&source.pvc, &source.snapshot) {
@@ -180,7 +180,7 @@ impl Request {
         errors.extend(elsewhere.and_then(|text| named("spec.sourceRef.namespace", text, NameRule::Label)));
         let namespace = elsewhere.or(volume.metadata.namespace.as_deref()).unwrap_or_default();
         let name = ObjectName { namespace: namespace.to_owned(), name: reference.name.clone() };
-        // What is right and wrong whatever the source is; no rule about claims forbids a snapshot.
+        // Errors that don't depend on the source; no rule about claims forbids a snapshot.
         let any = || "any".to_owned();
         let anything = ObjectName { namespace: any(), name: any() };
         match Self::resolved(volume, SourceName { kind: SourceKind::Snapshot, object: anything }) {
@@ -193,7 +193,7 @@ impl Request {
         }
     }
 
-    /// Reads a DataVolume whose source is known to be `source`. An error lists every mistake.
+    /// Reads a DataVolume with a known `source`. The error lists all mistakes.
     pub fn resolved(volume: &DataVolume, source: SourceName) -> Result<Box<Self>, Vec<FieldError>> {
         let spec = &volume.spec;
         let mut errors = Vec::new();
@@ -207,7 +207,7 @@ impl Request {
             (None, SourceKind::Snapshot) => "spec.source.snapshot",
         };
         let what = source.kind.as_str();
-        // What a DataSource stands for is its owner's to mend, and waited for.
+        // Errors in the target of a DataSource are for its owner to correct; the clone waits.
         let named = |part, text: &str, rule| {
             let missing = format_args!("the {part} of the {what} to clone");
             FieldError::of_name(format_args!("{path}.{part}"), text, rule, missing)
@@ -254,7 +254,7 @@ impl Request {
             }
         };
         let size = claim.size(form, &mut errors);
-        // What an earlier version, or another server of this API, has admitted and begun isn't stopped.
+        // A clone that an earlier version, or CDI, has admitted and started is not stopped.
         let mut new_errors = effect::refusals(volume);
         new_errors.extend(claim.other_resources(form));
         let limit = claim.limit(form, size, &mut new_errors);
@@ -308,13 +308,13 @@ impl Request {
     }
 }
 
-/// The controller has worked on `volume`, as its status says, which no user writes. A clone that is [Pending](Phase::Pending) may wait for
-/// its mistakes to be mended.
+/// True if the status, which no user writes, shows that the controller has started `volume`. A clone that is [Pending](Phase::Pending) may
+/// wait for the correction of its errors.
 fn is_begun(volume: &DataVolume) -> bool {
     volume.status.as_ref().is_some_and(|status| !matches!(status.phase, Phase::Unset | Phase::Pending))
 }
 
-/// What the DataSource stood for when it was followed, as the plan says.
+/// The recorded source of the DataSource, from the plan.
 pub(crate) fn followed(volume: &DataVolume) -> Option<SourceName> {
     PlanNote::read(object::annotation(&volume.metadata, keys::PLAN)?)?.source
 }

@@ -1,7 +1,7 @@
-//! Shared snapshots: all clones of one source that are known when its snapshot is asked for share it.
+//! Shared snapshots: clones of one source that exist when its snapshot is requested share that snapshot.
 //!
-//! Who shares it is written in the snapshot when it is created, so a crash can't part a member from it, and since only clones that
-//! exist by then are written in it, it is never older than any of them. It is deleted when no member needs it any more.
+//! Its members are recorded in the snapshot at creation, so a crash can't lose one. Only clones that exist by then are recorded, so the
+//! snapshot is never older than a member. It is deleted when no member needs it any more.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,20 @@ use crate::{
     quantity::Bytes,
 };
 
-/// At most this many of our snapshots of one source live at a time, as one namespace sees it (see [`SharedSnapshots::has_room`]). Some drivers allow
-/// three, and the user may have one of his own.
+/// The maximum number of our live snapshots of one source that count for a namespace (see [`SharedSnapshots::has_room`]). Some drivers
+/// allow three, and the user may have one of his own.
 pub const MAX_LIVE_SNAPSHOTS: usize = 2;
 
-/// At most this many live, whosoever they are. It takes four namespaces with two stuck snapshots each to reach it; then the deadlines of
-/// their attempts make room, and whoever waits longer than his own deadline for a turn gets a copy. A driver that allows fewer answers
-/// `ResourceExhausted` or the like, which is waited for until the attempt's deadline.
+/// The maximum number of our live snapshots of one source. Four namespaces with two stuck snapshots each reach it; then their attempts'
+/// deadlines make room, and a clone that waits longer than its own deadline for a turn is copied. A driver that allows fewer reports
+/// `ResourceExhausted` or similar, and the attempt waits until its deadline.
 pub const MAX_LIVE_SNAPSHOTS_OF_ALL: usize = 8;
 
-/// A snapshot that lives for longer than this is slow or stuck, and is a matter of the namespaces whose clones wait for it.
+/// The age from which a snapshot counts as slow or stuck; it then counts only for the namespaces whose clones wait for it.
 pub const SLOW_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
-/// At most this many clones share a snapshot: they are listed in an annotation, and all annotations together have 256 KiB.
+/// The maximum number of clones that share a snapshot: they are listed in an annotation, and all annotations of an object are limited to
+/// 256 KiB.
 pub const MAX_MEMBERS: usize = 500;
 
 /// Clones by UID.
@@ -35,21 +36,21 @@ pub type Members = BTreeMap<String, ObjectName>;
 /// A temporary snapshot of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedSnapshot {
-    /// Which one.
+    /// The VolumeSnapshot.
     pub exact: ObjectVersion,
-    /// It carries our label and lists its members.
+    /// True if it has our label and lists its members.
     pub ours: bool,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// When it was asked for.
+    /// The time of its creation.
     pub created: Option<Timestamp>,
-    /// For whom.
+    /// The clones that share it.
     pub members: Members,
-    /// A volume may be restored from it.
+    /// True if a volume can be restored from it.
     pub ready: bool,
-    /// What a restore needs, as the driver says.
+    /// The minimum size of a restored volume, as the driver reports it.
     pub restore_size: Option<Bytes>,
-    /// What the driver complains about.
+    /// The driver's error.
     pub error: Option<String>,
 }
 
@@ -72,13 +73,13 @@ impl SharedSnapshot {
     }
 }
 
-/// The annotation [`keys::MEMBERS`] as it is written: `{"<uid>": "<namespace>/<name>"}`.
+/// Formats the annotation [`keys::MEMBERS`]: `{"<uid>": "<namespace>/<name>"}`.
 pub fn write_members(members: &Members) -> String {
     let all: BTreeMap<_, _> = members.iter().map(|(uid, name)| (uid, name.to_string())).collect();
     serde_json::to_string(&all).unwrap_or_default()
 }
 
-/// The members in the annotation; nothing, if it isn't ours.
+/// Parses the annotation [`keys::MEMBERS`]; `None` if it is invalid.
 pub fn read_members(text: &str) -> Option<Members> {
     let all: BTreeMap<String, String> = serde_json::from_str(text).ok()?;
     all.into_iter().map(|(uid, name)| Some((uid, name.parse().ok()?))).collect()
@@ -87,12 +88,12 @@ pub fn read_members(text: &str) -> Option<Members> {
 /// The temporary snapshots of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SharedSnapshots {
-    /// Our temporary snapshots of the source, those included that are on their way out.
+    /// Our temporary snapshots of the source, including those being deleted.
     pub snapshots: Vec<SharedSnapshot>,
 }
 
 impl SharedSnapshots {
-    /// The snapshot that was taken for the clone `uid`; of two (a race, a crash) the older.
+    /// The snapshot for the clone `uid`; the older one if there are two (after a race or a crash).
     pub fn of(&self, uid: &str) -> Option<&SharedSnapshot> {
         let mine = self.snapshots.iter().filter(|s| s.ours && !s.deleting && s.members.contains_key(uid));
         mine.min_by(|a, b| (a.created, &a.exact.name).cmp(&(b.created, &b.exact.name)))
@@ -100,15 +101,15 @@ impl SharedSnapshots {
 }
 
 impl SharedSnapshots {
-    /// One of them is being cut: it was asked for, and the driver has neither finished nor failed yet.
+    /// True if one of them is being taken: it was requested, and the driver has neither finished nor failed yet.
     pub fn is_cutting(&self) -> bool {
         self.snapshots.iter().any(|shared| shared.ours && !shared.ready && !shared.deleting && shared.error.is_none())
     }
 
-    /// Whether a clone in `namespace` may ask for one more snapshot of the source at `now`; `waits` says whether a member still waits.
+    /// True if a clone in `namespace` may request one more snapshot of the source at `now`; `waits` is true for a member that still waits.
     ///
-    /// All share the limit as long as snapshots come and go. One that stays counts only for the namespaces whose clones still wait for it,
-    /// so that nobody is kept from cloning by what others can't finish.
+    /// Recent snapshots count for all namespaces. An old one counts only for the namespaces whose clones still wait for it, so that stuck
+    /// clones of one namespace don't block others.
     pub fn has_room(&self, namespace: &str, now: Timestamp, waits: impl Fn(&str, &ObjectName) -> bool) -> bool {
         let stays =
             |shared: &SharedSnapshot| shared.created.is_some_and(|created| now.duration_since(created) >= SLOW_AFTER);
@@ -120,18 +121,18 @@ impl SharedSnapshots {
     }
 }
 
-/// Whether a clone needs its snapshot.
+/// A clone's need of its snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// It is gone, done, or on another way by now.
+    /// Not needed: the clone is gone, done, or uses another strategy.
     Over,
-    /// Its volume isn't restored yet.
+    /// Needed: its volume isn't restored yet.
     Needed,
-    /// Nobody can say.
+    /// Not known.
     Unknown,
 }
 
-/// A snapshot is removed when it is sure that nobody needs it.
+/// True if no clone needs the snapshot, which may then be deleted.
 pub fn superfluous(needs: impl IntoIterator<Item = Need>) -> bool {
     needs.into_iter().all(|need| need == Need::Over)
 }
@@ -194,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is written is read again; what isn't ours is no list.
+        /// Members that are formatted are parsed again; other text is rejected without a panic.
         #[test]
         fn members_survive_writing_and_reading(members in proptest::collection::btree_map("[0-9a-f-]{1,36}", ("[a-z]{1,9}", "[a-z]{1,4}(-[a-z]|\\.[a-z]){0,3}"), 0..5), noise in ".*") {
             let members: Members =

@@ -1,4 +1,4 @@
-//! The status of a DataVolume, as it follows from what was observed and planned.
+//! The status of a DataVolume, derived from the observations and the plan.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -23,7 +23,7 @@ use crate::{
     object::ClaimPhase,
 };
 
-/// The status that follows from a pass. Equal to the one on record when nothing has changed, so that a second pass writes nothing.
+/// The status after a pass. Equal to the recorded one if nothing has changed, so that a second pass writes nothing.
 pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
     let old = &seen.volume.status;
     let since = plan.waiting.as_ref().map(|waiting| waiting_since(seen, waiting));
@@ -31,7 +31,7 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
         condition::merge(&old.conditions, &[bound(seen, plan), running(seen, plan), ready(seen, plan)], seen.now);
     let chosen = plan.chosen.as_ref();
     let old_clone = old.clone.clone().unwrap_or_default();
-    // What this pass makes is reported by this pass, so that its appearance is no news to the next.
+    // Objects that this pass creates are reported by it, so that the next pass has nothing to write.
     let made = plan.actions.iter().find_map(|action| match action {
         Write::CreateSnapshot(snapshot) => snapshot.metadata.name.clone(),
         _ => None,
@@ -40,7 +40,7 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
     let snapshot = made.or_else(|| shared.map(|snapshot| snapshot.exact.name.clone()));
     let mut attempts = old_clone.attempts.clone();
     attempts.extend(plan.refused.as_ref().map(|refused| attempt(refused, seen.now)));
-    // The oldest tell the least.
+    // The oldest attempts are dropped.
     attempts.drain(..attempts.len().saturating_sub(ATTEMPTS));
     let claimed = plan.makes_claim(&seen.volume.name) || own_claim(seen, plan).is_some();
     DataVolumeStatus {
@@ -75,7 +75,7 @@ pub fn status(seen: &Observed, plan: &Plan) -> DataVolumeStatus {
     }
 }
 
-/// The UIDs of what is there and ours.
+/// The UIDs of our existing temporary objects.
 fn created(seen: &Observed) -> Created {
     let claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present);
     let pods = [&seen.mover, &seen.consumer].into_iter().filter_map(Lookup::present);
@@ -84,7 +84,7 @@ fn created(seen: &Observed) -> Created {
     trusted.chain(shared.map(|s| &s.exact)).map(|exact| (exact.name.clone(), exact.uid.clone())).collect()
 }
 
-/// At most this many attempts are told of.
+/// The maximum number of attempts in the status.
 const ATTEMPTS: usize = 10;
 
 fn attempt(refused: &Refused, now: Timestamp) -> Attempt {
@@ -98,12 +98,12 @@ fn attempt(refused: &Refused, now: Timestamp) -> Attempt {
     }
 }
 
-/// CDI's words: `N/A` for what takes no time worth measuring, `12.34%` for a copy, `100.0%` at the end.
+/// Progress in CDI's format: `N/A` for phases without progress, `12.34%` for a copy, `100.0%` at the end.
 fn progress(plan: &Plan, old: &DataVolumeStatus) -> String {
     match (&plan.phase, plan.progress) {
         (Phase::Succeeded, _) => "100.0%".to_owned(),
         (Phase::CloneInProgress, Some(progress)) => {
-            // The last hundredth is the verification's.
+            // The last hundredth of a percent is reserved for the verification.
             let per_myriad = progress.per_myriad().min(9_999);
             format!("{}.{:02}%", per_myriad / 100, per_myriad % 100)
         }
@@ -112,7 +112,7 @@ fn progress(plan: &Plan, old: &DataVolumeStatus) -> String {
     }
 }
 
-/// The claim that is the clone's, or becomes it with this pass.
+/// The claim that is the clone's, or becomes so with this pass.
 fn own_claim<'a>(seen: &'a Observed, plan: &Plan) -> Option<&'a Claim> {
     let adopted = |claim: &Claim| plan.actions.iter().any(|it| matches!(it, Write::Adopt(it) if *it == claim.exact));
     seen.claim.present().filter(|claim| claim.ours || adopted(claim))
@@ -128,7 +128,7 @@ fn bound(seen: &Observed, plan: &Plan) -> Observation {
             (false, "ClaimLost", format!("PersistentVolumeClaim {name} has lost its volume"))
         }
         _ if plan.phase == Phase::Failed => (false, "Failed", plan.failure.clone().unwrap_or_default()),
-        // KubeVirt looks for a quota here.
+        // KubeVirt looks for an exceeded quota here.
         (_, Some(waiting @ Waiting::Refused { .. })) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
         (None, waiting) if !plan.makes_claim(name) => match waiting {
             Some(waiting) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
@@ -174,7 +174,7 @@ fn ready(seen: &Observed, plan: &Plan) -> Observation {
     Observation { kind: types::READY, status: Some(status), reason, message }
 }
 
-/// The end of a clone in a sentence.
+/// The message about a completed clone.
 pub(super) fn completed(seen: &Observed, plan: &Plan) -> String {
     let claim = own_claim(seen, plan);
     if claim.is_some_and(|claim| seen.volume.has_taken_over(claim)) {
@@ -184,7 +184,7 @@ pub(super) fn completed(seen: &Observed, plan: &Plan) -> String {
     }
 }
 
-/// What is waited for, and that it is late if it is.
+/// The message about the wait, with a notice if it is late.
 fn told(seen: &Observed, plan: &Plan) -> Option<String> {
     let waiting = plan.waiting.as_ref()?;
     let since = waiting_since(seen, waiting);

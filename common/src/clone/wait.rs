@@ -1,4 +1,4 @@
-//! The reasons to wait. Most end with an event of a watch; retries, rights and deadlines end at a time.
+//! The reasons to wait. Most waits end with a watch event; retries, access checks and deadlines end at a given time.
 
 use std::{fmt, time::Duration};
 
@@ -11,32 +11,32 @@ use crate::{
     storage::driver_error,
 };
 
-/// Who ends a wait. The condition `Running` and the type of the event follow from it.
+/// The party that ends a wait. Determines the condition `Running` and the type of the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndsBy {
-    /// The storage driver or the data mover, which is at work: `Running` is `True`, and no event is published.
+    /// The storage driver or the data mover is working: `Running` is `True`, and no event is published.
     Work,
-    /// An event that comes by itself, or that nobody is late with: `Running` is `False`, the event is `Normal`.
+    /// An event that needs no action: `Running` is `False`, the event is `Normal`.
     Event,
     /// A user or an admin: `Running` is `False`, the event is a `Warning`.
     Action,
 }
 
-/// True if kubelet can't pull the image: its reasons (`pkg/kubelet/images`), with which what a pod says begins.
+/// True if kubelet can't pull the image: its reasons (`pkg/kubelet/images`) are the first word of the pod's message.
 fn is_image_trouble(pod_says: &str) -> bool {
     let reason = pod_says.split(':').next().unwrap_or_default();
     let reasons = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"];
     reasons.contains(&reason) || matches!(reason, "ImageInspectError" | "SignatureValidationFailed")
 }
 
-/// Who is waited for. One value feeds condition, event and metric, so they can't disagree.
+/// The reason to wait. Condition, event and metric are derived from this one value, so they can't disagree.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
-    /// The DataSource doesn't lead to a source.
+    /// The DataSource doesn't resolve to a source.
     DataSource {
-        /// Which one.
+        /// The DataSource.
         name: ObjectName,
-        /// Why not.
+        /// The reason.
         why: String,
     },
     /// The source doesn't exist yet.
@@ -48,76 +48,76 @@ pub enum Waiting {
         /// The finalizers that keep it.
         finalizers: Vec<String>,
     },
-    /// The source has no volume yet; or can't be restored yet, if it is a snapshot.
+    /// The source claim has no volume yet, or the source snapshot isn't ready.
     SourceNotReady {
-        /// Which one.
+        /// The source.
         source: SourceName,
-        /// What the driver complains about.
+        /// The driver's error.
         driver_says: Option<String>,
     },
-    /// The source is itself still being filled by a DataVolume.
+    /// The source is still being populated by its own DataVolume.
     SourceNotPopulated(SourceName),
     /// The requester may not read the source.
     NotAuthorized(String),
-    /// A claim that is said to be filled already isn't there, or has no volume.
+    /// A claim that is annotated as populated doesn't exist, or has no volume.
     PrePopulated(ObjectName),
-    /// The next snapshot of the source is about to be asked for, for all clones that wait for one.
+    /// The next snapshot of the source will be requested soon, for all waiting clones.
     SnapshotTurn,
-    /// The volume with the content is on its way to the clone's claim.
+    /// The populated volume is being rebound to the clone's claim.
     HandOver(String),
-    /// The volume can't come to the clone's claim.
+    /// The volume can't be rebound to the clone's claim.
     TransferImpossible(String),
-    /// Somebody may be writing to the source.
+    /// Pods may be writing to the source.
     SourceInUse(InUse),
-    /// Somebody else has the volume that is to be handed over.
+    /// The volume to be rebound is in use by others.
     VolumeInUse(Vec<String>),
-    /// The DataVolume can't be carried out as it is written.
+    /// The DataVolume can't be carried out as specified.
     Invalid(Vec<FieldError>),
     /// The StorageClass of the clone does not exist.
     NoStorageClass(FieldError),
-    /// The DataVolume has another source than a claim or a snapshot, and nobody in this cluster serves it.
+    /// The source is neither a claim nor a snapshot, and CDI is not installed in this cluster.
     NotAClone,
     /// Something could not be read.
     CouldNotTell(String),
     /// The driver hasn't finished the snapshot.
     SnapshotNotReady {
-        /// What the driver reports, if it reports a failure.
+        /// The driver's error, if any.
         driver_says: Option<String>,
     },
     /// The volume isn't provisioned and bound yet.
     ClaimNotBound {
-        /// The newest complaint about the claim, if there is one.
+        /// The latest warning about the claim, if any.
         driver_says: Option<String>,
     },
-    /// The class binds when a pod uses the claim.
+    /// The StorageClass binds when a pod uses the claim.
     FirstConsumer,
-    /// The volume hasn't its final size yet.
+    /// The volume has not reached its final size yet.
     NotExpanded {
-        /// What keeps it from growing, and the cure.
+        /// The obstacle to the expansion, and its cure.
         trouble: Option<String>,
     },
     /// The data mover's pod isn't running.
     MoverNotRunning {
-        /// What its pod says.
+        /// The pod's message.
         pod_says: Option<String>,
     },
-    /// No node can have the source's volume and the clone's.
+    /// No node can access both the source's volume and the clone's.
     NoCommonNode(SourceName),
     /// The data mover failed and is started again.
     MoverFailed {
-        /// What it said.
+        /// The data mover's message.
         message: String,
-        /// When it is started again.
+        /// The time of the next attempt.
         again_at: Timestamp,
     },
-    /// An object of the name that we need belongs to somebody else.
+    /// An object with a required name belongs to another owner.
     Foreign {
         /// Its kind.
         kind: &'static str,
         /// Its name.
         name: String,
     },
-    /// An object of ours is being deleted and has to be gone first.
+    /// An object of smartclone with a required name is still being deleted.
     BeingDeleted {
         /// Its kind.
         kind: &'static str,
@@ -126,9 +126,9 @@ pub enum Waiting {
     },
     /// The API server refused a write.
     Refused {
-        /// Because of a quota.
+        /// True if a quota is exceeded.
         quota: bool,
-        /// Its words.
+        /// The API server's message.
         message: String,
     },
     /// CDI's own controllers run in this cluster.
@@ -139,7 +139,7 @@ pub enum Waiting {
 pub(super) const REFUSED: [&str; 2] = ["ErrExceededQuota", "ErrRefused"];
 
 impl Waiting {
-    /// One word, stable: condition reason, event reason, metric label. CDI's where CDI has one.
+    /// The stable reason for conditions, events and metric labels; CDI's reason if there is one.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::SourceMissing(_) => "CloneWithoutSource",
@@ -173,7 +173,7 @@ impl Waiting {
         }
     }
 
-    /// What is waited for and what the user can do about it, in a sentence or two.
+    /// The cause of the wait and the user's options, in a sentence or two.
     pub fn message(&self) -> String {
         match self {
             Self::DataSource { name, why } => {
@@ -259,7 +259,7 @@ impl Waiting {
         }
     }
 
-    /// Who ends the wait.
+    /// The party that ends the wait.
     pub fn ends_by(&self) -> EndsBy {
         match self {
             Self::SnapshotNotReady { driver_says } | Self::ClaimNotBound { driver_says } => {
@@ -295,7 +295,7 @@ impl Waiting {
         }
     }
 
-    /// The reason of the condition `Running`. KubeVirt shows `DataVolumeError` for a machine whose DataVolume has `Error` or
+    /// The reason of the condition `Running`. KubeVirt shows `DataVolumeError` for a virtual machine whose DataVolume has `Error` or
     /// `ImagePullFailed` there (its `HasDataVolumeErrors`), so a mover that can't run has one of them.
     pub fn running_reason(&self) -> &'static str {
         match self {
@@ -305,7 +305,7 @@ impl Waiting {
         }
     }
 
-    /// How long it may reasonably take. Later than that the user is told that it is late.
+    /// The longest expected time. After it the wait is reported as late.
     pub fn expected(&self) -> Duration {
         const MINUTE: u64 = 60;
         Duration::from_secs(match self {
@@ -315,13 +315,13 @@ impl Waiting {
             | Self::BeingDeleted { .. }
             | Self::SnapshotTurn
             | Self::HandOver(_) => 2 * MINUTE,
-            // These wait for people.
+            // Most of these wait for people.
             _ => 24 * 60 * MINUTE,
         })
     }
 }
 
-/// The finalizers that keep an object, in parentheses; nothing for none.
+/// The finalizers that keep an object, in parentheses; empty for none.
 pub(crate) fn kept_by(finalizers: &[String]) -> String {
     if finalizers.is_empty() { String::new() } else { format!(" (finalizers: {})", listed(finalizers)) }
 }
@@ -331,7 +331,7 @@ pub(crate) fn kept_by(finalizers: &[String]) -> String {
 pub struct InUse {
     /// Their names.
     pub pods: Vec<String>,
-    /// They are in another namespace than the clone, whose users may not be told names from there.
+    /// True if they are in another namespace than the clone, whose users may not see names from there.
     pub elsewhere: bool,
 }
 
@@ -345,12 +345,12 @@ impl fmt::Display for InUse {
     }
 }
 
-/// The first three pods, and how many more.
+/// The first three pods, and the number of others.
 pub(crate) fn named(pods: &[String]) -> String {
     listed(&pods.iter().map(|pod| format!("pod {pod:?}")).collect::<Vec<_>>())
 }
 
-/// The first three, and how many more.
+/// The first three items, and the number of others.
 fn listed(all: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");

@@ -1,5 +1,5 @@
-//! The writes of a plan as values. Each contains its precondition, so that a crash, a second controller or a stale cache can only
-//! make it fail.
+//! The writes of a plan as values. Each contains its precondition, so that after a crash, with a second controller or a stale cache it can
+//! only fail.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use crate::{
     rebind::ClaimIdentity,
 };
 
-/// The kinds that we delete.
+/// The kinds of objects that smartclone deletes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A temporary VolumeSnapshot.
     VolumeSnapshot,
-    /// A temporary claim; or a clone's claim that was made for a strategy which was given up.
+    /// A temporary claim, or a clone's claim of an abandoned strategy.
     PersistentVolumeClaim,
-    /// A data mover, or a pod that makes a volume appear.
+    /// A data mover, or a pod that triggers provisioning.
     Pod,
 }
 
 impl Kind {
-    /// As Kubernetes spells it.
+    /// The kind in Kubernetes' spelling.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::VolumeSnapshot => "VolumeSnapshot",
@@ -33,7 +33,7 @@ impl Kind {
     }
 }
 
-/// What is written on the object that is cloned for.
+/// The annotations and labels to write on the DataVolume or claim.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Pin {
     /// The decision; `None` removes a key.
@@ -42,74 +42,75 @@ pub struct Pin {
     pub labels: Labels,
 }
 
-/// One write.
+/// One write of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Write the decision on the DataVolume (or on the claim that is filled without one). Only if it is as it was seen.
+    /// Writes the decision on the DataVolume, or on the claim that is populated without one. Fails if the object has changed since it was
+    /// observed.
     Pin(Pin),
-    /// Its name is made of a UID: an existing one is ours or an error. Its members are written in it.
+    /// Creates a snapshot. Its name contains a UID, so an existing one is ours or a conflict. It lists its members.
     CreateSnapshot(Box<VolumeSnapshot>),
-    /// It is named like the DataVolume, or its name is made of a UID: an existing one is ours or an error.
+    /// Creates a claim. It has the DataVolume's name, or its name contains a UID, so an existing one is ours or a conflict.
     CreateClaim(Box<PersistentVolumeClaim>),
-    /// Take over a claim that is already filled: the DataVolume becomes its owner.
+    /// Adopts a claim that is already populated: the DataVolume becomes its owner.
     Adopt(ObjectVersion),
-    /// Ask for more; a claim can't shrink, so a repetition is harmless.
+    /// Requests a larger size. A claim can't shrink, so repeating this is harmless.
     GrowClaim {
         /// The claim.
         claim: ObjectVersion,
         /// Its new request.
         to: Bytes,
     },
-    /// Write on the claim that the copy is complete and verified: the fact that outlives the pod.
+    /// Records on the claim that the copy is complete and verified; this outlives the pod.
     MarkCopied {
         /// The claim.
         claim: ObjectVersion,
         /// BLAKE3 of the content.
         digest: String,
     },
-    /// Start a pod: the data mover, or one that makes a volume appear.
+    /// Creates a pod: the data mover, or one that triggers provisioning.
     CreatePod(Box<Pod>),
-    /// The volume's claimRef is replaced, never cleared.
+    /// Replaces the claimRef of a PersistentVolume; it is never cleared in between.
     HandOver {
         /// The PersistentVolume.
         volume: ObjectVersion,
-        /// The claim that has it.
+        /// The claim that the volume is bound to.
         from: ClaimIdentity,
-        /// The claim that gets it.
+        /// The claim that the volume will be bound to.
         to: ClaimIdentity,
-        /// When; written on it.
+        /// The time, which is recorded on the object.
         at: Timestamp,
     },
-    /// Touch a claim, so that Kubernetes looks at it again.
+    /// Annotates a claim, so that Kubernetes reconciles it again.
     Nudge {
         /// The claim.
         claim: ObjectVersion,
-        /// When; written on it.
+        /// The time, which is recorded on the claim.
         at: Timestamp,
     },
-    /// Take our finalizer off a temporary claim that is being deleted, so that it goes.
+    /// Removes our finalizer from a temporary claim that is being deleted.
     Release {
         /// The claim.
         claim: ObjectVersion,
         /// Its finalizers without ours.
         rest: Vec<String>,
     },
-    /// Let the volume of a temporary claim go with the claim, whatever the StorageClass says about users' volumes.
+    /// Sets the reclaim policy of a temporary claim's volume to delete, whatever the StorageClass has for users' volumes.
     DiscardVolume {
         /// The PersistentVolume.
         volume: ObjectVersion,
     },
-    /// Remove something that is ours. A temporary claim is kept by our finalizer until it is released.
+    /// Deletes an object of ours. Our finalizer keeps a temporary claim until it is released.
     Delete {
         /// The kind.
         kind: Kind,
-        /// Which one.
+        /// The object.
         what: ObjectVersion,
     },
 }
 
 impl Write {
-    /// One word for logs and metric labels.
+    /// A short name for logs and metric labels.
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Pin(_) => "pin",
@@ -129,7 +130,7 @@ impl Write {
         }
     }
 
-    /// The write that was attempted, for a message to the user.
+    /// The attempted write, for a message to the user.
     pub fn attempt(&self) -> &'static str {
         match self {
             Self::Pin(_) => "annotating the DataVolume",
@@ -148,12 +149,12 @@ impl Write {
         }
     }
 
-    /// What is reported counts on it.
+    /// True if the write must precede the status, which relies on it.
     pub fn before_status(&self) -> bool {
         matches!(self, Self::Adopt(_))
     }
 
-    /// It can't be undone; a pass does one such thing at most, since a crash may fall between two.
+    /// True if the write can't be undone. A pass makes at most one such write, since a crash may occur between two.
     pub fn irreversible(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
 //! The field of a JSON text at which its decoder stopped.
 //!
-//! serde_json tells line and column. The field is found from them with the text alone, whatever its type is: a decoder that notes its path
-//! (`serde_path_to_error`) would be compiled once more for each of the types.
+//! serde_json reports line and column. The field is derived from these and the text alone, for all types: a decoder that tracks its path
+//! (`serde_path_to_error`) would be compiled again for each type.
 
 use std::{fmt, ops::Range};
 
@@ -11,7 +11,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// The depth of a path. serde_json stops at 128 levels.
+/// The maximum depth of a path. serde_json stops at 128 levels.
 const MAX_DEPTH: usize = 128;
 
 /// A value within a text.
@@ -23,7 +23,7 @@ pub(super) struct Located {
     pub range: Range<usize>,
 }
 
-/// The innermost value at the position of `error`. The whole of a text that isn't JSON.
+/// The innermost value at the position of `error`; the whole text if it isn't JSON.
 pub(super) fn located(text: &str, error: &serde_json::Error) -> Located {
     let mut found = Located { path: ".".to_owned(), range: 0..text.len() };
     let (Some(position), Ok(whole)) = (position(text, error), serde_json::from_str::<&RawValue>(text)) else {
@@ -47,13 +47,13 @@ pub(super) fn located(text: &str, error: &serde_json::Error) -> Located {
     found
 }
 
-/// The byte of `text` at which the decoder stopped: the first or the one after the last of the value that doesn't fit.
+/// The byte of `text` at which the decoder stopped: the first byte of the invalid value, or the one after its last.
 fn position(text: &str, error: &serde_json::Error) -> Option<usize> {
     let line: usize = text.split_inclusive('\n').take(error.line().checked_sub(1)?).map(str::len).sum();
     Some(line + error.column())
 }
 
-/// The place of `part`, which is borrowed from `text`.
+/// The byte range of `part`, which is borrowed from `text`.
 fn range(text: &str, part: &str) -> Range<usize> {
     let start = part.as_ptr().addr().saturating_sub(text.as_ptr().addr());
     start..start + part.len()
@@ -82,7 +82,7 @@ fn children(value: &str) -> Vec<(Segment, &str)> {
     items.into_iter().enumerate().map(|(index, child)| (Segment::Index(index), child.get())).collect()
 }
 
-/// All fields of an object, also those that are there twice.
+/// All fields of an object, duplicates included.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {

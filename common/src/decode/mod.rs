@@ -1,10 +1,10 @@
 //! Lenient decoding of Kubernetes objects: an object that can't be read is a value of its own, so that it never fails the list or the
 //! watch that it is part of.
 //!
-//! The API server accepts more than the types here hold. Its times reach from the year 0 to 9999, and an offset carries them beyond both
-//! ends; jiff's last timestamp is 9999-12-30T22:00:00Z. Any user writes such times, in `metadata.managedFields` of anything that he may
-//! update, or in an Event. Therefore managed fields, which nobody here reads, are dropped before decoding, and times out of range are
-//! clamped.
+//! The API server accepts more than the types here can represent. Its times reach from year 0 to 9999, and an offset carries them beyond
+//! both ends; jiff's last timestamp is 9999-12-30T22:00:00Z. Any user may write such times, in `metadata.managedFields` of an object that
+//! he may update, or in an Event. Therefore managed fields, which are not used here, are dropped before decoding, and times out of range
+//! are clamped.
 
 mod locate;
 mod time;
@@ -19,42 +19,41 @@ use thiserror::Error;
 
 use self::locate::{Located, located};
 
-/// How many times of one object are clamped. Each costs one more attempt to decode the object; no kind that is read here has more fields
-/// for times that a user may write.
+/// The number of times that are clamped per object. Each costs one more attempt to decode the object; no kind that is read here has more
+/// time fields that a user may write.
 const MAX_CLAMPED_TIMES: usize = 16;
 
-/// How many characters of a text from an object an error quotes.
+/// The number of characters of an object's text that an error quotes.
 const MAX_QUOTED: usize = 160;
 
-/// The decoder's reason not to read an object.
+/// The reason why an object can't be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{}", shortened(&format!("{path}: {message}")))]
 pub struct DecodeError {
     /// The field that doesn't fit the type, such as `spec.pvc.accessModes`; `.` for the whole object.
     pub path: String,
-    /// The value of the field as JSON, whole. Empty where it isn't known.
+    /// The complete value of the field as JSON; empty if it isn't known.
     pub value: String,
     /// The reason, which may quote the value.
     pub message: String,
 }
 
-/// Decodes one object without its managed fields. A time that can't be represented is replaced by the nearest one that can.
+/// Decodes one object without its managed fields. A time that can't be represented is clamped to the nearest one that can.
 pub fn decode<K: DeserializeOwned>(json: &str) -> Result<K, DecodeError> {
     decode_clamped(without_managed_fields(json))
 }
 
-/// An object of a list, of a watch or of an answer, or what could be told about one that can't be read. It is itself a resource, for
-/// kube's watches.
+/// An object of a list, a watch or a response, or the known parts of one that can't be decoded. Implements `Resource` for kube's watches.
 #[derive(Debug, Clone)]
 pub struct Decoded<K>(pub Result<K, Unreadable>);
 
-/// An object that exists and can't be read.
+/// An object that exists and can't be decoded.
 #[derive(Clone, Error)]
 #[error("{error}")]
 pub struct Unreadable {
-    /// Its metadata; of metadata that can't be read either, only name, namespace, UID and resource version.
+    /// Its metadata; if that can't be decoded either, only name, namespace, UID and resource version.
     pub metadata: Box<ObjectMeta>,
-    /// The reason, on one line and fit for a log: it quotes no more than 160 characters of the object.
+    /// The reason on one line, safe for a log: it quotes at most 160 characters of the object.
     pub error: String,
 }
 
@@ -78,7 +77,7 @@ impl<K: DeserializeOwned> Decoded<K> {
 }
 
 impl<'de, K: DeserializeOwned> Deserialize<'de> for Decoded<K> {
-    /// Only from JSON text, as kube reads it: the text is what a second attempt needs.
+    /// Supports JSON text only, as kube reads it: a second attempt needs the text.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         <&RawValue>::deserialize(deserializer).map(|json| Self::from_json(json.get()))
     }
@@ -113,7 +112,7 @@ impl<K: Resource> Resource for Decoded<K> {
     }
 }
 
-/// The same text with `null` as its `metadata.managedFields`. They are often half of an object; here they are skipped, not parsed.
+/// Replaces the value of `metadata.managedFields` by `null`. Managed fields are often half of an object; they are skipped, not parsed.
 fn without_managed_fields(json: &str) -> Cow<'_, str> {
     #[derive(Deserialize)]
     struct Object<'a> {
@@ -128,14 +127,14 @@ fn without_managed_fields(json: &str) -> Cow<'_, str> {
     }
     let found = serde_json::from_str::<Object<'_>>(json).ok().and_then(|object| object.metadata.managed_fields);
     let parts = found.map(RawValue::get).and_then(|fields| {
-        // Borrowed, so it is a part of the text.
+        // The value is borrowed, so it is a part of the text.
         let start = fields.as_ptr().addr().checked_sub(json.as_ptr().addr())?;
         Some((json.get(..start)?, json.get(start + fields.len()..)?))
     });
     parts.map_or(Cow::Borrowed(json), |(before, after)| Cow::Owned([before, "null", after].concat()))
 }
 
-/// Decodes with all times clamped for which that is needed, each with one more attempt, and tells which field is wrong.
+/// Decodes and clamps times where needed, each with one more attempt. The error names the invalid field.
 fn decode_clamped<K: DeserializeOwned>(mut json: Cow<'_, str>) -> Result<K, DecodeError> {
     let mut left = MAX_CLAMPED_TIMES;
     loop {
@@ -154,14 +153,14 @@ fn decode_clamped<K: DeserializeOwned>(mut json: Cow<'_, str>) -> Result<K, Deco
     }
 }
 
-/// The message of `error`, without the line and the column of a text that nobody but the decoder sees.
+/// The message of `error` without line and column, which refer to a text that only the decoder has.
 fn without_position(error: &serde_json::Error) -> String {
     let message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
     message.strip_suffix(&position).unwrap_or(&message).to_owned()
 }
 
-/// The metadata of an object that can't be read as a whole.
+/// The metadata of an object that can't be decoded as a whole.
 fn metadata_of(json: &str) -> ObjectMeta {
     #[derive(Deserialize)]
     struct Object<'a> {
@@ -183,7 +182,7 @@ fn metadata_of(json: &str) -> ObjectMeta {
     })
 }
 
-/// The beginning of `text` on one line, without what a terminal takes for a command.
+/// The beginning of `text` on one line, with control characters escaped.
 fn shortened(text: &str) -> String {
     let mut line: String = text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_QUOTED).is_some() {

@@ -33,7 +33,7 @@ fn metadata() -> Value {
     })
 }
 
-/// An object with fields of every sort at the top.
+/// An object with these additional top-level fields.
 fn object(fields: &Value) -> Value {
     let mut object = json!({"metadata": metadata()});
     for (key, value) in fields.as_object().unwrap() {
@@ -42,7 +42,7 @@ fn object(fields: &Value) -> Value {
     object
 }
 
-/// Reads `object` with other managed fields, and spoilt in any way: it is read, or told with its name, and never more.
+/// Decodes `object` with other managed fields, and corrupted in various ways: it is decoded, or reported with its name only.
 fn read_spoilt<K: Resource<DynamicType = ()> + DeserializeOwned + Debug>(fields: &Value) {
     let usual = object(fields);
     assert!(Decoded::<K>::from_json(&usual.to_string()).0.is_ok(), "{}: {usual}", K::kind(&()));
@@ -75,7 +75,7 @@ fn read_spoilt<K: Resource<DynamicType = ()> + DeserializeOwned + Debug>(fields:
     assert!(readable > CASES / 10, "of {CASES} of {} only {readable} were read", K::kind(&()));
 }
 
-/// All kinds that either process watches, and what it asks for besides.
+/// All kinds that either process watches or reads.
 #[test]
 fn whatever_an_object_holds_it_is_read_or_told() {
     let template = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
@@ -115,7 +115,7 @@ fn whatever_an_object_holds_it_is_read_or_told() {
     read_spoilt::<SubjectAccessReview>(&json!({"spec": {"user": "u"}, "status": {"allowed": true}}));
 }
 
-/// Every time that the API server stores is read, wherever a type has one; a word in its place is not.
+/// All times that the API server stores are decoded, in every field of a type; a word in their place is not.
 #[test]
 fn times_are_clamped_wherever_they_are() {
     for time in TIMES.iter().filter(|time| time.contains(':')) {
@@ -177,7 +177,7 @@ fn metadata_that_cannot_be_read_still_has_a_name(#[case] fields: Value) {
     assert_eq!(known, ["odd", "n", "u", "7"]);
 }
 
-/// What kube makes of the lines of a watch.
+/// The objects that kube decodes from the lines of a watch.
 #[test]
 fn a_watch_tells_of_what_cannot_be_read() {
     let event = |kind: &str, object: &Value| {

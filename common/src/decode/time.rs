@@ -2,10 +2,10 @@
 
 use jiff::{Timestamp, civil};
 
-/// The representable time that is nearest to `text`, to the second. Nothing if `text` is no time, or one that can be represented as it is.
+/// The representable time nearest to `text`, to the second. `None` if `text` is no time, or can be represented as it is.
 ///
-/// The forms are those of RFC 3339, and those in which Go writes a year outside 0 to 9999: `10000-01-01T00:00:00Z`,
-/// `-0001-12-31T14:00:00Z`. What no calendar has (a day 31 in June, a second 60) is the last one that there is.
+/// Accepts the forms of RFC 3339, and those that Go writes for years outside 0 to 9999: `10000-01-01T00:00:00Z`, `-0001-12-31T14:00:00Z`. A
+/// value that no calendar has (day 31 in June, second 60) becomes the largest valid one.
 pub(super) fn clamped(text: &str) -> Option<Timestamp> {
     if text.parse::<Timestamp>().is_ok() {
         return None;
@@ -37,7 +37,7 @@ pub(super) fn clamped(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_second(since_epoch).unwrap_or(limit))
 }
 
-/// What is left to be read.
+/// The rest of the text.
 struct Rest<'a>(&'a str);
 
 impl Rest<'_> {
@@ -54,7 +54,7 @@ impl Rest<'_> {
         digits.parse().ok()
     }
 
-    /// The offset from UTC in seconds, which ends the text.
+    /// The offset from UTC in seconds, at the end of the text.
     fn offset(&mut self) -> Option<i64> {
         let seconds = match self.skip_any("Zz+-") {
             Some('Z' | 'z') | None => 0,

@@ -1,5 +1,4 @@
-//! The objects that are created at the target. None of them owns or is owned by the ObjectTransfer, so that they stay when it is
-//! deleted.
+//! Objects that are created at the target. They neither own nor are owned by the ObjectTransfer, so that they stay when it is deleted.
 
 use std::collections::BTreeMap;
 
@@ -20,13 +19,13 @@ use crate::{
     rebind::VOLUME_CLONE_SOURCE,
 };
 
-/// What a claim has.
+/// Returns the capacity of a claim's volume, from the status of the claim.
 pub fn capacity(claim: &PersistentVolumeClaim) -> Option<Bytes> {
     claim.status.as_ref()?.capacity.as_ref()?.get("storage").and_then(|q| Bytes::of(q).ok()).filter(|size| size.0 > 0)
 }
 
-/// The target claim: what the source is, with the size that it has. Held back by a `dataSourceRef` that only smartclone could fill, and
-/// doesn't. Nothing if the source isn't bound.
+/// Builds the target claim: as the source, with the capacity of its volume. Its `dataSourceRef` is of a kind that only smartclone
+/// populates, so nothing else fills the claim. Returns `None` if the source is not bound.
 pub fn claim(transfer: &Subject, wanted: &Move, source: &PersistentVolumeClaim) -> Option<PersistentVolumeClaim> {
     let spec = source.spec.as_ref()?;
     let size = capacity(source)?;
@@ -39,7 +38,7 @@ pub fn claim(transfer: &Subject, wanted: &Move, source: &PersistentVolumeClaim) 
         spec: Some(PersistentVolumeClaimSpec {
             access_modes: spec.access_modes.clone(),
             volume_mode: spec.volume_mode.clone(),
-            // Never left out: the API server would fill in the default class, which needn't be the volume's.
+            // Always set: the API server would fill in the default class, which may not be the volume's.
             storage_class_name: Some(spec.storage_class_name.clone().unwrap_or_default()),
             volume_attributes_class_name: spec.volume_attributes_class_name.clone(),
             resources: Some(VolumeResourceRequirements {
@@ -58,7 +57,7 @@ pub fn claim(transfer: &Subject, wanted: &Move, source: &PersistentVolumeClaim) 
     })
 }
 
-/// The target DataVolume: what the source is, and that its claim is filled already.
+/// Builds the target DataVolume: as the source, annotated with a claim that is already populated.
 pub fn data_volume(transfer: &Subject, wanted: &Move, source: &DataVolume) -> DataVolume {
     let mut metadata = metadata(transfer, wanted, &source.metadata);
     annotate(&mut metadata, keys::PRE_POPULATED, &wanted.target.name);
@@ -74,7 +73,7 @@ fn metadata(transfer: &Subject, wanted: &Move, source: &ObjectMeta) -> ObjectMet
     let kept = |map: &Option<BTreeMap<String, String>>, keep: fn(&str, bool) -> bool| -> BTreeMap<String, String> {
         let all = map.iter().flatten().filter(|(key, _)| keep(key, stays));
         all.map(|(key, value)| {
-            // Filled for what had the old name is filled for what has the new one.
+            // Content that was populated for the old name is populated for the new one.
             let renamed = is_populated(key) && *value == wanted.source.name;
             (key.clone(), if renamed { wanted.target.name.clone() } else { value.clone() })
         })
@@ -95,7 +94,7 @@ fn metadata(transfer: &Subject, wanted: &Move, source: &ObjectMeta) -> ObjectMet
     metadata
 }
 
-/// Words about the content, which moves along (`populatedFor`, `prePopulated`, …).
+/// True for annotations about the content, which moves along (`populatedFor`, `prePopulated`, …).
 fn is_populated(key: &str) -> bool {
     key.strip_prefix("cdi.kubevirt.io/storage.").is_some_and(|rest| rest.to_ascii_lowercase().contains("populated"))
 }
@@ -107,11 +106,11 @@ fn keeps_annotation(key: &str, stays: bool) -> bool {
 
 fn keeps_label(key: &str, stays: bool) -> bool {
     let (prefix, _) = key.split_once('/').unwrap_or_default();
-    // The labels that Kubernetes recommends to users have its prefix all the same.
+    // The labels that Kubernetes recommends to users have its prefix, too.
     prefix == keys::INSTANCE_TYPES || stays && (prefix == "app.kubernetes.io" || !is_system(prefix))
 }
 
-/// What Kubernetes, CDI and smartclone note for themselves is true of the old object only.
+/// True for prefixes of Kubernetes, CDI and smartclone, whose labels and annotations describe the old object only.
 fn is_system(prefix: &str) -> bool {
     let of = |domain: &str| prefix == domain || prefix.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     prefix == api::GROUP || prefix == "smartclone.dev" || of("kubernetes.io") || of("k8s.io")

@@ -1,4 +1,4 @@
-//! The invariants of a plan, checked again on real data.
+//! Invariants of a plan, checked again at run time.
 
 use thiserror::Error;
 
@@ -10,30 +10,30 @@ use crate::{
     rebind::{self, Step},
 };
 
-/// A plan that must not be carried out; always a mistake of ours.
+/// A violated invariant: the plan must not be carried out. Always a bug in smartclone.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Violation {
-    /// Something would be done before what moves is on record.
+    /// A write would happen before the moved objects are recorded.
     #[error("would {0} before anything is on record")]
     Unrecorded(&'static str),
-    /// The volume would be taken from somebody else, or given to somebody else.
+    /// A volume would be rebound that is not the source's, or to a claim that is not the target.
     #[error("would hand over a volume that is not the source's, or not to its target")]
     WrongHands,
     /// A claim would be deleted that may hold the data.
     #[error("would delete PersistentVolumeClaim {0:?}, which may hold the data")]
     DeletesData(String),
-    /// A claim would be deleted in a state in which the policy about our account refuses that.
+    /// A claim would be deleted in a state in which the policy about the controller's account refuses it.
     #[error("would delete PersistentVolumeClaim {0:?}, which the policy does not permit yet")]
     RefusedByPolicy(String),
     /// The DataVolume would be deleted while its claim may hold the data.
     #[error("would delete DataVolume {0:?}, whose claim may hold the data")]
     DeletesDataVolume(String),
-    /// Success without the data at the target.
+    /// Success would be reported without the data at the target.
     #[error("would report success before the data has moved")]
     PrematureSuccess,
 }
 
-/// Every invariant that `plan` would break.
+/// Returns every invariant that `plan` violates.
 pub fn violations(seen: &Observed, plan: &Plan) -> Vec<Violation> {
     let transfer = seen.transfer.record.as_ref().map(|record| (record, protocol(seen, record)));
     let moved = transfer.as_ref().is_some_and(|(_, transfer)| rebind::step(transfer) == Step::Moved);

@@ -1,15 +1,15 @@
-//! An ObjectTransfer: a claim with its data, or a DataVolume with its claim, moves to another name or namespace.
+//! ObjectTransfers: move a claim with its data, or a DataVolume with its claim, to another name or namespace.
 //!
-//! The order is chosen so that whatever ends in between, the data is in exactly one claim, and no garbage collection can reach it:
+//! The steps are ordered so that after any interruption the data is in exactly one claim, and no garbage collection can delete it:
 //!
-//! 1. What moves is written into the status, before anything is made.
-//! 2. The target claim is made, held back so that nobody fills it.
-//! 3. The volume is handed over (see [the protocol](crate::rebind)), in one write with the reclaim policy `Retain`.
-//! 4. When the target is bound, the former policy returns; a DataVolume is made that finds its claim filled; the old DataVolume goes,
-//!    and the empty claim.
+//! 1. The identity of the moved objects is written into the status, before anything is created.
+//! 2. The target claim is created with a `dataSourceRef` that nothing else fills.
+//! 3. The volume is rebound (see [the protocol](crate::rebind)), in one write with the reclaim policy `Retain`.
+//! 4. When the target is bound, the former policy is restored. A target DataVolume that finds its claim populated is created, and the old
+//!    DataVolume and the empty claim are deleted.
 //!
-//! An ObjectTransfer that is deleted before step 3 takes its target claim with it; after it, the transfer is brought to its end. Its
-//! finalizer waits for that, but never longer than [`PATIENCE`] when there is nothing to be done.
+//! If an ObjectTransfer is deleted before step 3, its target claim is deleted, too. After step 3, the transfer is completed. Its finalizer
+//! waits for that, but never longer than [`PATIENCE`] if there is nothing to do.
 
 mod build;
 mod check;
@@ -46,17 +46,17 @@ use crate::{
     rebind::{self, ClaimIdentity, Impossible, Rebind, SourceClaim, Step, TargetClaim, Volume},
 };
 
-/// How long the deletion of an ObjectTransfer waits for something that doesn't come. What is left then is harmless: a claim without
-/// data, or a volume that nobody deletes.
+/// Maximum time for which the deletion of an ObjectTransfer waits for an event that does not come. The remains are harmless: a claim
+/// without data, or a volume that nobody deletes.
 pub const PATIENCE: SignedDuration = SignedDuration::from_mins(1);
 
-/// True for an ObjectTransfer that is complete or has failed and has no finalizer of ours any more. Nothing triggers it.
+/// True for an ObjectTransfer that is complete or has failed and no longer has our finalizer. No event triggers a pass over it.
 pub fn is_over(transfer: &ObjectTransfer) -> bool {
     let over = |phase: Phase| transfer.status.as_ref().is_some_and(|status| status.phase == phase.as_str());
     (over(Phase::Complete) || over(Phase::Error)) && !Subject::of(transfer).guarded
 }
 
-/// What to do next; nothing for a transfer that is over.
+/// Returns the next plan, or `None` if nothing is left to do.
 pub fn step(seen: &Observed) -> Option<Plan> {
     let transfer = &seen.transfer;
     if transfer.phase().is_final() {
@@ -64,7 +64,7 @@ pub fn step(seen: &Observed) -> Option<Plan> {
     }
     match transfer.deleting {
         None => Some(living(seen)),
-        // Kubernetes removes what nobody holds.
+        // Kubernetes removes an object without finalizers.
         Some(_) if !transfer.guarded => None,
         Some(_) => {
             let plan = dying(seen);
@@ -79,19 +79,20 @@ pub fn step(seen: &Observed) -> Option<Plan> {
     }
 }
 
-/// Until when a deletion waits for what doesn't come. Whoever has just begun to look may not have seen everything yet.
+/// Returns the time until which a deletion waits. It counts from the start of the controller if that is later, because a new controller may
+/// not have seen all objects yet.
 fn limit(seen: &Observed) -> Option<Timestamp> {
     seen.transfer.deleting?.max(seen.since).checked_add(PATIENCE).ok()
 }
 
-/// What to do when the API server won't have the action of a plan: nothing, but a deletion doesn't wait for it for ever.
+/// Returns the plan after the API server refused an action: no write, except that an overdue deletion is released.
 pub fn refused(seen: &Observed, plan: &Plan, why: Why) -> Plan {
     let overdue = limit(seen).is_some_and(|limit| limit <= seen.now);
     let action = (overdue && plan.action != Some(Write::Release)).then_some(Write::Release);
     Plan { action, phase: seen.transfer.phase(), record: seen.transfer.record.clone(), why, look_again_at: None }
 }
 
-/// Nothing is to be done any more, so nothing has to be waited for.
+/// Plans the removal of the finalizer from a transfer that is over.
 fn release(seen: &Observed) -> Plan {
     let over = Plan::ends(seen, seen.transfer.phase(), Why::new(COMPLETE, "The transfer is over"));
     Plan { action: Some(Write::Release), ..over }
@@ -114,7 +115,7 @@ fn living(seen: &Observed) -> Plan {
     }
 }
 
-/// Nothing has been made yet.
+/// Plans the start of a transfer, before anything is created.
 fn begin(seen: &Observed, wanted: &Move) -> Plan {
     let source = match ready(seen, wanted) {
         Ok(source) => source,
@@ -133,7 +134,7 @@ fn begin(seen: &Observed, wanted: &Move) -> Plan {
     if seen.transfer.guarded { plan } else { Plan { action: Some(Write::Guard), ..plan } }
 }
 
-/// The protocol's view: the claims that are on record, and no others of their names.
+/// Returns the input of the rebind protocol: the recorded claims, and no others of their names.
 fn protocol(seen: &Observed, record: &Record) -> Rebind {
     let source = match &seen.source {
         Lookup::Present(claim) if claim.uid().as_deref() != Some(&record.source_uid) => Lookup::Absent,
@@ -146,17 +147,17 @@ fn protocol(seen: &Observed, record: &Record) -> Rebind {
     Rebind { source, volume: seen.volume.as_ref().map(Volume::of), target, now: seen.now }
 }
 
-/// Made for this ObjectTransfer.
+/// True for an object that was created for this ObjectTransfer.
 fn ours(seen: &Observed, meta: &ObjectMeta) -> bool {
     object::annotation(meta, keys::TRANSFER) == Some(&seen.transfer.uid)
 }
 
-/// It never had a volume: it may be deleted, and nothing is lost with it.
+/// True for a claim that never had a volume: its deletion loses nothing.
 fn is_unfilled(target: &TargetClaim) -> bool {
     !target.deleting && target.volume_name.is_none() && target.phase == ClaimPhase::Pending
 }
 
-/// The volume is the target's by now.
+/// True if the volume's `claimRef` refers to the target.
 fn handed_over(transfer: &Rebind) -> bool {
     let target = transfer.target.present().map(TargetClaim::identity);
     let owner = transfer.volume.present().and_then(|v| v.claim_ref.as_ref());
@@ -170,7 +171,7 @@ fn go_on(seen: &Observed, wanted: &Move, record: &Record) -> Plan {
         Step::Wait { what, look_again_at } => Plan { look_again_at, ..Plan::running(seen, what.to_string()) },
         Step::Nudge { claim, at } => Plan::act(seen, Write::Nudge { claim, at }),
         Step::Moved => finish(seen, wanted, record, &transfer),
-        // Looked at once more, as if for the first time: somebody may have begun to use it.
+        // The preconditions are checked again: a pod may use the source by now.
         Step::HandOver { .. } if replaced(seen, record) => lost(seen, &transfer, &Impossible::SourceMissing),
         Step::HandOver { volume, to, at, .. } => {
             if let Err(why) = ready(seen, wanted) {
@@ -205,7 +206,7 @@ fn impossible(seen: &Observed, wanted: &Move, transfer: &Rebind, why: &Impossibl
     }
 }
 
-/// The DataVolume isn't the one that was to move.
+/// True if the DataVolume is not the recorded one.
 fn replaced(seen: &Observed, record: &Record) -> bool {
     let there = match &seen.source_volume {
         Lookup::Present(volume) => volume.uid(),
@@ -215,7 +216,7 @@ fn replaced(seen: &Observed, record: &Record) -> bool {
     record.data_volume_uid.is_some() && record.data_volume_uid != there
 }
 
-/// Somebody has come between. A target without data isn't left behind.
+/// Plans the failure of a transfer whose source or volume somebody has taken or deleted. A target without data is deleted first.
 fn lost(seen: &Observed, transfer: &Rebind, why: &Impossible) -> Plan {
     if let Some(target) = transfer.target.present().filter(|t| is_unfilled(t))
         && !handed_over(transfer)
@@ -230,7 +231,7 @@ fn lost(seen: &Observed, transfer: &Rebind, why: &Impossible) -> Plan {
     Plan::ends(seen, Phase::Error, Why::new(FAILED, message))
 }
 
-/// The target claim isn't there (yet).
+/// Plans the next step while there is no target claim.
 fn without_target(seen: &Observed, wanted: &Move, transfer: &Rebind) -> Plan {
     let (source, volume) = match (&transfer.source, &transfer.volume) {
         (Lookup::Unknown(why), _) | (_, Lookup::Unknown(why)) => return Plan::wait(seen, Why::unknown(why)),
@@ -240,7 +241,7 @@ fn without_target(seen: &Observed, wanted: &Move, transfer: &Rebind) -> Plan {
     };
     match &volume.claim_ref {
         None => return lost(seen, transfer, &Impossible::VolumeUnclaimed),
-        // The target had the volume, and somebody has deleted it; or the volume was seen before it was handed over.
+        // The volume belongs to another claim, such as a target that had the volume and was deleted.
         Some(owner) if !owner.is(&source.identity()) => {
             return lost(seen, transfer, &Impossible::VolumeOfAnother(owner.clone()));
         }
@@ -259,9 +260,9 @@ fn without_target(seen: &Observed, wanted: &Move, transfer: &Rebind) -> Plan {
     }
 }
 
-/// The target has the volume.
+/// Plans the next step after the target has got the volume.
 fn finish(seen: &Observed, wanted: &Move, record: &Record, transfer: &Rebind) -> Plan {
-    // First, as Kubernetes takes a moment for it.
+    // First, because Kubernetes needs a moment for it.
     let emptied = rebind::empty_source(transfer);
     if let Step::Nudge { claim, at } = emptied {
         return Plan::act(seen, Write::Nudge { claim, at });
@@ -288,7 +289,7 @@ fn finish(seen: &Observed, wanted: &Move, record: &Record, transfer: &Rebind) ->
     }
 }
 
-/// The new DataVolume before the end of the old one; nothing, when both is done.
+/// Plans the creation of the new DataVolume, then the deletion of the old one. Returns `None` if both are done.
 fn finish_data_volume(seen: &Observed, wanted: &Move, uid: &str) -> Option<Plan> {
     let old = match &seen.source_volume {
         Lookup::Unknown(why) => return Some(Plan::wait(seen, Why::unknown(why))),
@@ -324,7 +325,7 @@ fn finish_data_volume(seen: &Observed, wanted: &Move, uid: &str) -> Option<Plan>
     Some(Plan::act(seen, Write::DeleteDataVolume(exact(&old.metadata))))
 }
 
-/// The ObjectTransfer is being deleted.
+/// Plans the next step of an ObjectTransfer that is being deleted.
 fn dying(seen: &Observed) -> Plan {
     let Some(record) = &seen.transfer.record else {
         return Plan { action: Some(Write::Release), ..Plan::running(seen, "Nothing had begun") };
@@ -353,11 +354,11 @@ fn dying(seen: &Observed) -> Plan {
     }
 }
 
-/// Kubernetes' mark on a volume whose claim it chose itself. Such a volume is given free when its claim turns out to have another one;
-/// without the mark it stays reserved.
+/// Annotation of Kubernetes on a volume that it bound by its own choice. Such a volume is released when its claim turns out to have another
+/// volume; without the annotation it stays reserved.
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 
-/// The JSON merge patch of [`Write::HandOver`].
+/// Returns the JSON merge patch of [`Write::HandOver`].
 pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, policy: Option<&str>, at: Timestamp) -> Value {
     let mut patch = rebind::hand_over(volume, to, at);
     if let Some(annotations) = patch.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
@@ -372,7 +373,7 @@ pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, policy: Option<&str
     patch
 }
 
-/// The JSON merge patch of [`Write::RestorePolicy`].
+/// Returns the JSON merge patch of [`Write::RestorePolicy`].
 pub fn restore_policy(volume: &ObjectVersion, policy: &str) -> Value {
     json!({
         "metadata": {

@@ -1,6 +1,7 @@
-//! One ObjectTransfer and all that it touches, as JSON behind an API server that checks preconditions; Kubernetes' controllers of claims,
-//! volumes and owners, and one of DataVolumes, in miniature; pods that come and go. The shipped step runs against it, with views that
-//! lag, cut off before or after its write, and with a second look at fresh objects before what can't be undone, as the controller does.
+//! Model-based test of an ObjectTransfer. Its objects are JSON behind an API server that checks preconditions. Kubernetes' controllers of
+//! claims, volumes and owner references, and one of DataVolumes, are modelled in a minimal form; pods start and end. The production step
+//! runs against it with stale views, interrupted before or after its write, and with a second read before an irreversible write, as in the
+//! controller.
 
 use std::collections::BTreeSet;
 
@@ -30,10 +31,10 @@ struct World {
     pod: bool,
     version: u64,
     seconds: i64,
-    /// Somebody other than us removed the claim that had the volume: before the transfer was over, or a bound one like any other.
+    /// True if somebody else deleted the claim that had the volume, before the transfer was over or later.
     vandalised: bool,
     thrown_away: bool,
-    /// Kubernetes' controller knows that it has to look at the source.
+    /// True if the source is in the queue of Kubernetes' controller.
     queued: bool,
 }
 
@@ -145,7 +146,7 @@ impl World {
         }
     }
 
-    /// A merge patch with the preconditions in it.
+    /// Applies a merge patch if the preconditions in it hold.
     fn patch(&mut self, which: fn(&mut Self) -> &mut Option<Value>, patch: &Value) {
         let there = which(self).clone();
         let same =
@@ -210,7 +211,7 @@ impl World {
                 }
             }
             Write::DeleteClaim(what) => {
-                // As the API server judges it: the claim as it is, if the preconditions hold.
+                // The policy is evaluated as in the API server: on the current claim, if the preconditions hold.
                 for claim in [&self.source, &self.target].map(|claim| read::<PersistentVolumeClaim>(claim.as_ref())) {
                     if let Some(claim) = claim.present().filter(|claim| exact(&claim.metadata) == *what) {
                         prop_assert!(may_delete(claim), "the policy refuses to delete {:?}", claim);
@@ -227,7 +228,7 @@ impl World {
         Ok(())
     }
 
-    /// The volume and the target claim name each other.
+    /// True if the volume refers to the target claim, and the claim is bound.
     fn bound(&self) -> bool {
         let uid = get(self.target.as_ref(), "/metadata/uid");
         !uid.is_empty()
@@ -239,13 +240,13 @@ impl World {
         get(self.source.as_ref(), "/status/phase") == "Bound" && get(self.volume.as_ref(), "/spec/claimRef/uid") == "s"
     }
 
-    /// Kubernetes' controllers, and that of DataVolumes.
+    /// Runs Kubernetes' controllers, and that of DataVolumes.
     fn sync(&mut self) {
         if get(self.source.as_ref(), "/metadata/ownerReferences/0/uid") == "dv" && self.old.is_none() {
             self.source = None;
         }
         let owner = get(self.volume.as_ref(), "/spec/claimRef/uid").to_owned();
-        // A hand-over changes the volume, and not the claim that had it.
+        // A rebind changes the volume, and not the claim that had it.
         if std::mem::take(&mut self.queued)
             && get(self.source.as_ref(), "/metadata/uid") != owner
             && get(self.source.as_ref(), "/status/phase") == "Bound"
@@ -311,7 +312,7 @@ impl World {
         }
     }
 
-    /// A pass over a view, as the controller makes it; true when there was nothing to write.
+    /// Runs a pass over a view, as the controller does. Returns true if there was nothing to write.
     fn pass(&mut self, seen: &Observed, acts: bool, reports: bool) -> Result<bool, TestCaseError> {
         let (mut seen, Some(mut plan)) = (seen.clone(), step(seen)) else { return Ok(true) };
         if self.transfer.is_none() {
@@ -365,7 +366,7 @@ fn spec(world: &World) -> crate::api::ObjectTransferSpec {
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Sync,
-    /// Kubernetes' controller looks at everything, as it does every quarter of a minute.
+    /// The resync of Kubernetes' controller, every 15 seconds.
     Resync,
     TimePasses,
     PodStarts,
@@ -389,8 +390,8 @@ fn events() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
-    /// Whatever happens, whatever is seen late, wherever it is cut off, and whenever the ObjectTransfer is deleted: in the end the data is
-    /// in exactly one claim, nothing else is left, and no volume is on its way any more. It is never moved while it is used.
+    /// After any events, stale views and interruptions, and any deletion of the ObjectTransfer, the data is in exactly one claim, nothing
+    /// else is left, and no rebind is in progress. The volume is never moved while it is in use.
     #[test]
     fn the_data_is_in_one_place(
         kind in prop_oneof![Just("PersistentVolumeClaim"), Just("DataVolume")],
@@ -433,7 +434,7 @@ fn it_moves(#[case] kind: &str) {
     assert_eq!(world.phase(), Phase::Complete, "{world:#?}");
     assert!(world.bound() && world.source.is_none());
     let target: PersistentVolumeClaim = read(world.target.as_ref()).present().cloned().unwrap();
-    // The size that it has, not the one that was asked for; nothing of a user's crosses the border.
+    // The size of the volume, not the requested one. A user's annotations do not move to another namespace.
     assert_eq!(target.spec.unwrap().resources.unwrap().requests.unwrap()["storage"].0, "2Gi");
     assert!(!target.metadata.annotations.unwrap().contains_key("mine"));
 }
@@ -505,7 +506,7 @@ fn waits(#[case] seen: Observed, #[case] reason: &str, #[case] words: &str) {
     assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("Complete", "False"));
 }
 
-/// A finalizer holds an ObjectTransfer for a minute at most, even if nothing at all can be read.
+/// The finalizer keeps an ObjectTransfer for at most a minute, even if nothing can be read.
 #[test]
 fn nothing_needs_to_be_known_to_let_go() {
     let mut world = World::new(CLAIM);

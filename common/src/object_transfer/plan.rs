@@ -1,4 +1,4 @@
-//! What a pass concludes.
+//! Plan of a pass over an ObjectTransfer: the phase, the reason, and at most one write.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -6,24 +6,24 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use super::{Observed, Record};
 use crate::{api::DataVolume, object::ObjectVersion, rebind::ClaimIdentity, refusal};
 
-/// When to look again at what could not be told, although nothing is heard.
+/// Interval until the next pass if an object could not be read, even without an event.
 const SOON: SignedDuration = SignedDuration::from_secs(5);
 
-/// `status.phase`, in CDI's words.
+/// The phase of an ObjectTransfer (`status.phase`). The values are CDI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// It waits for what has to be so before it begins.
+    /// The transfer waits for its preconditions.
     Pending,
-    /// It has begun.
+    /// The transfer has started.
     Running,
     /// The data is at its target, and nothing is left at its source.
     Complete,
-    /// It can't be done; the data is where it was, or where the message says.
+    /// The transfer has failed. The data is at its source, or where the message says.
     Error,
 }
 
 impl Phase {
-    /// As it is written.
+    /// Returns the value as it is written to the status.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -38,7 +38,7 @@ impl Phase {
         all.into_iter().find(|phase| phase.as_str() == text).unwrap_or(Self::Pending)
     }
 
-    /// Nothing follows.
+    /// True for a phase that does not change any more.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Complete | Self::Error)
     }
@@ -47,9 +47,9 @@ impl Phase {
 /// The reason and message of the condition `Complete`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
-    /// One word, stable.
+    /// Stable reason code.
     pub reason: &'static str,
-    /// What is waited for, or has happened, and what can be done about it.
+    /// The awaited event or the result, and the action to take.
     pub message: String,
 }
 
@@ -58,7 +58,7 @@ impl Why {
         Self { reason, message: message.into() }
     }
 
-    /// The API server refused a write.
+    /// Builds the reason for a write that the API server refused.
     pub fn refused(quota: bool, message: &str) -> Self {
         Self::new(
             if quota { "ErrExceededQuota" } else { "ErrRefused" },
@@ -70,7 +70,7 @@ impl Why {
         Self::new(UNKNOWN, format!("Could not be told yet: {why}"))
     }
 
-    /// A machine is at work; anything else is for somebody to look at.
+    /// True if somebody should look at the transfer: it is neither in progress nor complete.
     pub fn needs_attention(&self) -> bool {
         !matches!(self.reason, RUNNING | COMPLETE)
     }
@@ -80,50 +80,50 @@ const UNKNOWN: &str = "CouldNotTell";
 const RUNNING: &str = "TransferRunning";
 pub(super) const COMPLETE: &str = "TransferComplete";
 
-/// One write. None is repeated in vain, and none does harm when it is.
+/// One write to the cluster. To repeat it does no harm.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
-    /// Put our finalizer on the ObjectTransfer.
+    /// Adds our finalizer to the ObjectTransfer.
     Guard,
-    /// Take it off.
+    /// Removes our finalizer from the ObjectTransfer.
     Release,
-    /// An existing one is ours or nobody's business of ours.
+    /// Creates the target claim. A claim that exists already is left alone.
     CreateClaim(Box<PersistentVolumeClaim>),
-    /// Give the volume to the target, and keep it from being deleted meanwhile.
+    /// Rebinds the volume to the target, and sets the reclaim policy `Retain` so that it is not deleted meanwhile.
     HandOver {
-        /// The volume, as it was looked at.
+        /// The volume, as it was read.
         volume: ObjectVersion,
-        /// Whose it is to be.
+        /// The claim that gets the volume.
         to: ClaimIdentity,
-        /// The reclaim policy to return to; nothing, where it is `Retain` anyway.
+        /// The reclaim policy to restore later; `None` if it is `Retain`.
         policy: Option<String>,
-        /// The time to write on it.
+        /// The time for the annotation.
         at: Timestamp,
     },
-    /// Make Kubernetes look at the target, or at the source when that has lost its volume.
+    /// Updates an annotation of the target, or of the source that has lost its volume, so that Kubernetes' controller processes the claim.
     Nudge {
         /// The claim.
         claim: ObjectVersion,
-        /// The time to write on it.
+        /// The time for the annotation.
         at: Timestamp,
     },
-    /// Give the volume its former reclaim policy.
+    /// Restores the former reclaim policy of the volume.
     RestorePolicy {
-        /// The volume, as it was looked at.
+        /// The volume, as it was read.
         volume: ObjectVersion,
         /// The policy.
         policy: String,
     },
-    /// Make the target DataVolume.
+    /// Creates the target DataVolume.
     CreateDataVolume(Box<DataVolume>),
-    /// Remove the DataVolume whose claim has moved.
+    /// Deletes the DataVolume whose claim has moved.
     DeleteDataVolume(ObjectVersion),
-    /// Remove a claim without data: the source when its volume has moved, or the target when it never will.
+    /// Deletes a claim without data: the source after its volume has moved, or a target that will never get the volume.
     DeleteClaim(ObjectVersion),
 }
 
 impl Write {
-    /// One word for logs and metric labels.
+    /// Returns the name of the write for logs and metric labels.
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Guard => "guard_transfer",
@@ -139,18 +139,18 @@ impl Write {
     }
 }
 
-/// What a pass concludes.
+/// The result of a pass.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
-    /// Where the transfer stands.
+    /// The phase of the transfer.
     pub phase: Phase,
-    /// What to write.
+    /// The write, if there is one.
     pub action: Option<Write>,
-    /// What is waited for, or how it ended.
+    /// The reason for waiting, or the result.
     pub why: Why,
-    /// What is on record from now on.
+    /// The record after the pass.
     pub record: Option<Record>,
-    /// When to look again although nothing happens.
+    /// Time of the next pass if no event comes first.
     pub look_again_at: Option<Timestamp>,
 }
 
@@ -179,11 +179,11 @@ impl Plan {
         Self { phase, look_again_at: None, ..Self::wait(seen, why) }
     }
 
-    /// What was concluded from caches has to be concluded from the API server's own answers, too: it can't be undone.
+    /// True if the plan cannot be undone. Such a plan, made from caches, has to be confirmed by reads from the API server.
     pub fn is_irreversible(&self) -> bool {
         let ends = self.phase == Phase::Error;
         let acts = match &self.action {
-            // With its policy the volume goes with its claim again, so that one had better be there.
+            // With its former policy, the volume is deleted along with its claim again, so the claim has to exist.
             Some(
                 Write::HandOver { .. }
                 | Write::RestorePolicy { .. }

@@ -1,4 +1,4 @@
-//! What has to be so before a volume is taken from its source; and in which words a user is told what isn't.
+//! Preconditions of a transfer, checked before the volume is taken from its source, and the message for each one that is not met.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ use crate::{
     rebind::{SourceClaim, Volume},
 };
 
-/// While they are on a claim, a snapshot or a clone of it is being made.
+/// Finalizers that are on a claim while a snapshot or a clone of it is being created.
 pub(super) const BUSY: [&str; 2] =
     ["provisioner.storage.kubernetes.io/cloning-protection", "snapshot.storage.kubernetes.io/pvc-as-source-protection"];
 
-/// The source, if its volume may be taken from it and the target has a place.
+/// Returns the source if its volume may be taken and the target's names are free.
 pub(super) fn ready<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a PersistentVolumeClaim, Why> {
     let source = ready_source(seen, wanted)?;
     let moves = match wanted.kind {
@@ -37,7 +37,7 @@ pub(super) fn ready<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a Persist
     Ok(source)
 }
 
-/// What is to stay there until it has moved.
+/// Returns the object if it exists and is not being deleted.
 fn staying<'a, K: ResourceExt>(there: &'a Lookup<K>, kind: &str, name: &ObjectName) -> Result<&'a K, Why> {
     match there {
         Lookup::Unknown(why) => Err(Why::unknown(why)),
@@ -63,7 +63,7 @@ fn ready_source<'a>(seen: &'a Observed, wanted: &Move) -> Result<&'a PersistentV
         Lookup::Absent => return Err(not_bound(name)),
         Lookup::Present(volume) => {
             let volume = Volume::of(volume);
-            // Both have to say whose it is (CVE-2019-11255).
+            // Claim and volume have to refer to each other (CVE-2019-11255).
             let agree = volume.claim_ref.is_some_and(|owner| owner.is(&read.identity()));
             if !agree || volume.deleting || read.volume_name.as_ref() != Some(&volume.exact.name) {
                 return Err(not_bound(name));
@@ -105,7 +105,7 @@ fn required(wanted: &BTreeMap<String, String>, meta: &ObjectMeta) -> Result<(), 
     Err(Why::new("RequiredAnnotations", format!("The source lacks the required annotations {}", missing.join(", "))))
 }
 
-/// Whoever owns what moves would make it anew, or wait for it in vain.
+/// Refuses a source that has an owner: the owner would recreate it, or wait for it forever.
 fn unowned(seen: &Observed, wanted: &Move, source: &PersistentVolumeClaim) -> Result<(), Why> {
     let refuse = |what: &str, owner: String, cure: &str| {
         Err(Why::new("SourceOwned", format!("{what} {} belongs to {owner}; {cure}", wanted.source)))
@@ -171,7 +171,7 @@ fn unused(seen: &Observed, wanted: &Move, source: &PersistentVolumeClaim) -> Res
     }
 }
 
-/// The first three, and how many more.
+/// Lists the first three pods and the number of the others.
 fn named(pods: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = pods.iter().take(SHOWN).map(|pod| format!("pod {pod:?}")).collect::<Vec<_>>().join(", ");
@@ -199,7 +199,8 @@ pub(super) fn taken(kind: &str, target: &ObjectName) -> Why {
     Why::new("TargetExists", format!("There is a {kind} {target} already; the transfer goes on when it is deleted"))
 }
 
-/// The names of the pods that use `claim`, those of our own that copy from it or to it among them: none of them may go on after it has moved.
+/// Returns the names of the pods that use `claim`, including smartclone's own pods that copy from it or to it: none of them may continue
+/// after the move.
 pub fn users_of<'a>(claim: &str, pods: impl IntoIterator<Item = &'a Pod>) -> Vec<String> {
     pods::users_of(claim, pods, |_| false).into_iter().map(|user| user.pod).collect()
 }

@@ -1,4 +1,4 @@
-//! What an ObjectTransfer asks for: read once, with every mistake found at once; the webhook and the controller read with the same eyes.
+//! Request of an ObjectTransfer: the parsed spec, or all its errors at once. The webhook and the controller use the same parser.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::{
     object::ObjectName,
 };
 
-/// What can be moved.
+/// The kind of a moved object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Moved {
     /// A claim with its data.
@@ -18,7 +18,7 @@ pub enum Moved {
 }
 
 impl Moved {
-    /// As Kubernetes spells it.
+    /// Returns the kind as Kubernetes spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Claim => "PersistentVolumeClaim",
@@ -34,20 +34,20 @@ impl Moved {
     }
 }
 
-/// What moves from where to where.
+/// A requested move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Move {
-    /// What.
+    /// The kind of the moved object.
     pub kind: Moved,
-    /// From where.
+    /// The source.
     pub source: ObjectName,
-    /// To where.
+    /// The target.
     pub target: ObjectName,
-    /// Annotations that it must have.
+    /// Annotations that the moved object must have.
     pub required: BTreeMap<String, String>,
 }
 
-/// Reads a specification.
+/// Parses a spec.
 pub fn parse(spec: &ObjectTransferSpec) -> Result<Move, Vec<FieldError>> {
     let mut errors = Vec::new();
     let kind = match spec.source.kind.as_str() {
@@ -79,7 +79,7 @@ pub fn parse(spec: &ObjectTransferSpec) -> Result<Move, Vec<FieldError>> {
         (&target.namespace, "spec.target.namespace", NameRule::Label),
         (&target.name, "spec.target.name", NameRule::Subdomain),
     ] {
-        // What the target takes from the source is told there.
+        // An error in a value that the target takes from the source is reported for the source.
         let inherited = field.starts_with("spec.target") && (*text == source.namespace || *text == source.name);
         if !inherited {
             errors.extend(FieldError::of_name(field, text, rule, "the name of what moves is needed"));
@@ -101,7 +101,7 @@ pub fn parse(spec: &ObjectTransferSpec) -> Result<Move, Vec<FieldError>> {
     }
 }
 
-/// What may not change.
+/// Returns the error of a changed spec: it is immutable.
 pub fn changes(old: &ObjectTransferSpec, new: &ObjectTransferSpec) -> Vec<FieldError> {
     if old == new {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! What a pass looks at.
+//! Observed state of an ObjectTransfer: the input of a pass.
 
 use std::collections::BTreeMap;
 
@@ -15,16 +15,16 @@ use crate::{
     rebind,
 };
 
-/// Everything that a pass looks at.
+/// The observed state for one pass.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// The time of the pass.
     pub now: Timestamp,
-    /// Since when somebody has been looking.
+    /// The start of the controller.
     pub since: Timestamp,
     /// The ObjectTransfer.
     pub transfer: Subject,
-    /// What it asks for, or all that is wrong with it.
+    /// The requested move, or all errors of the spec.
     pub wanted: Result<Move, Vec<FieldError>>,
     /// The claim of the source's name.
     pub source: Lookup<PersistentVolumeClaim>,
@@ -38,12 +38,12 @@ pub struct Observed {
     pub target_volume: Lookup<DataVolume>,
     /// The pods that use the source, by name.
     pub users: Lookup<Vec<String>>,
-    /// Who else works on ObjectTransfers in this cluster.
+    /// Another controller of ObjectTransfers in this cluster, if there is one.
     pub another_controller: Option<String>,
 }
 
 impl Observed {
-    /// The volume to be looked up.
+    /// Returns the name of the volume to read.
     pub fn volume_name(record: Option<&Record>, source: &Lookup<PersistentVolumeClaim>) -> Option<String> {
         record.map(|r| r.volume.clone()).or_else(|| rebind::volume_name(source.present()?))
     }
@@ -54,15 +54,15 @@ impl Observed {
 pub struct Subject {
     /// Its name.
     pub name: String,
-    /// Its identity.
+    /// Its UID.
     pub uid: String,
-    /// Since when it is being deleted.
+    /// Its deletion timestamp.
     pub deleting: Option<Timestamp>,
-    /// It has our finalizer.
+    /// True if it has our finalizer.
     pub guarded: bool,
-    /// What has been begun.
+    /// The recorded identity of the moved objects, once the transfer has started.
     pub record: Option<Record>,
-    /// Its status as it stands.
+    /// Its current status.
     pub status: ObjectTransferStatus,
 }
 
@@ -85,7 +85,7 @@ impl Subject {
     }
 }
 
-/// What moves, by identity; written before the first step, in `status.data`.
+/// The identity of the moved objects, written to `status.data` before the first step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The UID of the source claim.

@@ -1,4 +1,4 @@
-//! What a user reads in `kubectl describe objecttransfer`.
+//! Status of an ObjectTransfer, as `kubectl describe objecttransfer` shows it.
 
 use super::{Observed, Phase, Plan, Record};
 use crate::{
@@ -6,13 +6,13 @@ use crate::{
     condition::{self, Observation},
 };
 
-/// The one condition that an ObjectTransfer has (CDI's).
+/// The only condition of an ObjectTransfer (CDI's).
 pub const COMPLETE: &str = "Complete";
 
-/// The status that follows from a pass. Equal to the one on record when nothing has changed, so that a second pass writes nothing.
+/// Returns the status after a pass. It is equal to the current one if nothing has changed, so that a second pass writes nothing.
 pub fn status(seen: &Observed, plan: &Plan) -> ObjectTransferStatus {
     let old = &seen.transfer.status;
-    // How it ended stays as it was told.
+    // A final status does not change.
     if Phase::read(&old.phase).is_final() {
         return old.clone();
     }

@@ -1,4 +1,4 @@
-//! The two claims of a hand-over, as the protocol sees them.
+//! The source and target claims of a rebind: the fields that the protocol reads.
 
 use std::fmt;
 
@@ -13,14 +13,14 @@ use crate::{
     rebind::{VOLUME_CLONE_SOURCE, time, volume_name},
 };
 
-/// Which claim, and not another one of the same name.
+/// The identity of a claim: another claim of the same name differs in the UID.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimIdentity {
     /// Its namespace.
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its identity. Empty in a `claimRef` that somebody wrote by hand; that one is nobody's.
+    /// Its UID. Empty in a `claimRef` that somebody wrote by hand, which matches no claim.
     pub uid: String,
 }
 
@@ -29,7 +29,7 @@ impl ClaimIdentity {
         Self { namespace: claim.namespace.clone(), name: claim.name.clone(), uid: claim.uid.clone() }
     }
 
-    /// The same name in the same namespace, and the same, known, identity.
+    /// True if namespace, name and UID are equal, and the UID is known.
     pub(crate) fn is(&self, other: &Self) -> bool {
         !self.uid.is_empty() && self == other
     }
@@ -44,17 +44,17 @@ impl fmt::Display for ClaimIdentity {
 /// The claim that has the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceClaim {
-    /// Which one.
+    /// The claim, as it was read.
     pub exact: ObjectVersion,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// [`keys::HAND_OVER_FINALIZER`] keeps it, and with it its volume, although it is being deleted.
+    /// True if [`keys::HAND_OVER_FINALIZER`] keeps the claim, and with it its volume, although it is being deleted.
     pub kept: bool,
-    /// Whether it has its volume.
+    /// Its phase.
     pub phase: ClaimPhase,
-    /// The volume it names.
+    /// The name of the volume in its spec.
     pub volume_name: Option<String>,
-    /// When it was touched last to make Kubernetes look at it.
+    /// Time of its last nudge, an update that makes Kubernetes' controller process the claim.
     pub nudged_at: Option<Timestamp>,
 }
 
@@ -71,31 +71,31 @@ impl SourceClaim {
         }
     }
 
-    /// Its volume may go at any moment.
+    /// True if its volume may be deleted at any moment.
     pub(super) fn is_going(&self) -> bool {
         self.deleting && !self.kept
     }
 
-    /// As a `claimRef` names it.
+    /// Returns the identity, as a `claimRef` has it.
     pub fn identity(&self) -> ClaimIdentity {
         ClaimIdentity::of(&self.exact)
     }
 }
 
-/// The claim that is to get the volume.
+/// The claim that gets the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetClaim {
-    /// Which one.
+    /// The claim, as it was read.
     pub exact: ObjectVersion,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// Whether it has its volume.
+    /// Its phase.
     pub phase: ClaimPhase,
-    /// The volume it names.
+    /// The name of the volume in its spec.
     pub volume_name: Option<String>,
-    /// It names a VolumeCloneSource in its `dataSourceRef`, so that no provisioner makes a volume for it.
+    /// True if its `dataSourceRef` names a VolumeCloneSource, so that no provisioner creates a volume for it.
     pub held_back: bool,
-    /// When it was touched last to make Kubernetes look at it.
+    /// Time of its last nudge, an update that makes Kubernetes' controller process the claim.
     pub nudged_at: Option<Timestamp>,
 }
 
@@ -114,7 +114,7 @@ impl TargetClaim {
         }
     }
 
-    /// As a `claimRef` is to name it.
+    /// Returns the identity, as a `claimRef` is to have it.
     pub fn identity(&self) -> ClaimIdentity {
         ClaimIdentity::of(&self.exact)
     }

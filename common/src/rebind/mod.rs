@@ -1,12 +1,12 @@
-//! The hand-over of a PersistentVolume from the claim that has it to a claim that waits for it, in any namespace, without a copy.
+//! Rebind of a PersistentVolume from the claim that has it to a claim that waits for it, in any namespace, without a copy.
 //!
-//! A PersistentVolume has no namespace; whose it is, is said by its `claimRef`. [`step()`] looks at the two claims and the volume and
-//! says the one thing to do next. It remembers nothing: where a rebind stands is read off the objects, so a crash between any two
-//! writes is just another pass. What has to hold whatever happens (a model of Kubernetes' controller tests it):
+//! A PersistentVolume has no namespace; its `claimRef` says to which claim it belongs. [`step()`] reads the two claims and the volume and
+//! returns the single next step. It keeps no state: the progress is read from the objects, so after a crash between any two writes the next
+//! pass continues. Guarantees, tested against a model of Kubernetes' controller:
 //!
-//! - `claimRef` is replaced, never cleared: a volume without one is anybody's.
-//! - It is replaced only on a volume whose claim is our source, by UID, and which that source names, too (CVE-2019-11255).
-//! - It is set with the target's UID, so that a later claim of the same name inherits nothing.
+//! - `claimRef` is replaced, never cleared: any claim may bind a volume without one.
+//! - It is replaced only on a volume whose `claimRef` has the UID of our source, and which the source names, too (CVE-2019-11255).
+//! - It is set with the target's UID, so that a later claim of the same name does not inherit the volume.
 //! - The source claim may be deleted when the target is bound ([`Step::Moved`]), and not before.
 
 mod claims;
@@ -35,39 +35,39 @@ pub use self::{
 };
 pub use crate::object::ClaimPhase;
 
-/// Kubernetes binds within a tenth of a second (in a crowd within a second or two), or has missed it and looks again only after many: later
-/// than this, it is nudged.
+/// Time after which a target that is not bound is nudged. Kubernetes binds within 0.1 s (1 to 2 s under load), or has missed the change and
+/// processes the claim only many seconds later.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(2);
 
-/// Nudges become rarer, but no rarer than this.
+/// Maximum interval between two nudges.
 pub const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
 
-/// Everything that a step looks at.
+/// The observed state for one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebind {
-    /// The claim that has the volume. Of no matter once the volume is handed over.
+    /// The claim that has the volume. [`step()`] ignores it once the volume is rebound.
     pub source: Lookup<SourceClaim>,
-    /// The volume; see [`volume_between`] for which one that is.
+    /// The volume; [`volume_between`] returns its name.
     pub volume: Lookup<Volume>,
-    /// The claim that is to get it.
+    /// The claim that gets the volume.
     pub target: Lookup<TargetClaim>,
     /// The time of the pass.
     pub now: Timestamp,
 }
 
-/// The kind that holds a claim back. No object of it needs to exist.
+/// The kind in the `dataSourceRef` of a target, so that no provisioner creates a volume for it. No object of this kind needs to exist.
 pub const VOLUME_CLONE_SOURCE: &str = "VolumeCloneSource";
 
-/// The volume.
+/// A volume: the fields that the protocol reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
-    /// Which one.
+    /// The volume, as it was read.
     pub exact: ObjectVersion,
-    /// It is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// Whose it is.
+    /// The claim in its `claimRef`.
     pub claim_ref: Option<ClaimIdentity>,
-    /// When it was last handed over.
+    /// Time of its last rebind.
     pub handed_over_at: Option<Timestamp>,
 }
 
@@ -96,56 +96,56 @@ pub(crate) fn time(meta: &ObjectMeta, key: &str) -> Option<Timestamp> {
     object::annotation(meta, key)?.parse().ok()
 }
 
-/// The name of the volume that is on its way between two claims: the one that the source names, even when it has lost it, else the one
-/// that the target names. With the source gone and the target not bound yet, only a search for the target's UID in `claimRef` finds it.
+/// Returns the name of the volume of a rebind: the one that the source names, even if the source has lost it, else the one that the target
+/// names. If the source is deleted and the target is not bound yet, only a search for the target's UID in `claimRef` finds the volume.
 pub fn volume_between<'a>(source: Option<&'a SourceClaim>, target: Option<&'a TargetClaim>) -> Option<&'a str> {
     source.and_then(|s| s.volume_name.as_deref()).or_else(|| target?.volume_name.as_deref())
 }
 
-/// What to do next.
+/// The next step of a rebind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Make the volume the target's; [`hand_over`] is the patch.
+    /// Rebind the volume to the target; [`hand_over`] is the patch.
     HandOver {
-        /// The volume, as it was looked at.
+        /// The volume, as it was read.
         volume: ObjectVersion,
-        /// Whose it is.
+        /// The claim that has the volume.
         from: ClaimIdentity,
-        /// Whose it is to be.
+        /// The claim that gets the volume.
         to: ClaimIdentity,
-        /// The time to write on it.
+        /// The time for the annotation.
         at: Timestamp,
     },
-    /// Touch a claim, so that Kubernetes looks at it again; [`nudge`] is the patch.
+    /// Update an annotation of a claim, so that Kubernetes' controller processes it again; [`nudge`] is the patch.
     Nudge {
-        /// The claim, as it was looked at.
+        /// The claim, as it was read.
         claim: ObjectVersion,
-        /// The time to write on it.
+        /// The time for the annotation.
         at: Timestamp,
     },
-    /// Nothing, until something happens or it is time to look again.
+    /// Wait for an event, or until `look_again_at`.
     Wait {
-        /// For what.
+        /// The awaited event.
         what: Waiting,
-        /// When to look although nothing happens.
+        /// Time of the next pass if no event comes first.
         look_again_at: Option<Timestamp>,
     },
-    /// The target has the volume; the source claim is an empty shell and may be deleted. A user's claim only after [`empty_source`].
+    /// The target has the volume. The source claim is empty and may be deleted, a user's claim only after [`empty_source`].
     Moved,
-    /// Not as things are: nothing is written. What can be done is for the caller to decide.
+    /// The rebind is not possible at present, and nothing is written. The caller decides what to do.
     Impossible(Impossible),
-    /// Could not be told now.
+    /// An object could not be read.
     Unknown(String),
 }
 
-/// What has to happen elsewhere.
+/// The event that a rebind waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waiting {
     /// The source has no volume yet.
     SourceNotBound(ObjectName),
     /// Kubernetes has not bound the target yet.
     Binding(ObjectName),
-    /// The target has the volume, and Kubernetes has not said yet that the source has lost it.
+    /// The target has the volume, and Kubernetes has not set the source to Lost yet.
     Losing(ObjectName),
 }
 
@@ -164,7 +164,7 @@ impl fmt::Display for Waiting {
     }
 }
 
-/// Why it can't be.
+/// The reason why a rebind is not possible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Impossible {
     /// The target doesn't exist.
@@ -175,19 +175,19 @@ pub enum Impossible {
     TargetBoundElsewhere(String),
     /// The target had the volume and has lost it.
     TargetLost,
-    /// A provisioner may make a volume for the target at any moment.
+    /// A provisioner may create a volume for the target at any moment.
     TargetNotHeldBack,
-    /// There is no claim from which the volume could be taken.
+    /// The source does not exist.
     SourceMissing,
     /// The source is being deleted, and the volume may go with it.
     SourceDeleting,
     /// The source names another volume than the one that names it.
     SourceNamesAnother(Option<String>),
-    /// There is no volume.
+    /// The volume does not exist.
     VolumeMissing,
     /// The volume is being deleted.
     VolumeDeleting,
-    /// The volume is nobody's.
+    /// The volume has no `claimRef`.
     VolumeUnclaimed,
     /// The volume belongs to another claim.
     VolumeOfAnother(ClaimIdentity),
@@ -213,7 +213,7 @@ impl fmt::Display for Impossible {
     }
 }
 
-/// The next step of a rebind.
+/// Returns the next step of a rebind.
 pub fn step(rebind: &Rebind) -> Step {
     let target = match &rebind.target {
         Lookup::Present(target) => target,
@@ -261,10 +261,11 @@ fn not_bound(source: &SourceClaim) -> Step {
     Step::Wait { what: Waiting::SourceNotBound(named(&source.exact)), look_again_at: None }
 }
 
-/// The volume is the source's.
+/// Returns the next step while the volume belongs to the source.
 fn take(source: &SourceClaim, volume: &Volume, target: &TargetClaim, now: Timestamp) -> Step {
     let name = &volume.exact.name;
-    // Claims and volumes are watched apart: these two pictures are of a time when the volume had been handed over already.
+    // Claims and volumes are watched separately: here, a claim shows that the volume was rebound already, and the view of the volume is
+    // older.
     let late = || Step::Unknown(format!("PersistentVolume {name:?} has changed since it was seen"));
     match &target.volume_name {
         Some(other) if other == name => return late(),
@@ -277,7 +278,7 @@ fn take(source: &SourceClaim, volume: &Volume, target: &TargetClaim, now: Timest
     }
     if source.volume_name.as_ref() != Some(name) {
         return match source.phase {
-            // The provisioner has made the volume for it, and Kubernetes is about to tell the claim.
+            // The provisioner has created the volume for the claim, and Kubernetes has not bound the claim yet.
             ClaimPhase::Pending if source.volume_name.is_none() => not_bound(source),
             _ => Step::Impossible(Impossible::SourceNamesAnother(source.volume_name.clone())),
         };
@@ -291,7 +292,7 @@ fn take(source: &SourceClaim, volume: &Volume, target: &TargetClaim, now: Timest
     }
 }
 
-/// The volume is the target's; now the target has to be told.
+/// Returns the next step after the volume was rebound, until the target is bound.
 fn handed_over(volume: &Volume, target: &TargetClaim, now: Timestamp) -> Step {
     match &target.volume_name {
         Some(other) if *other != volume.exact.name => {
@@ -308,8 +309,8 @@ fn handed_over(volume: &Volume, target: &TargetClaim, now: Timestamp) -> Step {
     }
 }
 
-/// When the target is nudged next: [`PATIENCE`] after the hand-over, and whenever it has waited twice as long as at the last nudge. At once,
-/// if nobody knows when the hand-over was.
+/// Returns the time of the next nudge: [`PATIENCE`] after the rebind, and then whenever the wait has doubled since the last nudge. `None`
+/// means at once: neither the time of the rebind nor that of a nudge is known.
 fn nudge_due(handed_over: Option<Timestamp>, nudged: Option<Timestamp>) -> Option<Timestamp> {
     let nudged = nudged.filter(|nudged| handed_over.is_none_or(|since| *nudged >= since));
     let (last, pause) = match (handed_over, nudged) {
@@ -321,8 +322,8 @@ fn nudge_due(handed_over: Option<Timestamp>, nudged: Option<Timestamp>) -> Optio
     last.checked_add(pause).ok()
 }
 
-/// The JSON merge patch that makes `volume` the volume of `to`, refused when it has changed since. Whatever a `claimRef` can hold is
-/// set, as a merge would keep what the former claim left.
+/// Returns the JSON merge patch that rebinds `volume` to `to`. It is refused if the volume has changed since. Every field of `claimRef` is
+/// set, because a merge would keep those of the former claim.
 pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, at: Timestamp) -> Value {
     json!({
         "metadata": {
@@ -337,14 +338,14 @@ pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, at: Timestamp) -> V
     })
 }
 
-/// The JSON merge patch that takes our finalizer off `claim` and leaves `rest`, refused when the claim has changed since.
+/// Returns the JSON merge patch that removes our finalizer from `claim` and leaves `rest`. It is refused if the claim has changed since.
 pub fn release(claim: &ObjectVersion, rest: &[String]) -> Value {
     json!({ "metadata": {
         "uid": claim.uid, "resourceVersion": claim.resource_version, "finalizers": rest,
     } })
 }
 
-/// The JSON merge patch that touches a claim.
+/// Returns the JSON merge patch that sets the annotation of a nudge on a claim.
 pub fn nudge(claim: &ObjectVersion, at: Timestamp) -> Value {
     json!({ "metadata": {
         "uid": claim.uid, "resourceVersion": claim.resource_version, "annotations": { keys::NUDGED: at.to_string() },

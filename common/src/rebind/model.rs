@@ -1,5 +1,5 @@
-//! Kubernetes' own controller of claims and volumes in miniature, with its habit of missing things until it is touched; people who
-//! delete and take what they like; and passes that see each kind late, and that may end before or after a write.
+//! Model-based test of the rebind: a minimal form of Kubernetes' controller of claims and volumes, which may miss a change until a claim is
+//! updated; users who delete claims and take volumes; and passes whose views lag and which may end before or after a write.
 
 use jiff::SignedDuration;
 use proptest::prelude::*;
@@ -42,7 +42,7 @@ fn volume(owner: ClaimIdentity) -> Volume {
     Volume { exact: id("", "pv", "v"), deleting: false, claim_ref: Some(owner), handed_over_at: None }
 }
 
-/// Before anything has happened.
+/// Returns the state before the first step.
 fn begun() -> Rebind {
     Rebind {
         source: Present(source()),
@@ -52,7 +52,7 @@ fn begun() -> Rebind {
     }
 }
 
-/// So many seconds after the hand-over, the last nudge so many seconds after it.
+/// Returns the state `seconds` after the rebind, with the last nudge `nudged` seconds after the rebind.
 fn waiting(seconds: i64, nudged: Option<i64>) -> Rebind {
     let at = |seconds| start() + SignedDuration::from_secs(seconds);
     Rebind {
@@ -119,7 +119,7 @@ fn what_can_not_be_told_is_no_verdict(#[case] rebind: Rebind) {
     assert!(matches!(step(&rebind), Step::Unknown(_)), "{:?}", step(&rebind));
 }
 
-/// Not before two seconds, then whenever the wait has doubled.
+/// The first nudge is due after two seconds, the next ones whenever the wait has doubled.
 #[rstest]
 #[case::at_once(0, None, Some(2))]
 #[case::after_two_seconds(2, None, None)]
@@ -139,8 +139,8 @@ fn nudges(#[case] seconds: i64, #[case] nudged: Option<i64>, #[case] again: Opti
     }
 }
 
-/// A source that still counts as bound, so many seconds after the hand-over and touched so many seconds after it: when it is looked at
-/// again, or touched now.
+/// A source that is still bound `seconds` after the rebind, with the last nudge `nudged` seconds after it: `again` is the time of the next
+/// pass, or `None` if the source is nudged now.
 #[rstest]
 #[case::never_touched(0, None, None)]
 #[case::touched_before_the_hand_over(0, Some(-5), None)]
@@ -171,7 +171,7 @@ fn nothing_is_left_to_be_lost(#[case] source: Lookup<SourceClaim>, #[case] moved
     assert_eq!(next, if moved { Step::Moved } else { Step::Unknown("why".into()) });
 }
 
-/// Nothing of the former claim stays in the reference.
+/// No field of the former claim stays in the `claimRef`.
 #[test]
 fn the_patch_says_all_of_the_reference() {
     let patch = hand_over(&id("", "pv", "v"), &target().identity(), start());
@@ -185,10 +185,10 @@ fn the_patch_says_all_of_the_reference() {
     assert!(reference["resourceVersion"].is_null() && reference.get("resourceVersion").is_some());
 }
 
-/// What happens outside the passes.
+/// An event outside the passes.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    /// Kubernetes' controller works off what it knows it has to look at.
+    /// Kubernetes' controller processes its queue.
     Sync,
     TimePasses,
     SourceDeleted,
@@ -203,11 +203,11 @@ struct World {
     source: Option<SourceClaim>,
     volume: Volume,
     target: Option<TargetClaim>,
-    /// Kubernetes' controller knows that it has to look at the target.
+    /// True if the target is in the queue of Kubernetes' controller.
     queued: bool,
-    /// The same, of the source: a hand-over doesn't change that one.
+    /// True if the source is in the queue. A rebind does not change the source.
     source_queued: bool,
-    /// It doesn't notice that a volume was handed over.
+    /// True if the controller misses that a volume was rebound.
     misses: bool,
     /// The UIDs of the targets that were ever bound to the volume.
     bound: Vec<String>,
@@ -246,7 +246,7 @@ impl World {
         match event {
             Event::Sync => self.sync(&version),
             Event::TimePasses => self.milliseconds += 400,
-            // A claim in use is protected; ours isn't in use.
+            // Kubernetes protects a claim in use; this one is not in use.
             Event::SourceDeleted => self.source = None,
             Event::TargetDeleted => self.target = None,
             Event::TargetRecreated => {
@@ -289,7 +289,7 @@ impl World {
         }
     }
 
-    /// The API server: whose precondition doesn't hold changes nothing.
+    /// Applies a write as the API server does: nothing changes if the precondition does not hold.
     fn write(&mut self, step: &Step) -> Result<(), TestCaseError> {
         let version = self.touch();
         match step {
@@ -319,7 +319,7 @@ impl World {
     }
 }
 
-/// What a pass sees when each kind is so many moments late.
+/// Returns the view of a pass in which claims and volumes lag by so many states.
 fn view(history: &[World], claims: usize, volumes: usize) -> Rebind {
     let at = |lag: usize| &history[history.len().saturating_sub(1 + lag)];
     Rebind {
@@ -345,9 +345,9 @@ fn events() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-    /// Whatever happens in whatever order, whatever is seen late, wherever a pass is cut off: no volume is taken from anybody else, none is
-    /// ever without a claim, and it counts as moved only when it is. When nobody disturbs any more, it is moved or it can't be; and
-    /// where nobody ever disturbed, it is moved, even by a Kubernetes that misses everything until it is touched.
+    /// With any order of events, stale views and interrupted passes, no volume is taken from another claim, no volume is ever without a
+    /// `claimRef`, and `Moved` is reported only if it is true. Once nobody interferes any more, the rebind ends as moved or as impossible.
+    /// If nobody interfered at all, it ends as moved, even if Kubernetes misses every change until a nudge.
     #[test]
     fn every_road_ends(
         misses in any::<bool>(),
@@ -387,7 +387,7 @@ proptest! {
         prop_assert!(ended.is_some(), "never ends: {:?}", world);
         if peaceful {
             prop_assert_eq!(ended, Some(Step::Moved));
-            // Kubernetes is made to say that the source has lost its volume, and only then may that be deleted.
+            // The source is nudged until Kubernetes sets it to Lost; only then may it be deleted.
             for _ in 0..8 {
                 let seen = view(&history, 0, 0);
                 prop_assert_eq!(step(&seen), Step::Moved);
@@ -402,7 +402,7 @@ proptest! {
             }
             prop_assert_eq!(world.source.as_ref().map(|source| source.phase), Some(ClaimPhase::Lost), "{:?}", world);
             prop_assert_eq!(empty_source(&view(&history, 0, 0)), Step::Moved);
-            // The shell may go now; it is still moved.
+            // The source may be deleted now; the step is still `Moved`.
             world.happens(Event::SourceDeleted);
             history.push(world);
             prop_assert_eq!(step(&view(&history, 0, 0)), Step::Moved);

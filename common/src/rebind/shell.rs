@@ -1,8 +1,8 @@
-//! The end of the claim that had the volume, where it isn't a temporary one: a user's claim may be deleted only when Kubernetes itself says
-//! that it has lost its volume (see [`crate::confinement`]).
+//! Release of the claim that had the volume, where it is not a temporary one. A user's claim may be deleted only after Kubernetes has set
+//! it to Lost (see [`crate::confinement`]).
 //!
-//! Kubernetes looks at a claim when that changes, and else every quarter of a minute. A hand-over changes the volume and the claim that
-//! gets it, so the claim that had it is touched.
+//! Kubernetes' controller processes a claim when the claim changes, and otherwise every 15 seconds. A rebind changes the volume and the
+//! target claim, so the source claim is updated, too.
 
 use crate::{
     lookup::Lookup,
@@ -10,7 +10,7 @@ use crate::{
     rebind::{Rebind, SourceClaim, Step, Volume, Waiting, named, nudge_due},
 };
 
-/// The next step after [`Step::Moved`]; `Moved` again, when the source has lost its volume, is on its way out, or doesn't exist.
+/// Returns the next step after [`Step::Moved`]: `Moved` again if the source has lost its volume, is being deleted, or does not exist.
 pub fn empty_source(rebind: &Rebind) -> Step {
     let source = match &rebind.source {
         Lookup::Present(source) => source,
@@ -33,7 +33,7 @@ pub fn empty_source(rebind: &Rebind) -> Step {
     }
 }
 
-/// When the source is touched again; nothing, if it has not been touched since the hand-over.
+/// Returns the time of the next nudge of the source, or `None` if it has not been nudged since the rebind.
 fn next_nudge(source: &SourceClaim, volume: &Volume) -> Option<jiff::Timestamp> {
     let since = volume.handed_over_at;
     let nudged = source.nudged_at.filter(|nudged| since.is_none_or(|since| *nudged >= since))?;

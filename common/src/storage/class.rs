@@ -1,4 +1,4 @@
-//! StorageClasses: the part of one that a decision depends on, and the choice of the default one.
+//! StorageClasses: the fields that a decision depends on, and the choice of the default class.
 
 use k8s_openapi::api::storage::v1::StorageClass;
 use std::collections::BTreeMap;
@@ -15,15 +15,15 @@ pub struct Class {
     pub name: String,
     /// The driver.
     pub provisioner: String,
-    /// What the driver is told.
+    /// The parameters for the driver.
     pub parameters: BTreeMap<String, String>,
-    /// `allowVolumeExpansion`.
+    /// `allowVolumeExpansion`: true if volumes can be expanded.
     pub expands: bool,
-    /// `volumeBindingMode: WaitForFirstConsumer`.
+    /// True for `volumeBindingMode: WaitForFirstConsumer`.
     pub waits_for_consumer: bool,
-    /// The annotation `cdi.kubevirt.io/clone-strategy`, as it is written.
+    /// The annotation `cdi.kubevirt.io/clone-strategy`, unparsed.
     pub strategy: Option<String>,
-    /// How the driver wants a larger restore.
+    /// The driver's restore rule for a volume larger than its source.
     pub restore: RestoreRule,
     /// Names of classes that the admin declares compatible (`smartclone.dev/compatible-with`).
     pub compatible_with: Vec<String>,
@@ -51,8 +51,8 @@ impl Class {
     }
 }
 
-/// The rule for a driver, where nothing was learned at run time (see [`Record`](super::profile::Record)). The StorageClass's annotation
-/// (`smartclone.dev/restore-size`: `exact` or `larger`) outranks the table; any other value of it counts as not given.
+/// The restore rule, unless one was learned at run time (see [`Record`](super::profile::Record)). The annotation of the StorageClass
+/// (`smartclone.dev/restore-size`: `exact` or `larger`) outranks the table; other values are ignored.
 fn restore_rule(provisioner: &str, annotation: Option<&str>) -> RestoreRule {
     annotation
         .and_then(|text| text.parse().ok())
@@ -60,8 +60,8 @@ fn restore_rule(provisioner: &str, annotation: Option<&str>) -> RestoreRule {
         .unwrap_or(RestoreRule::Larger)
 }
 
-/// Which of all classes is the default one, as Kubernetes and CDI choose: one for virtual machines before the general one,
-/// among several the newest, then by name.
+/// Chooses the default StorageClass as Kubernetes and CDI do: the default for virtual machines before the general one, then the newest,
+/// then the first by name.
 pub fn default_class<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Option<&'a StorageClass> {
     let marked = |class: &StorageClass, key: &str| object::annotation(&class.metadata, key) == Some("true");
     classes

@@ -1,37 +1,38 @@
-//! The rule for StorageClasses: whether a volume of one can become a volume of another without a copy.
+//! The compatibility of StorageClasses: decides if a volume of one can become a volume of another without a copy.
 
 use crate::storage::class::Class;
 
-/// The class of the source's volume. A volume may name a class of which there is no object: it was deleted or renamed, or the volume
-/// was made by hand (longhorn#4194).
+/// The StorageClass of the source's volume. Its object may be missing: it was deleted or renamed, or the volume was created by hand
+/// (longhorn#4194).
 #[derive(Debug, Clone, Copy)]
 pub struct SourceClass<'a> {
-    /// The name; empty where the volume names none.
+    /// The name; empty if the volume names none.
     pub name: &'a str,
-    /// The object, where there is one.
+    /// The object, if it exists.
     pub object: Option<&'a Class>,
 }
 
-/// Why the storage can't be shared.
+/// The reason why two StorageClasses are not compatible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mismatch {
     /// Different drivers.
     Driver,
-    /// The same driver, told different things: another pool, replica count, encryption … (containerized-data-importer#4068).
+    /// The same driver with different parameters: another pool, replica count, encryption … (containerized-data-importer#4068).
     Parameters,
-    /// The same driver; what it was told about the source is not known, because the source's class does not exist.
+    /// The same driver; the source's parameters are not known because its StorageClass does not exist.
     NoSourceClass,
 }
 
-/// Parameters that only say how a secret is found or what file system a blank volume gets; volumes are interchangeable in spite of them.
+/// False for parameters that only name a secret; volumes are interchangeable in spite of them.
 fn matters(key: &str) -> bool {
     !(key.starts_with("csi.storage.k8s.io/") && (key.ends_with("-secret-name") || key.ends_with("-secret-namespace")))
 }
 
-/// The same class; or another one of the same driver with equal parameters, or declared compatible by the admin on either of the two.
+/// Accepts the same class, or another one of the same driver with equal parameters or declared compatible by the admin on either of the
+/// two.
 ///
-/// `driver` is that of the source's volume, which counts more than what its class (perhaps deleted since) says. The provisioner never
-/// asks for the object of the source's class, so the admin's word is enough where that is missing.
+/// `driver` is the driver of the source's volume; it outranks the one in the source's class, which may be deleted. The provisioner never
+/// reads the source's class, so the admin's declaration suffices if that is missing.
 pub fn compatible(driver: &str, source: SourceClass<'_>, target: &Class) -> Result<(), Mismatch> {
     if target.provisioner != driver {
         return Err(Mismatch::Driver);
@@ -56,7 +57,7 @@ mod tests {
 
     use super::*;
 
-    /// A class of driver `d`: its name, a parameter, and what it is declared compatible with.
+    /// A class of driver `d` from its name, a parameter, and the classes it is declared compatible with.
     fn class((name, parameter, compatible_with): (&str, &str, &str)) -> Class {
         let class = serde_json::from_value(json!({
             "metadata": {"name": name, "annotations": {"smartclone.dev/compatible-with": compatible_with}},

@@ -1,54 +1,54 @@
-//! Classification and redaction of a storage driver's errors: whether waiting helps, and which text may be shown.
+//! Classification and redaction of a storage driver's errors: decides if a retry helps, and which text may be shown.
 
 use std::fmt::Write as _;
 
-/// What to do about a complaint.
+/// The class of a driver's error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// The same request will be refused for ever: another strategy is needed.
+    /// The same request will always be refused: another strategy is needed.
     Terminal,
-    /// The driver is busy or cut off: the same request may succeed later.
+    /// The driver is busy or unavailable: the same request may succeed later.
     Transient,
 }
 
-/// What a refusal depends on, which says for which other clones it counts.
+/// The part of a request that a refusal depends on; determines for which other clones it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// One object, such as the source: a refusal says nothing about another clone.
     Object,
-    /// What is asked for: size, modes, attributes, credentials, quota. A refusal counts for a similar request of the same namespace.
+    /// The request: size, modes, attributes, credentials, quota. A refusal counts for a similar request of the same namespace.
     Request,
-    /// What the driver can do with the StorageClass, whoever asks.
+    /// The driver's capabilities with the StorageClass, for every requester.
     StorageClass,
 }
 
-/// A complaint, understood.
+/// A classified error of the driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Complaint {
-    /// What to do about it.
+    /// Its class.
     pub class: Class,
-    /// What it depends on.
+    /// Its scope.
     pub scope: Scope,
-    /// One word for programs: the gRPC code, or what a known text means; `Unknown` where there is neither.
+    /// A machine-readable code: the gRPC code, or the code of a known text; `Unknown` if there is neither.
     pub code: &'static str,
 }
 
-/// True if the driver says that it is still at work on the request: `Aborted` means an operation that is pending for the volume (CSI
-/// specification, error scheme of CreateVolume), which the provisioner asks about again and again.
+/// True if the driver reports that the request is in progress: `Aborted` means that an operation for the volume is pending (CSI
+/// specification, error scheme of CreateVolume), and the provisioner retries.
 pub fn is_progress(text: &str) -> bool {
     classify(text).code == "Aborted"
 }
 
-/// True if a complaint with this code is about the size that was asked for.
+/// True if an error with this code is about the requested size.
 pub fn is_about_size(code: &str) -> bool {
     ["OutOfRange", "SizeMismatch"].contains(&code)
 }
 
-/// gRPC codes, and what they mean for a volume or snapshot that was asked for.
+/// gRPC codes, and their meaning for a requested volume or snapshot.
 ///
-/// The provisioner repeats the same request with the same name whatever the answer was, so only what the driver says tells whether that
-/// helps. Unauthenticated is transient: it is the driver that isn't let in by its storage, which no other strategy would cure.
-/// ResourceExhausted is back-pressure for some drivers and a full pool for others; the deadline of the attempt tells them apart.
+/// The provisioner repeats the same request after every answer, so only the driver's error tells if that helps. Unauthenticated is
+/// transient: the storage refuses the driver's credentials, and no other strategy would change that. ResourceExhausted is back-pressure for
+/// some drivers and a full pool for others; the deadline of the attempt distinguishes them.
 ///
 /// The scope follows the CSI specification's error schemes of CreateVolume and CreateSnapshot: OutOfRange is about the capacity range,
 /// InvalidArgument about fields of the request, NotFound and AlreadyExists about the source or the name, PermissionDenied about the
@@ -72,13 +72,13 @@ const CODES: [(&str, Class, Scope); 16] = [
     ("Unknown", Class::Transient, Scope::Object),
 ];
 
-/// Codes that say nothing by themselves: a known text, or the code of an error that is quoted inside, says more.
+/// Codes without information: a known text, or the code of a quoted inner error, is more precise.
 const VAGUE: [&str; 2] = ["Internal", "Unknown"];
 
-/// What sidecars and drivers say in words, in lower case: all parts of an entry, in any order. The first entry that applies counts.
-/// Where the code says little (or there is none: the sidecars' own complaints have none), the text decides.
+/// Known texts of sidecars and drivers in lower case. All parts of an entry must occur, in any order; the first match counts. The text
+/// decides if the code is vague or missing (errors of the sidecars themselves have none).
 const TEXTS: [(&[&str], Class, Scope, &str); 33] = [
-    // Asked for again by the sidecar until it is so; nobody has refused anything.
+    // The sidecar retries until the source is ready; these are no refusals.
     (&["not bound"], Class::Transient, Scope::Object, "SourceNotReady"),
     (&["not yet bound"], Class::Transient, Scope::Object, "SourceNotReady"),
     (&["not ready"], Class::Transient, Scope::Object, "SourceNotReady"),
@@ -90,27 +90,27 @@ const TEXTS: [(&[&str], Class, Scope, &str); 33] = [
     (&["connection refused"], Class::Transient, Scope::Object, "Unavailable"),
     (&["too many requests"], Class::Transient, Scope::Request, "ResourceExhausted"),
     (&["rate limit"], Class::Transient, Scope::Request, "ResourceExhausted"),
-    // A limit that is lowered again by the clones that are done with their snapshots.
+    // A limit that is no longer reached when other clones delete their snapshots.
     (&["maximum", "snapshots"], Class::Transient, Scope::Object, "TooManySnapshots"),
     (&["max", "snapshots", "exceeded"], Class::Transient, Scope::Object, "TooManySnapshots"),
-    // The volume mode: external-provisioner's protection, and its older form for claims.
+    // Volume mode: external-provisioner's check, and its older form for claims.
     (&["modifies the mode of the source volume"], Class::Terminal, Scope::Request, "VolumeModeChange"),
     (&["allow-volume-mode-change"], Class::Terminal, Scope::Request, "VolumeModeChange"),
     (&["must have the same volume mode"], Class::Terminal, Scope::Request, "VolumeModeChange"),
-    // Sizes: external-provisioner's own checks, and what drivers say.
+    // Sizes: external-provisioner's checks, and drivers' messages.
     (&["requested volume size", "less than"], Class::Terminal, Scope::Request, "SizeMismatch"),
     (&["requested volume size", "greater than"], Class::Terminal, Scope::Request, "SizeMismatch"),
     (&["must be greater than or equal in size"], Class::Terminal, Scope::Request, "SizeMismatch"),
     (&["size", "does not match", "source"], Class::Terminal, Scope::Request, "SizeMismatch"),
     (&["must be the same size"], Class::Terminal, Scope::Request, "SizeMismatch"),
-    // What a driver can't do at all.
+    // Features that the driver does not support.
     (&["not support", "snapshot"], Class::Terminal, Scope::StorageClass, "SnapshotNotSupported"),
     (&["not supported", "snapshot"], Class::Terminal, Scope::StorageClass, "SnapshotNotSupported"),
     (&["not support", "clon"], Class::Terminal, Scope::StorageClass, "CloneNotSupported"),
     (&["cannot clone"], Class::Terminal, Scope::StorageClass, "CloneNotSupported"),
     (&["not support", "expan"], Class::Terminal, Scope::Request, "ExpansionNotSupported"),
     (&["unsupported volume content source"], Class::Terminal, Scope::StorageClass, "CloneNotSupported"),
-    // Where a driver can't: another pool, another node, another key.
+    // Constraints of the driver: another pool, another class, another encryption.
     (&["different pool"], Class::Terminal, Scope::StorageClass, "OtherPool"),
     (&["different storage pool"], Class::Terminal, Scope::StorageClass, "OtherPool"),
     (&["not in the same pool"], Class::Terminal, Scope::StorageClass, "OtherPool"),
@@ -119,10 +119,10 @@ const TEXTS: [(&[&str], Class, Scope, &str); 33] = [
     (&["not supported"], Class::Terminal, Scope::Request, "NotSupported"),
 ];
 
-/// What `text` means: the message of an event of external-provisioner, -snapshotter or -resizer, or of `VolumeSnapshot.status.error`.
+/// Classifies `text`: the message of an event of external-provisioner, -snapshotter or -resizer, or of `VolumeSnapshot.status.error`.
 ///
-/// The outermost gRPC code is the answer that the sidecar got. One that says nothing is asked further: for a known text, then for a code
-/// that it quotes. A precondition that is only not met *yet* is known by its text. What nobody understands may pass.
+/// The outermost gRPC code is the answer that the sidecar received. If it is vague, a known text decides, then the first quoted code that
+/// is not vague. A known text also outranks FailedPrecondition, which may be temporary. An unknown error is transient.
 pub fn classify(text: &str) -> Complaint {
     let lower = text.to_ascii_lowercase();
     let known = TEXTS.iter().find(|(parts, ..)| parts.iter().all(|part| lower.contains(part)));
@@ -138,12 +138,12 @@ pub fn classify(text: &str) -> Complaint {
     }
 }
 
-/// Two programs wrote the same object, and one has to do it again. It will.
+/// True for an update conflict: two writers updated the same object, and one of them retries.
 pub fn is_conflict(text: &str) -> bool {
     text.contains("Operation cannot be fulfilled on") && text.contains("the object has been modified")
 }
 
-/// Every gRPC code in `text` as Go prints it (`rpc error: code = Aborted desc = …`), outermost first.
+/// All gRPC codes in `text` as Go prints them (`rpc error: code = Aborted desc = …`), outermost first.
 fn codes(text: &str) -> impl Iterator<Item = Complaint> {
     text.split("code = ").skip(1).filter_map(|rest| {
         let word = rest.split(|c: char| !c.is_ascii_alphabetic()).next()?;
@@ -152,19 +152,19 @@ fn codes(text: &str) -> impl Iterator<Item = Complaint> {
     })
 }
 
-/// The longest text that is shown, in characters.
+/// The length of the longest shown text, in characters.
 const SHOWN: usize = 512;
-/// What stands for a secret. Never longer than it, so that a text only ever shrinks.
+/// The replacement for a secret. It is never longer than the secret, so that a text only shrinks.
 const MASK: &str = "***";
-/// Runs of this many characters without a space may be a key.
+/// The length in characters from which a run without a space may be a key.
 const RUN: usize = 40;
 
-/// `text` as it may be shown to a tenant: without secrets and control characters, at most 512 characters.
+/// Redacts `text` for tenants: removes secrets and control characters, and limits it to 512 characters.
 ///
-/// Hidden are values of names that sound secret (`password=…`, `"token": "…"`), credentials in URLs, PEM blocks, and long runs of base64.
-/// What this hides too much is a word less to read; what it hides too little can't be taken back.
+/// Hides the values of keys with secret names (`password=…`, `"token": "…"`), credentials in URLs, PEM blocks, and long runs of base64. In
+/// doubt it hides: a missing word does less harm than a leaked secret.
 pub fn redact(text: &str) -> String {
-    // A cut may join what was apart, so it is looked at until there is nothing left to hide. Each round only hides or cuts.
+    // A removal may join two parts into a secret, so this repeats until nothing changes. Each round only hides or cuts.
     let mut text = text.to_owned();
     loop {
         let next = bounded(without_runs(&without_credentials(&without_values(&plain(&without_pem(&text))))));
@@ -175,7 +175,7 @@ pub fn redact(text: &str) -> String {
     }
 }
 
-/// What stands for `secret`; what is masked already stays as it is.
+/// The mask for `secret`; a mask stays as it is.
 fn mask(secret: &str) -> &'static str {
     match secret.chars().count() {
         0 => "",
@@ -185,7 +185,7 @@ fn mask(secret: &str) -> &'static str {
     }
 }
 
-/// Without PEM blocks, also those that were cut off before their end.
+/// Removes PEM blocks, also truncated ones.
 fn without_pem(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -199,14 +199,14 @@ fn without_pem(text: &str) -> String {
     shown
 }
 
-/// Without what a terminal would obey: control characters, and those that turn the direction of writing or can't be seen.
+/// Removes terminal control: control characters, invisible ones, and those that change the writing direction.
 fn plain(text: &str) -> String {
     let invisible =
         |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     text.chars().filter(|c| !invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Whether a value of this name is nobody's business. A name *of* a secret is no secret.
+/// True if a key of this name holds a secret. The name *of* a secret is no secret.
 fn secret(key: &str) -> bool {
     const WORDS: [&str; 7] = ["password", "passwd", "passphrase", "secret", "token", "credential", "authorization"];
     let key = key.to_ascii_lowercase();
@@ -214,7 +214,7 @@ fn secret(key: &str) -> bool {
     !names_only && (key.ends_with("key") || WORDS.iter().any(|word| key.contains(word)))
 }
 
-/// Without the values of names that sound secret: `key=value`, `key: value`, `"key":"value"`, `key: Bearer value`.
+/// Masks the values of keys with secret names: `key=value`, `key: value`, `"key":"value"`, `key: Bearer value`.
 fn without_values(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -234,7 +234,7 @@ fn without_values(text: &str) -> String {
     shown
 }
 
-/// Writes `value` without the secret that it begins with; returns what follows.
+/// Writes `value` with its leading secret masked; returns the rest.
 fn hide_value<'a>(value: &'a str, shown: &mut String) -> &'a str {
     let blank = value.len() - value.trim_start_matches([' ', '=']).len();
     let (blank, mut secret) = value.split_at(blank);
@@ -257,7 +257,7 @@ fn hide_value<'a>(value: &'a str, shown: &mut String) -> &'a str {
     rest
 }
 
-/// Without the `user:password@` of URLs.
+/// Masks `user:password@` in URLs.
 fn without_credentials(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -275,8 +275,8 @@ fn without_credentials(text: &str) -> String {
     shown
 }
 
-/// Without long runs of base64 or hexadecimal digits, and without JSON web tokens. Names of volumes are no runs (they have hyphens), and a
-/// path is one only where it looks like base64 that happens to have slashes.
+/// Masks long runs of base64 or hexadecimal digits, and JSON web tokens. Volume names are not affected (they have hyphens); a path is
+/// masked only if it mixes upper case, lower case and digits as base64 does.
 fn without_runs(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for word in
@@ -312,7 +312,7 @@ fn bounded(text: String) -> String {
     if text.chars().count() <= SHOWN {
         return text;
     }
-    // Three characters fewer than may be shown: the ellipsis has three bytes, and the text may not grow.
+    // Three characters fewer than the limit: the ellipsis has three bytes, and the text may not grow.
     text.chars().take(SHOWN - 3).chain(['…']).collect()
 }
 

@@ -1,8 +1,7 @@
-//! Events about a claim: those that come from the components which provision it.
+//! Events about a claim: selects those of the components that provision it.
 //!
-//! An Event is a hint about one object, and nothing more: whoever may create Events in a namespace may write any of its fields. So it
-//! counts only for the claim that it names in full, and a refusal that is learnt from it never counts for another namespace (see
-//! [`refusals`](super::refusals)).
+//! Anyone who may create Events in a namespace may set all their fields. So an Event counts only for the claim that it names in full, and a
+//! refusal learned from it never counts for another namespace (see [`refusals`](super::refusals)).
 
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 
@@ -10,7 +9,7 @@ use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim};
 /// kube-controller-manager (`pkg/controller/volume/persistentvolume`, `pkg/controller/volume/expand`).
 const COMPONENTS: [&str; 2] = ["persistentvolume-controller", "volume_expand"];
 
-/// The message of the newest warning about `claim`, whose volume `provisioner` makes.
+/// The message of the newest warning about `claim`, whose volume `provisioner` creates.
 pub fn newest_warning<'a>(
     events: impl IntoIterator<Item = &'a Event>,
     claim: &PersistentVolumeClaim,
@@ -21,7 +20,7 @@ pub fn newest_warning<'a>(
     newest.and_then(|event| event.message.clone())
 }
 
-/// Kind, namespace, name and UID are the claim's, and it was written in the claim's namespace.
+/// True if the event is in the claim's namespace and its `involvedObject` has kind, namespace, name and UID of the claim.
 fn is_about(event: &Event, claim: &PersistentVolumeClaim) -> bool {
     let (about, meta) = (&event.involved_object, &claim.metadata);
     about.kind.as_deref() == Some("PersistentVolumeClaim")
@@ -32,8 +31,8 @@ fn is_about(event: &Event, claim: &PersistentVolumeClaim) -> bool {
         && event.metadata.namespace == meta.namespace
 }
 
-/// The reporter is a component that works on claims of this provisioner, as it writes its own name: external-provisioner
-/// `<driver>_<identity>` (sig-storage-lib-external-provisioner), external-resizer `external-resizer <driver>`.
+/// True if the reporter is a component that handles claims of this provisioner. Reporter names: external-provisioner `<driver>_<identity>`
+/// (sig-storage-lib-external-provisioner), external-resizer `external-resizer <driver>`.
 fn reported_by(event: &Event, provisioner: &str) -> bool {
     let source = event.source.as_ref().and_then(|source| source.component.as_deref());
     let Some(component) = source.filter(|name| !name.is_empty()).or(event.reporting_component.as_deref()) else {

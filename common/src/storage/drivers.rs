@@ -1,7 +1,7 @@
-//! What is known about storage drivers that their API doesn't say: one row each, refined by a StorageClass's parameters.
+//! Built-in table of storage drivers: capabilities that CSI doesn't report, by provisioner and parameters of the StorageClass.
 //!
-//! The advised strategies, claim properties and least sizes are the ones that CDI gives (`storagecapabilities`), so that a profile reads
-//! the same under both. Rows of the rest have their source beside them.
+//! Strategies, claim properties and minimum sizes are CDI's (`storagecapabilities`), so that a StorageProfile is the same under both. Other
+//! values have their source beside them.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::{
     storage::restore::RestoreRule,
 };
 
-/// An access mode that goes with a volume mode.
+/// An access mode and a volume mode that a driver supports together.
 pub type Set = (&'static str, VolumeMode);
 
 const RWO: &str = "ReadWriteOnce";
@@ -24,21 +24,21 @@ const RWX: &str = "ReadWriteMany";
 pub struct Driver {
     provisioner: &'static str,
     variant: &'static str,
-    /// Claim properties, best first; empty where none are known.
+    /// Claim properties, best first; empty if none are known.
     pub sets: &'static [Set],
-    /// How to clone, where somebody knows better than to try a snapshot.
+    /// The recommended strategy; `None` means to try a snapshot.
     pub strategy: Option<CloneStrategy>,
-    /// Smaller volumes are refused or rounded up.
+    /// The minimum size; smaller volumes are refused or rounded up.
     pub minimum: Option<Bytes>,
-    /// How a larger volume is restored.
+    /// The restore rule for a volume larger than its source.
     pub restore: Option<RestoreRule>,
-    /// How many minutes one strategy may take before another one is tried.
+    /// The time limit for one strategy in minutes, after which another one is tried.
     pub minutes: Option<u32>,
 }
 
-/// Anything but files that several nodes write.
+/// All but ReadWriteMany file systems.
 const ALL_BUT_SHARED_FILES: &[Set] = &[(RWX, Block), (RWO, Block), (RWO, Filesystem), (ROX, Block), (ROX, Filesystem)];
-/// A block device that may move between nodes while it is in use.
+/// Block devices that support live migration, and file systems.
 const SHARED_BLOCK: &[Set] = &[(RWX, Block), (RWO, Block), (RWO, Filesystem)];
 const SHARED_BLOCK_TO_READ: &[Set] = &[(RWX, Block), (RWO, Block), (RWO, Filesystem), (ROX, Block)];
 const PORTWORX: &[Set] = &[(RWX, Block), (RWX, Filesystem), (RWO, Block), (RWO, Filesystem)];
@@ -67,7 +67,7 @@ impl Driver {
         Self { minimum: Some(Bytes(gibibytes << 30)), ..self }
     }
 
-    /// Restores at the source's size only.
+    /// The driver restores at the source's size only.
     const fn exact(self) -> Self {
         Self { restore: Some(RestoreRule::SourceSizeOnly), ..self }
     }
@@ -77,7 +77,7 @@ impl Driver {
     }
 }
 
-/// Every row. The variant is empty for a driver whose parameters don't matter, or say nothing.
+/// All rows. The variant is empty for a driver whose parameters don't matter or don't identify a variant.
 const DRIVERS: &[Driver] = &[
     driver("kubevirt.io.hostpath-provisioner", "", FILES),
     driver("kubevirt.io/hostpath-provisioner", "", FILES),
@@ -87,7 +87,8 @@ const DRIVERS: &[Driver] = &[
     driver("k8s-sigs.io/nfs-subdir-external-provisioner", "", SHARED_FILES),
     driver("kubernetes.io/rbd", "", SHARED_BLOCK),
     driver("rbd.csi.ceph.com", "", SHARED_BLOCK).advises(CsiClone),
-    // A clone is a full copy by the manager, few at a time: hours for a large volume (ceph-csi#411, #1671; containerized-data-importer#3939).
+    // A clone is a full copy by the manager, few in parallel: hours for a large volume (ceph-csi#411, #1671;
+    // containerized-data-importer#3939).
     driver("cephfs.csi.ceph.com", "", SHARED_OR_OWN_FILES).advises(CsiClone).within(240),
     driver("linstor.csi.linbit.com", "", ALL_BUT_SHARED_FILES),
     driver("csi-unity.dellemc.com", "", ALL_BUT_SHARED_FILES),
@@ -98,13 +99,13 @@ const DRIVERS: &[Driver] = &[
     driver("csi-isilon.dellemc.com", "", ALL_FILES).advises(CsiClone).within(240),
     driver("csi-powermax.dellemc.com", "", SHARED_BLOCK_TO_READ).advises(CsiClone),
     driver("csi-powermax.dellemc.com", "nfs", ALL_FILES),
-    // A restore is itself a writable snapshot, of which a volume has few (containerized-data-importer#3520).
+    // A restore is itself a writable snapshot, and a volume supports few of them (containerized-data-importer#3520).
     driver("csi-powerstore.dellemc.com", "", SHARED_BLOCK_TO_READ).advises(Copy),
     driver("csi-powerstore.dellemc.com", "nfs", ALL_FILES),
     driver("kubernetes.io/storageos", "", FILES),
     driver("storageos", "", FILES),
     driver("kubernetes.io/aws-ebs", "", BLOCK),
-    // A snapshot is ready when it has been uploaded (aws-ebs-csi-driver#1012, #2689).
+    // A snapshot is ready only after its upload (aws-ebs-csi-driver#1012, #2689).
     driver("ebs.csi.aws.com", "", BLOCK).within(120),
     driver("ebs.csi.aws.com", "io1", BLOCK).at_least(4).within(120),
     driver("ebs.csi.aws.com", "io2", SHARED_BLOCK).at_least(4).within(120),
@@ -133,7 +134,7 @@ const DRIVERS: &[Driver] = &[
     driver("pxd.portworx.com", "nfs", SHARED_OR_OWN_FILES).advises(CsiClone),
     driver("pxd.portworx.com", "pure_block", SHARED_BLOCK).advises(CsiClone),
     driver("pxd.portworx.com", "pure_fa_file", SHARED_OR_OWN_FILES).advises(CsiClone),
-    // Rejects inflated restores (containerized-data-importer#3973).
+    // The driver rejects a restore with a larger size (containerized-data-importer#3973).
     driver("csi.trident.netapp.io", "", NOT_KNOWN).exact(),
     driver("csi.trident.netapp.io", "ontap-nas", SHARED_OR_OWN_FILES).advises(Snapshot).exact(),
     driver("csi.trident.netapp.io", "ontap-san", SHARED_BLOCK_ONLY).advises(Snapshot).exact(),
@@ -164,23 +165,23 @@ const DRIVERS: &[Driver] = &[
     driver("local.csi.openebs.io", "", NOT_KNOWN).exact(),
     // Clones keep the source's quota (zfs-localpv#536).
     driver("zfs.csi.openebs.io", "", NOT_KNOWN).exact(),
-    // A clone is a clone in the cluster below (kubevirt/csi-driver#118).
+    // A clone is a clone in the infrastructure cluster (kubevirt/csi-driver#118).
     driver("csi.kubevirt.io", "", NOT_KNOWN).within(60),
 ];
 
-/// How much the table knows of a StorageClass.
+/// The table's knowledge of a StorageClass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// The driver, with these parameters.
+    /// The driver is known with these parameters.
     Driver(Driver),
-    /// The driver, but not what its volumes are with these parameters; the row holds what is true of all.
+    /// The driver is known, but not its volumes with these parameters; the row holds what applies to all its volumes.
     DriverOnly(Driver),
-    /// Nothing.
+    /// The driver is not known.
     Nothing,
 }
 
 impl Known {
-    /// The row, where there is one.
+    /// The row, if there is one.
     pub fn driver(self) -> Option<Driver> {
         match self {
             Self::Driver(driver) | Self::DriverOnly(driver) => Some(driver),
@@ -189,7 +190,7 @@ impl Known {
     }
 }
 
-/// What the table knows of a class of `provisioner` with these parameters.
+/// Looks up a StorageClass by provisioner and parameters.
 pub fn find(provisioner: &str, parameters: &BTreeMap<String, String>) -> Known {
     let provisioner = deployed(provisioner);
     let row =
@@ -200,20 +201,20 @@ pub fn find(provisioner: &str, parameters: &BTreeMap<String, String>) -> Known {
     }
 }
 
-/// What is true of all volumes of `provisioner`, whatever the parameters.
+/// The restore rule of `provisioner`, which does not depend on the parameters.
 pub fn restore(provisioner: &str) -> Option<RestoreRule> {
     let provisioner = deployed(provisioner);
     DRIVERS.iter().find(|row| row.provisioner == provisioner).and_then(|row| row.restore)
 }
 
-/// Ceph's drivers carry the name of their deployment in front (`rook-ceph.rbd.csi.ceph.com`).
+/// The driver's name without the prefix of its deployment, which Ceph's drivers have (`rook-ceph.rbd.csi.ceph.com`).
 fn deployed(provisioner: &str) -> &str {
     const CEPH: [&str; 2] = ["rbd.csi.ceph.com", "cephfs.csi.ceph.com"];
     let of = |driver: &&str| provisioner.strip_suffix(*driver).is_some_and(|prefix| prefix.ends_with('.'));
     CEPH.into_iter().find(of).unwrap_or(provisioner)
 }
 
-/// Which variant of a driver the parameters ask for: empty for the plain one, nothing where they don't tell.
+/// The variant of the driver that the parameters select: empty for the plain one, `None` if they do not identify it.
 fn variant<'a>(provisioner: &str, parameter: impl Fn(&str) -> &'a str) -> Option<&'static str> {
     let nfs_server = || {
         let options: Vec<_> = parameter("sharedv4_mount_options").split(',').map(str::trim).collect();
@@ -305,7 +306,7 @@ mod tests {
         assert_eq!(found.and_then(|d| d.sets.first().copied()), first);
     }
 
-    /// A variant that is said to exist exists, each row is there once, and what a driver refuses doesn't depend on the variant.
+    /// Every variant has a row, each row is unique, and the restore rule doesn't depend on the variant.
     #[test]
     fn the_table_is_consistent() {
         for (at, row) in DRIVERS.iter().enumerate() {

@@ -1,50 +1,49 @@
-//! The expansion of a claim's volume: which part of it is to be done, and what keeps it from being done.
+//! Expansion of a claim's volume: its pending part, and its error.
 //!
-//! Kubernetes expands in two parts. The driver's controller grows the volume, and `spec.capacity` of the PersistentVolume follows at once;
-//! then a node grows the file system where there is one, and only then does `status.capacity` of the claim follow. Since KEP-1790
-//! (recovery from expansion failure) `status.allocatedResourceStatuses` names the part, and tells what can't succeed; before that there
-//! are conditions only.
+//! Kubernetes expands in two parts. The controller expands the volume, and `spec.capacity` of the PersistentVolume follows at once. Then a
+//! node expands the file system, if there is one, and only then `status.capacity` of the claim follows. Since KEP-1790 (recovery from
+//! expansion failure) `status.allocatedResourceStatuses` names the part and if it is infeasible; older versions set conditions only.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimStatus};
 
-/// The key of a volume's size in maps of resources.
+/// The key of a volume's size in a resource list.
 const STORAGE: &str = "storage";
 
-/// The part of an expansion that is to be done.
+/// The pending part of an expansion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The driver's controller grows the volume.
+    /// The controller expands the volume.
     Controller,
-    /// The volume has grown, and a node grows its file system.
+    /// The volume is expanded, and a node expands its file system.
     Node,
 }
 
-/// An expansion that isn't complete.
+/// An expansion that is not complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expansion {
-    /// The part that is to be done.
+    /// The pending part.
     pub part: Part,
-    /// Nobody tries it again before another size is asked for.
+    /// True if it is not retried until another size is requested.
     pub is_infeasible: bool,
-    /// The file system grows when kubelet mounts the volume.
+    /// True if the file system is expanded when kubelet mounts the volume.
     pub grows_at_mount: bool,
-    /// The last error.
+    /// The latest error.
     pub error: Option<String>,
 }
 
 impl Expansion {
-    /// The expansion of this claim; nothing, while there is none.
+    /// The expansion of this claim; `None` if there is none.
     pub fn of(claim: &PersistentVolumeClaim) -> Option<Self> {
         let status = claim.status.as_ref()?;
         let word = status.allocated_resource_statuses.as_ref().and_then(|all| all.get(STORAGE));
         let pending = condition(status, "FileSystemResizePending").is_some();
         let (part, is_infeasible) = match word.map(String::as_str) {
             Some("ControllerResizeInProgress") => (Part::Controller, false),
-            // The second word was renamed before the feature was on by default.
+            // KEP-1790 renamed `Failed` to `Infeasible` before the feature was on by default.
             Some("ControllerResizeInfeasible" | "ControllerResizeFailed") => (Part::Controller, true),
             Some("NodeResizePending" | "NodeResizeInProgress") => (Part::Node, false),
             Some("NodeResizeInfeasible" | "NodeResizeFailed") => (Part::Node, true),
-            // An unknown word says nothing.
+            // An unknown state is ignored.
             Some(_) | None if pending || condition(status, "NodeResizeError").is_some() => (Part::Node, false),
             Some(_) | None => {
                 condition(status, "Resizing").or_else(|| condition(status, "ControllerResizeError"))?;
@@ -63,7 +62,7 @@ impl Expansion {
     }
 }
 
-/// The message of a condition that holds.
+/// The message of a condition whose status is `True`.
 fn condition(status: &PersistentVolumeClaimStatus, kind: &str) -> Option<String> {
     let holds = status.conditions.iter().flatten().find(|it| it.type_ == kind && it.status == "True")?;
     Some(holds.message.clone().unwrap_or_default())
@@ -78,7 +77,7 @@ mod tests {
 
     const NONE: Option<&str> = None;
 
-    /// The word of KEP-1790, the conditions that hold, and what follows: the part, infeasible, grows at mount, with an error.
+    /// The state of KEP-1790, the conditions that are true, and the expected result: part, infeasible, grows at mount, has an error.
     #[rstest]
     #[case::nothing(NONE, &[], None)]
     #[case::old_controller(NONE, &["Resizing"], Some((Part::Controller, false, false, false)))]

@@ -1,4 +1,4 @@
-//! What is known of storage: StorageClasses, snapshot classes, drivers and their errors, StorageProfiles, and remembered refusals.
+//! Storage: StorageClasses, VolumeSnapshotClasses, drivers and their errors, StorageProfiles, and remembered refusals.
 
 pub mod class;
 pub mod compatible;

@@ -1,25 +1,25 @@
-//! The part of a volume that its file system needs for itself, in CDI's arithmetic.
+//! File system overhead of a volume, in CDI's arithmetic.
 //!
-//! All arithmetic is in whole bytes and thousandths, so that both gates, and CDI's readers of the status, get the same sizes.
+//! All arithmetic is in whole bytes and thousandths, so that webhook, controller and CDI's readers of the status compute the same sizes.
 
 use std::{fmt, str::FromStr};
 use thiserror::Error;
 
 use crate::quantity::Bytes;
 
-/// The part of a volume that its file system needs for itself, in thousandths.
+/// The share of a volume that its file system needs for itself, in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Overhead(u16);
 
-/// A text that isn't a share between 0 and 1 with up to three decimals.
+/// The error for a text that isn't a share between 0 and 1 with up to three decimals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not a share between 0 and 1 with up to three decimals, such as 0.055")]
 pub struct NotAShare;
 
 impl Overhead {
-    /// No file system: a raw device.
+    /// The overhead of a raw block device.
     pub const NONE: Self = Self(0);
-    /// Where nobody says anything (CDI's number).
+    /// The default overhead (CDI's).
     pub const DEFAULT: Self = Self(60);
 
     /// The share in thousandths.
@@ -47,7 +47,7 @@ impl FromStr for Overhead {
     }
 }
 
-/// As it is read: `0`, `0.06`, `0.055`, `1`.
+/// Formats a share as it is parsed: `0`, `0.06`, `0.055`, `1`.
 impl fmt::Display for Overhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -58,13 +58,13 @@ impl fmt::Display for Overhead {
     }
 }
 
-/// The size of a volume whose file system has room for `size` bytes (CDI's rule: whole MiB, then the share on top).
+/// The size of a volume whose file system has room for `size` bytes (CDI's rule: round up to MiB, then add the overhead).
 pub fn required(size: Bytes, overhead: Overhead) -> Bytes {
     let whole = u128::from(size.round_up_to(Bytes::MIB).0);
     bytes((whole * (1000 + u128::from(overhead.0))).div_ceil(1000))
 }
 
-/// The bytes that fit into the file system of a volume of `size` (CDI's rule: the share off, then whole MiB).
+/// The bytes that fit into the file system of a volume of `size` (CDI's rule: subtract the overhead, then round down to MiB).
 pub fn usable(size: Bytes, overhead: Overhead) -> Bytes {
     let fits = (u128::from(size.0) * 1000).div_ceil(1000 + u128::from(overhead.0));
     let fits = bytes(fits);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     proptest! {
-        /// What was asked to fit, fits; and the text of a share is the share.
+        /// The usable size of a required size is at least the requested size, and a formatted share parses to itself.
         #[test]
         fn what_is_required_is_usable(size in 0u64..1 << 62, share in 0u16..=1000) {
             let share = Overhead(share);

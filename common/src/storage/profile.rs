@@ -1,7 +1,7 @@
-//! What is known about a StorageClass, who says so, and what its StorageProfile tells about it.
+//! Capabilities of a StorageClass, each with its provenance, and the status of its StorageProfile.
 //!
-//! Of several that say something, what was learned from the driver at run time outranks the StorageProfile, that the StorageClass's
-//! annotations, those the built-in table ([`drivers`]), and that the default.
+//! Precedence, highest first: learned from the driver at run time, StorageProfile, annotations of the StorageClass, built-in table
+//! ([`drivers`]), default.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -18,36 +18,36 @@ use crate::{
     },
 };
 
-/// The condition that says whether the driver is known (CDI's).
+/// The condition type that reports if the driver is known (CDI's).
 pub const RECOGNIZED: &str = "Recognized";
 
-/// How long one strategy may take where nobody says anything: a quick driver needs seconds, and a cut-off one is given up before the
-/// user gives up.
+/// The default time limit for one strategy. A fast driver needs seconds, and a strategy that makes no progress is replaced before the user
+/// gives up.
 pub const DEADLINE: SignedDuration = SignedDuration::from_mins(10);
 
-/// The longest deadline that a requester may ask for, where the admin says nothing ([`keys::MAX_DEADLINE`]).
+/// The longest deadline that a requester may ask for, unless the admin sets another one ([`keys::MAX_DEADLINE`]).
 pub const MAX_DEADLINE: SignedDuration = SignedDuration::from_hours(1);
 
-/// The names of capabilities.
+/// The names of the capabilities in the status of a StorageProfile.
 pub mod names {
-    /// How volumes are cloned.
+    /// The strategy by which volumes are cloned.
     pub const CLONE_STRATEGY: &str = "cloneStrategy";
-    /// Which access modes go with which volume mode.
+    /// The supported pairs of access mode and volume mode.
     pub const CLAIM_PROPERTY_SETS: &str = "claimPropertySets";
-    /// The least size of a volume.
+    /// The minimum size of a volume.
     pub const MINIMUM_SIZE: &str = "minimumSize";
-    /// `exact` or `larger`: how a larger volume is restored.
+    /// The restore rule for a larger volume: `exact` or `larger`.
     pub const RESTORE_SIZE: &str = "restoreSize";
-    /// How long one strategy may take.
+    /// The time limit for one strategy.
     pub const DEADLINE: &str = "deadline";
 }
 
-/// Who says so; the later outranks the earlier.
+/// The origin of a capability; a later variant outranks an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Provenance {
-    /// Nobody.
+    /// The built-in default.
     Default,
-    /// The table.
+    /// The built-in table of drivers.
     BuiltIn,
     /// An annotation of the StorageClass.
     StorageClass,
@@ -58,7 +58,7 @@ pub enum Provenance {
 }
 
 impl Provenance {
-    /// The word in a [`Capability`].
+    /// The value of `provenance` in a [`Capability`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Default => "Default",
@@ -70,12 +70,12 @@ impl Provenance {
     }
 }
 
-/// Something known, and who says so.
+/// A value with its provenance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known<T> {
-    /// What holds.
+    /// The value.
     pub value: T,
-    /// Who says so.
+    /// The origin of the value.
     pub provenance: Provenance,
 }
 
@@ -89,43 +89,43 @@ impl<T> Known<T> {
     }
 }
 
-/// Who says what, best first.
+/// The value with the highest provenance.
 fn best<T, const N: usize>(said: [(Provenance, Option<T>); N]) -> Option<Known<T>> {
     said.into_iter()
         .filter_map(|(provenance, value)| Some(Known::new(provenance, value?)))
         .max_by_key(|known| known.provenance)
 }
 
-/// All that is known about a StorageClass.
+/// All known capabilities of a StorageClass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// How its volumes are cloned, where somebody says so.
+    /// The strategy by which its volumes are cloned, if configured or known.
     pub strategy: Option<Known<CloneStrategy>>,
-    /// Which access modes go with which volume mode, best first.
+    /// The supported pairs of access mode and volume mode, best first.
     pub claim_property_sets: Option<Known<Vec<ClaimPropertySet>>>,
-    /// The least size of a volume.
+    /// The minimum size of a volume.
     pub minimum_size: Option<Known<Bytes>>,
-    /// How a larger volume is restored.
+    /// The restore rule for a volume larger than its source.
     pub restore: Known<RestoreRule>,
-    /// How long one strategy may take before another one is tried.
+    /// The time limit for one strategy, after which another one is tried.
     pub deadline: Known<SignedDuration>,
-    /// Whether the driver is known with these parameters.
+    /// The state of knowledge about the driver with these parameters.
     pub recognized: Recognized,
 }
 
-/// Whether the driver is known with these parameters; the words are CDI's.
+/// The state of knowledge about a driver with given parameters; reasons are CDI's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recognized {
-    /// It is.
+    /// Driver and parameters are known.
     Yes,
-    /// The driver is, these parameters aren't.
+    /// The driver is known, but not with these parameters.
     NotTheParameters,
-    /// It isn't.
+    /// The driver is not known.
     No,
 }
 
 impl Record {
-    /// What is known about `class`. A word that nobody knows, in an annotation or in what was learned, counts as not given.
+    /// Collects the capabilities of `class`. An unparsable value in an annotation or in a learned capability is ignored.
     pub fn of(class: &StorageClass, profile: Option<&StorageProfile>) -> Self {
         let annotation = |key: &str| object::annotation(&class.metadata, key);
         let spec = profile.map(|p| &p.spec);
@@ -172,7 +172,7 @@ impl Record {
         }
     }
 
-    /// The record as admins see it.
+    /// The capabilities as listed in the status of the StorageProfile.
     fn capabilities(&self, strategy: &Known<CloneStrategy>) -> Vec<Capability> {
         let sets = self.claim_property_sets.as_ref();
         let minimum = self.minimum_size.as_ref();
@@ -189,7 +189,8 @@ impl Record {
     }
 }
 
-/// The annotation of the profile outranks the table, also by being empty. One that is no quantity counts as not given.
+/// The minimum size. The annotation of the StorageProfile outranks the table; an empty annotation removes the minimum, an invalid quantity
+/// is ignored.
 fn minimum_size(profile: Option<&StorageProfile>, row: Option<drivers::Driver>) -> Option<Known<Bytes>> {
     let annotation = profile.and_then(|p| object::annotation(&p.metadata, keys::MINIMUM_SIZE));
     if annotation.is_some_and(str::is_empty) {
@@ -201,7 +202,7 @@ fn minimum_size(profile: Option<&StorageProfile>, row: Option<drivers::Driver>) 
     ])
 }
 
-/// Reads a time such as `10m` or `1h30m`; no time at all counts as not given.
+/// Parses a duration such as `10m` or `1h30m`; `None` if it is invalid or not positive.
 pub fn duration(text: &str) -> Option<SignedDuration> {
     text.parse().ok().filter(SignedDuration::is_positive)
 }
@@ -215,7 +216,7 @@ fn written(sets: &[drivers::Set]) -> Vec<ClaimPropertySet> {
         .collect()
 }
 
-/// `ReadWriteMany Block, ReadWriteOnce Filesystem`.
+/// Formats claim property sets, such as `ReadWriteMany Block, ReadWriteOnce Filesystem`.
 fn in_words(sets: &[ClaimPropertySet]) -> String {
     let one = |set: &ClaimPropertySet| {
         let modes = set.access_modes.as_deref().unwrap_or_default().join("+");
@@ -224,8 +225,8 @@ fn in_words(sets: &[ClaimPropertySet]) -> String {
     sets.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// The next status of the StorageProfile of `class`; `snapshot_classes` are all that there are. What was learned and what was refused
-/// stays. A status that is already so is equal to it.
+/// The next status of the StorageProfile of `class`; `snapshot_classes` are all that exist. Keeps learned capabilities and shared refusals.
+/// Equal to the current status if nothing changed.
 pub fn status(
     class: &StorageClass,
     profile: Option<&StorageProfile>,
@@ -255,7 +256,7 @@ pub fn status(
         conditions: condition::merge(old.map(|o| o.conditions.as_slice()).unwrap_or_default(), &[seen], now),
         capabilities: record.capabilities(&wanted),
         claim_property_sets: record.claim_property_sets.map(|known| known.value),
-        // One that is of an earlier version, or written by hand, counts for nobody.
+        // Refusals of an earlier version, or written by hand, that do not name enough namespaces are dropped.
         refusals: old
             .iter()
             .flat_map(|o| &o.refusals)
@@ -287,8 +288,8 @@ fn recognized(recognized: Recognized, provisioner: &str) -> Observation {
     Observation { kind: RECOGNIZED, status: Some(status), reason, message }
 }
 
-/// What is listed after the driver has taught something, such as `restoreSize` `exact`; nothing, if it is known already. The next
-/// [`status`] keeps it.
+/// The capabilities after the driver taught a new one, such as `restoreSize` `exact`; `None` if it is known already. The next [`status`]
+/// keeps it.
 pub fn learned(capabilities: &[Capability], name: &str, value: &str) -> Option<Vec<Capability>> {
     let fact = Capability {
         name: name.to_owned(),

@@ -1,20 +1,20 @@
-//! Remembered refusals: the strategies that a driver refused recently, and the clones for which that counts.
+//! Remembered refusals: strategies that a driver refused recently, and the clones that skip them.
 //!
-//! A clone that meets a refusal spares similar clones the attempt. For whom it counts depends on what it hangs on
-//! ([`Scope`]) and on where it was read ([`ErrorSource`]), because one tenant can provoke a refusal, and write an Event, at will:
+//! A clone that meets a refusal saves similar clones the attempt. The clones for which it counts depend on the refusal's [`Scope`] and
+//! [`ErrorSource`], because one tenant can provoke a refusal, and write an Event, at will:
 //!
 //! * For its own namespace one refusal is enough ([`NamespaceRefusals`], in the controller's memory). It counts for requests that are at
-//!   least as large, and, where it hangs on the request, have the same modes.
-//! * For all namespaces ([`Refusal`], in the status of the class's StorageProfile) only after [`NAMESPACES`] namespaces met it with no
-//!   success between, only where it hangs on the StorageClass, and only as read in a status that no tenant writes. It counts for requests
-//!   that are at least as large as what each of those namespaces asked for. The StorageProfile, which every tenant may read, has a code,
-//!   numbers and times; never the driver's text, and no namespace.
+//!   least as large and, if its scope is the request, have the same modes.
+//! * For all namespaces ([`Refusal`], in the status of the class's StorageProfile) it counts only after [`NAMESPACES`] namespaces met it
+//!   without a success in between, only if its scope is the StorageClass, and only if it was read in a status that no tenant writes. It
+//!   counts for requests at least as large as what each of these namespaces requested. Every tenant may read the StorageProfile, so it
+//!   holds a code, numbers and times; never the driver's text, and no namespace.
 //!
-//! A remembered refusal only ever moves a strategy down; it rejects nothing (see [`decide`](fn@crate::clone::decide::decide)). `copy` is not remembered:
-//! there is nothing to move on to.
+//! A remembered refusal only changes the strategy to a more expensive one; it rejects nothing (see
+//! [`decide`](fn@crate::clone::decide::decide)). Refusals of `copy` are not remembered, as no other strategy follows it.
 //!
-//! Namespaces are not stored, neither as names nor as hashes: a hash of a name can be guessed, and a namespace's UID would need a right
-//! to read namespaces. So what one namespace met is forgotten when the controller restarts, and is found again by one attempt.
+//! Namespaces are not stored, neither as names nor as hashes: the hash of a name can be guessed, and UIDs would need the right to read
+//! namespaces. So the refusals of a namespace are forgotten when the controller restarts, and relearned by one attempt.
 
 use std::collections::BTreeMap;
 
@@ -28,18 +28,18 @@ use crate::{
     storage::driver_error::Scope,
 };
 
-/// How long the first refusal counts.
+/// The time for which the first refusal counts.
 pub const FIRST: SignedDuration = SignedDuration::from_mins(5);
-/// The longest time for which a refusal counts; and for which a namespace's refusal is evidence about the StorageClass.
+/// The longest time for which a refusal counts, and for which a namespace's refusal is evidence about the StorageClass.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(6);
-/// How many refusals one StorageProfile, and one namespace, remembers.
+/// The number of refusals that are remembered per StorageProfile and per namespace.
 pub const REMEMBERED: usize = 32;
-/// For how many namespaces refusals are remembered.
+/// The number of namespaces whose refusals are remembered.
 pub const REMEMBERED_NAMESPACES: usize = 1024;
-/// How many namespaces have to meet a refusal before it counts for all.
+/// The number of namespaces that must meet a refusal before it counts for all.
 pub const NAMESPACES: usize = 3;
 
-/// What was refused.
+/// The refused strategy, driver and StorageClasses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusalKey {
     /// The strategy.
@@ -52,7 +52,7 @@ pub struct RefusalKey {
     pub class: String,
 }
 
-/// The part of a request that a refusal may hang on.
+/// The part of a request that a refusal may depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeRequest {
     /// The size at which the volume is created.
@@ -76,51 +76,51 @@ impl VolumeRequest {
     }
 }
 
-/// Where a refusal was read.
+/// The place where a refusal was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorSource {
-    /// In a status that only the storage's components write.
+    /// A status that only storage components write.
     Status,
-    /// In an Event of the clone's namespace, which its tenants may write.
+    /// An Event in the clone's namespace, which tenants may write.
     Event,
-    /// In an Event of another namespace: evidence for this one clone and for no other.
+    /// An Event in another namespace: evidence for this clone only.
     ForeignEvent,
 }
 
-/// A refusal as one clone met it.
+/// A refusal that one clone met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetRefusal {
-    /// What was refused.
+    /// The refused strategy, driver and StorageClasses.
     pub key: RefusalKey,
-    /// What was asked for.
+    /// The refused request.
     pub request: VolumeRequest,
-    /// The word for it: the gRPC code, or what a known text means.
+    /// The gRPC code, or the code of a known text.
     pub code: &'static str,
-    /// What it hangs on.
+    /// The part of the request that it depends on.
     pub scope: Scope,
-    /// Where it was read.
+    /// The place where it was read.
     pub read_in: ErrorSource,
-    /// The driver's words, without secrets.
+    /// The driver's message, redacted.
     pub message: String,
 }
 
 /// A refusal that counts for the clones of one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamespaceRefusal {
-    /// How it was met; the smallest request that was refused.
+    /// The refusal, with the smallest request that was refused.
     pub met: MetRefusal,
-    /// How often in a row.
+    /// The number of refusals in a row.
     pub count: u32,
-    /// When it was met last.
+    /// The time of the latest refusal.
     pub last: Timestamp,
-    /// Until when it counts.
+    /// The end of the time for which it counts.
     pub until: Timestamp,
-    /// It is evidence about the StorageClass that has not been used yet.
+    /// True if it is evidence about the StorageClass that has not been used yet.
     is_evidence: bool,
 }
 
 impl NamespaceRefusal {
-    /// Whether it is about a clone with this `key` that asks for `request`.
+    /// True if it concerns a clone with this `key` and this `request`.
     pub fn is_about(&self, key: &RefusalKey, request: &VolumeRequest) -> bool {
         let modes = self.met.scope == Scope::StorageClass || self.met.request.has_modes_of(request);
         self.met.key == *key && modes && request.size >= self.met.request.size
@@ -132,26 +132,26 @@ impl NamespaceRefusal {
     }
 }
 
-/// What several namespaces together say about a StorageClass.
+/// Evidence about a StorageClass from several namespaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassEvidence {
-    /// What was refused.
+    /// The refused strategy, driver and StorageClasses.
     pub key: RefusalKey,
-    /// The word for it, as it was met last.
+    /// The code of the latest refusal.
     pub code: &'static str,
     /// The number of namespaces.
     pub namespaces: usize,
-    /// What each of them asked for is at most so large.
+    /// The largest of the smallest requests that these namespaces were refused.
     pub size: Bytes,
 }
 
-/// The refusals that each namespace met.
+/// The refusals of each namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct NamespaceRefusals(BTreeMap<String, Vec<NamespaceRefusal>>);
 
 impl NamespaceRefusals {
-    /// Remembers that a clone of `namespace` met a refusal. Returns what is known about the StorageClass if this makes it count for all;
-    /// the next time it takes as many namespaces again.
+    /// Remembers that a clone of `namespace` met a refusal. Returns the evidence about the StorageClass if the refusal now counts for all
+    /// namespaces; the same number of namespaces must then meet it again.
     pub fn record(&mut self, namespace: &str, met: &MetRefusal, now: Timestamp) -> Option<ClassEvidence> {
         let remembered = met.key.strategy.spec().fallback.is_some() && met.scope != Scope::Object;
         if !remembered || met.read_in == ErrorSource::ForeignEvent {
@@ -163,7 +163,7 @@ impl NamespaceRefusals {
         let mut next =
             NamespaceRefusal { met: met.clone(), count: 1, last: now, until: after(now, 1), is_evidence: false };
         if let Some(old) = old {
-            // Clones that were under way when the first one was refused find out the same, and it is one refusal.
+            // Clones that were in progress at the first refusal meet the same one, and count as one refusal.
             let again = old.until <= now;
             next.count = if again { old.count.saturating_add(1) } else { old.count };
             next.until = if again { after(now, next.count) } else { old.until };
@@ -178,8 +178,8 @@ impl NamespaceRefusals {
         self.evidence(&met.key, met.code)
     }
 
-    /// Three namespaces that were refused at 1Gi, 2Gi and 4Gi say nothing about a clone of less than 4Gi: that one namespace of them asks
-    /// for far too much moves nobody else.
+    /// Three namespaces that were refused at 1Gi, 2Gi and 4Gi are no evidence about a clone of less than 4Gi. So a single namespace that
+    /// asks for far too much affects nobody else.
     fn evidence(&mut self, key: &RefusalKey, code: &'static str) -> Option<ClassEvidence> {
         let of_key = |refusal: &&mut NamespaceRefusal| refusal.is_evidence && refusal.met.key == *key;
         let mut evidence: Vec<_> = self.0.values_mut().filter_map(|known| known.iter_mut().find(of_key)).collect();
@@ -195,7 +195,7 @@ impl NamespaceRefusals {
         Some(ClassEvidence { key: key.clone(), code, namespaces: NAMESPACES, size })
     }
 
-    /// Forgets what a clone of `namespace` that succeeded at `size` disproves, and what others met is no evidence any more.
+    /// Forgets the refusals in `namespace` that a success at `size` disproves. Refusals of other namespaces are no longer evidence.
     pub fn succeeded(&mut self, namespace: &str, key: &RefusalKey, size: Bytes) {
         let disproved = |refusal: &NamespaceRefusal| refusal.met.key == *key && refusal.met.request.size <= size;
         for (other, known) in &mut self.0 {
@@ -209,7 +209,7 @@ impl NamespaceRefusals {
         self.0.retain(|_, known| !known.is_empty());
     }
 
-    /// The refusals that count at `now` for clones of `namespace` into `class`.
+    /// The refusals that count at `now` for clones in `namespace` with `class`.
     pub fn in_force(&self, namespace: &str, class: &str, now: Timestamp) -> Vec<NamespaceRefusal> {
         let known = self.0.get(namespace).map(Vec::as_slice).unwrap_or_default();
         known.iter().filter(|refusal| refusal.met.key.class == class && now < refusal.until).cloned().collect()
@@ -229,17 +229,17 @@ impl NamespaceRefusals {
     }
 }
 
-/// Whether a StorageProfile's refusal counts at `now`. One that does not say that several namespaces met it never does.
+/// True if a StorageProfile's refusal counts at `now`. One that does not name enough namespaces never counts.
 pub fn open(refusal: &Refusal, now: Timestamp) -> bool {
     is_shared(refusal) && refusal.until.as_ref().is_some_and(|until| now < until.0)
 }
 
-/// Whether enough namespaces met it to count for all.
+/// True if enough namespaces met it to count for all.
 pub fn is_shared(refusal: &Refusal) -> bool {
     usize::try_from(refusal.namespaces).is_ok_and(|namespaces| namespaces >= NAMESPACES)
 }
 
-/// The refusals of a StorageProfile after `evidence`. Equal to `refusals` when it is already known to be open, for requests of that size.
+/// The refusals of a StorageProfile after `evidence`. Equal to `refusals` if a refusal in force already covers requests of that size.
 pub fn refused(refusals: &[Refusal], evidence: &ClassEvidence, now: Timestamp) -> Vec<Refusal> {
     let key = &evidence.key;
     let known = refusals.iter().find(|known| is_about(known, key));
@@ -252,7 +252,7 @@ pub fn refused(refusals: &[Refusal], evidence: &ClassEvidence, now: Timestamp) -
     }
     let count = known.filter(|known| is_shared(known)).map_or(0, |known| known.count).saturating_add(1);
     let mut next: Vec<_> = refusals.iter().filter(|known| !is_about(known, key)).cloned().collect();
-    // Oldest first, so that what was refused longest ago is forgotten first.
+    // Oldest first, so that the oldest refusals are dropped.
     next.sort_by_key(|known| known.last.as_ref().map(|last| last.0));
     next.drain(..next.len().saturating_sub(REMEMBERED - 1));
     next.push(Refusal {
@@ -269,26 +269,26 @@ pub fn refused(refusals: &[Refusal], evidence: &ClassEvidence, now: Timestamp) -
     next
 }
 
-/// The refusals of a StorageProfile after a clone of this size succeeded; nothing, if it disproves none of them.
+/// The refusals of a StorageProfile after a clone of this size succeeded; `None` if that disproves none of them.
 pub fn succeeded(refusals: &[Refusal], key: &RefusalKey, size: Bytes) -> Option<Vec<Refusal>> {
     let disproved = |refusal: &Refusal| is_about(refusal, key) && least_size(refusal) <= size;
     let next: Vec<_> = refusals.iter().filter(|refusal| !disproved(refusal)).cloned().collect();
     (next.len() < refusals.len()).then_some(next)
 }
 
-/// Smaller requests are not affected.
+/// The smallest request for which a StorageProfile's refusal counts.
 pub fn least_size(refusal: &Refusal) -> Bytes {
     refusal.size.as_ref().and_then(|size| Bytes::parse(size).ok()).unwrap_or_default()
 }
 
-/// Whether a StorageProfile's refusal is about clones with this key; the class is the StorageProfile's.
+/// True if a StorageProfile's refusal concerns clones with this key; the class is the StorageProfile's.
 pub fn is_about(refusal: &Refusal, key: &RefusalKey) -> bool {
     refusal.strategy == Some(key.strategy)
         && refusal.driver.as_deref() == Some(&key.driver)
         && refusal.source_class.as_deref() == Some(&key.source_class)
 }
 
-/// The end of a refusal that was met `count` times in a row: five minutes, doubled each time, six hours at most.
+/// The end of a refusal that was met `count` times in a row: 5 minutes, doubled each time, at most 6 hours.
 fn after(now: Timestamp, count: u32) -> Timestamp {
     let doublings = count.saturating_sub(1).min(16);
     let pause = FIRST.saturating_mul(1 << doublings).min(LONGEST);

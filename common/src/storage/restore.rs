@@ -1,13 +1,13 @@
-//! The restore rule of a driver: at the source's size or larger.
+//! The restore rule of a driver for a volume that is larger than its source.
 
 use crate::words::words;
 
 words! {
-    /// How a driver wants a volume restored that is larger than its source, as `smartclone.dev/restore-size` says it.
+    /// The driver's way to restore a volume larger than its source, in the values of `smartclone.dev/restore-size`.
     pub enum RestoreRule {
-        /// Ask for the final size at once.
+        /// Request the final size at once.
         Larger = "larger",
-        /// Restore at the source's size, expand afterwards.
+        /// Restore at the source's size and expand afterwards.
         SourceSizeOnly = "exact",
     }
 }

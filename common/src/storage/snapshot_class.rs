@@ -1,4 +1,4 @@
-//! VolumeSnapshotClasses: the part of one that a decision depends on, and the choice for a driver.
+//! VolumeSnapshotClasses: the fields that a decision depends on, and the choice of a class for a driver.
 
 use crate::{api::snapshot::VolumeSnapshotClass, keys, object};
 
@@ -9,9 +9,9 @@ pub struct SnapshotClass {
     pub name: String,
     /// The driver.
     pub driver: String,
-    /// Annotated as the driver's default.
+    /// True if it is annotated as the driver's default.
     pub is_default: bool,
-    /// `deletionPolicy: Retain`: the driver keeps a snapshot whose object was deleted. Meant for backups.
+    /// True for `deletionPolicy: Retain`: the driver keeps the snapshot after its object is deleted. Meant for backups.
     pub retains: bool,
 }
 
@@ -27,13 +27,14 @@ impl SnapshotClass {
     }
 }
 
-/// The deletion policy of a class, and of the content of a snapshot, that keeps the driver's snapshot (snapshot API).
+/// The deletion policy of a class or a VolumeSnapshotContent that keeps the driver's snapshot (snapshot API).
 pub const RETAIN: &str = "Retain";
 
-/// The class for `driver`: the profile's > one that does not retain > the default one > the first by name. A profile that names a class of
-/// another driver, or none that exists, is an error of the admin's that isn't papered over: no class then. Temporary snapshots are meant
-/// to go, so a class for backups is taken only where there is no other (velero#6786); then the content's policy is changed before the
-/// snapshot is deleted.
+/// Chooses the class for `driver`. Precedence: the class that the StorageProfile names, a class that does not retain, the default class,
+/// the first by name.
+/// No class is chosen if the StorageProfile names one that does not exist or belongs to another driver, so that the admin notices the
+/// mistake. Temporary snapshots are deleted after use, so a class for backups is chosen only if there is no other (velero#6786); the
+/// deletion policy of the content is then changed before the snapshot is deleted.
 pub fn choose<'a>(driver: &str, classes: &'a [SnapshotClass], profile: Option<&str>) -> Option<&'a SnapshotClass> {
     let of_driver = classes.iter().filter(|class| class.driver == driver);
     match profile {

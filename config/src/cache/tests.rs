@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::{admin::Readiness, args::ShutdownArgs, metrics, shutdown::Shutdown};
 
-/// Answers one request after the other, each with a JSON text per line, then none.
+/// Answers one request after the other, each with one JSON text per line, then no more.
 fn api_server(answers: impl IntoIterator<Item = Vec<Value>>) -> Client {
     let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
     let service = tower::service_fn(move |_: Request<Body>| {
@@ -41,7 +41,7 @@ fn class(name: &str, version: u64) -> Value {
     })
 }
 
-/// It exists, and nobody knows what it says.
+/// An object that exists and can't be decoded.
 fn odd_class(name: &str, version: u64) -> Value {
     let mut class = class(name, version);
     class["provisioner"] = json!(["p"]);
@@ -74,7 +74,7 @@ async fn whatever_is_told_is_another_revision() {
     let (cache, stream) = watch(client, &ready);
     let mut stream = std::pin::pin!(stream);
     let mut seen = vec![(cache.revision(), None)];
-    // The first list is told of before it is complete.
+    // Objects of the first list are yielded before it is complete.
     for known in [0, 2, 1] {
         stream.next().await.unwrap();
         let all = cache.all().present().map(Vec::len);
@@ -84,10 +84,10 @@ async fn whatever_is_told_is_another_revision() {
     assert!(seen.windows(2).all(|pair| pair[0].0 < pair[1].0), "{seen:?}");
 }
 
-/// The clock stands still unless something is waited for, and no back-off is as short.
+/// The clock stands still unless a task waits, and every back-off is longer.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// Reads on until the watch tells of `neighbour`.
+/// Reads until the watch yields `neighbour`.
 async fn told_of_neighbour(stream: &mut (impl Stream<Item = StorageClass> + Unpin), patience: Duration) {
     let told = async { while stream.next().await.unwrap().name_any() != "neighbour" {} };
     timeout(patience, told).await.expect("the watch has come to a halt");
@@ -102,8 +102,7 @@ fn state(cache: &Cache<StorageClass>, name: &str) -> &'static str {
     }
 }
 
-/// Each step is one event; after it the watch tells of `neighbour`, so that the event has been
-/// dealt with.
+/// Each step is one event. After it the watch yields `neighbour`, so that the event has been handled.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_is_unknown_until_it_can_be_or_is_gone() {
     let steps = [
@@ -133,12 +132,12 @@ async fn an_object_that_cannot_be_read_is_unknown_until_it_can_be_or_is_gone() {
         assert_eq!((state(&cache, "a"), state(&cache, "b")), ("present", "present"), "{what}");
         assert_eq!(readiness.missing(), Vec::<&str>::new(), "{what}");
     }
-    // No back-off: the clock stands still unless something is waited for.
+    // No back-off: the clock stands still unless a task waits.
     assert_eq!(start.elapsed(), Duration::ZERO);
     assert!(metrics::unreadable("StorageClass") >= before + 3);
 }
 
-/// A watch that has to begin anew, as after 410 Gone, sees the same object again.
+/// A watch that has to start again, as after 410 Gone, lists the same object again.
 #[tokio::test(start_paused = true)]
 async fn a_list_knows_what_has_become_readable() {
     let gone = json!({"type": "ERROR", "object": {"kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "old"}});
@@ -184,8 +183,7 @@ const VOCABULARY: Vocabulary = Vocabulary {
     fields: 300,
 };
 
-/// A list with something odd between two neighbours, then the same as an event; as many times as
-/// the dice are thrown.
+/// A list with a random object between two neighbours, then the same as an event; repeated.
 #[tokio::test(start_paused = true)]
 async fn whatever_an_object_holds_its_neighbours_are_known() {
     let start = Instant::now();

@@ -1,8 +1,7 @@
 //! The objects of a watch that exist and can't be read.
 //!
-//! A watch passes here twice: before the store has its events, where unreadable objects are taken
-//! out, and after it, where objects that can be read again are forgotten. So a name is in one of
-//! the two at any moment.
+//! Each event of a watch passes here twice: before the store, where unreadable objects are taken out, and after it, where objects that can
+//! be read again are removed. So a name is in one of the two at any moment.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -21,14 +20,14 @@ use kube::{
 
 use crate::api::report;
 
-/// By name, with the version that was reported.
+/// Unreadable objects by name, with the version that was reported.
 pub(super) struct UnreadableObjects<K: Resource<DynamicType = ()>>(RwLock<State<K>>);
 
 struct State<K: Resource<DynamicType = ()>> {
     versions: HashMap<ObjectRef<K>, Option<String>>,
-    /// Those of the list that is under way.
+    /// The unreadable objects of the list in progress.
     listed: HashSet<ObjectRef<K>>,
-    /// The one that leaves the store because it can't be read any more.
+    /// The object that leaves the store because it can't be read any more.
     leaving: Option<ObjectRef<K>>,
 }
 
@@ -39,8 +38,7 @@ impl<K: Resource<DynamicType = ()>> Default for UnreadableObjects<K> {
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> UnreadableObjects<K> {
-    /// The event that the store gets, if it gets one. An object that was readable before is deleted
-    /// from it.
+    /// Returns the event for the store, if there is one. An object that was readable before is deleted from the store.
     pub(super) fn take_out(&self, event: Event<Decoded<K>>, store: &Store<K>) -> Option<Event<K>> {
         let from_store = |reference: &ObjectRef<K>| store.get(reference).map(|last| Event::Delete((*last).clone()));
         match event {
@@ -74,7 +72,7 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> UnreadableObjects<K> {
         }
     }
 
-    /// Forgets what can be read again or is gone, once the store has the event.
+    /// Removes objects that can be read again or are gone, once the store has the event.
     pub(super) fn settle(&self, event: &Event<K>) {
         match event {
             Event::Init | Event::InitApply(_) => {}
@@ -93,20 +91,19 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> UnreadableObjects<K> {
         }
     }
 
-    /// The reason why an object isn't known, if it exists and can't be read. It says nothing of
-    /// what is in the object.
+    /// The reason why an object is not known, if it exists and can't be read. It discloses nothing of the content.
     pub(super) fn reason(&self, reference: &ObjectRef<K>) -> Option<String> {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
         state.versions.contains_key(reference).then(|| reason(reference))
     }
 
-    /// The same for any object of a namespace.
+    /// The same for any one object of a namespace.
     pub(super) fn reason_in(&self, namespace: &str) -> Option<String> {
         let state = self.0.read().unwrap_or_else(PoisonError::into_inner);
         state.versions.keys().find(|reference| reference.namespace.as_deref() == Some(namespace)).map(reason)
     }
 
-    /// Reported once for each version, however often it is listed.
+    /// Records an unreadable object. Reports each version once, however often it is listed.
     fn note(&self, unreadable: &Unreadable) -> ObjectRef<K> {
         let (reference, version) = (reference_of(&unreadable.metadata), unreadable.metadata.resource_version.clone());
         let before = self.write().versions.insert(reference.clone(), version.clone());

@@ -8,7 +8,7 @@ use crate::fixture::{Fixture, answer, lines};
 const CONFIGS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdiconfigs";
 const STATUS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdiconfigs/config/status";
 
-/// What is answered to the write, whether the object exists before, and when the next run is.
+/// True if the object exists before, the code of the answer to the write, and the time until the next run.
 #[rstest]
 #[case::created(false, None, RESYNC)]
 #[case::created_by_another(false, Some(409), RESYNC)]

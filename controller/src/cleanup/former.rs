@@ -1,5 +1,5 @@
-//! The end of what CDI's controller has left: its finalizers are taken off DataVolumes and claims that are being deleted.
-//! `common::clone::former` decides.
+//! The cleanup after CDI's controller: removes its finalizers from DataVolumes and claims that are being deleted. `common::clone::former`
+//! decides.
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -21,7 +21,7 @@ use super::Cleanup;
 use crate::{clone::observe, context::name_of, write};
 
 impl Cleanup<'_> {
-    /// Takes CDI's finalizers off everything that they no longer have to keep.
+    /// Removes CDI's finalizers from every object that need not be kept for them any more.
     pub(super) async fn former_finalizers(&mut self) {
         let volumes = self.ctx.context.caches.data_volumes.known_objects();
         self.former_finalizers_of::<DataVolume>(&volumes).await;
@@ -48,7 +48,8 @@ impl Cleanup<'_> {
     }
 }
 
-/// The objects that bear the UID of `owner`, ours and CDI's. A snapshot that several clones share is no clone's own.
+/// The temporary objects, ours and CDI's, that are labelled with the UID of `owner`. A snapshot that several clones share belongs to none
+/// of them.
 fn temporary_objects(owner: &ObjectMeta, cleanup: &Cleanup<'_>) -> Vec<(&'static str, ObjectName)> {
     let caches = &cleanup.ctx.context.caches;
     let is_its = |meta: &ObjectMeta| {

@@ -1,4 +1,4 @@
-//! Temporary objects in `gold`, made for the clone `clones/a` with the UID `1`.
+//! Tests with temporary objects in `gold`, created for the clone `clones/a` with the UID `1`.
 
 use common::keys;
 use fake_api::{FakeApi, path_of};
@@ -16,7 +16,7 @@ fn put_owner(api: &FakeApi, change: Value) {
     api.put::<DataVolume>(&owner);
 }
 
-/// Sets the fields of `change` in `object`, objects in it field by field.
+/// Merges `change` into `object`, nested objects field by field.
 fn json_merge(object: &mut Value, change: Value) {
     match (object, change) {
         (Value::Object(fields), Value::Object(changes)) => {
@@ -35,14 +35,14 @@ fn temporary(name: &str) -> Value {
     })
 }
 
-/// A temporary claim with these changes of its metadata.
+/// A temporary claim with `change` in its metadata.
 fn put_claim(api: &FakeApi, change: Value) {
     let mut metadata = temporary("tmp-pvc-1");
     json_merge(&mut metadata, change);
     api.put::<PersistentVolumeClaim>(&json!({"metadata": metadata, "spec": {}}));
 }
 
-/// A shared snapshot with these changes.
+/// A shared snapshot with `change`.
 fn put_snapshot(api: &FakeApi, change: Value) {
     let mut metadata = temporary("tmp-snapshot-1");
     metadata["annotations"][keys::MEMBERS] = json!(r#"{"1": "clones/a"}"#);
@@ -62,7 +62,7 @@ const CONTENT_DISCARDED: &[&str] = &["PATCH /apis/snapshot.storage.k8s.io/v1/vol
 const SNAPSHOT_DELETED: &[&str] =
     &["DELETE /apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/tmp-snapshot-1"];
 
-/// Objects before the caches are filled, what happens that no watch tells, and what is written then.
+/// Objects before the caches are filled, a change that no watch reports, and the expected writes.
 #[rstest]
 #[case::owner_is_gone(|api: &FakeApi| put_claim(api, json!({})), |_: &FakeApi| {}, CLAIM_DELETED)]
 #[case::owner_exists(|api: &FakeApi| { put_claim(api, json!({})); put_owner(api, json!({})) }, |_: &FakeApi| {}, LEFT)]
@@ -128,7 +128,7 @@ fn put_content(api: &FakeApi, policy: &str) {
     }));
 }
 
-/// The answer to the change of a content: whether it is tried again by a timer. A newer content, and the end of one, are events.
+/// The answer to the patch of a content, and true if it is retried after a time. A newer or deleted content triggers by its event.
 #[rstest]
 #[case::done(None, false)]
 #[case::gone(Some(404), false)]
@@ -151,7 +151,7 @@ async fn a_content_that_can_not_be_changed(#[case] code: Option<u16>, #[case] re
     assert_eq!(lines(&api.take_writes()), CONTENT_DISCARDED);
 }
 
-/// An object in deletion that CDI's finalizer keeps, with these changes.
+/// An object that is being deleted and that CDI's finalizer keeps, with `change`.
 fn put_former<K: Resource<DynamicType = ()>>(api: &FakeApi, finalizer: &str, change: Value) {
     let mut object = json!({
         "metadata": {
@@ -164,7 +164,7 @@ fn put_former<K: Resource<DynamicType = ()>>(api: &FakeApi, finalizer: &str, cha
     api.put::<K>(&object);
 }
 
-/// A claim of CDI's that was made for the object `2`.
+/// A claim that CDI created for the object `2`.
 fn put_of_cdi(api: &FakeApi) {
     api.put::<PersistentVolumeClaim>(&json!({
         "metadata": {"namespace": "gold", "name": "tmp-pvc-2", "labels": {(keys::OWNED_BY_UID): "2"}}, "spec": {},
@@ -180,7 +180,7 @@ fn put_reader(api: &FakeApi) {
 const FORMER_VOLUME: &[&str] = &["PATCH /apis/cdi.kubevirt.io/v1beta1/namespaces/clones/datavolumes/b"];
 const FORMER_CLAIM: &[&str] = &["PATCH /api/v1/namespaces/clones/persistentvolumeclaims/b"];
 
-/// CDI's finalizers end when CDI is gone, and so is what they stand for.
+/// CDI's finalizers are removed when CDI is gone, and the reason for them is gone too.
 #[rstest]
 #[case::data_volume(|api: &FakeApi| put_former::<DataVolume>(api, keys::DATA_VOLUME_FINALIZER, json!({})), FORMER_VOLUME)]
 #[case::claim(|api: &FakeApi| put_former::<PersistentVolumeClaim>(api, keys::CLONE_POPULATOR_FINALIZER, json!({})), FORMER_CLAIM)]
@@ -221,7 +221,7 @@ fn put_restored(api: &FakeApi, phase: &str) {
     }));
 }
 
-/// The answer to the removal of a claim: whether it is tried again, and whether the pod after it is removed in the same run.
+/// The answer to the removal of a claim, true if it is retried, and true if the next pod is removed in the same run.
 #[rstest]
 #[case::done(None, false, true)]
 #[case::gone(Some(404), false, true)]
@@ -243,13 +243,13 @@ async fn a_removal_that_fails(#[case] code: Option<u16>, #[case] repeated: bool,
     let next = clean_up(&fixture.reconciler, &mut failures).await;
     assert_eq!((failures.0.contains_key("uid-of-tmp-pvc-1"), next < RESYNC), (repeated, repeated));
     assert_eq!(api.get_at(&path_of::<Pod>(Some("gold"), "clone-mover-1")).is_none(), goes_on);
-    // Not before its time.
+    // Not before its retry time.
     api.take_requests();
     clean_up(&fixture.reconciler, &mut failures).await;
     assert_eq!(lines(&api.take_writes()).contains(&CLAIM_DELETED[0].to_owned()), !repeated);
 }
 
-/// Without a connection nothing can be learnt about any owner, so that the rest waits for the next run.
+/// Without a connection no owner can be read, so the rest waits for the next run.
 #[tokio::test(start_paused = true)]
 async fn a_run_without_a_connection_ends() {
     let api = FakeApi::default();

@@ -1,5 +1,5 @@
-//! The requester's rights in other namespaces: asked for in every pass, before anything there is read, because a right may be
-//! taken away.
+//! The requester's rights in other namespaces. They are checked in every pass, before anything there is read, because a right may be
+//! revoked.
 
 use std::{
     collections::HashMap,
@@ -23,29 +23,30 @@ use kube::api::PostParams;
 
 use super::Reconciler;
 
-/// The time for which an answer counts. Many clones of one source by one requester ask once; a right that is taken away counts after it.
+/// The time for which an answer is cached. Many clones of one source by one requester ask once. A revoked right takes effect after this
+/// time.
 const ANSWER_TTL: Duration = Duration::from_secs(1);
 
-/// The stage of a clone for which a right is asked. An answer for one stage says nothing about the other.
+/// The stage of a clone for which a right is checked. An answer for one stage is not used for the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Objects are created for the clone beside the source.
+    /// Objects are created for the clone in the source's namespace.
     Begin,
     /// The volume is handed over to the requester.
     HandOver,
 }
 
-/// An act for which the requester needs rights.
+/// An action for which the requester needs rights.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Act {
-    /// Clone the object of this name, which is not read before.
+    /// Clone the object of this name. Nothing is read of it before.
     Clone(SourceName, Stage),
     /// Follow a reference into another namespace.
     Follow(Reference, ObjectName),
 }
 
 impl Act {
-    /// The lists of rights of which one list is needed in full.
+    /// Alternative lists of rights. The requester needs all rights of one list.
     fn rights(&self) -> Vec<Vec<ResourceAttributes>> {
         match self {
             Self::Clone(source, _) => requester::questions(source),
@@ -53,7 +54,7 @@ impl Act {
         }
     }
 
-    /// True if an earlier answer may be used. A reference is followed once for each clone, so that nothing would be gained.
+    /// True if an earlier answer may be used. A reference is followed once for each clone, so a cache would save nothing.
     fn may_be_remembered(&self) -> bool {
         matches!(self, Self::Clone(..))
     }
@@ -66,7 +67,7 @@ impl Act {
     }
 }
 
-/// The key of an answer: one requester and one act.
+/// The key of an answer: one requester and one action.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Question {
     stamp: String,
@@ -89,7 +90,7 @@ impl AccessCache {
     }
 }
 
-/// Asks the API server about the requester that the annotation on `object` names. Absent without the annotation.
+/// Asks the API server about the requester in the annotation of `object`. Absent without the annotation.
 pub async fn ask(object: &ObjectMeta, act: Act, ctx: &Reconciler) -> Lookup<Authorization> {
     let Some(stamp) = object::annotation(object, keys::REQUESTER) else { return Lookup::Absent };
     let Some(requester) = Requester::read(stamp) else {
@@ -139,7 +140,7 @@ mod tests {
         Question { stamp: stamp.into(), act }
     }
 
-    /// Only the same question has the same answer, and not for long.
+    /// An answer is used for the same question only, and for a limited time.
     #[test]
     fn an_answer_is_about_one_user_one_object_and_one_stage() {
         let (answers, now) = (AccessCache::default(), Instant::now());

@@ -163,8 +163,9 @@ fn is_ours(target: &Target, kind: Kind, meta: &ObjectMeta) -> bool {
     owners.of(kind, meta) == Owner::Ours
 }
 
-/// Creates `object` for the clone `uid`. Its name holds an identity or is the DataVolume's own; one that exists is the result of an earlier
-/// pass if it is `ours`, and anybody else's is left alone. The UID that the API server answers is what makes it ours from then on.
+/// Creates `object` for the clone `uid`. Its name contains an identity or is the DataVolume's own. An existing object of that name is the
+/// result of an earlier pass if it is `ours`; any other is left alone. The UID in the API server's answer marks the object as ours from
+/// then on.
 async fn create<K>(
     uid: &str,
     object: &K,
@@ -190,7 +191,7 @@ where
             match api.get_opt(&name).await? {
                 Some(there) if ours(&there) => ctx.indexes.created.record(uid, name, there.uid().unwrap_or_default()),
                 Some(_) => done.refused = Some(Waiting::Foreign { kind: kind_of::<K>(), name }),
-                // It was deleted meanwhile: the next pass creates it.
+                // It was deleted in the meantime: the next pass creates it.
                 None => done.stale = true,
             }
             Ok(())

@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::clone::Reconciler;
 
-/// Reads the holders of the temporary claim's volume, in words. The claim is closed: no pod can start with it any more, so that one list
-/// of the pods of its namespace has all that ever can.
+/// Reads the holders of the temporary claim's volume, as text. The claim is closed: no new pod can use it, so one list of the pods in its
+/// namespace is complete.
 pub async fn observe(seen: &Observed, ctx: &Reconciler) -> Lookup<Vec<String>> {
     let (Some(claim), Some(volume)) = (seen.temporary.present(), seen.rebind.volume.present()) else {
         return Lookup::Absent;

@@ -1,4 +1,4 @@
-//! The labels that a DataVolume inherits when its clone is decided by the controller. The webhook writes them where it decides.
+//! The labels that a DataVolume inherits when the controller decides its clone. The webhook writes them when it decides.
 
 use common::{
     clone::{facts::Source, observed::Target},
@@ -9,8 +9,8 @@ use common::{
 
 use super::Reconciler;
 
-/// The labels that `target` inherits from the DataSource that it names, the one that this names, and its source. For a clone whose requester
-/// may know of all of them, in a pass that follows them.
+/// The labels that `target` inherits: from the DataSource that it references, from the one that this references, and from its source. Only
+/// for a clone whose requester may read all of them, in a pass that follows them.
 pub fn labels(
     target: &Target,
     reference: Option<&ObjectName>,
@@ -18,7 +18,7 @@ pub fn labels(
     ctx: &Reconciler,
 ) -> Labels {
     let source = source.and_then(Lookup::present);
-    // A decided clone has inherited what there was; what its user has removed since stays removed.
+    // A decided clone has inherited the labels already. A label that its user has removed since stays removed.
     let Some(source) = source.filter(|_| target.kind == TargetKind::DataVolume && target.history.pinned.is_none())
     else {
         return Labels::new();
@@ -60,7 +60,7 @@ mod tests {
     }
     fn as_is(_: &mut Value) {}
 
-    /// The labels of the DataSources `first` (which names `second`) and `second`, and whether the source is known.
+    /// The labels of the DataSources `first` (which references `second`) and `second`, and true if the source is known.
     #[rstest]
     #[case::of_the_source(as_is, None, None, true, Some("source"))]
     #[case::of_the_data_source(as_is, Some("first"), Some("second"), true, Some("first"))]

@@ -54,10 +54,10 @@ use crate::{
 /// The timeout of a pass. A pass makes a few writes, so only an API server that does not answer exceeds it.
 const PASS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// A right that is missing is asked for again after this time: no watch tells of rights.
+/// The time until a missing right is checked again. No watch reports a change of rights.
 const RIGHTS_RETRY: Duration = Duration::from_secs(15);
 
-/// The reconciler of clones, and what its passes share.
+/// The reconciler of clones, and the state that its passes share.
 pub struct Reconciler {
     pub(crate) context: Arc<Context>,
     pub(crate) indexes: Indexes,
@@ -71,7 +71,7 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    /// A reconciler that knows nothing yet. `cloner_image` is the image of the pods that copy.
+    /// A reconciler with empty state. `cloner_image` is the image of the data movers.
     pub fn new(context: Arc<Context>, indexes: Indexes, progress: ProgressTracker, cloner_image: String) -> Self {
         Self {
             context,
@@ -87,7 +87,8 @@ impl Reconciler {
     }
 }
 
-/// Reconciles the objects of `controller`, one pass at a time for each. `triggered` are those that depend on another object that has changed.
+/// Reconciles the objects of `controller`, one pass at a time for each. `triggered` are those that depend on another object that has
+/// changed.
 pub async fn run<K, F>(
     controller: Controller<K>,
     triggered: impl Stream<Item = ObjectRef<K>> + Send + 'static,
@@ -121,22 +122,22 @@ pub async fn run<K, F>(
 pub struct CloneTarget<'a> {
     /// The DataVolume, or the one that was built from the claim.
     pub volume: &'a DataVolume,
-    /// Which of the two.
+    /// The kind of the object that the clone is for.
     pub kind: TargetKind,
-    /// Whether the requester may follow the reference by which the source is named.
+    /// The right of the requester to follow the reference that names the source.
     pub reference: &'a Lookup<Authorization>,
 }
 
 /// No reference into another namespace, or one that the requester may follow.
 const ALLOWED: Lookup<Authorization> = Lookup::Present(Authorization::Allowed);
 
-/// Brings one DataVolume one step nearer to what its annotation promises.
+/// Reconciles one DataVolume: brings it one step nearer to the strategy in its annotation.
 pub async fn reconcile(volume: Arc<DataVolume>, ctx: Arc<Reconciler>) -> Result<Action, Error> {
     reconcile_within_timeout(CloneTarget { volume: &volume, kind: TargetKind::DataVolume, reference: &ALLOWED }, &ctx)
         .await
 }
 
-/// Brings one claim, that is to be filled without a DataVolume, one step nearer to that.
+/// Reconciles one claim that is populated without a DataVolume.
 pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -> Result<Action, Error> {
     let Some((namespace, name)) = populator::wanted(&claim) else {
         ctx.indexes.claims_by_clone_source.record(&name_of(&*claim), Vec::new());
@@ -147,7 +148,8 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -
         let act = Act::Follow(Reference::VolumeCloneSource, source.clone());
         let reference = access::ask(&claim.metadata, act, &ctx).await;
         if reference != ALLOWED {
-            // What it names, and whether it exists, is told to those who may get it: this is the same for one that isn't there.
+            // Only a requester who may get the VolumeCloneSource learns if it exists and what it contains. Others see the same result in
+            // both cases.
             let volume = populator::as_data_volume(&claim, &populator::unread(&source));
             return reconcile_within_timeout(
                 CloneTarget { volume: &volume, kind: TargetKind::Claim, reference: &reference },
@@ -166,7 +168,7 @@ pub async fn populate(claim: Arc<PersistentVolumeClaim>, ctx: Arc<Reconciler>) -
             )
             .await
         }
-        // Its event wakes us.
+        // The event of its creation starts the next pass.
         Lookup::Absent => {
             let note = format!("The VolumeCloneSource {source} does not exist; the claim is filled when it appears");
             report::no_clone_source(&claim, &note, &ctx).await;
@@ -205,7 +207,7 @@ async fn pass(target: CloneTarget<'_>, ctx: &Reconciler) -> Result<Action, Error
     }
     let writes = apply::apply_writes(target, &plan.actions, ctx); // each carries its precondition
     if plan.phase == Phase::Succeeded && !plan.actions.iter().any(Write::before_status) {
-        // What is left to write can wait; what the user waits for can't. Neither needs the other to have happened.
+        // The remaining writes don't delay the status that the user waits for. Neither depends on the other.
         let (done, stale) = tokio::join!(writes, report::report(target, None, &observed, &plan, ctx));
         let stale = done?.stale | stale?;
         return Ok(finish(&observed, &plan, stale, ctx).await);
@@ -224,14 +226,14 @@ async fn pass(target: CloneTarget<'_>, ctx: &Reconciler) -> Result<Action, Error
     Ok(finish(&observed, &plan, stale, ctx).await)
 }
 
-/// The end of a pass: what it learned, and when the next one starts.
+/// Ends a pass: records the driver's refusals and returns the time of the next pass.
 async fn finish(observed: &Observed, plan: &Plan, stale: bool, ctx: &Reconciler) -> Action {
     refusals::record(observed, plan, ctx).await; // what the driver refused, for others
     ctx.progress.follow(observed);
     next(plan, stale, observed.now)
 }
 
-/// Whether the clone may ask now for the snapshot that it wants, and for whom.
+/// Decides if this pass may create the snapshot that the clone needs, and for which clones.
 fn turn(observed: &Observed, plan: &Plan, ctx: &Reconciler) -> Turn {
     let (Some(wanted), Lookup::Present(group)) = (&plan.wanted_snapshot, &observed.group) else {
         ctx.batches.leave(&observed.volume.uid);
@@ -248,14 +250,14 @@ fn turn(observed: &Observed, plan: &Plan, ctx: &Reconciler) -> Turn {
     }
 }
 
-/// The snapshot has been asked for, or not.
+/// Reports to the batch if the snapshot was created.
 fn asked(plan: &Plan, turn: &Turn, served: bool, ctx: &Reconciler) {
     if let (Some(wanted), Turn::Now(members)) = (&plan.wanted_snapshot, turn) {
         ctx.batches.finish(&wanted.as_ref().into(), served.then_some(members), Instant::now());
     }
 }
 
-/// Whether a member of a snapshot is there and not done.
+/// True if a member of a snapshot exists and is not done.
 fn waits(uid: &str, name: &ObjectName, ctx: &Reconciler) -> bool {
     let volume = ctx.context.caches.data_volumes.get(Some(&name.namespace), &name.name);
     let Some(volume) = volume.present().filter(|volume| volume.uid().as_deref() == Some(uid)) else {
@@ -266,12 +268,13 @@ fn waits(uid: &str, name: &ObjectName, ctx: &Reconciler) -> bool {
     volume.metadata.deletion_timestamp.is_none() && !matches!(phase, Phase::Succeeded | Phase::Failed)
 }
 
-/// When to look again although nothing is heard: at a deadline, soon after a write that met a newer object (its event is on the way), after a
-/// while when the API server refused something or the requester lacks a right (what was missing need not be of a kind that we watch), else in the slow resync.
+/// The time of the next pass if no event starts one earlier: at a deadline; soon after a conflict (the event of the newer object is on its
+/// way); after [`RIGHTS_RETRY`] if the API server refused a write or the requester lacks a right (no watch may report the change); else the
+/// resync interval.
 fn next(plan: &Plan, stale: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if stale => Duration::from_secs(1),
-        // What was made beside the source goes step by step.
+        // Objects in the source's namespace are removed step by step.
         _ if matches!(plan.waiting, Some(Waiting::NotAuthorized(_))) && !plan.actions.is_empty() => {
             Duration::from_secs(1)
         }

@@ -1,5 +1,5 @@
-//! Progress of data movers: their logs, followed while they are written. Nothing is polled, and the mover needs neither a network
-//! nor an account.
+//! Progress of data movers, read from their logs as they are written. Nothing is polled, and a mover needs neither network access nor a
+//! ServiceAccount.
 
 use std::{
     collections::HashMap,
@@ -25,16 +25,16 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::debug;
 
-/// The shortest time between two passes over a clone for progress alone.
+/// The minimum interval between two passes over a clone that progress alone starts.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The time after which a silent log is given up, and followed anew by the next pass. A mover writes a line every few seconds.
+/// The time after which a silent log is no longer followed. The next pass follows it anew. A mover writes a line every few seconds.
 const LOG_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The time for which the progress of a mover that ended is kept: until its result has been recorded, which takes a moment.
+/// The time for which the progress of a mover that ended is kept. Its result is recorded well before that.
 const ENTRY_TTL: Duration = Duration::from_mins(10);
 
-/// The number of movers that may wait to be followed.
+/// The number of movers that may be queued for following.
 const QUEUE_LENGTH: usize = 1024;
 
 #[derive(Clone)]
@@ -51,7 +51,7 @@ struct Followed {
 struct Entry {
     pod_uid: String,
     heard: Option<Progress>,
-    /// When its log ended; nothing while it is followed.
+    /// The time at which its log ended; absent while it is followed.
     ended: Option<Instant>,
 }
 
@@ -62,7 +62,7 @@ pub struct ProgressTracker {
     follow: mpsc::Sender<Followed>,
 }
 
-/// The other end of a [`ProgressTracker`], to be run as a service.
+/// The service of a [`ProgressTracker`]: follows the logs.
 pub struct Follower {
     tracker: ProgressTracker,
     requests: mpsc::Receiver<Followed>,
@@ -105,9 +105,9 @@ impl ProgressTracker {
             namespace: mover.exact.namespace.clone(),
             pod: mover.exact.name.clone(),
         };
-        // A full queue is no loss: the mover's next event brings us here again.
+        // A full queue loses nothing: the mover's next event starts another attempt.
         if self.follow.try_send(followed).is_ok() {
-            // DataVolumes that are deleted meanwhile have no pass that would remove their entry.
+            // DataVolumes that are deleted in the meantime have no pass that removes their entry.
             entries.retain(|_, entry| entry.ended.is_none_or(|ended| ended.elapsed() < ENTRY_TTL));
             let entry = entries.entry(volume.uid.clone()).or_default();
             if entry.pod_uid != mover.exact.uid {
@@ -126,7 +126,7 @@ impl ProgressTracker {
     }
 
     fn update(&self, followed: &Followed, progress: Progress) {
-        // One mover never goes back; what it said before may be heard again when its log is followed anew.
+        // The progress of one mover never decreases. Earlier lines may be read again when its log is followed anew.
         self.note(followed, |entry| {
             if entry.heard.is_none_or(|heard| heard.done <= progress.done) {
                 entry.heard = Some(progress);
@@ -168,17 +168,17 @@ async fn follow_log(
     progressed: &mpsc::Sender<ObjectRef<DataVolume>>,
     client: Client,
 ) -> Result<(), kube::Error> {
-    // kube puts names into the path as they are.
+    // kube puts names into the URL path unescaped.
     if !NameRule::Label.permits(&followed.namespace) || !NameRule::Subdomain.permits(&followed.pod) {
         return Ok(());
     }
     let pods: Api<Pod> = Api::namespaced(client, &followed.namespace);
-    // From the newest line on: what was before is past.
+    // From the newest line on: earlier progress is out of date.
     let params = LogParams { follow: true, tail_lines: Some(1), ..LogParams::default() };
     let mut lines = pods.log_stream(&followed.pod, &params).await?.lines();
     let mut reported: Option<Instant> = None;
     while let Ok(Some(line)) = timeout(LOG_IDLE_TIMEOUT, lines.next()).await.map(|line| line.and_then(Result::ok)) {
-        // Anything that isn't progress is for people.
+        // Other lines are meant for humans.
         let Ok(progress) = serde_json::from_str(&line) else { continue };
         tracker.update(followed, progress);
         if reported.is_none_or(|at| at.elapsed() >= MIN_REPORT_INTERVAL) {

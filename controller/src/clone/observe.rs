@@ -1,5 +1,5 @@
-//! The observations of a pass over a clone: reads only, but for the record of what the clone depends on, which is made before the reads so
-//! that no event is missed.
+//! The observations of a pass over a clone: reads only, except for the record of the clone's dependencies. It is written before the reads
+//! so that no event is missed.
 
 use std::sync::Arc;
 
@@ -41,24 +41,24 @@ use super::{
 };
 use crate::triggers::dependents::Dependency;
 
-/// What a clone asks for, and what its requester may know. It says on which objects the clone depends, and nothing of those has been read.
+/// The request of a clone, and the authorization of its requester. It knows on which objects the clone depends; none of them has been read.
 pub struct Permitted {
     target: Target,
     parsed: Parsed,
     unresolved: Option<Waiting>,
     authorized: Lookup<Authorization>,
-    /// What its DataSource is called, if one names the source.
+    /// The name of its DataSource, if one names the source.
     reference: Option<ObjectName>,
 }
 
 impl Permitted {
-    /// The request, as far as its requester may know of the source and the clone is not over.
+    /// The request, if its requester may clone the source and the clone is not over.
     fn visible(&self) -> Option<&Request> {
         let allowed = self.authorized == Lookup::Present(Authorization::Allowed) && !over(&self.target);
         self.parsed.request().filter(|_| allowed)
     }
 
-    /// The objects whose changes start a pass, as far as they aren't made for the clone, and as far as its requester may know of them.
+    /// The objects whose changes start a pass, except those that are created for the clone. Only objects of which its requester may know.
     pub fn dependencies(&self) -> Vec<Dependency> {
         if over(&self.target) {
             return Vec::new();
@@ -75,7 +75,7 @@ impl Permitted {
     }
 }
 
-/// Follows the references of `target` and asks for its requester's rights, before anything in another namespace is looked at.
+/// Follows the references of `target` and checks its requester's rights. Nothing in another namespace is read before.
 pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
     let CloneTarget { volume, kind, reference } = clone;
     let target = Target { kind, ..completed(volume, ctx) };
@@ -95,7 +95,7 @@ pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
     let authorized = match crossing {
         Some(_) if *reference != Lookup::Present(Authorization::Allowed) => reference.clone(),
         Some(request) => {
-            // An answer is good for a while; one about what is begun now has to be of now.
+            // A cached answer is valid for a short time. An answer for one stage is not used for the other.
             let name = names::temporary_claim(&permitted.target.uid);
             let temporary = ctx.context.caches.claims.get(Some(&request.source.object.namespace), &name);
             let filled = temporary.present().is_some_and(|claim| claim.status.as_ref().is_some_and(is_bound));
@@ -108,8 +108,8 @@ pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
     permitted
 }
 
-/// Reads all that a pass looks at; no opinions, no writes. Its [dependencies](Permitted::dependencies) are on record before, so that no
-/// event falls between the two.
+/// Reads all inputs of a pass; decides nothing, writes nothing. Its [dependencies](Permitted::dependencies) are recorded before, so that no
+/// event is missed in between.
 pub fn observe(permitted: Permitted, ctx: &Reconciler, now: Timestamp) -> Observed {
     let (target, visible) = (&permitted.target, permitted.visible());
     let request = permitted.parsed.request();
@@ -190,11 +190,11 @@ pub fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
     target
 }
 
-/// The request with all references followed, or the reason why one can't be.
+/// The request with all references resolved, or the reason why one can't be.
 async fn parsed(volume: &DataVolume, target: &Target, ctx: &Reconciler) -> (Parsed, Option<Waiting>) {
     let mut unresolved = None;
     let mut parsed = Request::parse(volume);
-    // What a DataSource stood for is kept. When that is gone before anything of it was read, the DataSource is followed again.
+    // The resolved source of a DataSource is kept. If it is gone before anything of it was read, the DataSource is followed again.
     if let Parsed::Clone(request) = &parsed
         && request.by_reference
         && is_gone(&request.source, ctx)
@@ -217,7 +217,7 @@ async fn parsed(volume: &DataVolume, target: &Target, ctx: &Reconciler) -> (Pars
     (parsed, unresolved)
 }
 
-/// The source does not exist any more, or is being deleted.
+/// True if the source does not exist any more, or is being deleted.
 fn is_gone(source: &SourceName, ctx: &Reconciler) -> bool {
     fn gone<K: ResourceExt>(found: &Lookup<Arc<K>>) -> bool {
         match found {
@@ -233,13 +233,14 @@ fn is_gone(source: &SourceName, ctx: &Reconciler) -> bool {
     }
 }
 
-/// Something was made for the clone that may have content of its source. What this process has created counts even before caches show it.
+/// True if an object was created for the clone that may have content of its source. Objects that this process created count before the
+/// caches have them.
 fn is_begun(target: &Target, beside: &str, ctx: &Reconciler) -> bool {
     let (uid, caches) = (target.uid.as_str(), &ctx.context.caches);
     let claim = |namespace: &str, name: &str| caches.claims.get(Some(namespace), name);
     let is_there = |name: String| claim(beside, &name).present().is_some();
     let own = claim(&target.namespace, &target.name);
-    // The clone's own claim has no content of its source as long as it is held back.
+    // The clone's own claim has no content of its source while it is held back.
     let is_held_back = |made: &str| {
         let claim = own.present().filter(|claim| claim.uid().as_deref() == Some(made));
         claim.is_some_and(|claim| Content::of(claim) == Content::HeldBack)
@@ -251,15 +252,14 @@ fn is_begun(target: &Target, beside: &str, ctx: &Reconciler) -> bool {
         || caches.snapshots.known_objects().iter().any(|it| SharedSnapshot::of(it).members.contains_key(uid))
 }
 
-/// What the DataSource of this name stands for. In another namespace each DataSource on the way is followed only for a requester who may get
-/// it there.
+/// Resolves the DataSource of this name. In another namespace each DataSource in the chain is followed only if the requester may get it.
 async fn follow(volume: &DataVolume, name: &ObjectName, ctx: &Reconciler) -> Result<Resolution, Waiting> {
     let sources = &ctx.context.caches.data_sources;
     let lookup = |namespace: &str, name: &str| sources.get(Some(namespace), name).map(|source| (*source).clone());
     if volume.namespace().as_deref() != Some(&name.namespace) {
         may_follow(volume, name, ctx).await?;
         let other = lookup(&name.namespace, &name.name).present().and_then(|s| s.spec.source.data_source.clone());
-        // It can only be of the same namespace, and has to name a claim or a snapshot itself.
+        // It can only be in the same namespace, and has to name a claim or a snapshot itself.
         if let Some(other) = other {
             may_follow(volume, &ObjectName { namespace: name.namespace.clone(), name: other.name }, ctx).await?;
         }
@@ -282,7 +282,7 @@ fn storage(ctx: &Reconciler) -> ClusterStorage {
     }
 }
 
-/// The hand-over from the temporary claim to the clone's.
+/// The observed rebind from the temporary claim to the clone's.
 fn rebind(
     temporary: &Lookup<Arc<PersistentVolumeClaim>>,
     target: &Lookup<Arc<PersistentVolumeClaim>>,
@@ -294,7 +294,7 @@ fn rebind(
     let name = rebind::volume_between(source.present(), target.present()).map(ToOwned::to_owned);
     let volume = match (name, target.present()) {
         (Some(name), _) => ctx.context.caches.volumes.get(None, &name).map(|volume| rebind::Volume::of(&volume)),
-        // Without the temporary claim nothing but the volume itself says whose it is to be.
+        // Without the temporary claim only the volume itself says for which claim it is.
         (None, Some(target)) if target.held_back && source == Lookup::Absent => {
             let all = ctx.context.caches.volumes.known_objects();
             all.iter()
@@ -371,7 +371,7 @@ fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedS
     })
 }
 
-/// True if the DataVolume that fills `claim` is done; nothing if there is no such DataVolume.
+/// True if the DataVolume that populates `claim` has succeeded; `None` if there is no such DataVolume.
 fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
     let owner = object::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
     let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
@@ -384,7 +384,7 @@ fn complaint(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<String> 
     if claim.status.as_ref().is_some_and(is_bound) {
         return None;
     }
-    // Its own words only: whoever may write Events may write anything into them.
+    // Events of the provisioner only: anybody who may create Events may write anything into them.
     let class = claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()).unwrap_or_default();
     let class = ctx.context.caches.classes.get(None, class);
     let provisioner = class.present().map(|class| class.provisioner.as_str()).unwrap_or_default();

@@ -13,7 +13,8 @@ use tracing::warn;
 use super::Reconciler;
 use crate::profile;
 
-/// The refusals that each namespace met. Only in memory: those who may read StorageProfiles need not know of other namespaces.
+/// The refusals that clones of each namespace met. They are kept in memory only: users who may read StorageProfiles must not learn about
+/// other namespaces.
 #[derive(Default)]
 pub struct Refusals(Mutex<NamespaceRefusals>);
 
@@ -23,7 +24,7 @@ impl Refusals {
     }
 }
 
-/// What was observed, with what the clone's namespace has met at the driver. A clone that is begun goes its way.
+/// Adds the refusals that the clone's namespace met to the observations. A clone that has begun is not affected.
 pub fn with_known(mut observed: Observed, ctx: &Reconciler) -> Observed {
     if observed.is_begun() {
         return observed;
@@ -37,7 +38,7 @@ pub fn with_known(mut observed: Observed, ctx: &Reconciler) -> Observed {
     observed
 }
 
-/// Records what the driver refused in this pass, and removes a refusal that no longer holds. Nothing depends on it.
+/// Records the driver's refusal in this pass, or removes one that no longer holds. A failure is only logged.
 pub async fn record(seen: &Observed, plan: &Plan, ctx: &Reconciler) {
     let learned = if let Some(refused) = plan.refused.as_ref().filter(|refused| !refused.past.too_slow) {
         let evidence = ctx.refusals.lock().record(&seen.volume.namespace, &refused.met, seen.now);

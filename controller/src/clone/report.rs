@@ -1,4 +1,4 @@
-//! The report of a pass: status and events, as far as they changed.
+//! The report of a pass: status and events, where they changed.
 
 use common::{
     api::{DataVolume, DataVolumeStatus},
@@ -22,14 +22,14 @@ use crate::{
     write::{is_conflict, is_gone, patch_claim},
 };
 
-/// The reason of the event about a claim whose VolumeCloneSource isn't there.
+/// The reason of the event about a claim whose VolumeCloneSource does not exist.
 const NO_CLONE_SOURCE: &str = "VolumeCloneSourceMissing";
 
 /// The action of the events of clones.
 const ACTION: &str = "Clone";
 
-/// Writes the status and the events that follow from the pass. True when the object is newer than the one that was read, or does not exist
-/// any more; its event starts the next pass.
+/// Writes the status and the events that follow from the pass. Returns true if the object is newer than the one that was read, or does not
+/// exist any more; its event starts the next pass.
 pub async fn report(
     target: CloneTarget<'_>,
     resource_version: Option<String>,
@@ -48,7 +48,7 @@ pub async fn report(
     };
     match written {
         Ok(()) => {}
-        // Deleted meanwhile, as all that is in a namespace that ends: nobody is left to be told.
+        // Deleted in the meantime, like every object of a namespace that is being deleted: there is nothing to report to.
         Err(error) if is_conflict(&error) || is_gone(&error) => return Ok(true),
         Err(error) => return Err(Error::Report(error)),
     }
@@ -79,7 +79,7 @@ async fn write_volume_status(
     api.replace_status(&volume.name_any(), &PostParams::default(), &updated).await.map(|_| ())
 }
 
-/// Writes the status into annotations, because a claim has no other place for it.
+/// Writes the status into annotations, because a claim has no field for it.
 async fn write_claim_status(
     claim: &DataVolume,
     resource_version: Option<String>,

@@ -1,11 +1,11 @@
 //! Batches clones of one source so that they share a VolumeSnapshot: decides which pass creates the next one, and for which
 //! clones.
 //!
-//! A clone that is alone does not wait: the next snapshot is asked for at once unless one of the source is being cut. While one is, the
-//! clones that arrive gather, for a short time at most, and share the next one.
+//! A single clone does not wait: the next snapshot is created at once unless another one of the source is being taken. Meanwhile, arriving
+//! clones gather for a short time and share the next one.
 //!
-//! Only a hint: what is decided here makes snapshots few, not right. Who shares one is written in the snapshot, and what a restart
-//! forgets here is gathered again by the next passes.
+//! A hint only: it reduces the number of snapshots and does not affect correctness. The snapshot itself records the clones that share it.
+//! After a restart the next passes gather the waiting clones again.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,14 +21,14 @@ use common::{
     object::ObjectName,
 };
 
-/// The longest time for which clones gather while a snapshot of the source is being cut. Slow drivers cut for minutes; then more than one
-/// snapshot is cut at a time.
+/// The longest time for which clones gather while a snapshot of the source is being taken. Slow drivers need minutes; then more than one
+/// snapshot is taken at a time.
 const MAX_GATHERING_TIME: Duration = Duration::from_millis(300);
 
-/// A snapshot that was asked for shows up in the cache within this time, or something went wrong.
+/// The time within which a created snapshot is in the cache. After it, the creation is assumed to have failed.
 const MAX_CACHE_DELAY: Duration = Duration::from_secs(5);
 
-/// The clones that may share a snapshot: by the UID of the source, and the VolumeSnapshotClass.
+/// The clones that may share a snapshot: those of one source (by UID) and one VolumeSnapshotClass.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BatchKey {
     source_uid: String,
@@ -44,37 +44,37 @@ impl From<&SnapshotTemplate> for BatchKey {
 /// The answer to a clone that needs a snapshot.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Ask for one, for these.
+    /// Create one, for these clones.
     Ask(Members),
-    /// Wait for an event of the source's snapshots, for this time at the longest.
+    /// Wait for an event of the source's snapshots, for this time at most.
     Wait(Duration),
 }
 
-/// The source's snapshots as the pass sees them.
+/// The source's snapshots as the pass observed them.
 #[derive(Clone, Copy)]
 pub struct Room<F> {
-    /// One of them is being cut.
+    /// True if one of them is being taken.
     pub is_cutting: bool,
-    /// Says for which namespaces one more may be asked for now.
+    /// True for a namespace for which one more may be created now.
     pub of: F,
 }
 
 #[derive(Default)]
 struct Batch {
     waiting: Members,
-    /// Since when somebody is at it.
+    /// The time at which a pass was told to create one; absent once that pass has finished.
     cutting: Option<Instant>,
-    /// When the last one was asked for.
+    /// The time at which the last one was created.
     last: Option<Instant>,
-    /// Snapshots that were asked for lately.
+    /// Snapshots that were created recently.
     served: Vec<Served>,
 }
 
-/// A snapshot that was asked for.
+/// A snapshot that was created.
 struct Served {
     at: Instant,
     members: BTreeSet<String>,
-    /// A pass over a member has seen it.
+    /// True if a pass over a member has observed it.
     is_seen: bool,
 }
 
@@ -83,8 +83,8 @@ struct Served {
 pub struct SnapshotBatches(Mutex<HashMap<BatchKey, Batch>>);
 
 impl SnapshotBatches {
-    /// The clone `uid` needs a snapshot. Clones of a namespace that has no room join no snapshot of others either, or they would fill all
-    /// places by and by.
+    /// Adds the clone `uid`, which needs a snapshot. Clones of a namespace that has no room do not join a snapshot of others either,
+    /// because they would gradually take all places.
     pub fn join(
         &self,
         key: BatchKey,
@@ -124,7 +124,7 @@ impl SnapshotBatches {
         Answer::Ask(members)
     }
 
-    /// The turn is over: these are served, or nobody if it went wrong.
+    /// Ends the creation of a snapshot: `served` are its members; absent if it failed.
     pub fn finish(&self, key: &BatchKey, served: Option<&Members>, now: Instant) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(batch) = all.get_mut(key) else { return };
@@ -137,7 +137,7 @@ impl SnapshotBatches {
         }
     }
 
-    /// The clone `uid` needs no snapshot any more, for whatever reason. One that was asked for it has been seen.
+    /// Removes the clone `uid`, which needs no snapshot any more. A snapshot that was created for it has been observed.
     pub fn leave(&self, uid: &str) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for batch in all.values_mut() {
@@ -149,7 +149,7 @@ impl SnapshotBatches {
     }
 }
 
-/// Those whose namespaces have room, one of each namespace after the other: many clones of one namespace leave nobody else behind.
+/// The clones whose namespaces have room, in round-robin order of their namespaces: many clones of one namespace do not delay others.
 fn in_turn(waiting: &Members, has_room: impl Fn(&str) -> bool) -> impl Iterator<Item = (&String, &ObjectName)> {
     let mut by_namespace: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for (uid, name) in waiting {
@@ -174,12 +174,12 @@ mod tests {
         ObjectName { namespace: "n".into(), name: name.into() }
     }
 
-    /// No snapshot is being cut, as far as the cache shows.
+    /// No snapshot is being taken, according to the cache.
     fn idle<F: Fn(&str) -> bool>(of: F) -> Room<F> {
         Room { is_cutting: false, of }
     }
 
-    /// Clones of one source that come one after the other do not wait for each other.
+    /// Sequential clones of one source do not wait for each other.
     #[test]
     fn who_is_alone_does_not_wait() {
         let (batches, start) = (SnapshotBatches::default(), Instant::now());
@@ -189,12 +189,12 @@ mod tests {
             let answer = batches.join(cut(), (uid, name(uid)), idle(|_| true), at);
             let Answer::Ask(members) = answer else { panic!("{uid} waits: {answer:?}") };
             batches.finish(&cut(), Some(&members), at);
-            // Its snapshot has been seen, and is ready by now.
+            // Its snapshot has been observed, and is ready by now.
             batches.leave(uid);
         }
     }
 
-    /// While one is being cut, clones gather; not for longer than the limit.
+    /// Clones gather while a snapshot is being taken, up to the time limit.
     #[test]
     fn clones_gather_while_a_snapshot_is_being_cut() {
         let (batches, start) = (SnapshotBatches::default(), Instant::now());
@@ -206,7 +206,7 @@ mod tests {
         batches.finish(&cut(), Some(&first), start);
         batches.leave("a");
         assert_eq!(join("b", true, start), Answer::Wait(MAX_GATHERING_TIME));
-        // Ready early: they go together.
+        // Ready early: they share one snapshot.
         assert!(matches!(join("c", false, start), Answer::Ask(members) if members.len() == 2));
         batches.finish(&cut(), None, start);
         assert!(matches!(join("b", true, start + MAX_GATHERING_TIME), Answer::Ask(_)));
@@ -219,16 +219,16 @@ mod tests {
         let join = |uid: &str, room, at| batches.join(cut(), (uid, name(uid)), idle(|_| room), at);
         let Answer::Ask(first) = join("b", true, start) else { panic!("the first waits") };
         assert_eq!(first.keys().collect::<Vec<_>>(), ["b"]);
-        // Two come while it is asked for, and one while it is cut.
+        // Two arrive before it is created, and one while it is being taken.
         assert_eq!(join("c", true, start), Answer::Wait(MAX_CACHE_DELAY));
         batches.finish(&cut(), Some(&first), start);
         assert_eq!(join("a", true, start), Answer::Wait(MAX_GATHERING_TIME));
-        // The cache is behind: whoever is served doesn't ask again.
+        // The cache lags behind: a clone that is served does not ask again.
         assert_eq!(join("b", true, start + MAX_GATHERING_TIME), Answer::Wait(MAX_CACHE_DELAY));
         let Answer::Ask(second) = join("c", true, start + MAX_GATHERING_TIME) else { panic!("still waits") };
         assert_eq!(second.keys().collect::<Vec<_>>(), ["a", "c"]);
         batches.finish(&cut(), Some(&second), start + MAX_GATHERING_TIME);
-        // Two are enough.
+        // No room for another one.
         assert_eq!(join("d", false, start + 2 * MAX_CACHE_DELAY), Answer::Wait(MAX_CACHE_DELAY));
         assert!(matches!(join("d", true, start + 2 * MAX_CACHE_DELAY), Answer::Ask(_)));
     }
@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(members.len(), 1);
     }
 
-    /// What a namespace can't finish is its own: it neither keeps others from a snapshot nor comes into theirs.
+    /// Stuck snapshots of one namespace neither delay the clones of others nor join their snapshots.
     #[test]
     fn one_namespace_s_stuck_snapshots_keep_nobody_else_waiting() {
         let (batches, now) = (SnapshotBatches::default(), Instant::now());
@@ -264,7 +264,7 @@ mod tests {
         };
         assert_eq!(members.keys().collect::<Vec<_>>(), ["x"]);
         batches.finish(&cut(), Some(&members), now);
-        // When there is room again, they go together.
+        // When there is room again, they share one snapshot.
         let Answer::Ask(members) =
             batches.join(cut(), ("b", of("stuck", "b")), idle(|_| true), now + MAX_GATHERING_TIME)
         else {
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(members.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 
-    /// A snapshot has so many members at most; a namespace with more clones than that leaves room for others.
+    /// The number of members is limited. A namespace with more clones leaves places for others.
     #[test]
     fn everybody_who_waits_is_in_the_next_snapshot_however_many_others_wait() {
         let (batches, now) = (SnapshotBatches::default(), Instant::now());

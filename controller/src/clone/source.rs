@@ -1,4 +1,5 @@
-//! The source of a clone as the caches show it: a claim with its volume, or a snapshot with its content and the volume that it was taken of.
+//! The source of a clone according to the caches: a claim with its volume, or a snapshot with its content and the volume that it was taken
+//! of.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(super) fn source(request: &Request, recorded: Option<&Source>, ctx: &Reconci
         }),
         SourceKind::Snapshot => caches.snapshots.get(Some(namespace), name).map(|snapshot| {
             let recorded = recorded.filter(|recorded| snapshot.metadata.uid.as_ref() == Some(&recorded.uid));
-            // What was no more than what the requester asks for says nothing about the volume.
+            // A recorded size that does not exceed the requested one says nothing about the volume.
             let on_record = recorded.and_then(|recorded| recorded.capacity).filter(|size| Some(*size) > request.size);
             of_snapshot(&snapshot, on_record, ctx)
         }),
@@ -50,8 +51,8 @@ fn of_snapshot(snapshot: &VolumeSnapshot, on_record: Option<Bytes>, ctx: &Reconc
     Source::of_snapshot(snapshot, &content, &Origin { volume, claim: claim.as_deref(), on_record })
 }
 
-/// The volume that the snapshot with this content was taken of; the largest, if somebody has made more than one PersistentVolume for it.
-/// Caches of volumes are complete before the first pass, and the snapshot came after its volume: what isn't there is gone.
+/// The volume of which the snapshot with this content was taken; the largest, if there is more than one PersistentVolume for it. The cache
+/// of volumes is complete before the first pass, and the snapshot is younger than its volume: a volume that is not in the cache is gone.
 fn taken_of(content: &VolumeSnapshotContent, ctx: &Reconciler) -> Option<Arc<PersistentVolume>> {
     let handle = VolumeHandle::of_origin(content)?;
     let names = ctx.indexes.volumes_by_handle.of(&handle);
@@ -67,7 +68,7 @@ fn claim_of(volume: &PersistentVolume, ctx: &Reconciler) -> Option<Arc<Persisten
     ctx.context.caches.claims.get(claim.namespace.as_deref(), claim.name.as_deref()?).present().cloned()
 }
 
-/// The content of a snapshot. The two are watched apart, so that one which is named and not in the cache is unknown.
+/// The content of a snapshot. Both kinds are watched separately, so a content that is named and not in the cache is unknown.
 fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
     match ctx.context.caches.contents.get(None, name) {
         Lookup::Present(content) => Lookup::Present((*content).clone()),
@@ -76,7 +77,7 @@ fn content(name: &str, ctx: &Reconciler) -> Lookup<VolumeSnapshotContent> {
     }
 }
 
-/// The volume of a bound claim. The two are watched apart, so that one which is named and not in the cache is unknown.
+/// The volume of a bound claim. Both kinds are watched separately, so a volume that is named and not in the cache is unknown.
 pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Lookup<Arc<PersistentVolume>> {
     let Some(name) = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|n| !n.is_empty()) else {
         return Lookup::Absent;
@@ -102,8 +103,8 @@ mod tests {
 
     const GIB: Bytes = Bytes(1 << 30);
 
-    /// A snapshot of the claim `disk` and the volume `h`, whose driver names next to nothing. The volume has `of_volume` and belongs to
-    /// `claim`; the claim of the name that the snapshot gives is another one. `recorded` is the size on record.
+    /// A snapshot of the claim `disk` and the volume `h`, whose driver reports almost no size. The volume has `of_volume` and belongs to
+    /// `claim`; the claim with the name in the snapshot is a different one. `recorded` is the recorded size.
     #[rstest]
     #[case::of_its_claim(Some("1Gi"), "moved", None, Some(GIB))]
     #[case::of_its_claim_whose_status_is_newer(Some("512Mi"), "moved", None, Some(GIB))]

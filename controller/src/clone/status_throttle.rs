@@ -1,6 +1,5 @@
-//! Throttles status updates and events of clones that progress normally. A clone that waits for somebody is always reported. Each
-//! status or event costs the API server as much as a step of the clone itself. With many clones at once all reports share a token
-//! bucket.
+//! Throttles status updates and events of clones that progress normally. A clone that waits for somebody is always reported. Each status or
+//! event costs the API server as much as a step of the clone itself. All clones share one token bucket.
 
 use std::{
     collections::HashMap,
@@ -13,22 +12,22 @@ use common::{
     clone::{Observed, Plan, Waiting, Write, wait::EndsBy},
 };
 
-/// The age from which on a state of normal progress is reported.
+/// The minimum age of a state of normal progress before it is reported.
 const MIN_AGE: Duration = Duration::from_millis(250);
 
-/// The interval between two reports of normal progress, all clones together.
+/// The refill interval of the token bucket: the average time between two reports of normal progress, for all clones together.
 const REFILL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The number of such reports that may come at once after a time without any.
+/// The capacity of the token bucket: the number of such reports that may be sent at once.
 const BURST: u32 = 5;
 
 /// The time until the next attempt of a report for which the bucket had no token.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The age from which on a state is reported even without a token, so that users learn what a clone waits for.
+/// The age at which a state is reported even without a token, so that users learn why a clone waits.
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
-/// The age from which on an entry belongs to a DataVolume that is gone.
+/// The time without a pass after which an entry is removed: its DataVolume is gone.
 const ENTRY_TTL: Duration = Duration::from_mins(1);
 
 /// The states that have not been reported, and the bucket of tokens for reports.
@@ -44,7 +43,7 @@ struct Pending {
 }
 
 impl Pending {
-    /// The time for which the report of a state of this age can wait; nothing if it is due.
+    /// The time for which the report of a state of this age can wait; `None` if it is due.
     fn rest(&mut self, lasted: Duration, now: Instant) -> Option<Duration> {
         let young = MIN_AGE.saturating_sub(lasted);
         if !young.is_zero() {
@@ -65,7 +64,7 @@ impl Pending {
 }
 
 impl StatusThrottle {
-    /// The time for which the report of `plan` can wait; nothing if it is due.
+    /// The time for which the report of `plan` can wait; `None` if it is due.
     pub fn delay(&self, seen: &Observed, plan: &Plan, now: Instant) -> Option<Duration> {
         let mut pending = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !is_normal_progress(seen, plan) {
@@ -84,7 +83,7 @@ impl StatusThrottle {
     }
 }
 
-/// True for a state of normal progress that holds nothing which has to be kept or which a user has to know.
+/// True for a state of normal progress that contains nothing that has to be stored or that a user has to know.
 fn is_normal_progress(seen: &Observed, plan: &Plan) -> bool {
     let in_progress = matches!(
         plan.phase,
@@ -100,7 +99,7 @@ fn is_normal_progress(seen: &Observed, plan: &Plan) -> bool {
     });
     let old = &seen.volume.status;
     let restarted = plan.restarts != old.restart_count.unwrap_or_default();
-    // The size to which it grows is needed when the source may be gone.
+    // The final size is needed even if the source is gone.
     let grows = plan.chosen.as_ref().is_some_and(|chosen| chosen.sizes.create_at < chosen.sizes.finally)
         && old.clone.as_ref().is_none_or(|clone| clone.final_size.is_none());
     let decided = plan.actions.iter().any(|action| matches!(action, Write::Pin(_)));

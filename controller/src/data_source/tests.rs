@@ -15,7 +15,7 @@ fn put_source(api: &FakeApi) -> Arc<DataSource> {
     Arc::new(put(api, &json!({"metadata": {"namespace": "gold", "name": "disk"}, "spec": {"source": source}})))
 }
 
-/// What is answered to the status, and whether the pass has come to its end.
+/// The answer to the write of a status, and true if the pass succeeds.
 #[rstest]
 #[case::written(None, true)]
 #[case::newer(Some(409), true)]
@@ -52,7 +52,7 @@ async fn a_status_that_says_so_already_is_not_written() {
     assert_eq!(lines(&api.take_writes()), [""; 0]);
 }
 
-/// Beside CDI's own operator, and for a DataSource that is being deleted.
+/// Nothing is written beside CDI's own operator, or for a DataSource that is being deleted.
 #[rstest]
 #[case::another_operator(true, json!({}))]
 #[case::deleted(false, json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]}))]
@@ -70,7 +70,7 @@ async fn a_data_source_is_left_alone(#[case] operator: bool, #[case] change: ser
     assert_eq!(lines(&api.take_writes()), [""; 0]);
 }
 
-/// The DataSource follows its claim, in its own namespace and in no other; somebody else's labels stay.
+/// The labels of a DataSource follow its claim in its own namespace only. Labels of others stay.
 #[rstest]
 #[case::inherits(json!({}), "gold", Some("u1"))]
 #[case::user_s_own(json!({(keys::DEFAULT_PREFERENCE): "f"}), "gold", None)]

@@ -10,7 +10,7 @@ use crate::fixture::{answer, recorder};
 
 const PATH: &str = "/apis/events.k8s.io/v1/namespaces/n/events";
 
-/// The levels of all lines that are logged.
+/// The levels of all logged lines.
 #[derive(Clone, Default)]
 struct Levels(Arc<Mutex<Vec<Level>>>);
 
@@ -71,7 +71,7 @@ async fn an_event_says_what_happened_to_whom() {
     }
 }
 
-/// What is told again while it is fresh is counted in the event that exists.
+/// A repeated event is counted in the existing one while that is recent.
 #[tokio::test]
 async fn an_event_that_is_repeated_is_counted() {
     let api = FakeApi::default();

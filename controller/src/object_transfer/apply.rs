@@ -44,7 +44,7 @@ pub async fn apply(transfer: &ObjectTransfer, write: Option<&Write>, ctx: &Conte
         }
         Err(error) => match classify(error) {
             Failure::Stale => done.stale = true,
-            // What was to be removed does not exist any more.
+            // The object to be removed does not exist any more.
             Failure::Gone(_)
                 if matches!(write, Write::Release | Write::DeleteClaim(_) | Write::DeleteDataVolume(_)) => {}
             Failure::Gone(message) => done.refused = Some(Why::refused(false, &format!("{verb}: {message}"))),

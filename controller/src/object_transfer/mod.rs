@@ -1,5 +1,5 @@
-//! The reconciler of ObjectTransfers: a pass has the same five steps as one over a DataVolume. What can't be undone is decided twice,
-//! from the caches and from the API server's own answers, because caches are late.
+//! The reconciler of ObjectTransfers: a pass has the same five steps as one over a DataVolume. Irreversible writes are decided twice, from
+//! the caches and from the API server's own answers, because caches lag behind.
 
 mod apply;
 mod observe;
@@ -40,7 +40,7 @@ const CONCURRENCY: u16 = 4;
 /// The timeout of a pass. A pass makes a few writes, so only an API server that does not answer exceeds it.
 const PASS_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The time until the next attempt after a refused write, whose cause need not be of a kind that is watched.
+/// The time until the next attempt after a refused write. No watch may report that its cause is gone.
 const REFUSED_RETRY: Duration = Duration::from_secs(15);
 
 /// The reconciler of ObjectTransfers.
@@ -69,7 +69,7 @@ pub async fn run(
         .await;
 }
 
-/// Brings one ObjectTransfer one step nearer to its end.
+/// Reconciles one ObjectTransfer: brings it one step nearer to its end.
 async fn reconcile(transfer: Arc<ObjectTransfer>, reconciler: Arc<Reconciler>) -> Result<Action, Error> {
     let outcome =
         timeout(PASS_TIMEOUT, Box::pin(pass(&transfer, &reconciler))).await.unwrap_or(Err(Error::Late(PASS_TIMEOUT)));
@@ -106,7 +106,7 @@ async fn pass(transfer: &ObjectTransfer, reconciler: &Reconciler) -> Result<Acti
     Ok(next(&plan, refused.is_some(), seen.now))
 }
 
-/// The next pass if no event starts one earlier. After a write, its event does.
+/// The next pass if no event starts one earlier. A write is followed by its own event.
 fn next(plan: &Plan, refused: bool, now: Timestamp) -> Action {
     let after = match plan.look_again_at {
         _ if refused => REFUSED_RETRY,
@@ -117,8 +117,8 @@ fn next(plan: &Plan, refused: bool, now: Timestamp) -> Action {
     Action::requeue(after.min(RESYNC))
 }
 
-/// Writes the status that follows from the pass, and an event when it says something new. True when the ObjectTransfer is newer than the
-/// one that was read.
+/// Writes the status that follows from the pass, and an event if the status has changed. Returns true if the ObjectTransfer is newer than
+/// the one that was read.
 async fn report(
     transfer: &ObjectTransfer,
     seen: &Observed,
@@ -127,7 +127,7 @@ async fn report(
     ctx: &Context,
 ) -> Result<bool, Error> {
     let next = object_transfer::status(seen, plan);
-    // Without its last finalizer, a deleted one is gone.
+    // A deleted object is gone without its last finalizer.
     let gone = seen.transfer.deleting.is_some() && plan.action == Some(Write::Release);
     if seen.transfer.status == next || gone {
         return Ok(false);

@@ -23,13 +23,13 @@ use crate::context::Context;
 /// The place from which a pass reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadFrom {
-    /// The caches: fast, and a moment late.
+    /// The caches: fast, and slightly behind.
     Caches,
     /// The API server: the current state.
     ApiServer,
 }
 
-/// Reads all that a pass over `transfer` decides on.
+/// Reads all inputs of a pass over `transfer`.
 pub async fn observe(transfer: &ObjectTransfer, from: ReadFrom, ctx: &Context, since: Timestamp) -> Observed {
     let subject = Subject::of(transfer);
     let wanted = parse(&transfer.spec);
@@ -48,7 +48,7 @@ pub async fn observe(transfer: &ObjectTransfer, from: ReadFrom, ctx: &Context, s
     let volume = match Observed::volume_name(subject.record.as_ref(), &source) {
         None => Lookup::Absent,
         Some(name) => match from {
-            // Claims and volumes are watched apart: one that isn't there may be one not seen yet.
+            // Claims and volumes are watched separately: a volume that is not in the cache may not have been observed yet.
             ReadFrom::Caches => match caches.volumes.get(None, &name).map(|volume| (*volume).clone()) {
                 Lookup::Absent if subject.record.is_none() => {
                     Lookup::Unknown(format!("PersistentVolume {name:?} has not been seen yet"))
@@ -110,7 +110,7 @@ async fn users(source: Option<&ObjectName>, from: ReadFrom, ctx: &Context) -> Lo
             let api = Objects::<Pod>::namespaced(ctx.client.clone(), namespace);
             match api.list().await {
                 Ok(pods) if pods.unreadable.is_empty() => Lookup::Present(users_of(name, &pods.items)),
-                // It may be the one that uses the claim.
+                // It may be a pod that uses the claim.
                 Ok(_) => Lookup::Unknown(format!("a pod in namespace {namespace} can't be read")),
                 Err(error) => Lookup::Unknown(config::Chain(&error).to_string()),
             }

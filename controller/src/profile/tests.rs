@@ -23,14 +23,14 @@ fn refusal(driver: &str) -> Refusal {
     serde_json::from_value(json!({"driver": driver, "strategy": "snapshot"})).unwrap()
 }
 
-/// The drivers whose refusals are on record.
+/// The drivers whose refusals are recorded.
 fn recorded(api: &FakeApi) -> Vec<Value> {
     let profile = api.get::<StorageProfile>(None, "fast").unwrap_or_default();
     let refusals = profile["status"]["refusals"].as_array().cloned().unwrap_or_default();
     refusals.into_iter().map(|refusal| refusal["driver"].clone()).collect()
 }
 
-/// What is answered to the creation of the profile of a class, and when the next run is.
+/// The answer to the creation of a class's profile, and the time until the next run.
 #[rstest]
 #[case::created(None, RESYNC)]
 #[case::exists(Some(409), RESYNC)]
@@ -52,7 +52,7 @@ async fn a_class_gets_a_profile(#[case] code: Option<u16>, #[case] expected: Dur
     assert_eq!((&metadata["name"], &metadata["ownerReferences"][0]["uid"]), (&json!("fast"), &json!("class")));
 }
 
-/// What is answered to the status of a profile, and when the next run is.
+/// The answer to the write of a profile's status, and the time until the next run.
 #[rstest]
 #[case::written(None, RESYNC)]
 #[case::newer(Some(409), RESYNC)]
@@ -79,7 +79,7 @@ async fn a_profile_gets_a_status(#[case] code: Option<u16>, #[case] expected: Du
     }
 }
 
-/// Others who write the same profile just before, one after the other; what is recorded then.
+/// The number of conflicting writes just before, and the recorded result.
 #[rstest]
 #[case::alone(0, Ok(()))]
 #[case::once_too_late(1, Ok(()))]

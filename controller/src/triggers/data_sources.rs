@@ -28,13 +28,13 @@ impl DataSourceTrigger {
         (Self { sources, triggered: sender }, triggered)
     }
 
-    /// A claim, a VolumeSnapshot or a DataVolume has changed: triggers the DataSources of its namespace that refer to it.
+    /// Triggers the DataSources in the namespace of a changed claim, VolumeSnapshot or DataVolume that refer to it.
     pub fn content<K: Resource>(&self, object: &K) {
         let sources = self.sources.known_objects();
         self.trigger(sources.iter().filter(|source| depends_on(source, object, find(&self.sources))));
     }
 
-    /// A DataSource has changed: triggers the DataSources of its namespace that refer to it.
+    /// Triggers the DataSources in the namespace of a changed DataSource that refer to it.
     pub fn reference(&self, touched: &DataSource) {
         let sources = self.sources.known_objects();
         self.trigger(sources.iter().filter(|source| names(source, touched)));
@@ -48,7 +48,7 @@ impl DataSourceTrigger {
     }
 }
 
-/// True if the status of `source` depends on `object`, which is of a kind that a DataSource may refer to.
+/// True if the status of `source` depends on `object`, which is of a kind to which a DataSource may refer.
 fn depends_on<K: Resource>(source: &DataSource, object: &K, find: impl Fn(&str, &str) -> Lookup<DataSource>) -> bool {
     if source.metadata.namespace != object.meta().namespace {
         return false;
@@ -87,7 +87,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"namespace": namespace, "name": name}})).unwrap()
     }
 
-    /// A tenant's DataSource is triggered by objects of the tenant's namespace, and by nothing else.
+    /// A tenant's DataSource is triggered by objects in the tenant's namespace only.
     #[test]
     fn nothing_is_triggered_by_another_namespace() {
         let own = data_source("mine", "own", "pvc", ["mine", "disk"]);

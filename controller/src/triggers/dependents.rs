@@ -10,13 +10,13 @@ use common::object::{ObjectName, SourceName};
 /// An object that a clone may depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Dependency {
-    /// A claim or snapshot that is its source.
+    /// The claim or snapshot that is its source.
     Source(SourceName),
     /// The DataSource that it names.
     DataSource(ObjectName),
     /// The VolumeCloneSource that a claim names.
     CloneSource(ObjectName),
-    /// The reports of nodes about the volumes that they use.
+    /// The volumes in use that nodes report.
     Nodes,
 }
 
@@ -26,12 +26,13 @@ struct Maps {
     keys: HashMap<ObjectName, Vec<Dependency>>,
 }
 
-/// The clones that are not done, by the objects that they depend on. Each pass records its own before it reads, so that no event is missed.
+/// The clones that are not done, by the objects that they depend on. Each pass records its dependencies before it reads, so that no event
+/// is missed.
 #[derive(Default)]
 pub struct Dependents(Mutex<Maps>);
 
 impl Dependents {
-    /// Records that `clone` depends on `keys`, and on nothing else any more.
+    /// Records that `clone` depends on exactly `keys`.
     pub fn record(&self, clone: &ObjectName, keys: Vec<Dependency>) {
         let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if maps.keys.get(clone).map(Vec::as_slice).unwrap_or_default() == keys {
@@ -53,7 +54,7 @@ impl Dependents {
         }
     }
 
-    /// `clone` depends on `key` as well.
+    /// Adds `key` to the dependencies of `clone`.
     pub fn add(&self, clone: &ObjectName, key: Dependency) {
         let mut maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let keys = maps.keys.entry(clone.clone()).or_default();
@@ -69,7 +70,7 @@ impl Dependents {
         maps.waiting.get(key).into_iter().flatten().cloned().collect()
     }
 
-    /// All clones, with what each depends on.
+    /// All clones with their dependencies.
     pub fn all(&self) -> Vec<(ObjectName, Vec<Dependency>)> {
         let maps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         maps.keys.iter().map(|(clone, keys)| (clone.clone(), keys.clone())).collect()

@@ -1,4 +1,4 @@
-//! Triggers: which objects get a pass because another object has changed.
+//! Triggers: passes over objects that depend on a changed object.
 
 mod data_sources;
 pub mod dependents;
@@ -62,7 +62,7 @@ pub struct Triggered {
 pub struct Indexes {
     /// Clones by the objects that they depend on.
     pub(crate) dependents: Arc<Dependents>,
-    /// Claims that are filled without a DataVolume, by the VolumeCloneSource that they name.
+    /// Claims that are populated without a DataVolume, by the VolumeCloneSource that they reference.
     pub(crate) claims_by_clone_source: Arc<Dependents>,
     pub(crate) pods_by_claim: Arc<PodsByClaim>,
     pub(crate) volumes_by_handle: Arc<VolumesByHandle>,
@@ -103,7 +103,7 @@ impl Triggers {
         (triggers, triggered)
     }
 
-    /// Triggers the clone of this name: a DataVolume, or a claim that is filled without one. Sending fails only during shutdown.
+    /// Triggers the clone of this name: a DataVolume, or a claim that is populated without one. Sending fails only during shutdown.
     fn clone_named(&self, name: &ObjectName) {
         let at = (Some(name.namespace.as_str()), name.name.as_str());
         if self.caches.data_volumes.get(at.0, at.1).present().is_some() {
@@ -166,7 +166,7 @@ impl Triggers {
         if there.present().and_then(|there| there.uid()) != volume.uid() {
             self.indexes.created.forget(&volume.uid().unwrap_or_default());
         }
-        // Its claim may be somebody's source, which isn't complete before it is.
+        // Its claim may be the source of a clone, and is incomplete until the DataVolume has succeeded.
         self.source(SourceKind::Claim, name_of(volume));
         self.sources.content(volume);
         self.periodic.cleanup.notify_one();
@@ -208,7 +208,7 @@ impl Triggers {
         });
         self.owner(pod);
         for claim in pods_by_claim::claims_of(pod) {
-            // A temporary claim is handed over when nobody uses it any more.
+            // A temporary claim is handed over when no pod uses it any more.
             self.claim_named(&claim);
             self.source(SourceKind::Claim, claim);
         }
@@ -224,7 +224,7 @@ impl Triggers {
         for member in SharedSnapshot::of(snapshot).members.values() {
             self.clone_named(member);
         }
-        // One that is gone makes room for the next.
+        // A deleted snapshot makes room for the next one.
         if let (Some(namespace), Some(name)) =
             (snapshot.namespace(), snapshot.spec.source.persistent_volume_claim_name.clone())
         {
@@ -237,7 +237,7 @@ impl Triggers {
     pub fn content(&self, content: &VolumeSnapshotContent) {
         let about = &content.spec.volume_snapshot_ref;
         if let (Some(namespace), Some(name)) = (about.namespace.clone(), about.name.clone()) {
-            // One of ours has to go with its snapshot, whatever its class says.
+            // A content of ours has to be deleted with its snapshot, whatever its class says.
             if name.starts_with(&names::snapshot("")) {
                 self.periodic.cleanup.notify_one();
             }
@@ -249,7 +249,7 @@ impl Triggers {
     pub fn data_source(&self, source: &DataSource) {
         self.sources.reference(source);
         let touched = name_of(source);
-        // One that names it may be what a clone names.
+        // A clone may reference a DataSource that references this one.
         for (clone, keys) in self.indexes.dependents.all() {
             if keys.iter().any(|key| matches!(key, Dependency::DataSource(name) if name.namespace == touched.namespace))
             {
@@ -274,7 +274,7 @@ impl Triggers {
         }
     }
 
-    /// A node reports other volumes in use.
+    /// Triggers the clones that wait for nodes: a node reports different volumes in use.
     pub fn node(&self) {
         for clone in self.indexes.dependents.of(&Dependency::Nodes) {
             self.clone_named(&clone);
@@ -315,7 +315,7 @@ impl Triggers {
 
     /// The object `cdi` was created, changed or deleted.
     pub fn cdi(&self) {
-        // What another controller has left is ours to bring to an end once it is gone.
+        // Finalizers that CDI's controller left are removed once it is gone.
         self.periodic.cleanup.notify_one();
         self.class();
     }

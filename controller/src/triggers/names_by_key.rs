@@ -7,8 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The time after which an object that the cache does not have is gone. Before, it may be one that is not in the cache yet, as during a new
-/// list.
+/// The time after which an object that is not in the cache is gone. Before, it may not be in the cache yet, for example during a relist.
 pub(super) const MAX_CACHE_DELAY: Duration = Duration::from_mins(1);
 
 struct Maps<K, N> {
@@ -17,7 +16,7 @@ struct Maps<K, N> {
     unconfirmed: VecDeque<(Instant, N)>,
 }
 
-/// The names of objects by their keys, for a while also of those that are gone.
+/// The names of objects by their keys. Deleted objects are kept for a while.
 pub struct NamesByKey<K, N>(Mutex<Maps<K, N>>);
 
 impl<K, N> Default for NamesByKey<K, N> {

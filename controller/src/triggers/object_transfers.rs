@@ -1,4 +1,4 @@
-//! The trigger of ObjectTransfers: those whose source or target is or owns a changed object.
+//! The trigger of ObjectTransfers: those whose source or target is the changed object or owns it.
 
 use common::{
     api::{DataVolume, ObjectTransfer},
@@ -11,11 +11,11 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::pods_by_claim;
 
-/// Starts passes over ObjectTransfers. Cheap while no ObjectTransfer is under way.
+/// Starts passes over ObjectTransfers. Cheap while no ObjectTransfer is in progress.
 #[derive(Clone)]
 pub struct ObjectTransferTrigger {
     transfers: Cache<ObjectTransfer>,
-    // Unbounded, since a watch must not wait: it holds a name per event and transfer, and is emptied as fast as it fills.
+    // Unbounded, because a watch must not block: it holds one name per event and transfer, and is drained as fast as it fills.
     triggered: mpsc::UnboundedSender<ObjectRef<ObjectTransfer>>,
 }
 

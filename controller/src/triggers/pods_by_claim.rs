@@ -8,7 +8,7 @@ use kube::ResourceExt;
 
 use super::names_by_key::NamesByKey;
 
-/// The names of pods by the claim that they use, for a while also of those that are gone. The watch of the pods fills it.
+/// The names of pods by the claim that they use. Deleted pods are kept for a while. The watch of pods fills it.
 #[derive(Default)]
 pub struct PodsByClaim(NamesByKey<ObjectName, ObjectName>);
 

@@ -1,4 +1,4 @@
-//! Each object of a cluster is touched, and what that triggers is read off the streams of the controllers.
+//! Changes each object of a cluster and reads the triggered objects from the streams of the controllers.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fixture::Fixture;
 
-/// The clones `clones/by-…`, each of which depends on what its name says, and all that they depend on, in `gold`.
+/// The clones `clones/by-…`, each of which depends on the object in its name, and all their dependencies, in `gold`.
 fn cluster() -> FakeApi {
     let api = FakeApi::default();
     for name in ["by-claim", "by-snapshot", "by-data-source", "by-nodes", "independent"] {
@@ -106,7 +106,7 @@ fn named(namespace: &str, name: &str) -> ObjectName {
     ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-/// Records what each clone depends on, as its passes do.
+/// Records the dependencies of each clone, as its passes do.
 fn record_dependencies(indexes: &Indexes) {
     let source = |kind| Dependency::Source(SourceName { kind, object: named("gold", "disk") });
     for (clone, dependency) in [
@@ -114,7 +114,7 @@ fn record_dependencies(indexes: &Indexes) {
         ("by-snapshot", source(SourceKind::Snapshot)),
         ("by-data-source", Dependency::DataSource(named("gold", "refers"))),
         ("by-nodes", Dependency::Nodes),
-        // It is over, and of no kind that is cloned.
+        // It is over, and of a kind that is not cloned.
         ("gone", source(SourceKind::Claim)),
     ] {
         indexes.dependents.record(&named("clones", clone), vec![dependency]);
@@ -125,7 +125,7 @@ fn record_dependencies(indexes: &Indexes) {
 
 type Change = fn(&FakeApi, &str);
 
-/// The object at the path that is named is changed.
+/// Changes the object at the path `name`.
 fn touched<K: Resource<DynamicType = ()>>(api: &FakeApi, name: &str) {
     let path = path(name, path_of::<K>);
     let mut object = api.get_at(&path).unwrap_or_else(|| panic!("there is no {path}"));
@@ -133,7 +133,7 @@ fn touched<K: Resource<DynamicType = ()>>(api: &FakeApi, name: &str) {
     api.put_at(&path, &object);
 }
 
-/// The object at the path that is named is deleted.
+/// Deletes the object at the path `name`.
 fn deleted<K: Resource<DynamicType = ()>>(api: &FakeApi, name: &str) {
     let path = path(name, path_of::<K>);
     assert!(api.get_at(&path).is_some(), "there is no {path}");
@@ -152,7 +152,7 @@ const ALL: &[&str] = &[
     "DataVolume clones/by-snapshot",
 ];
 
-/// What all objects of that name have in common with the claim `gold/disk`.
+/// The triggers that all objects with the name of the claim `gold/disk` have in common.
 const OF_DISK: &[&str] = &[
     "DataSource gold/disk",
     "DataSource gold/refers",
@@ -161,7 +161,7 @@ const OF_DISK: &[&str] = &[
     "ObjectTransfer disk",
 ];
 
-/// A change, the name of the object, and what it triggers.
+/// A change, the name of the object, and the expected triggers.
 #[rstest]
 #[case::source(touched::<PersistentVolumeClaim>, "gold/disk", "OF_DISK")]
 #[case::source_is_gone(deleted::<PersistentVolumeClaim>, "gold/disk", "OF_DISK")]
@@ -221,7 +221,7 @@ async fn a_change_triggers(#[case] change: Change, #[case] name: &str, #[case] e
     assert_eq!(fixture.take_triggered(), expected);
 }
 
-/// The UIDs on record for a clone are of no use once it is gone.
+/// The recorded UIDs of a clone are removed once it is gone.
 #[tokio::test(start_paused = true)]
 async fn a_clone_that_is_gone_is_forgotten() {
     let api = cluster();
@@ -237,7 +237,7 @@ async fn a_clone_that_is_gone_is_forgotten() {
     assert!(created.of("uid-of-independent", "tmp").is_none());
 }
 
-/// The pods of a claim follow the watch of the pods.
+/// The index of pods by claim follows the watch of pods.
 #[tokio::test(start_paused = true)]
 async fn the_index_of_pods_follows_the_watch() {
     let api = cluster();
@@ -250,7 +250,7 @@ async fn the_index_of_pods_follows_the_watch() {
     assert_eq!(users("disk"), ["disk", "second"]);
 }
 
-/// The volume that a snapshot was taken of follows the watch of the volumes.
+/// The index of volumes by handle follows the watch of volumes.
 #[tokio::test(start_paused = true)]
 async fn the_index_of_volumes_follows_the_watch() {
     let api = cluster();

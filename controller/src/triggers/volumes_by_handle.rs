@@ -1,5 +1,5 @@
-//! The index of PersistentVolumes by the driver's own name of the volume, which is all that a VolumeSnapshotContent says of the volume
-//! that a snapshot was taken of.
+//! The index of PersistentVolumes by volume handle: a VolumeSnapshotContent identifies the volume that a snapshot was taken of by its
+//! handle only.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use kube::ResourceExt;
 
 use super::names_by_key::NamesByKey;
 
-/// The names of PersistentVolumes by handle, for a while also of those that are gone. The watch of the volumes fills it.
+/// The names of PersistentVolumes by handle. Deleted volumes are kept for a while. The watch of volumes fills it.
 #[derive(Default)]
 pub struct VolumesByHandle(NamesByKey<VolumeHandle, String>);
 
@@ -20,7 +20,7 @@ impl VolumesByHandle {
         self.0.record(volume.name_any(), handle, now, |name| exists(name));
     }
 
-    /// The volumes with this handle, by name. There is one, unless somebody has made another one by hand.
+    /// The volumes with this handle, by name. There is one, unless an admin has created another one.
     pub fn of(&self, handle: &VolumeHandle) -> Vec<String> {
         self.0.of(handle)
     }

@@ -26,7 +26,7 @@ const VOCABULARY: Vocabulary = Vocabulary {
     fields: 100,
 };
 
-/// What a usual object of a kind has beside its metadata. Whoever watches another kind adds it here.
+/// The fields of a typical object of a kind besides its metadata. A test of another kind adds them here.
 fn fields(plural: &str) -> Value {
     match plural {
         "volumeattachments" => json!({"spec": {"attacher": "d", "nodeName": "n", "source": {}}}),
@@ -63,7 +63,7 @@ fn object(plural: &str, name: &str) -> Value {
     object
 }
 
-/// Objects with anything in them between two usual ones.
+/// Objects with hostile content between two typical ones.
 fn items(plural: &str) -> Vec<Value> {
     let mut items = vec![object(plural, "first")];
     for (number, time) in TIMES.iter().enumerate() {
@@ -99,7 +99,7 @@ fn items(plural: &str) -> Vec<Value> {
     items
 }
 
-/// Puts such objects of a kind in the server.
+/// Creates such objects of a kind in the server.
 fn put<K: Resource<DynamicType = ()>>(api: &FakeApi) {
     for item in items(&K::plural(&())) {
         api.put_at(&path_of::<K>(None, item["metadata"]["name"].as_str().unwrap()), &item);
@@ -130,7 +130,7 @@ fn api_server() -> FakeApi {
     api
 }
 
-/// The two usual objects are in the cache.
+/// True if both typical objects are in the cache.
 fn knows<K>(cache: &Cache<K>)
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
@@ -140,7 +140,7 @@ where
     assert_eq!(usual, 2, "of {} {}", all.len(), K::kind(&()));
 }
 
-/// Whatever tenants write in objects of any kind that is watched: all others are known, and the controller gets ready, without a back-off.
+/// Whatever tenants write into objects of any watched kind: all others are known, and the controller becomes ready without a back-off.
 #[tokio::test(start_paused = true)]
 async fn odd_objects_keep_no_watch_from_its_work() {
     let args = ShutdownArgs { shutdown_pause: Duration::ZERO, shutdown_limit: Duration::ZERO };
@@ -154,7 +154,7 @@ async fn odd_objects_keep_no_watch_from_its_work() {
         streams.sources.for_each(|_| ready(())),
         stream::select(streams.others, streams.transfers.map(drop)).for_each(ready),
     );
-    // The clock stands still until everybody waits: for the next event, or for the end of a back-off.
+    // The clock stands still while a task is busy. It advances to the next event or to the end of a back-off.
     timeout(Duration::from_millis(1), all).await.unwrap_err();
     assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     assert_eq!(readiness.missing(), Vec::<&str>::new());

@@ -38,7 +38,7 @@ fn class(failure: &Failure) -> &'static str {
     }
 }
 
-/// The class of each answer, whichever verb it is the answer to.
+/// The class of each answer, which does not depend on the verb.
 #[rstest]
 #[case::bad_request(Answer::failure(400, "x"), "refused")]
 #[case::unauthorized(Answer::failure(401, "x"), "failed")]
@@ -78,7 +78,7 @@ async fn an_error_has_one_class(#[case] given: Answer, #[case] expected: &str) {
     }
 }
 
-/// A write that gets no answer is ended by the timeout of its pass.
+/// A write without an answer is ended by the timeout of its pass.
 #[tokio::test(start_paused = true)]
 async fn a_write_without_an_answer_has_no_end() {
     let (api, version) = server();
@@ -86,7 +86,7 @@ async fn a_write_without_an_answer_has_no_end() {
     timeout(Duration::from_hours(1), patch_claim(&version, json!({}), &api.client())).await.unwrap_err();
 }
 
-/// The words of the API server are kept for those who wait.
+/// The API server's message is kept for the user.
 #[test]
 fn a_refusal_quotes_the_api_server() {
     let status = |code| {
@@ -97,7 +97,7 @@ fn a_refusal_quotes_the_api_server() {
     assert!(matches!(classify(status(404)), Failure::Gone(message) if message == "no room"));
 }
 
-/// What each verb sends: its one request, with the preconditions in its body.
+/// Each verb sends one request with the preconditions in its body.
 #[tokio::test]
 async fn a_write_names_what_it_changes() {
     let (api, version) = server();
@@ -115,7 +115,7 @@ async fn a_write_names_what_it_changes() {
     patch_claim(&version, json!({"metadata": {"labels": {"l": "1"}}}), &client).await.unwrap();
     let body = sent(&patch);
     assert_eq!(body, json!({"metadata": {"uid": uid, "resourceVersion": read, "labels": {"l": "1"}}}));
-    // The same version again is too late.
+    // The same version is outdated at the second write.
     assert!(matches!(patch_claim(&version, json!({}), &client).await.map_err(classify), Err(Failure::Stale)));
     sent(&patch);
     assert!(matches!(release(&version, &["x".into()], &client).await.map_err(classify), Err(Failure::Stale)));
@@ -123,14 +123,14 @@ async fn a_write_names_what_it_changes() {
     let deletion = delete_version::<PersistentVolumeClaim>(&version, &client).await.map_err(classify);
     assert!(matches!(deletion, Err(Failure::Stale)));
     assert_eq!(sent(&format!("DELETE {PATH}"))["preconditions"], exactly);
-    // Deleted by its identity it goes, whatever its version.
+    // A deletion by UID succeeds, whatever the version.
     delete::<PersistentVolumeClaim>(&version, &client).await.unwrap();
     let body = sent(&format!("DELETE {PATH}"));
     assert_eq!((&body["preconditions"], &body["propagationPolicy"]), (&json!({"uid": uid}), &json!("Background")));
     assert!(api.get_at(PATH).unwrap()["metadata"]["deletionTimestamp"].is_string());
 }
 
-/// What is left of an object by a deletion that names it by its UID.
+/// The UID in a deletion, the code of the answer, and the result.
 #[rstest]
 #[case::the_object("u", None, Ok(()))]
 #[case::another_of_its_name("v", None, Ok(()))]
@@ -180,7 +180,7 @@ async fn an_object_that_exists_is_not_created(#[case] code: Option<u16>, #[case]
     assert_eq!(created.map_err(|error| class(&classify(error))), expected);
 }
 
-/// The result of the replacement of a status, after a change that somebody else makes or with an answer that is prescribed.
+/// The result of the replacement of a status, after a change by somebody else or with a given answer.
 #[rstest]
 #[case::as_read(|_: &FakeApi| {}, None, Ok("written"))]
 #[case::changed_since(|api: &FakeApi| drop(put::<StorageProfile>(api, &json!({"metadata": {"name": "fast", "uid": "u"}, "spec": {}}))), None, Ok("conflict"))]

@@ -1,4 +1,4 @@
-//! What an admin sets up for the whole cluster, undone with the namespace of the test that wanted it.
+//! Cluster-wide settings of an admin. They are undone with the namespace of the test that made them.
 
 use anyhow::{Context as _, Result, ensure};
 use common::api::{Cdi, StorageProfile, snapshot::VolumeSnapshotClass};
@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Space, clone::warnings};
 
-/// A StorageClass to be, with a VolumeSnapshotClass and a StorageProfile of its own, so that no other test notices it.
-/// What isn't said is as in the class `cow`.
+/// A StorageClass to be created, with its own VolumeSnapshotClass and StorageProfile, so that it does not affect other tests. Defaults are
+/// those of the class `cow`.
 #[derive(Debug)]
 #[must_use = "it is made by `made`"]
 pub struct ClassRequest<'a> {
@@ -33,7 +33,7 @@ pub struct ClassRequest<'a> {
 }
 
 impl Space {
-    /// A StorageClass to be, see [`ClassRequest`].
+    /// Begins a StorageClass, see [`ClassRequest`].
     pub fn class(&self) -> ClassRequest<'_> {
         ClassRequest {
             space: self,
@@ -49,7 +49,7 @@ impl Space {
         }
     }
 
-    /// Sets or removes `CDI.spec.cloneStrategyOverride` as the README tells admins to. Whoever calls it has to be alone on the cluster.
+    /// Sets or removes `CDI.spec.cloneStrategyOverride`, as the README tells admins to do. The calling test has to be alone on the cluster.
     pub async fn override_strategy(&self, strategy: Option<&str>) -> Result<()> {
         let patch = json!({"spec": {"cloneStrategyOverride": strategy}}).to_string();
         self.kubectl(&["patch", "cdi", "cdi", "--type=merge", "--patch", &patch]).await?;
@@ -92,7 +92,7 @@ impl Space {
         Ok(parameters.into_iter().map(|(key, value)| (key, json!(value))).collect())
     }
 
-    /// Overrules what classes say of the behaviour of the driver that serves `class`, until the end of the test.
+    /// Overrides the behaviour that classes set for the driver that serves `class`, until the end of the test.
     pub fn driver_behaves(&self, class: &str, behaviour: &Behaviour) -> Result<()> {
         let file = self.lab()?.driver(class).control_file();
         behaviour.write(&file)?;
@@ -115,7 +115,7 @@ impl Space {
         self.undo(async move {
             match api.delete(&name, &DeleteParams::default()).await {
                 Ok(_) => Ok(()),
-                // Gone with what it belonged to.
+                // Already deleted with its owner.
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 Err(error) => Err(anyhow::Error::new(error).context(format!("delete {} {name}", K::kind(&())))),
             }
@@ -125,67 +125,67 @@ impl Space {
 }
 
 impl<'a> ClassRequest<'a> {
-    /// Of the driver that serves this class of the cluster.
+    /// Uses the driver that serves this class of the cluster.
     pub fn driver(mut self, class: &'a str) -> Self {
         self.driver = class;
         self
     }
 
-    /// The driver behaves like this with its volumes and snapshots.
+    /// Sets the driver's behaviour with its volumes and snapshots.
     pub fn behaving(mut self, behaviour: Behaviour) -> Self {
         self.behaviour = behaviour;
         self
     }
 
-    /// With this file system on its volumes.
+    /// Sets the file system of its volumes.
     pub fn file_system(mut self, name: &'static str) -> Self {
         self.file_system = Some(name);
         self
     }
 
-    /// With this annotation.
+    /// Adds an annotation.
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), json!(value));
         self
     }
 
-    /// `allowVolumeExpansion: false`.
+    /// Sets `allowVolumeExpansion: false`.
     pub fn without_expansion(mut self) -> Self {
         self.expands = false;
         self
     }
 
-    /// `volumeBindingMode: WaitForFirstConsumer`.
+    /// Sets `volumeBindingMode: WaitForFirstConsumer`.
     pub fn waiting_for_consumer(mut self) -> Self {
         self.waits_for_consumer = true;
         self
     }
 
-    /// Its StorageProfile names a VolumeSnapshotClass that doesn't exist.
+    /// Names a VolumeSnapshotClass that does not exist in its StorageProfile.
     pub fn without_snapshot_class(mut self) -> Self {
         self.snapshots = false;
         self
     }
 
-    /// Its StorageProfile says that these access modes go with these volume modes, best first.
+    /// Sets the `claimPropertySets` of its StorageProfile.
     pub fn claim_properties(mut self, sets: Value) -> Self {
         self.claim_properties = sets;
         self
     }
 
-    /// It retains volumes, and its VolumeSnapshotClass snapshots, whose objects were deleted.
+    /// Sets the reclaim policy of the class, and the deletion policy of its VolumeSnapshotClass, to `Retain`.
     pub fn retaining(mut self) -> Self {
         self.retains = true;
         self
     }
 
-    /// Makes the class and returns its name.
+    /// Creates the class. Returns its name.
     pub async fn made(self) -> Result<String> {
         let space = self.space;
         let name = space.name().to_owned();
         let (driver, parameters) = (space.driver(self.driver).await?, parameters(&self.behaviour)?);
         if !parameters.is_empty() {
-            // Only the reference driver knows them.
+            // Only the reference driver supports them.
             space.lab()?;
         }
         let base = space.parameters(self.driver).await?;

@@ -1,4 +1,4 @@
-//! Disks to clone from.
+//! Claims to clone from.
 
 use anyhow::Result;
 use common::quantity::Bytes;
@@ -12,18 +12,18 @@ use super::{
     wait::{self, Look},
 };
 
-/// A claim that is not the work of smartclone.
+/// A claim that smartclone did not create.
 #[derive(Debug, Clone)]
 pub struct Disk {
     pub(super) space: Space,
     name: String,
     uid: String,
-    /// The size that was asked for.
+    /// The requested size.
     pub size: Bytes,
 }
 
 impl Disk {
-    /// Its identity.
+    /// The UID.
     pub fn uid(&self) -> &str {
         &self.uid
     }
@@ -35,7 +35,7 @@ impl Named for Disk {
     }
 }
 
-/// A disk to be. What isn't said is 1 GiB, a file system, and of the default StorageClass.
+/// A claim to be created. Defaults are 1 GiB, a file system, and the default StorageClass.
 #[derive(Debug)]
 #[must_use = "it is made by `filled` or `blank`"]
 pub struct DiskRequest<'a> {
@@ -46,18 +46,18 @@ pub struct DiskRequest<'a> {
 }
 
 impl Space {
-    /// A disk to be, see [`DiskRequest`].
+    /// Begins a claim, see [`DiskRequest`].
     pub fn source(&self, name: &str) -> DiskRequest<'_> {
         let spec = json!({"accessModes": ["ReadWriteOnce"], "volumeMode": "Filesystem"});
         DiskRequest { space: self, name: name.to_owned(), size: gi(1), spec }
     }
 
-    /// Limits what the namespace's claims may ask for together; may be called again.
+    /// Limits the total storage requests of the namespace's claims; may be called again.
     pub async fn quota(&self, storage: Bytes) -> Result<()> {
         self.quota_of("requests.storage", &storage.to_string()).await
     }
 
-    /// Limits the namespace to so much of `resource` (such as `count/volumesnapshots.snapshot.storage.k8s.io`); may be called again.
+    /// Limits `resource` (such as `count/volumesnapshots.snapshot.storage.k8s.io`) of the namespace; may be called again.
     pub async fn quota_of(&self, resource: &str, most: &str) -> Result<()> {
         let name = resource.replace('/', ".");
         let quota = json!({
@@ -77,31 +77,31 @@ impl Space {
 }
 
 impl DiskRequest<'_> {
-    /// Of this size.
+    /// Sets the size.
     pub fn size(mut self, size: Bytes) -> Self {
         self.size = size;
         self
     }
 
-    /// A raw device.
+    /// Makes it a raw block device.
     pub fn block(mut self) -> Self {
         self.spec["volumeMode"] = json!("Block");
         self
     }
 
-    /// Of this StorageClass.
+    /// Sets the StorageClass.
     pub fn class(mut self, class: &str) -> Self {
         self.spec["storageClassName"] = json!(class);
         self
     }
 
-    /// With the content of another disk of the namespace from its first moment on, by the storage driver's own means.
+    /// Creates the claim with the content of another one in the namespace, by a clone of the storage driver.
     pub async fn with_content_of(mut self, disk: &Disk) -> Result<Disk> {
         self.spec["dataSource"] = json!({"kind": "PersistentVolumeClaim", "name": disk.name});
         self.blank().await
     }
 
-    /// Makes the claim and waits for its volume.
+    /// Creates the claim and waits for its volume.
     pub async fn blank(mut self) -> Result<Disk> {
         self.spec["resources"] = json!({"requests": {"storage": self.size.to_string()}});
         let claim = serde_json::from_value(json!({"metadata": {"name": self.name}, "spec": self.spec}))?;
@@ -111,7 +111,7 @@ impl DiskRequest<'_> {
         Ok(Disk { space: self.space.clone(), uid: created.uid().unwrap_or_default(), name: self.name, size: self.size })
     }
 
-    /// Makes the claim and writes so many bytes of data to it, always the same ones.
+    /// Creates the claim and writes this amount of data to it, always the same.
     pub async fn filled(self, bytes: Bytes) -> Result<Disk> {
         let space = self.space;
         let disk = self.blank().await?;
@@ -122,13 +122,13 @@ impl DiskRequest<'_> {
 }
 
 impl Space {
-    /// What the API says that a claim has, once it has its volume.
+    /// The capacity in the status of a claim, once it has its volume.
     pub async fn capacity(&self, claim: &(impl Named + ?Sized)) -> Result<Option<Bytes>> {
         let status = self.bound(claim).await?.status;
         Ok(status.and_then(|status| Bytes::of(status.capacity?.get("storage")?).ok()))
     }
 
-    /// Waits until there is a claim of this name.
+    /// Waits until a claim of this name exists.
     pub async fn claimed(&self, claim: &(impl Named + ?Sized)) -> Result<()> {
         wait::object(&self.api::<PersistentVolumeClaim>(), claim.name(), &format!("claim {}", claim.name()), |found| {
             found.map_or(Look::Continue("there is none".to_owned()), |_| Look::Break(()))
@@ -136,7 +136,7 @@ impl Space {
         .await
     }
 
-    /// Waits until a claim has its volume; returns it.
+    /// Waits until a claim has its volume. Returns it.
     pub async fn bound(&self, claim: &(impl Named + ?Sized)) -> Result<PersistentVolumeClaim> {
         let api: Api<PersistentVolumeClaim> = self.api();
         let name = claim.name();

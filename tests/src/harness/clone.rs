@@ -1,4 +1,4 @@
-//! Clones: asked for, watched, refused.
+//! Clones: created, watched, refused.
 
 use std::{fmt, sync::Arc};
 
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::lab::command::until;
 
-/// A DataVolume to be: a clone of `source`, by default in the form `spec.storage` with nothing in it.
+/// Begins a DataVolume: a clone of `source`, by default with an empty `spec.storage`.
 pub fn clone_of(source: &(impl Named + ?Sized)) -> CloneRequest {
     CloneRequest {
         object: json!({
@@ -42,19 +42,19 @@ pub fn clone_of(source: &(impl Named + ?Sized)) -> CloneRequest {
     }
 }
 
-/// The same of a VolumeSnapshot.
+/// Begins a clone of a VolumeSnapshot.
 pub fn clone_of_snapshot(snapshot: &(impl Named + ?Sized)) -> CloneRequest {
     clone_of(snapshot).source(json!({"snapshot": {"name": snapshot.name()}}))
 }
 
-/// The same of what a DataSource stands for.
+/// Begins a clone of a DataSource's source.
 pub fn clone_by(data_source: &str) -> CloneRequest {
     let mut request = clone_of(data_source);
     request.object["spec"] = json!({"sourceRef": {"kind": "DataSource", "name": data_source}, "storage": {}});
     request
 }
 
-/// A DataVolume to be.
+/// A DataVolume to be created.
 #[derive(Debug, Clone)]
 #[must_use = "it is made by `Space::create`"]
 pub struct CloneRequest {
@@ -64,13 +64,13 @@ pub struct CloneRequest {
 }
 
 impl CloneRequest {
-    /// Of this name; else it is `clone`.
+    /// Sets the name, which is `clone` by default.
     pub fn named(mut self, name: &str) -> Self {
         self.object["metadata"]["name"] = json!(name);
         self
     }
 
-    /// In the form `spec.pvc`, in which nothing is taken from the source. To be said first.
+    /// Uses `spec.pvc`, which takes nothing from the source. Has to be called first.
     pub fn as_claim(mut self, size: Bytes) -> Self {
         self.form = "pvc";
         self.object["spec"]["pvc"] = json!({"accessModes": ["ReadWriteOnce"]});
@@ -80,74 +80,74 @@ impl CloneRequest {
         self.size(size)
     }
 
-    /// Of this size.
+    /// Sets the size.
     pub fn size(self, size: Bytes) -> Self {
         self.size_text(&size.to_string())
     }
 
-    /// Of a size that is written like this.
+    /// Sets the size as text.
     pub fn size_text(self, size: &str) -> Self {
         self.field("resources", json!({"requests": {"storage": size}}))
     }
 
-    /// In this StorageClass.
+    /// Sets the StorageClass.
     pub fn class(self, class: &str) -> Self {
         self.field("storageClassName", json!(class))
     }
 
-    /// With this volume mode.
+    /// Sets the volume mode.
     pub fn mode(self, mode: &str) -> Self {
         self.field("volumeMode", json!(mode))
     }
 
-    /// With this value in a field of `spec.storage` (or `spec.pvc`).
+    /// Sets a field of `spec.storage` (or `spec.pvc`).
     pub fn field(mut self, name: &str, value: Value) -> Self {
         self.object["spec"][self.form][name] = value;
         self
     }
 
-    /// With this value in a field of `spec`.
+    /// Sets a field of `spec`.
     pub fn with_spec(mut self, name: &str, value: Value) -> Self {
         self.object["spec"][name] = value;
         self
     }
 
-    /// With this annotation.
+    /// Adds an annotation.
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.object["metadata"]["annotations"][key] = json!(value);
         self
     }
 
-    /// With `contentType: archive`.
+    /// Sets `contentType: archive`.
     pub fn archive(mut self) -> Self {
         self.object["spec"]["contentType"] = json!("archive");
         self
     }
 
-    /// If a pod copies it, then with the owners of files; those in the trees of the tests belong to root.
+    /// Has a data mover keep the owners of files; those in the trees of the tests belong to root.
     pub fn with_owners(self) -> Self {
         self.annotate(common::keys::FILE_OWNERS, "Keep")
     }
 
-    /// With this label.
+    /// Adds a label.
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.object["metadata"]["labels"][key] = json!(value);
         self
     }
 
-    /// With this owner reference.
+    /// Sets an owner reference.
     pub fn owned_by(mut self, owner: &Value) -> Self {
         self.object["metadata"]["ownerReferences"] = json!([owner]);
         self
     }
 
-    /// By this user; else by one who may do everything.
+    /// Sets the user who creates it; by default a user with all rights.
     pub fn by(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());
         self
     }
 
-    /// What is cloned is in this namespace; so is the DataSource that says what.
+    /// Sets the namespace of the source, or of the DataSource.
     pub fn from(mut self, space: &Space) -> Self {
         for place in ["/spec/source/pvc", "/spec/source/snapshot", "/spec/sourceRef"] {
             if let Some(source) = self.object.pointer_mut(place) {
@@ -157,13 +157,13 @@ impl CloneRequest {
         self
     }
 
-    /// From this source instead of a claim of the same namespace.
+    /// Sets the source, instead of a claim of the same namespace.
     pub fn source(mut self, source: Value) -> Self {
         self.object["spec"]["source"] = source;
         self
     }
 
-    /// As what is sent; the source's namespace is `namespace` unless another one was given.
+    /// The object to be sent; the source's namespace is `namespace` unless another one was set.
     pub fn object(&self, namespace: &str) -> Value {
         let mut object = self.object.clone();
         object["metadata"]["namespace"] = json!(namespace);
@@ -176,13 +176,13 @@ impl CloneRequest {
     }
 }
 
-/// What the API server says to a request.
+/// The API server's answer to a request.
 pub(super) enum Answer<K> {
     Created(Box<K>, Vec<String>),
     Denied(Box<Denial>),
 }
 
-/// A request that was not admitted.
+/// A denied request.
 #[derive(Debug, Clone)]
 pub struct Denial(ApiStatus);
 
@@ -197,7 +197,7 @@ impl fmt::Display for Denial {
 }
 
 impl Denial {
-    /// The denial in an error, if it is one of the API server's.
+    /// The denial in an error of the API server.
     pub fn of(error: kube::Error) -> Result<Self> {
         match error {
             kube::Error::Api(status) => Ok(Self(serde_json::from_value(serde_json::to_value(&*status)?)?)),
@@ -210,7 +210,7 @@ impl Denial {
         self.0.message.as_deref().unwrap_or_default()
     }
 
-    /// It is the word of this admission webhook.
+    /// Checks that this admission webhook denied the request.
     pub fn by(self, webhook: &str) -> Result<Self> {
         ensure!(
             self.text().contains(&format!("admission webhook \"{webhook}\" denied the request")),
@@ -219,13 +219,13 @@ impl Denial {
         Ok(self)
     }
 
-    /// It is the word of the API server itself, which has the rules of the definition.
+    /// Checks that the API server itself denied the request, by the schema of the CRD.
     pub fn by_definition(self) -> Result<Self> {
         ensure!(!self.text().contains("admission webhook"), "denied by a webhook: {self}");
         Ok(self)
     }
 
-    /// One of its causes is about this field, has this reason (`FieldValueInvalid` …) and these words in its message.
+    /// Checks that one cause is about this field, has this reason (`FieldValueInvalid` …) and these words in its message.
     pub fn about(self, field: &str, reason: &str, words: &str) -> Result<Self> {
         let causes = self.0.details.iter().flat_map(|details| details.causes.iter().flatten());
         let found = causes.into_iter().any(|cause| {
@@ -237,7 +237,7 @@ impl Denial {
         Ok(self)
     }
 
-    /// What it says about this field, in full.
+    /// The full message about this field.
     pub fn words(&self, field: &str) -> Result<&str> {
         let mut causes = self.0.details.iter().flat_map(|details| details.causes.iter().flatten());
         let found = causes.find(|cause| cause.field.as_deref() == Some(field));
@@ -246,7 +246,7 @@ impl Denial {
             .with_context(|| format!("nothing is said about {field}: {self}"))
     }
 
-    /// It has exactly so many causes.
+    /// Checks the number of causes.
     pub fn causes(self, count: usize) -> Result<Self> {
         let found = self.0.details.as_ref().and_then(|details| details.causes.as_ref()).map_or(0, Vec::len);
         ensure!(found == count, "{found} causes instead of {count}: {self}");
@@ -255,7 +255,7 @@ impl Denial {
 }
 
 impl Space {
-    /// The claim here has the same content as `source`, wherever that is.
+    /// Checks that the claim in this namespace has the same content as `source`, in whatever namespace that is.
     pub async fn holds_the_same(&self, claim: &(impl Named + ?Sized), source: &super::Disk) -> Result<()> {
         let length = Some(source.size.0);
         let (ours, theirs) = tokio::try_join!(self.digest(claim, length), source.space.digest(source, length))
@@ -264,7 +264,7 @@ impl Space {
         Ok(())
     }
 
-    /// Waits for an event about the object of this UID with this reason and these words; returns its type.
+    /// Waits for an event about the object of this UID with this reason and these words. Returns its type.
     pub async fn event(&self, uid: &str, reason: &str, words: &str) -> Result<String> {
         let selection = Config::default().fields(&format!("involvedObject.uid={uid}"));
         wait::all(&self.api::<Event>(), selection, &format!("event {reason}, saying {words:?}"), |events| {
@@ -292,7 +292,7 @@ impl Space {
         }
     }
 
-    /// Asks for a clone without getting it (`--dry-run=server`): the object as it would be, and the warnings.
+    /// Creates a clone in a dry run (`--dry-run=server`). Returns the resulting object, and the warnings.
     pub async fn dry_run(&self, request: CloneRequest) -> Result<(DataVolume, Vec<String>)> {
         match self.ask(&request, true).await? {
             Answer::Created(volume, warnings) => Ok((*volume, warnings)),
@@ -300,7 +300,7 @@ impl Space {
         }
     }
 
-    /// Asks for a clone that must not be admitted.
+    /// Creates a clone that has to be denied.
     pub async fn refuses(&self, request: CloneRequest) -> Result<Denial> {
         match self.ask(&request, false).await? {
             Answer::Denied(denial) => Ok(*denial),
@@ -308,7 +308,7 @@ impl Space {
         }
     }
 
-    /// Asks for a clone once without getting it, whatever the answer.
+    /// Creates a clone once in a dry run. Returns the answer, whatever it is.
     pub async fn asked(&self, request: &CloneRequest) -> Result<Result<(), Denial>> {
         Ok(match self.post::<DataVolume>(&request.object(self.name()), request.user.as_deref(), true).await? {
             Answer::Created(..) => Ok(()),
@@ -316,8 +316,8 @@ impl Space {
         })
     }
 
-    /// Asks, and asks again where the webhooks say so, or where one of them could not see enough in its time: on a busy machine that is
-    /// an answer, too, and not one to test. Only what is admitted for good isn't asked for again.
+    /// Sends the request, and repeats it if the webhooks ask for it, or if one of them ran into its time limit: a busy machine causes that,
+    /// and it is not under test. An admission without a dry run is not repeated.
     async fn ask(&self, request: &CloneRequest, dry_run: bool) -> Result<Answer<DataVolume>> {
         let object = request.object(self.name());
         until("webhooks that agree", PATIENCE, async || {
@@ -328,7 +328,7 @@ impl Space {
                     match denial.0.code {
                         Some(409) => says("try again"),
                         Some(500) => says("smartclone can't decide now"),
-                        // The other one would have, had it seen as much.
+                        // The other webhook would have denied it with the same information.
                         _ => says(&format!("{VALIDATING:?} denied the request")),
                     }
                     .then(|| denial.to_string())
@@ -346,7 +346,7 @@ impl Space {
         .await
     }
 
-    /// Creates an object in the name of a user. By hand, because kube's client drops the header that warnings are in.
+    /// Creates an object as a user. It does not use kube's client, which drops the header with the warnings.
     pub(super) async fn post<K>(&self, object: &Value, user: Option<&str>, dry_run: bool) -> Result<Answer<K>>
     where
         K: Resource<DynamicType = ()> + DeserializeOwned,
@@ -378,18 +378,18 @@ pub(super) fn warnings(headers: &HeaderMap) -> Vec<String> {
     texts.collect()
 }
 
-/// A DataVolume and everything that it was since its creation.
+/// A DataVolume and all its versions since its creation.
 #[derive(Debug)]
 pub struct CloneHandle {
     space: Space,
     name: String,
     uid: String,
-    /// What was told at its creation.
+    /// The warnings at its creation.
     pub warnings: Vec<String>,
     story: watch::Receiver<Story>,
 }
 
-/// Every version of one object, and whether it is gone.
+/// All versions of one object, and true if it is gone.
 #[derive(Debug, Default)]
 struct Story {
     versions: Vec<Arc<DataVolume>>,
@@ -410,40 +410,40 @@ impl CloneHandle {
         Self { space: space.clone(), name, uid, warnings, story }
     }
 
-    /// Its identity.
+    /// The UID.
     pub fn uid(&self) -> &str {
         &self.uid
     }
 
-    /// As it is now, as far as has been heard.
+    /// The last version that the watch has reported.
     pub fn now(&self) -> Arc<DataVolume> {
         let story = self.story.borrow();
         story.versions.last().map(Arc::clone).unwrap_or_default()
     }
 
-    /// Its status as it is now.
+    /// The status in the last version.
     pub fn status(&self) -> DataVolumeStatus {
         self.now().status.clone().unwrap_or_default()
     }
 
-    /// The phases that it was in, in order, each once for as long as it stayed in it.
+    /// The phases so far in order, without repetitions.
     pub fn phases(&self) -> Vec<Phase> {
         let mut phases: Vec<_> = self.versions().iter().map(|volume| status(volume).phase).collect();
         phases.dedup();
         phases
     }
 
-    /// Every version that was seen.
+    /// All observed versions.
     pub fn versions(&self) -> Vec<Arc<DataVolume>> {
         self.story.borrow().versions.clone()
     }
 
-    /// An annotation as it is now.
+    /// An annotation in the last version.
     pub fn annotation(&self, key: &str) -> Option<String> {
         self.now().annotations().get(key).cloned()
     }
 
-    /// Waits until one of its versions, past ones included, is as wanted.
+    /// Waits until one of its versions, past ones included, matches.
     pub async fn until<T>(&self, what: &str, mut look: impl FnMut(&DataVolume) -> Option<T>) -> Result<T> {
         let (mut story, mut read) = (self.story.clone(), 0);
         let waiting = async {
@@ -479,14 +479,14 @@ impl CloneHandle {
         format!("{:?} {}{}", status.phase.as_str(), status.progress.unwrap_or_default(), conditions.concat())
     }
 
-    /// Waits until it is in this phase, or was.
+    /// Waits until it is, or was, in this phase.
     pub async fn phase(&self, phase: Phase) -> Result<&Self> {
         self.until(&format!("phase {phase} of {}", self.name), |volume| (status(volume).phase == phase).then_some(()))
             .await?;
         Ok(self)
     }
 
-    /// Waits for success; fails at once when it fails.
+    /// Waits for success; fails at once if the clone fails.
     pub async fn succeeds(&self) -> Result<&Self> {
         let succeeded = self
             .until(&format!("success of {}", self.name), |volume| match status(volume).phase {
@@ -505,7 +505,7 @@ impl CloneHandle {
         self.condition("Ready", "False", "Failed", words).await
     }
 
-    /// Waits until it waits for this reason, or did; the message is returned.
+    /// Waits until it waits, or did, for this reason. Returns the message.
     pub async fn waits_for(&self, reason: &str) -> Result<String> {
         let waiting = |volume: &DataVolume| -> Option<WaitingFor> { status(volume).clone?.waiting_for };
         self.until(&format!("{} to wait for {reason}", self.name), |volume| {
@@ -514,7 +514,7 @@ impl CloneHandle {
         .await
     }
 
-    /// Waits until a condition is, or was, like this.
+    /// Waits until it has, or had, this condition.
     pub async fn condition(&self, kind: &str, value: &str, reason: &str, words: &str) -> Result<&Self> {
         let what = format!("condition {kind}={value} of {}, reason {reason}, saying {words:?}", self.name);
         self.until(&what, |volume| {
@@ -531,12 +531,13 @@ impl CloneHandle {
         Ok(self)
     }
 
-    /// Waits for an event about it with this reason and these words; returns its type.
+    /// Waits for an event about it with this reason and these words. Returns its type.
     pub async fn event(&self, reason: &str, words: &str) -> Result<String> {
         self.space.event(&self.uid, reason, words).await
     }
 
-    /// The same content as `source`: of a device its first bytes, so many as the source has; of a file system the whole tree.
+    /// Checks that it has the same content as `source`: a device the same first bytes, up to the source's length; a file system the same
+    /// tree.
     pub async fn has_bytes_of(&self, source: &super::Disk) -> Result<&Self> {
         Box::pin(self.space.holds_the_same(self, source)).await?;
         Ok(self)
@@ -554,11 +555,11 @@ fn status(volume: &DataVolume) -> DataVolumeStatus {
     volume.status.clone().unwrap_or_default()
 }
 
-/// Writes down every version of an object from the first one on.
+/// Records every version of an object from the first one on.
 async fn record(api: Api<DataVolume>, name: String, story: watch::Sender<Story>) {
     let params = WatchParams::default().fields(&format!("metadata.name={name}"));
     let mut version = story.borrow().versions.first().and_then(|it| it.resource_version()).unwrap_or_default();
-    // A watch is ended by the server now and then; the next one begins where it was.
+    // The server ends a watch from time to time; the next one continues at the same version.
     while !story.borrow().gone {
         let Ok(events) = api.watch(&params, &version).await else { return };
         let mut events = events.boxed();

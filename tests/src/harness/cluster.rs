@@ -1,4 +1,4 @@
-//! The cluster that tests run on: this checkout's lab, or an existing cluster that a context of the kubeconfig names.
+//! The cluster under test: this checkout's lab, or an existing cluster in a context of the kubeconfig.
 
 use std::{error::Error, fmt};
 
@@ -8,22 +8,22 @@ use tokio::process::Command;
 
 use crate::lab::Lab;
 
-/// Environment variable with the context of an existing cluster; without it, tests run on the lab.
+/// The environment variable with the context of an existing cluster; without it, tests run on the lab.
 pub const CONTEXT: &str = "SMARTCLONE_CONTEXT";
 
 /// A cluster with smartclone on it.
 #[derive(Debug, Clone)]
 pub enum Cluster {
-    /// This checkout's own cluster. Its processes, drivers, disks and audit log are at hand.
+    /// This checkout's own cluster. Tests have access to its processes, drivers, disks and audit log.
     Lab(Lab),
-    /// A cluster of which only the API is known.
+    /// A cluster of which tests use only the API.
     Existing {
-        /// Name of its context in the kubeconfig.
+        /// The name of its context in the kubeconfig.
         context: String,
     },
 }
 
-/// A test needs something of the host that only the lab has; on another cluster it is ignored.
+/// The error of a test that needs something of the lab's host; on another cluster the test is ignored.
 #[derive(Debug, Clone, Copy)]
 pub struct NeedsLab;
 
@@ -36,7 +36,7 @@ impl fmt::Display for NeedsLab {
 impl Error for NeedsLab {}
 
 impl NeedsLab {
-    /// Whether this is the cause of an error.
+    /// True if this is the cause of an error.
     pub fn caused(error: &anyhow::Error) -> bool {
         error.chain().any(<dyn Error>::is::<Self>)
     }
@@ -73,7 +73,7 @@ impl Cluster {
         }
     }
 
-    /// A client that may do what this user may, by impersonation.
+    /// A client that impersonates this user.
     pub fn client_as(&self, user: &str) -> Result<Client> {
         match self {
             Self::Lab(lab) => lab.client_as(user),

@@ -1,4 +1,4 @@
-//! smartclone on the running cluster, as an admin installs it.
+//! The installation of smartclone on the running cluster, as an admin does it.
 
 use std::time::Duration;
 
@@ -28,16 +28,16 @@ use crate::{
     manifests,
 };
 
-/// Which program a Deployment's pods were started from. The image's tag doesn't tell: it stays while one develops.
+/// The annotation with the program from which a Deployment's pods were started. The image's tag does not change during development.
 const BUILT_FROM: &str = "smartclone.dev/built-from";
 
-/// Installs what was built last, and waits until it admits and clones. Done again, it changes what has changed.
+/// Installs the last build, and waits until it admits and clones. A second call updates the installation.
 pub async fn install(lab: &Lab) -> Result<()> {
     let manifests = manifests::directory().display().to_string();
     install_by(lab, async || kubectl(lab, &["apply", "--kustomize"], &[&manifests]).await).await
 }
 
-/// The same, where `apply` applies the manifests.
+/// Installs with `apply`, which applies the manifests.
 pub async fn install_by(lab: &Lab, apply: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
     lab.ensure_images(&images::ALL).await?;
     let client = lab.client()?;
@@ -64,7 +64,7 @@ pub async fn install_by(lab: &Lab, apply: impl AsyncFnOnce() -> Result<()>) -> R
     admits(&client).await
 }
 
-/// Waits until the smartclone that an admin has installed on an existing cluster admits clones.
+/// Waits until the smartclone on an existing cluster, which an admin has installed, admits clones.
 pub async fn is_installed(cluster: &Cluster) -> Result<()> {
     let client = cluster.client()?;
     let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
@@ -95,7 +95,7 @@ fn fingerprint(program: Image) -> Result<String> {
     Ok(blake3::hash(&content).to_hex()[..16].to_owned())
 }
 
-/// Whether there are pods that were started from another program than the present one.
+/// True if there are pods of another program than the present one.
 async fn is_outdated(client: &Client, program: Image) -> Result<bool> {
     let api: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     let Some(found) = api.get_opt(&deployment(program)).await? else { return Ok(false) };
@@ -109,7 +109,7 @@ async fn note(client: &Client, program: Image) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the webhook has told the API server by which certificate it is known.
+/// Waits until the webhook has published its certificate authority to the API server.
 async fn trusted(client: &Client) -> Result<()> {
     let seen = |bundles: Vec<Option<usize>>| {
         let all = !bundles.is_empty() && bundles.iter().all(|bundle| bundle.is_some_and(|bytes| bytes > 0));
@@ -129,8 +129,8 @@ async fn trusted(client: &Client) -> Result<()> {
     .await
 }
 
-/// Waits until a DataVolume is admitted. Rolled out doesn't mean reachable: the API server learns the pods' addresses and the caBundle by
-/// watches of its own, which nobody can look at.
+/// Waits until a DataVolume is admitted. A completed rollout does not mean reachable: the API server learns the pods' addresses and the
+/// caBundle by its own watches, which can't be observed.
 async fn admits(client: &Client) -> Result<()> {
     let probe: DataVolume = serde_json::from_value(json!({
         "metadata": {"name": "probe"},

@@ -1,4 +1,4 @@
-//! What should not be there any more.
+//! Leftover objects, which tests must not leave behind.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,8 +24,8 @@ const SNAPSHOT_NAMESPACE: &str = "csi.storage.k8s.io/volumesnapshot/namespace";
 const SNAPSHOT_NAME: &str = "csi.storage.k8s.io/volumesnapshot/name";
 
 impl Space {
-    /// Waits until the namespace has no claims and snapshots but these, no pods of smartclone's; outside of it, only these claims' volumes and
-    /// these snapshots' contents; and in the storage drivers nothing else of it either.
+    /// Waits until the namespace has only these claims and snapshots, and no pods of smartclone; until only these claims' volumes and these
+    /// snapshots' contents exist in the cluster; and until the storage drivers have nothing else of the namespace.
     pub async fn nothing_left_but(&self, named: &[&dyn Named]) -> Result<()> {
         let of_kind = |snapshots: bool| named.iter().filter(move |it| it.is_snapshot() == snapshots);
         let kept: BTreeSet<_> = of_kind(true).map(|it| it.name().to_owned()).collect();
@@ -48,7 +48,7 @@ impl Space {
         self.only_in_the_drivers(&kept).await
     }
 
-    /// Waits until the claims that `claim` finds in the objects of a kind are exactly the named ones.
+    /// Waits until the claims that `claim` finds in the objects of a kind are exactly the given ones.
     async fn only<K: Kind>(
         &self,
         api: &Api<K>,
@@ -64,9 +64,10 @@ impl Space {
         .await
     }
 
-    /// The drivers are asked last, and only those of the lab: they have finished when the API's objects are gone, except for what kubelet unmounts in its own time.
+    /// The drivers are checked last, and only in the lab: they are done when the objects in the API are gone, except for volumes that
+    /// kubelet unmounts later.
     ///
-    /// They know the claim for which a volume was made, which need not be the one that has it now: whose it is, says its PersistentVolume.
+    /// They know the claim for which a volume was created, which may have changed: the PersistentVolume names the current one.
     async fn only_in_the_drivers(&self, kept: &BTreeSet<String>) -> Result<()> {
         let Ok(lab) = self.lab() else { return Ok(()) };
         until("the storage drivers to hold nothing else", Duration::from_secs(30), async || {
@@ -122,7 +123,7 @@ pub async fn of_the_cluster(cluster: &Cluster) -> Result<BTreeSet<String>> {
     for it in Api::<Pod>::all(client).list(&movers).await? {
         add("Pod", full(it.namespace(), it.name_any()));
     }
-    // Of another cluster, only the API can be asked.
+    // Other clusters are checked through their API only.
     let Ok(lab) = cluster.lab() else { return Ok(found) };
     for class in DRIVERS {
         let held = inventory(&lab.driver(class).data_dir())?;
@@ -145,7 +146,7 @@ pub async fn of_the_cluster(cluster: &Cluster) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Waits until there is nothing on the cluster and the machine that wasn't there `before`.
+/// Waits until the cluster and the machine have nothing that is not in `before`.
 pub async fn nothing_new_since(cluster: &Cluster, before: &BTreeSet<String>) -> Result<()> {
     until("nothing to be left over", Duration::from_mins(1), async || {
         let now = of_the_cluster(cluster).await?;

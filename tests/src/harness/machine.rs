@@ -1,5 +1,5 @@
-//! A double of KubeVirt: it creates DataVolumes as virt-controller does (its own service account, an owner reference, its
-//! annotations), starts a machine's pods at the phases at which virt-controller does, and shows the machine's printable status.
+//! A test double of KubeVirt: it creates DataVolumes as virt-controller does (its own ServiceAccount, an owner reference, its annotations),
+//! starts a machine's pods in the same phases, and shows the machine's printable status.
 //!
 //! Source of the rules: KubeVirt 1.9, `pkg/virt-controller/watch/vm` and `watch/vmi`, `pkg/storage/types` and `pkg/storage/snapshot`.
 
@@ -29,7 +29,7 @@ pub struct Machine {
 /// The status of a machine, as `kubectl get vm` prints it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Printable {
-    /// Its disk isn't there yet.
+    /// Its disk does not exist yet.
     Provisioning,
     /// Its disk failed.
     DataVolumeError,
@@ -42,17 +42,17 @@ pub enum Printable {
 }
 
 impl Space {
-    /// The account under which the double works here.
+    /// The user name of the double in this namespace.
     pub fn virt_controller(&self) -> String {
         format!("system:serviceaccount:{}:kubevirt-controller", self.name())
     }
 
-    /// Gives the double its rights in this namespace.
+    /// Grants the double its rights in this namespace.
     pub async fn with_virt_controller(&self) -> Result<()> {
         self.administered_by(&self.virt_controller()).await
     }
 
-    /// Creates a machine whose disk is `disk`.
+    /// Creates a machine with the disk `disk`.
     pub async fn machine(&self, name: &str, disk: CloneRequest) -> Result<Machine> {
         let owner = ConfigMap {
             metadata: serde_json::from_value(json!({"name": format!("vm-{name}")}))?,
@@ -67,7 +67,7 @@ impl Space {
         Ok(Machine { space: self.clone(), name: name.to_owned(), disk: self.create(disk).await? })
     }
 
-    /// Creates the claim that a VirtualMachineRestore creates of a snapshot.
+    /// Creates the claim that a VirtualMachineRestore creates from a snapshot.
     pub async fn restored_claim(&self, name: &str, class: &str, snapshot: &Snapshot) -> Result<PersistentVolumeClaim> {
         let claim = json!({
             "metadata": {"name": name, "annotations": {keys::POPULATED_FOR: name}},
@@ -85,7 +85,7 @@ impl Space {
 }
 
 impl Machine {
-    /// What `kubectl get vm` prints.
+    /// The status that `kubectl get vm` prints.
     pub async fn printable(&self) -> Result<Printable> {
         let volume = self.disk.now();
         if let Some(shown) = of_volume(&volume) {
@@ -95,7 +95,7 @@ impl Machine {
         Ok(if claim.is_some() { Printable::Starting } else { Printable::ErrorPvcNotFound })
     }
 
-    /// Waits until the machine shows this.
+    /// Waits until the machine shows this status.
     pub async fn shows(&self, expected: Printable) -> Result<()> {
         self.disk
             .until(&format!("the machine to show {expected:?}"), |volume| {
@@ -104,7 +104,7 @@ impl Machine {
             .await
     }
 
-    /// Starts the machine as virt-controller does. Returns its pod, and how many pods it took.
+    /// Starts the machine as virt-controller does. Returns its pod, and the number of pods that were needed.
     pub async fn starts(&self) -> Result<(PodHandle, usize)> {
         let phase = self.disk.until("a phase at which the machine's pod is created", |volume| {
             let phase = volume.status.as_ref().map(|status| status.phase)?;
@@ -113,7 +113,7 @@ impl Machine {
         });
         let mut pods = 1;
         if phase.await? == Phase::WaitForFirstConsumer {
-            // A pod that only binds the claim; the machine's own one comes after it.
+            // A pod that only binds the claim; the machine's own one follows.
             Box::pin(self.space.pod_using(&self.disk)).await?.delete().await?;
             pods += 1;
         }
@@ -122,7 +122,7 @@ impl Machine {
         Ok((pod, pods))
     }
 
-    /// Replaces the disk's claim by one that is restored of `snapshot`, as an in-place VirtualMachineRestore does.
+    /// Replaces the disk's claim by one that is restored from `snapshot`, as an in-place VirtualMachineRestore does.
     pub async fn is_restored_in_place(&self, class: &str, snapshot: &Snapshot) -> Result<PersistentVolumeClaim> {
         let volumes = self.space.api::<DataVolume>();
         let patch = json!({"metadata": {"annotations": {keys::PRE_POPULATED: self.name}}});
@@ -135,7 +135,7 @@ impl Machine {
     }
 }
 
-/// What the DataVolume alone says; nothing where it says that the machine may start.
+/// The status according to the DataVolume alone; `None` if the machine may start.
 fn of_volume(volume: &DataVolume) -> Option<Printable> {
     let status = volume.status.clone().unwrap_or_default();
     let condition = |kind: &str| status.conditions.iter().find(|condition| condition.type_ == kind);

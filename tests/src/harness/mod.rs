@@ -1,7 +1,7 @@
-//! What tests, demo and benches do on a cluster, in the words of whoever uses it: a disk is filled, a clone is asked for and
-//! succeeds, waits, or is refused; and in the end nothing is left.
+//! The actions of tests, demo and benches on a cluster: create a disk, create a clone of it, wait for its success or refusal, and check
+//! that nothing is left over.
 //!
-//! Everything that is waited for is watched, with a deadline after which the last state that was seen is told.
+//! All waits use watches, with a deadline after which the last observed state is reported.
 
 pub mod admin;
 pub mod claim;
@@ -30,22 +30,22 @@ pub use self::{
     space::Space,
 };
 
-/// So many GiB.
+/// A number of GiB.
 pub const fn gi(count: u64) -> Bytes {
     Bytes(count << 30)
 }
 
-/// So many MiB.
+/// A number of MiB.
 pub const fn mi(count: u64) -> Bytes {
     Bytes(count << 20)
 }
 
-/// Something with a name in the namespace that is talked about: a claim, or what gets a claim of its name.
+/// An object with a name in the namespace: a claim, or an object that gets a claim of its name.
 pub trait Named: Sync {
     /// The name.
     fn name(&self) -> &str;
 
-    /// It is a VolumeSnapshot, and no claim.
+    /// True for a VolumeSnapshot, false for a claim.
     fn is_snapshot(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Pods of the image `tools`: they fill volumes, tell their digests, or just use them.
+//! Pods of the image `tools`: they fill volumes, print their digests, or just use them.
 
 use anyhow::{Result, bail};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::lab::images::Image;
 
-/// Where a volume is in a pod, whichever mode it has.
+/// The path of a volume in a pod, in both volume modes.
 const PLACE: &str = "/volume";
 
 /// A running pod.
@@ -39,27 +39,27 @@ impl PodHandle {
     }
 }
 
-/// How a pod uses a claim.
+/// The access of a pod to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It may write.
+    /// Read and write.
     Write,
-    /// It can only read; a device can't be had so.
+    /// Read-only, which is not possible for a device.
     Read,
 }
 
 impl Space {
-    /// Starts a pod that uses a claim and may write to it, and does nothing.
+    /// Starts a pod that uses a claim, may write to it, and does nothing.
     pub async fn pod_using(&self, claim: &(impl Named + ?Sized)) -> Result<PodHandle> {
         self.start(claim, "user-of", Access::Write, &["sleep"]).await
     }
 
-    /// Starts a pod that has a claim mounted read-only.
+    /// Starts a pod that mounts a claim read-only.
     pub async fn pod_reading(&self, claim: &(impl Named + ?Sized)) -> Result<PodHandle> {
         self.start(claim, "reader-of", Access::Read, &["sleep"]).await
     }
 
-    /// Makes a pod that would write to a claim and finds no node.
+    /// Creates a pod that would write to a claim, and that can't be scheduled.
     pub async fn pod_without_node(&self, claim: &(impl Named + ?Sized)) -> Result<PodHandle> {
         let api: Api<Pod> = self.api();
         let mut pod = self.pod(claim, "future-user-of", Access::Write, &["sleep"]).await?;
@@ -69,7 +69,7 @@ impl Space {
         Ok(PodHandle { name: created.name_any(), uid: created.uid(), api })
     }
 
-    /// Makes a pod that uses a claim which has no volume yet, and doesn't wait for it.
+    /// Creates a pod that uses a claim without a volume, and does not wait for it.
     pub async fn pod_without_volume(&self, claim: &(impl Named + ?Sized)) -> Result<PodHandle> {
         let api: Api<Pod> = self.api();
         let pod = self.pod(claim, "user-of", Access::Write, &["sleep"]).await?;
@@ -97,7 +97,7 @@ impl Space {
         Ok(PodHandle { api, name, uid: created.uid() })
     }
 
-    /// Runs the tools on a claim to their end and returns what they print. The place of the volume is `{}` in the arguments.
+    /// Runs the tools on a claim until they end. Returns their output. `{}` in the arguments stands for the volume's path.
     pub async fn tools(&self, claim: &(impl Named + ?Sized), access: Access, args: &[&str]) -> Result<String> {
         let api: Api<Pod> = self.api();
         let pod = self.pod(claim, "tools-for", access, args).await?;
@@ -113,12 +113,12 @@ impl Space {
         if !succeeded {
             bail!("tools {}: {output}", args.join(" "));
         }
-        // The volume is free again when the pod is gone, not when it has ended.
+        // The volume is free when the pod is gone, not when it has ended.
         PodHandle { api, name, uid: created.uid() }.delete().await?;
         Ok(output.trim().to_owned())
     }
 
-    /// A digest of all that the claim holds: of a device its bytes (the first `length` of them), of a file system the whole tree.
+    /// The digest of a claim's content: of a device its bytes (the first `length` of them), of a file system the whole tree.
     pub async fn digest(&self, claim: &(impl Named + ?Sized), length: Option<u64>) -> Result<String> {
         let length = length.map(|bytes| bytes.to_string());
         let mut args = vec!["digest", "--path", "{}"];

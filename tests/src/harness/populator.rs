@@ -1,4 +1,4 @@
-//! Claims that users make themselves, to be filled without a DataVolume; and DataSources.
+//! Claims of users that are populated without a DataVolume; and DataSources.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use common::{
@@ -17,7 +17,7 @@ use super::{
     wait::{self, Look},
 };
 
-/// A claim to be. What isn't said is 1 GiB, a file system, and of the default StorageClass.
+/// A claim to be created. Defaults are 1 GiB, a file system, and the default StorageClass.
 #[derive(Debug)]
 #[must_use = "it is made by `made`"]
 pub struct ClaimRequest<'a> {
@@ -27,7 +27,7 @@ pub struct ClaimRequest<'a> {
 }
 
 impl Space {
-    /// Offers a claim or a snapshot of this namespace under a name that claims can refer to.
+    /// Creates a VolumeCloneSource for a claim or a snapshot of this namespace.
     pub async fn clone_source(&self, name: &str, of: &(impl Named + ?Sized)) -> Result<()> {
         let source = if of.is_snapshot() {
             json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": of.name()})
@@ -42,7 +42,7 @@ impl Space {
         Ok(())
     }
 
-    /// A claim named `filled`, to be filled from what this VolumeCloneSource offers.
+    /// Begins a claim named `filled` that is populated from this VolumeCloneSource.
     pub fn claim_from(&self, clone_source: &str) -> ClaimRequest<'_> {
         let object = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "filled"},
@@ -55,7 +55,7 @@ impl Space {
         ClaimRequest { space: self, object, user: None }
     }
 
-    /// Makes or changes a DataSource.
+    /// Creates or changes a DataSource.
     pub async fn data_source(&self, name: &str, source: Value) -> Result<()> {
         let object = json!({
             "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataSource", "metadata": {"name": name},
@@ -65,7 +65,7 @@ impl Space {
         Ok(())
     }
 
-    /// Waits until a DataSource's condition Ready is like this; returns the DataSource.
+    /// Waits until a DataSource has this condition Ready. Returns the DataSource.
     pub async fn data_source_is(&self, name: &str, ready: &str, reason: &str, words: &str) -> Result<DataSource> {
         let what = format!("DataSource {name} to have the condition Ready={ready}, reason {reason}, saying {words:?}");
         wait::object(&self.api::<DataSource>(), name, &what, |found| {
@@ -87,42 +87,42 @@ impl Space {
 }
 
 impl ClaimRequest<'_> {
-    /// The VolumeCloneSource is in this namespace.
+    /// Sets the namespace of the VolumeCloneSource.
     pub fn from(self, space: &Space) -> Self {
         self.annotate(keys::DATA_SOURCE_NAMESPACE, space.name())
     }
 
-    /// Of this size.
+    /// Sets the size.
     pub fn size(mut self, size: Bytes) -> Self {
         self.object["spec"]["resources"]["requests"]["storage"] = json!(size.to_string());
         self
     }
 
-    /// A raw device.
+    /// Makes it a raw block device.
     pub fn block(mut self) -> Self {
         self.object["spec"]["volumeMode"] = json!("Block");
         self
     }
 
-    /// Of this StorageClass.
+    /// Sets the StorageClass.
     pub fn class(mut self, class: &str) -> Self {
         self.object["spec"]["storageClassName"] = json!(class);
         self
     }
 
-    /// With this annotation.
+    /// Adds an annotation.
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.object["metadata"]["annotations"][key] = json!(value);
         self
     }
 
-    /// By this user; else by one who may do everything.
+    /// Sets the user who creates it; by default a user with all rights.
     pub fn by(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());
         self
     }
 
-    /// Makes the claim, which has to be admitted.
+    /// Creates the claim, which has to be admitted.
     pub async fn made(self) -> Result<ClaimHandle> {
         let (api, user) = (self.space.api(), self.user.as_deref());
         match self.space.post::<PersistentVolumeClaim>(&self.object, user, false).await? {
@@ -134,7 +134,7 @@ impl ClaimRequest<'_> {
         }
     }
 
-    /// Asks for a claim that must not be admitted.
+    /// Creates a claim that has to be denied.
     pub async fn refused(self) -> Result<Denial> {
         match self.space.post::<PersistentVolumeClaim>(&self.object, self.user.as_deref(), false).await? {
             Answer::Denied(denial) => Ok(*denial),
@@ -143,7 +143,7 @@ impl ClaimRequest<'_> {
     }
 }
 
-/// A claim that is filled without a DataVolume.
+/// A claim that is populated without a DataVolume.
 #[derive(Debug)]
 pub struct ClaimHandle {
     space: Space,
@@ -159,12 +159,12 @@ impl Named for ClaimHandle {
 }
 
 impl ClaimHandle {
-    /// Its identity.
+    /// The UID.
     pub fn uid(&self) -> &str {
         &self.uid
     }
 
-    /// Waits until it is bound and said to be filled; fails at once when it is said to have failed.
+    /// Waits until it is bound and reported as populated; fails at once if it is reported as failed.
     pub async fn succeeds(&self) -> Result<PersistentVolumeClaim> {
         let what = format!("claim {} to be filled", self.name);
         let claim = self
@@ -180,7 +180,7 @@ impl ClaimHandle {
         claim.or_else(|why| bail!("{} has failed: {why}", self.name))
     }
 
-    /// Waits until it waits for this reason; the message is returned.
+    /// Waits until it waits for this reason. Returns the message.
     pub async fn waits_for(&self, reason: &str) -> Result<String> {
         self.until(&format!("claim {} to wait for {reason}", self.name), |claim| {
             let annotation = |key: &str| claim.annotations().get(key).cloned();
@@ -199,7 +199,7 @@ impl ClaimHandle {
         .await
     }
 
-    /// It holds what `source` holds.
+    /// Checks that it has the same content as `source`.
     pub async fn has_bytes_of(&self, source: &Disk) -> Result<()> {
         let claim = self.api.get(&self.name).await?;
         ensure!(claim.uid().as_deref() == Some(&self.uid), "another claim has its name: {claim:?}");

@@ -1,4 +1,4 @@
-//! What an API server asks a webhook, for those who ask it themselves.
+//! AdmissionReviews, for tests that call a webhook directly.
 
 use anyhow::{Context as _, Result, ensure};
 use json_patch::Patch;
@@ -19,7 +19,7 @@ pub fn creation(object: &Value, namespace: &str, user: &Value) -> Value {
     })
 }
 
-/// The patch in a reply that says yes.
+/// The patch in a reply that allows the request.
 pub fn patch_in(reply: &Value) -> Result<Patch> {
     ensure!(reply["response"]["allowed"] == true, "not admitted: {reply}");
     let patch: ByteString = serde_json::from_value(reply["response"]["patch"].clone()).context("no patch")?;

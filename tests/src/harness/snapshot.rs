@@ -21,7 +21,7 @@ use super::{
     wait::{self, Look},
 };
 
-/// A VolumeSnapshot that is not the work of smartclone.
+/// A VolumeSnapshot that smartclone did not create.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     api: Api<VolumeSnapshot>,
@@ -53,7 +53,7 @@ impl Snapshot {
         Ok(self)
     }
 
-    /// Nobody has deleted, replaced or changed it, or written on it.
+    /// Checks that nobody has deleted, replaced or changed it, its labels or its owners.
     pub async fn is_untouched(&self) -> Result<()> {
         let now = self.api.get(&self.name).await?;
         let labels_and_owners = |it: &VolumeSnapshot| (it.labels().clone(), it.owner_references().to_vec());
@@ -70,7 +70,7 @@ impl Snapshot {
 }
 
 impl Space {
-    /// Has a snapshot taken of a disk by the VolumeSnapshotClass `class`, and doesn't wait for it.
+    /// Creates a snapshot of a disk with the VolumeSnapshotClass `class`, and does not wait for it.
     pub async fn snapshot(&self, name: &str, disk: &Disk, class: &str) -> Result<Snapshot> {
         let snapshot = serde_json::from_value(json!({
             "metadata": {"name": name},
@@ -82,19 +82,19 @@ impl Space {
     }
 }
 
-/// The names of all VolumeSnapshots that a namespace has had since somebody began to look.
+/// The names of all VolumeSnapshots that a namespace has had since the recording began.
 #[derive(Debug, Clone)]
 pub struct Taken(watch::Receiver<BTreeSet<String>>);
 
 impl Taken {
-    /// Their names.
+    /// The names so far.
     pub fn so_far(&self) -> BTreeSet<String> {
         self.0.borrow().clone()
     }
 }
 
 impl Space {
-    /// Begins to write down the VolumeSnapshots of the namespace.
+    /// Begins to record the VolumeSnapshots of the namespace.
     pub async fn snapshots_taken(&self) -> Result<Taken> {
         let api: Api<VolumeSnapshot> = self.api();
         let list = api.list(&ListParams::default()).await?;
@@ -112,8 +112,7 @@ impl Space {
         Ok(Taken(taken))
     }
 
-    /// Waits for a temporary snapshot of a source in this namespace, which is taken for such clones. A status tells of it only if there is
-    /// time to.
+    /// Waits for a temporary snapshot of a source in this namespace whose members match. A status mentions it only if there is time to.
     pub async fn snapshot_for(&self, wanted: impl Fn(&Members) -> bool) -> Result<SharedSnapshot> {
         wait::all(&self.api::<VolumeSnapshot>(), Config::default(), "a temporary snapshot", |snapshots| {
             let known: Vec<_> = snapshots.iter().map(|snapshot| SharedSnapshot::of(snapshot)).collect();

@@ -1,4 +1,4 @@
-//! A namespace of one's own, and what is told and removed at its end.
+//! A test's own namespace, with the diagnosis and the cleanup at its end.
 
 use std::{
     fmt,
@@ -27,10 +27,10 @@ use super::{
 };
 use crate::lab::{Lab, command};
 
-/// Whose a namespace is.
+/// The label with the purpose of a namespace.
 const TEST: &str = "smartclone.dev/test";
 
-/// A namespace of one's own on the running cluster; of any number of handles to it, [`Space::end`] ends all.
+/// A test's own namespace on the running cluster. It may have several handles; [`Space::end`] ends it for all.
 #[derive(Clone)]
 pub struct Space(Arc<Inner>);
 
@@ -50,7 +50,7 @@ impl fmt::Debug for Space {
 }
 
 impl Space {
-    /// Makes a namespace; `purpose` is what its label says, such as the name of a test.
+    /// Creates a namespace. `purpose` is written into its label, for example the name of a test.
     pub async fn new(cluster: &Cluster, client: &Client, purpose: &str) -> Result<Self> {
         let namespace: Namespace = serde_json::from_value(json!({
             "metadata": {"generateName": "t-", "labels": {TEST: label(purpose)}}
@@ -74,7 +74,7 @@ impl Space {
         Ok(neighbour)
     }
 
-    /// The namespace.
+    /// The name of the namespace.
     pub fn name(&self) -> &str {
         &self.0.name
     }
@@ -84,7 +84,7 @@ impl Space {
         &self.0.cluster
     }
 
-    /// The lab, for what only its host has; a test that asks for it is ignored on another cluster.
+    /// The lab, for things that only its host has; on another cluster a test that needs it is ignored.
     pub fn lab(&self) -> Result<&Lab, NeedsLab> {
         self.0.cluster.lab()
     }
@@ -94,7 +94,7 @@ impl Space {
         &self.0.client
     }
 
-    /// All objects of a kind in the namespace.
+    /// The API of a kind in the namespace.
     pub fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
@@ -102,12 +102,12 @@ impl Space {
         Api::namespaced(self.client().clone(), self.name())
     }
 
-    /// All objects of a kind, or those that have no namespace.
+    /// The API of a kind in all namespaces, or of a cluster-wide kind.
     pub fn everywhere<K: Resource<DynamicType = ()>>(&self) -> Api<K> {
         Api::all(self.client().clone())
     }
 
-    /// Creates or changes an object by what is given of it.
+    /// Creates or changes an object (server-side apply).
     pub async fn apply<K>(&self, api: &Api<K>, name: &str, object: &Value) -> Result<K>
     where
         K: Clone + DeserializeOwned + fmt::Debug,
@@ -116,24 +116,24 @@ impl Space {
         Ok(api.patch(name, &params, &Patch::Apply(object)).await?)
     }
 
-    /// Runs beside the test until the end of the namespace.
+    /// Runs `work` concurrently with the test until the end of the namespace.
     pub(super) fn beside(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.0.beside.lock().unwrap_or_else(PoisonError::into_inner).spawn(work);
     }
 
-    /// Is done when the namespace is gone; what was registered last is done first.
+    /// Runs `work` when the namespace is gone, in reverse order of registration.
     pub fn undo(&self, work: impl Future<Output = Result<()>> + Send + 'static) {
         self.0.undo.lock().unwrap_or_else(PoisonError::into_inner).push(work.boxed());
     }
 
-    /// `kubectl` with these arguments in the namespace; what it prints to stdout.
+    /// Runs `kubectl` with these arguments in the namespace. Returns its standard output.
     pub async fn kubectl(&self, args: &[&str]) -> Result<String> {
         let mut kubectl = self.0.cluster.kubectl();
         kubectl.args(["--namespace", self.name()]).args(args);
         command::run(kubectl).await
     }
 
-    /// What one wants to read when something went wrong.
+    /// The information that is useful after a failure.
     pub async fn diagnosis(&self) -> String {
         let logs = ["controller", "webhook"].map(|part| format!("--selector=app.kubernetes.io/component={part}"));
         let questions: [&[&str]; 6] = [
@@ -151,7 +151,7 @@ impl Space {
         let neighbours = self.0.neighbours.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for neighbour in neighbours {
             answers.push(format!("In the namespace {} beside it:", neighbour.name()));
-            // Of what is said about smartclone itself, once is enough.
+            // Information about smartclone itself is needed only once.
             for question in &questions[..3] {
                 answers.push(neighbour.answer(question).await);
             }
@@ -164,7 +164,7 @@ impl Space {
         format!("$ kubectl {}\n{}\n", question.join(" "), answer.trim_end())
     }
 
-    /// Removes the namespace and waits until nothing of it is left, in it or outside.
+    /// Removes the namespace and waits until nothing of it is left, inside or outside.
     pub async fn end(self) -> Result<()> {
         let namespaces: Api<Namespace> = self.everywhere();
         let removed = async {
@@ -175,7 +175,7 @@ impl Space {
             self.none_of(&|content: &VolumeSnapshotContent| content.spec.volume_snapshot_ref.namespace.clone()).await
         };
         let removed = removed.await.with_context(|| format!("remove the namespace {}", self.name()));
-        // Each is tried, whatever became of the others.
+        // Each is run, whatever the results of the others.
         let undo = std::mem::take(&mut *self.0.undo.lock().unwrap_or_else(PoisonError::into_inner));
         let mut result = removed;
         for work in undo.into_iter().rev() {
@@ -185,7 +185,7 @@ impl Space {
         result
     }
 
-    /// Waits until no object without a namespace belongs to this one.
+    /// Waits until no cluster-wide object belongs to this namespace.
     async fn none_of<K: Kind>(&self, namespace: &(impl Fn(&K) -> Option<String> + Sync)) -> Result<()> {
         let what = format!("every {} of the namespace to be gone", K::kind(&()));
         wait::all(&self.everywhere::<K>(), Config::default(), &what, |objects| {
@@ -197,7 +197,7 @@ impl Space {
     }
 }
 
-/// A text as a label's value may be.
+/// A text as a valid value of a label.
 fn label(text: &str) -> String {
     let from = text.len().saturating_sub(63);
     text[from..].replace("::", ".").trim_matches(['.', '_', ':', '-']).to_owned()

@@ -1,4 +1,4 @@
-//! Users who may do this and not that.
+//! Users with limited rights.
 
 use anyhow::Result;
 use common::{
@@ -15,7 +15,7 @@ use super::{
 use crate::lab::command::until;
 
 impl Space {
-    /// Gives a user Kubernetes' role `admin` in this namespace, and nothing elsewhere.
+    /// Binds a user to the ClusterRole `admin` in this namespace only.
     pub async fn administered_by(&self, user: &str) -> Result<()> {
         let subject = format!("--user={user}");
         self.kubectl(&["create", "rolebinding", &format!("admin-{user}"), "--clusterrole=admin", &subject]).await?;
@@ -30,7 +30,7 @@ impl Space {
         self.knows(user, create("", "persistentvolumeclaims"), true).await
     }
 
-    /// Lets a user clone this claim of the namespace, and nothing else, until [`Space::forbids_cloning`].
+    /// Grants a user the right to clone this claim of the namespace, and nothing else, until [`Space::forbids_cloning`].
     pub async fn lets_clone(&self, user: &str, claim: &(impl Named + ?Sized)) -> Result<()> {
         let (role, name) = (format!("clone-{}", claim.name()), format!("--resource-name={}", claim.name()));
         let resource = "--resource=datavolumes.cdi.kubevirt.io/source";
@@ -40,14 +40,15 @@ impl Space {
         self.knows_source_right(user, claim, true).await
     }
 
-    /// Takes away what [`Space::lets_clone`] has given.
+    /// Revokes the right that [`Space::lets_clone`] has granted.
     pub async fn forbids_cloning(&self, user: &str, claim: &(impl Named + ?Sized)) -> Result<()> {
         self.kubectl(&["delete", "rolebinding", &binding(user, claim)]).await?;
         self.kubectl(&["delete", "role", &format!("clone-{}", claim.name())]).await?;
         self.knows_source_right(user, claim, false).await
     }
 
-    /// Lets a user get this DataSource or VolumeCloneSource of the namespace, and nothing else, until [`Space::forbids_reading`].
+    /// Grants a user the right to get this DataSource or VolumeCloneSource of the namespace, and nothing else, until
+    /// [`Space::forbids_reading`].
     pub async fn lets_read(&self, user: &str, kind: Reference, name: &str) -> Result<()> {
         let right = self.reading(kind, name);
         let role = format!("read-{name}");
@@ -58,7 +59,7 @@ impl Space {
         self.knows(user, right, true).await
     }
 
-    /// Takes away what [`Space::lets_read`] has given.
+    /// Revokes the right that [`Space::lets_read`] has granted.
     pub async fn forbids_reading(&self, user: &str, kind: Reference, name: &str) -> Result<()> {
         self.kubectl(&["delete", "rolebinding", &format!("{user}-reads-{name}")]).await?;
         self.kubectl(&["delete", "role", &format!("read-{name}")]).await?;
@@ -69,14 +70,14 @@ impl Space {
         reference_right(kind, &ObjectName { namespace: self.name().to_owned(), name: name.to_owned() })
     }
 
-    /// Waits until the API server knows whether a user may clone this claim of the namespace.
+    /// Waits until the API server's answer about a user's right to clone this claim is `allowed`.
     pub async fn knows_source_right(&self, user: &str, claim: &(impl Named + ?Sized), allowed: bool) -> Result<()> {
         let object = ObjectName { namespace: self.name().to_owned(), name: claim.name().to_owned() };
         let right = questions(&SourceName { kind: SourceKind::Claim, object }).into_iter().flatten().next();
         self.knows(user, right.unwrap_or_default(), allowed).await
     }
 
-    /// Rights are learned by watches, which nobody can look at.
+    /// Waits for the answer of the API server, which learns about rights by watches that can't be observed.
     async fn knows(&self, user: &str, right: ResourceAttributes, allowed: bool) -> Result<()> {
         let groups = vec!["system:authenticated".to_owned()];
         let question = Requester { username: user.to_owned(), groups, ..Requester::default() }.may(right);

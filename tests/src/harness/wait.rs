@@ -1,4 +1,4 @@
-//! Waiting for what others bring about: a watch, a deadline, and the last that was seen.
+//! Waits for external changes: a watch, a deadline, and the last observed state.
 
 use std::{collections::BTreeMap, fmt::Debug, ops::ControlFlow, time::Duration};
 
@@ -13,15 +13,15 @@ use tokio::time::timeout;
 
 pub use crate::lab::command::Look;
 
-/// How long anything may take on a machine of two cores that has other things to do, too.
+/// The time limit for any step on a busy machine of two cores.
 pub const PATIENCE: Duration = Duration::from_mins(2);
 
-/// What the watches of this module ask of a kind.
+/// The requirements of this module's watches on a kind.
 pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static {}
 
 impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static> Kind for K {}
 
-/// Looks at one object whenever it changes, until it is as wanted; `None` while it doesn't exist.
+/// Checks one object whenever it changes, until it matches; `None` while it does not exist.
 pub async fn object<K: Kind, T>(
     api: &Api<K>,
     name: &str,
@@ -31,7 +31,7 @@ pub async fn object<K: Kind, T>(
     each(what, watch_object(api.clone(), name), |object| look(object.as_ref())).await
 }
 
-/// Waits until there is no object of this name, or none but another one than `uid`.
+/// Waits until there is no object of this name, or only one with a UID other than `uid`.
 pub async fn gone<K: Kind>(api: &Api<K>, name: &str, uid: Option<&str>) -> Result<()> {
     object(api, name, &format!("the end of {} {name}", K::kind(&())), |object| match object {
         Some(object) if uid.is_none() || object.uid().as_deref() == uid => {
@@ -42,7 +42,7 @@ pub async fn gone<K: Kind>(api: &Api<K>, name: &str, uid: Option<&str>) -> Resul
     .await
 }
 
-/// Looks at all objects of a selection whenever one of them changes, until they are as wanted.
+/// Checks all objects of a selection whenever one of them changes, until they match.
 pub async fn all<K: Kind, T>(
     api: &Api<K>,
     selection: Config,

@@ -1,5 +1,6 @@
-//! Updates by somebody who does not know what admission and the controller have added: an apply of the same file, a replace, a restore,
-//! a controller that writes what it once read. What is missing is carried over from the stored object, so that the object stays as it was.
+//! Updates by clients that do not know the additions of admission and the controller: `kubectl apply` of the same file, a replace, a
+//! restore, a controller that writes an old copy. Missing annotations are carried over from the stored object, so that the object keeps
+//! them.
 
 use common::admission;
 use json_patch::Patch;
@@ -11,7 +12,8 @@ use crate::{
     review::{Answer, Request},
 };
 
-/// Adds what the update has lost. `controller` is the user that may remove a decision. An object that can't be read is left to the validation.
+/// Adds the annotations that the update has lost. `controller` is the user that may remove a decision. An object that can't be read is left
+/// to the validation.
 pub fn carry_over(review: &Request, controller: &str) -> Answer {
     if review.user() == controller || !review.sub_resource.is_empty() || is_ending(&review.object) {
         return Answer::untouched();
@@ -23,7 +25,7 @@ pub fn carry_over(review: &Request, controller: &str) -> Answer {
     if patch == Patch::default() { Answer::untouched() } else { Answer::Allowed { patch, warnings: Vec::new() } }
 }
 
-/// The annotations of an object; nothing, if it has not the form of one.
+/// The annotations of an object; `None` if it is malformed.
 fn metadata(object: &RawValue) -> Option<ObjectMeta> {
     let object: Value = serde_json::from_str(object.get()).ok()?;
     let metadata = object.as_object()?.get("metadata")?.as_object()?;
@@ -42,7 +44,7 @@ mod tests {
 
     use super::*;
 
-    /// An update of a DataVolume that has a decision: what it has after admission.
+    /// An update of a DataVolume that has a decision, and its annotations after admission.
     #[rstest]
     #[case::no_annotations(json!({"name": "x"}), Some(json!({"smartclone.dev/plan": "p"})))]
     #[case::null(json!({"name": "x", "annotations": null}), Some(json!({"smartclone.dev/plan": "p"})))]
@@ -62,7 +64,7 @@ mod tests {
             review["userInfo"] = json!({"username": user});
             serde_json::from_value(review).unwrap()
         };
-        // The controller removes what it wrote.
+        // The controller may remove its own annotations.
         assert!(
             matches!(carry_over(&review(&object, "controller"), "controller"), Answer::Allowed { patch, .. } if patch.is_empty())
         );

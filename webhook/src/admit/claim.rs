@@ -38,8 +38,7 @@ pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<A
     Ok(Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() })
 }
 
-/// Checks the requester of a claim and their rights, and that neither requester nor reference
-/// changes later.
+/// Checks the requester annotation of a claim and the requester's rights, and that neither requester nor reference changes later.
 pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Stop> {
     let Some(claim) = read_claim(review, cluster, controller)? else { return Ok(Answer::untouched()) };
     match review.operation {
@@ -57,8 +56,7 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
     }
 }
 
-/// Reads the claim; `None` if nobody's request is to be checked: the controller's claims carry the
-/// DataVolume's requester.
+/// Reads the claim; `None` for the controller's claims, whose requester is the DataVolume's.
 fn read_claim(
     review: &Request,
     cluster: &Cluster,
@@ -82,7 +80,7 @@ async fn validate_creation(claim: &PersistentVolumeClaim, review: &Request, clus
     }
     let stamp = object::annotation(&claim.metadata, keys::REQUESTER).unwrap_or_default();
     let asker = Asker { requester: &requester, stamp };
-    // Existence and contents of the VolumeCloneSource are only for those who may read it.
+    // Only users who may read the VolumeCloneSource learn if it exists and what it contains.
     let right = Right::Follow(Reference::VolumeCloneSource, name.clone());
     cluster.check_access(asker, &right, &field(), Freshness::Latest).await?;
     let source = match cluster.clone_source(&name).await {

@@ -34,9 +34,9 @@ use crate::{
     review::{Answer, Operation, Request},
 };
 
-/// For a review with cached reads.
+/// The time limit of a review with cached reads.
 const CACHED_TIMEOUT: Duration = Duration::from_secs(1);
-/// For a review with the latest reads. The API server gives us 5 s for both.
+/// The time limit of a review with the latest reads. The API server allows 5 s for both.
 const LATEST_TIMEOUT: Duration = Duration::from_millis(3500);
 const _: () = assert!(TWO_STEPS.as_millis() < LATEST_TIMEOUT.as_millis());
 
@@ -80,8 +80,8 @@ fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Res
     Ok(answer)
 }
 
-/// The webhook that reviews a creation. Both gather and decide alike, so a requester's rights are
-/// checked by both: the answer of the first one would already tell something about the source.
+/// The webhook that reviews a creation. Both gather and decide alike. Both check the requester's rights, because the answer of the first
+/// one would already disclose something about the source.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Writes annotations, and warns of pods that use the source.
@@ -90,16 +90,15 @@ enum Stage {
     Validate,
 }
 
-/// An admitted creation. It is unconditional if the clone gets the strategy that it asks for. Only
-/// such an answer may rest on cached reads; denials, fallbacks and undecided clones are checked
-/// again against the API server, so nobody is told that an object is missing which was just
-/// created.
+/// An admitted creation. It is unconditional if the clone gets the requested strategy. Only such an answer may rest on cached reads.
+/// Denials, fallbacks and undecided clones are checked again against the API server, so that an object that was just created is not
+/// reported as missing.
 struct Admitted {
     answer: Answer,
     is_unconditional: bool,
 }
 
-/// Answers from cached reads if that suffices, else from the latest ones.
+/// Answers from cached reads if they suffice, else from the latest ones.
 async fn admit_creation(review: &Request, cluster: &Cluster, stage: Stage) -> Result<Answer, Stop> {
     match timeout(CACHED_TIMEOUT, Box::pin(admit_with(review, cluster, stage, Freshness::Cached))).await {
         Ok(Ok(admitted)) if admitted.is_unconditional => return Ok(admitted.answer),
@@ -131,7 +130,7 @@ async fn admit_with(review: &Request, cluster: &Cluster, stage: Stage, freshness
         _ => None,
     };
     let facts = gather(subject, cluster, freshness).await?;
-    // From here on nothing is read.
+    // Pure from here on: no reads.
     let new = parsed.map_err(Stop::Invalid)?;
     let stamp = stamp
         .map_err(|error| Stop::Forbidden(FieldError::forbidden(annotation_path(keys::REQUESTER), error.to_string())))?;
@@ -162,10 +161,10 @@ fn parse(review: &Request) -> Result<Option<NewVolume>, Vec<FieldError>> {
     }
 }
 
-/// A clone that is admitted, now or later decided.
+/// An admitted clone, decided now or later.
 struct DecidedClone {
     volume: Box<DataVolume>,
-    /// The claim that has the name of the clone's claim. Absent where it doesn't matter.
+    /// The claim that has the name of the clone's claim. Absent where it is irrelevant.
     namesake: Lookup<PersistentVolumeClaim>,
     annotations: keys::Annotations,
     /// The labels that it inherits from its source.
@@ -176,7 +175,7 @@ struct DecidedClone {
 }
 
 impl DecidedClone {
-    /// True if the clone is decided and gets the strategy that it asks for.
+    /// True if the clone is decided and gets the requested strategy.
     fn is_unconditional(&self) -> bool {
         let is_written = |key| self.annotations.get(key).is_some_and(Option::is_some);
         is_written(keys::PLAN) && !is_written(keys::CLONE_FALLBACK_REASON)
@@ -227,7 +226,7 @@ fn admitted(
     }
 }
 
-/// The verdict with a warning about the pods that the clone will wait for.
+/// Adds a warning about the pods that the clone will wait for to the verdict.
 fn with_users(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict {
     if let Verdict::Admitted { strategy, warnings, .. } = &mut verdict {
         warnings.extend(strategy.and_then(|strategy| admission::in_use(wanted, strategy, users)));
@@ -235,7 +234,7 @@ fn with_users(mut verdict: Verdict, wanted: &Wanted, users: &[User]) -> Verdict 
     verdict
 }
 
-/// The reason why the source may look different at the next review.
+/// The reason why the source may read differently in the next review.
 fn doubt(facts: &Facts) -> Option<String> {
     match &facts.source {
         Lookup::Unknown(why) | Lookup::Present(Source { driver: Lookup::Unknown(why), .. }) => Some(why.clone()),
@@ -247,14 +246,14 @@ fn doubt(facts: &Facts) -> Option<String> {
 fn annotate(mut clone: DecidedClone, stamp: String) -> Admitted {
     let is_unconditional = clone.is_unconditional();
     clone.annotations.insert(keys::REQUESTER, Some(stamp));
-    // Without one the controller writes it, with a write more.
+    // Without a key the controller writes one, in a separate write.
     clone.annotations.insert(keys::OWNERSHIP_KEY, ownership_key(&clone.volume.metadata));
     let mut patch = annotated(&clone.volume.metadata, &clone.annotations);
     patch.0.extend(labelled(&clone.volume.metadata, &clone.labels).0);
     Admitted { answer: Answer::Allowed { patch, warnings: clone.warnings }, is_unconditional }
 }
 
-/// The answer to a DataVolume that should have the annotations of the decision.
+/// Compares the annotations of a DataVolume with those of the decision.
 fn compare(clone: DecidedClone, requester: &Requester) -> Result<Admitted, Stop> {
     let is_unconditional = clone.is_unconditional();
     let DecidedClone { volume, namesake, annotations, doubt, .. } = clone;
@@ -265,8 +264,7 @@ fn compare(clone: DecidedClone, requester: &Requester) -> Result<Admitted, Stop>
         [keys::PLAN, keys::CLONE_FALLBACK_REASON].iter().any(|key| object::annotation(&volume.metadata, key).is_some());
     if is_decided {
         let forged = admission::forged(&volume, &annotations);
-        // They differ because somebody wrote them; or because the source reads differently now, or
-        // not at all.
+        // They differ because a user wrote them, or because the source reads differently now or can't be read.
         if let Some(why) = doubt.filter(|_| !forged.is_empty()) {
             return Err(Undecidable(why).into());
         }

@@ -1,5 +1,4 @@
-//! Admission handlers, one for each kind: each reads the review, has `gather` read the facts, and
-//! lets `common` decide.
+//! Admission handlers, one for each kind: each reads the review, has `gather` read the facts, and has `common` decide.
 
 pub mod carry_over;
 pub mod claim;

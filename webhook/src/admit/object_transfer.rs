@@ -1,4 +1,4 @@
-//! Admission of ObjectTransfers: rejects what can never succeed. The controller waits for what may.
+//! Admission of ObjectTransfers: rejects those that can never succeed. The controller waits for those that may.
 
 use common::{
     api::{DataVolume, ObjectTransfer},
@@ -16,7 +16,7 @@ use crate::{
     review::{Answer, Operation, Request},
 };
 
-/// Checks a new ObjectTransfer, or a change of one.
+/// Checks a new or changed ObjectTransfer.
 pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Stop> {
     if !review.sub_resource.is_empty() {
         return Ok(Answer::untouched());
@@ -69,7 +69,7 @@ async fn validate_creation(review: &Request, cluster: &Cluster) -> Answer {
     if errors.is_empty() { Answer::Allowed { patch: Patch::default(), warnings } } else { Answer::Invalid(errors) }
 }
 
-/// The name at the target has to be free; the controller looks again, and waits.
+/// Checks that the name at the target is free. The controller checks again, and waits.
 fn free<K>(
     there: &Lookup<K>,
     kind: &str,

@@ -1,5 +1,5 @@
-//! Rights of a requester in other namespaces. They are checked before anything is read there:
-//! without the right, neither the answer nor its time depends on what is there.
+//! Rights of a requester in other namespaces. They are checked before anything is read there: without the right, neither the answer nor its
+//! latency depends on the objects there.
 
 use common::{
     object::{ObjectName, SourceName},
@@ -12,12 +12,12 @@ use k8s_openapi::api::authorization::v1::ResourceAttributes;
 pub enum Right {
     /// To clone this source.
     Clone(SourceName),
-    /// To follow this reference to what it names.
+    /// To follow this reference to the object that it names.
     Follow(Reference, ObjectName),
 }
 
 impl Right {
-    /// The questions for the API server: a yes to all questions of one list gives the right.
+    /// The access checks: the right is granted if all checks of one list are allowed.
     pub fn questions(&self) -> Vec<Vec<ResourceAttributes>> {
         match self {
             Self::Clone(source) => questions(source),

@@ -1,5 +1,5 @@
-//! Reads of a review: small kinds from watches, the source from the API server, each within a time
-//! that leaves enough for the answer.
+//! Reads of a review: small kinds from watches, the source from the API server, each within a time limit that leaves enough time for the
+//! answer.
 
 use std::{fmt::Debug, sync::Arc, time::Duration};
 
@@ -50,21 +50,21 @@ use super::{
     watch::Watch,
 };
 
-/// For the pods that a warning names. It is short, since a warning is worth no wait.
+/// The time limit for reading the pods that a warning names. It is short, because a warning should not delay the review.
 const WARNING_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Longer than the time between the two reviews of one creation, shorter than anybody needs to
-/// recreate a source.
+/// The time to live of cached reads: longer than the time between the two reviews of one creation, shorter than the time in which a user
+/// can recreate a source.
 const READ_CACHE_TTL: Duration = Duration::from_millis(500);
 
-/// The driver of a claim's volume stays the same as long as the claim has that volume, which the
-/// claim says itself. Its size may be old by this time: the controller decides about sizes anew.
+/// The time to live of a cached volume. The driver of a claim's volume stays the same as long as the claim names that volume. The size may
+/// be outdated by this time: the controller decides about sizes again.
 const VOLUME_CACHE_TTL: Duration = Duration::from_mins(1);
 
-/// Answers for requesters whose annotation is longer, in bytes, aren't cached.
+/// The maximum length of a requester annotation, in bytes, for which answers are cached.
 const MAX_CACHED_STAMP: usize = 4 << 10;
 
-/// Pods that are read for a warning. In a namespace that has more, the warning may be missing.
+/// The maximum number of pods that are read for a warning. With more pods in the namespace, the warning may be missing.
 const MAX_PODS: u32 = 500;
 
 /// The reads of reviews.
@@ -88,8 +88,8 @@ struct Recent {
 }
 
 impl Cluster {
-    /// A cluster that reads single objects through `reads` and watches kinds through `watches`;
-    /// returns the watches to be run, too.
+    /// A cluster that reads single objects through `reads` and watches kinds through `watches`. Also returns the watches, which the caller
+    /// has to run.
     pub fn new(reads: Client, watches: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
         let (settings, watches) = SettingsReader::new(reads.clone(), watches, readiness);
         let recent = Recent {
@@ -103,12 +103,12 @@ impl Cluster {
         (Self { client: reads, settings, recent }, watches)
     }
 
-    /// The settings of a cluster that is smartclone's, as the watches know them.
+    /// The settings from the watches; an error if CDI's operator is in the cluster.
     pub fn settings(&self) -> Result<Arc<ClusterStorage>, Stop> {
         self.settings.at_hand()
     }
 
-    /// The settings of a cluster that is smartclone's.
+    /// The settings; an error if CDI's operator is in the cluster.
     pub async fn settings_at(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Stop> {
         self.settings.read(freshness).await
     }
@@ -166,10 +166,9 @@ impl Cluster {
         snapshot.map_async(with_content).await
     }
 
-    /// The claim that a snapshot names, which is in its namespace, and that claim's volume. They are
-    /// read for the size of the volume, of which the requester is told: whoever may clone what is in
-    /// a namespace, which was checked before, may clone the claim as well. A volume that no claim
-    /// of this name has can't be found without a list of all volumes; the controller has one.
+    /// The claim that a snapshot names, which is in its namespace, and that claim's volume. They are read for the size of the volume, which
+    /// the requester is told: a requester who may clone the snapshot, which was checked before, may clone the claim as well. If no claim of
+    /// this name has the volume, it could be found only by listing all volumes; the controller does.
     async fn taken_of(
         &self,
         namespace: &str,
@@ -200,8 +199,7 @@ impl Cluster {
         }
     }
 
-    /// The pods that use a claim, as far as they can be read quickly: they are only named in a
-    /// warning.
+    /// The pods that use a claim, if they can be read quickly: they are only named in a warning.
     pub async fn users(&self, claim: &ObjectName) -> Vec<User> {
         let read = async || {
             let api: Objects<Pod> = self.namespaced(claim);
@@ -211,8 +209,7 @@ impl Cluster {
         self.recent.users.get_or_read(Freshness::Cached, claim, read).await.unwrap_or_default()
     }
 
-    /// The source that the DataSource of this name leads to, and the labels that a clone inherits on the
-    /// way.
+    /// The source to which the DataSource of this name leads, and the labels that a clone inherits from the DataSources.
     pub async fn data_source(&self, name: &ObjectName, freshness: Freshness) -> (Resolution, Labels) {
         let read = async || match timeout(READ_TIMEOUT, self.resolve(name, freshness)).await {
             Ok((Resolution::Found(source), labels)) => Ok((source, labels)),
@@ -230,7 +227,7 @@ impl Cluster {
         let first = self.get(&api, &name.name, freshness).await;
         let other = first.present().and_then(|first| first.spec.source.data_source.as_ref());
         let second = match other {
-            // Only one in the same namespace; any other is refused unread.
+            // Only one in the same namespace is followed; any other is refused unread.
             Some(other) => self.get(&api, &other.name, freshness).await,
             None => Lookup::Absent,
         };
@@ -303,7 +300,7 @@ impl Cluster {
         }
     }
 
-    /// The claim that has the name which the clone's claim needs.
+    /// The claim that has the name of the clone's claim.
     pub async fn namesake(&self, name: &ObjectName, freshness: Freshness) -> Lookup<PersistentVolumeClaim> {
         // The API server generates the name later.
         if name.name.is_empty() {
@@ -322,7 +319,7 @@ impl Cluster {
         self.recent.free.get_or_read(freshness, name, read).await.map_or_else(|other| other, |()| Lookup::Absent)
     }
 
-    /// Any object of a namespace, as it is now.
+    /// The current state of any namespaced object.
     pub async fn object<K>(&self, name: &ObjectName) -> Lookup<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,

@@ -36,11 +36,11 @@ pub(crate) struct Subject<'a> {
     pub(crate) reference: Option<&'a ObjectName>,
     /// The requester.
     pub(crate) asker: Asker<'a>,
-    /// True if the pods that use the source are read, for a warning.
+    /// True if the pods that use the source are to be read, for a warning.
     pub(crate) with_users: bool,
 }
 
-/// All that a decision about a new DataVolume depends on besides itself.
+/// All inputs of a decision about a new DataVolume except the object itself.
 pub(crate) struct GatheredFacts {
     /// Classes, profiles and CDI's objects.
     pub(crate) settings: Arc<ClusterStorage>,
@@ -52,14 +52,13 @@ pub(crate) struct GatheredFacts {
 pub(crate) struct CloneFacts {
     /// The claim that has the name of the clone's claim.
     pub(crate) namesake: Lookup<PersistentVolumeClaim>,
-    /// The source, or the reason why it was not read. It doesn't matter to a DataVolume that takes
-    /// over its namesake.
+    /// The source, or the reason why it was not read. It is irrelevant for a DataVolume that takes over its namesake.
     pub(crate) source: Result<SourceFacts, Stop>,
 }
 
 /// The source, as far as it is known.
 pub(crate) enum SourceFacts {
-    /// The DataSource leads nowhere, with the reason.
+    /// The DataSource does not lead to a source, with the reason.
     Unresolved(String),
     /// The DataSource could not be read, with the reason.
     Unclear(String),
@@ -71,7 +70,7 @@ pub(crate) enum SourceFacts {
 
 /// A source that was looked up.
 pub(crate) struct FoundSource {
-    /// The clone of the DataSource's source, if there is a DataSource.
+    /// The clone request with the DataSource resolved, if there is a DataSource.
     pub(crate) resolved: Option<Box<Wanted>>,
     /// The object that has the source's name.
     pub(crate) source: Box<Lookup<Source>>,
@@ -81,8 +80,7 @@ pub(crate) struct FoundSource {
     pub(crate) inherited: Labels,
 }
 
-/// Gathers the facts; of `subject` only where there is one. Its reads run at once, since a user
-/// waits for all of them.
+/// Gathers the facts; those about `subject` only if there is one. The reads run concurrently, since a user waits for all of them.
 pub(crate) async fn gather(
     subject: Option<Subject<'_>>,
     cluster: &Cluster,
@@ -94,8 +92,7 @@ pub(crate) async fn gather(
         let (namesake, source) = tokio::join!(namesake, subject.source(cluster, freshness));
         Some(CloneFacts { namesake, source })
     };
-    // Cached settings are there at once: in a cluster of CDI's operator, nothing is asked about the
-    // clone.
+    // Cached settings are available at once: in a cluster with CDI's operator, nothing is read for the clone.
     let (settings, clone) = tokio::try_join!(biased; cluster.settings_at(freshness), clone.map(Ok))?;
     Ok(GatheredFacts { settings, clone })
 }
@@ -108,9 +105,8 @@ impl Subject<'_> {
         }
     }
 
-    /// Follows the DataSource. One in another namespace is followed for those who may read it
-    /// there, and then to the end: its status, which they may read as well, says where a chain of
-    /// DataSources leads.
+    /// Follows the DataSource. One in another namespace is followed for requesters who may read it there, and then to the end of the chain:
+    /// its status, which they may read as well, says where the chain leads.
     async fn follow(
         self,
         reference: &ObjectName,
@@ -137,8 +133,8 @@ impl Subject<'_> {
         })
     }
 
-    /// Looks the source up. One in another namespace is looked up for those who may clone it; a
-    /// right that was checked a moment ago takes no time.
+    /// Looks the source up. One in another namespace is looked up for requesters who may clone it. A right that was checked a moment ago is
+    /// cached.
     async fn look_up(self, wanted: &Wanted, cluster: &Cluster, freshness: Freshness) -> Result<FoundSource, Stop> {
         if wanted.crosses() {
             let right = Right::Clone(wanted.source.clone());

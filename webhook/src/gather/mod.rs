@@ -13,20 +13,20 @@ use std::time::Duration;
 use common::{field::FieldError, lookup::Lookup};
 use thiserror::Error;
 
-/// For one step: an object and what it is bound to, a list, or the answers about a right.
+/// The time limit of one step: an object and the one that it is bound to, a list, or an access check.
 const READ_TIMEOUT: Duration = Duration::from_millis(1700);
 
-/// For two steps: a DataSource and then its source; the right to a source and then the source; or a
-/// list of the settings after one that had begun before. A DataSource in another namespace takes
-/// four: where the API server is slow in all of them, nothing is decided.
+/// The time limit of two steps: a DataSource and then its source; the right to a source and then the source; or a list of the settings
+/// after one that had begun before. A DataSource in another namespace takes four steps: if the API server is slow in all of them, the
+/// review is not decided.
 pub const TWO_STEPS: Duration = READ_TIMEOUT.saturating_mul(2);
 
-/// An end of a review before it is decided.
+/// The reason why a review ends before it is decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// CDI's operator is in the cluster, so all objects are its.
+    /// CDI's operator is in the cluster and owns all objects.
     ForeignOperator,
-    /// The object is wrong.
+    /// The object is invalid.
     Invalid(Vec<FieldError>),
     /// The requester lacks a right.
     Forbidden(FieldError),

@@ -1,15 +1,14 @@
-//! A short-lived cache of reads, good for an unconditional allow: a burst of reviews about one
-//! source reads it once.
+//! A short-lived cache of reads, for unconditional admissions only: a burst of reviews about one source reads it once.
 
 use std::{future::Future, hash::Hash, time::Duration};
 
 use moka::future::Cache;
 
-/// The freshness of what a review reads.
+/// The required freshness of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Reads from a cache, here or of the API server. It may be older than the last write, so it is
-    /// good for an unconditional allow only.
+    /// Reads from a cache, here or of the API server. It may be older than the last write, so it suffices for an unconditional admission
+    /// only.
     Cached,
     /// Reads the latest state from the API server.
     Latest,
@@ -31,9 +30,8 @@ where
         Self(Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(time_to_live).build())
     }
 
-    /// Returns the cached answer, else the one of `read`; with [`Freshness::Latest`] always the
-    /// latter. Concurrent cached reads of a key share one answer. The future of `read` is large and
-    /// rarely needed, so it is created on demand and boxed.
+    /// Returns the cached answer, else the result of `read`; with [`Freshness::Latest`] always the latter. Concurrent cached reads of a key
+    /// share one answer. The future of `read` is large and rarely needed, so it is created on demand and boxed.
     pub async fn get_or_read<E, F>(&self, freshness: Freshness, key: &K, read: impl FnOnce() -> F) -> Result<V, E>
     where
         E: Clone + Send + Sync + 'static,

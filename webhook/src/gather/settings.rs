@@ -1,5 +1,5 @@
-//! The settings of the cluster: classes, profiles and CDI's objects, from watches, and listed once
-//! more for anything but an unconditional allow.
+//! The settings of the cluster: classes, profiles and CDI's objects. They come from watches, and are listed again for every answer but an
+//! unconditional admission.
 
 use std::{fmt::Debug, sync::Arc, time::Instant};
 
@@ -34,21 +34,20 @@ pub(super) struct SettingsReader {
     profiles: Cache<StorageProfile>,
     cdis: Cache<Cdi>,
     configs: Cache<CdiConfig>,
-    /// The settings as the caches had them last.
+    /// The last settings from the caches.
     watched: ArcSwapOption<Watched>,
-    /// The settings as they were listed last, and the time at which that began.
+    /// The last listed settings, and the time at which the list began.
     listed: Mutex<Option<(Instant, Arc<ClusterStorage>)>>,
 }
 
-/// ClusterStorage, and the revisions of the caches just before they were put together.
+/// ClusterStorage, and the revisions of the caches just before it was assembled.
 struct Watched {
     revisions: [u64; 5],
     settings: Arc<ClusterStorage>,
 }
 
 impl SettingsReader {
-    /// A reader that lists through `client` and watches through `watcher`; returns the watches to
-    /// be run, too.
+    /// A reader that lists through `client` and watches through `watcher`. Also returns the watches, which the caller has to run.
     pub(super) fn new(client: Client, watcher: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
         let (classes, watch_classes) = watch(watcher, readiness, "storageclasses");
         let (snapshot_classes, watch_snapshot_classes) = watch(watcher, readiness, "volumesnapshotclasses");
@@ -69,25 +68,24 @@ impl SettingsReader {
         (reader, started)
     }
 
-    /// The settings as the watches know them, in a cluster without CDI's operator.
+    /// The settings from the watches; an error if CDI's operator is in the cluster.
     pub(super) fn at_hand(&self) -> Result<Arc<ClusterStorage>, Stop> {
         smartclones(self.watched()?)
     }
 
-    /// The settings, read with this freshness, in a cluster without CDI's operator.
+    /// The settings, read with this freshness; an error if CDI's operator is in the cluster.
     pub(super) async fn read(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Stop> {
         smartclones(match freshness {
             Freshness::Cached => self.watched()?,
             Freshness::Latest => match timeout(TWO_STEPS, Box::pin(self.list())).await {
                 Ok(Ok(listed)) => listed,
-                // Where the API server is too busy to list, the watches' state will do.
+                // If the API server is too busy to list, the state of the watches suffices.
                 Ok(Err(_)) | Err(_) => self.watched()?,
             },
         })
     }
 
-    /// The settings from the caches. They are put together once for all reviews until a watch
-    /// reports a change.
+    /// The settings from the caches. They are assembled once for all reviews until a watch reports a change.
     fn watched(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
         let revisions = [
             self.classes.revision(),
@@ -110,8 +108,7 @@ impl SettingsReader {
         Ok(settings)
     }
 
-    /// The latest settings. A review that comes while another one lists waits for the next list,
-    /// and shares it with all that do.
+    /// The latest settings. A review that arrives during a list waits for the next list, and shares it with all reviews that wait.
     async fn list(&self) -> Result<Arc<ClusterStorage>, Undecidable> {
         let asked = Instant::now();
         let mut listed = self.listed.lock().await;
@@ -139,13 +136,12 @@ impl SettingsReader {
     }
 }
 
-/// The settings of a cluster that is left to smartclone. No other place asks whether CDI's operator
-/// is present.
+/// The settings of a cluster without CDI's operator. This is the only check for the operator.
 fn smartclones(settings: Arc<ClusterStorage>) -> Result<Arc<ClusterStorage>, Stop> {
     if settings.operator().present().is_some() { Err(Stop::ForeignOperator) } else { Ok(settings) }
 }
 
-/// ClusterStorage of which nothing is missing.
+/// ClusterStorage, if all of it is known.
 fn complete(settings: ClusterStorage) -> Result<Arc<ClusterStorage>, Undecidable> {
     match settings.unknown() {
         Some(why) => Err(Undecidable(why.to_owned())),

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 /// A task that keeps the cache of a kind up to date until it is dropped, and the name of the kind.
 pub type Watch = (&'static str, BoxFuture<'static, ()>);
 
-/// Starts a cache and the watch that fills it. The process is ready once the cache is.
+/// Starts a cache and the watch that fills it. The process is not ready before the cache is.
 pub(crate) fn watch<K>(client: &Client, readiness: &Readiness, plural: &'static str) -> (Cache<K>, Watch)
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The policy about what the controller's account changes and deletes.
+//! The policy that confines the controller's account: the objects that it may change and delete.
 
 use common::{
     api::snapshot,
@@ -10,8 +10,7 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmi
 
 use super::{CONFINEMENT, policy, rule, validation, variable};
 
-/// The controller's account has rights that reach far: over every claim and every volume. This is
-/// what it may do with them.
+/// Confines the controller's account, whose RBAC rights cover every claim and every volume.
 pub(super) fn confinement() -> ValidatingAdmissionPolicy {
     let label = keys::OWNED_BY_UID;
     let has_label = |object: &str| format!("has({object}.metadata.labels) && '{label}' in {object}.metadata.labels");
@@ -77,7 +76,7 @@ pub(super) fn confinement() -> ValidatingAdmissionPolicy {
                 ),
                 "a claim is deleted only if it was created as a temporary one, or has no volume",
             ),
-            // Nobody else writes the label, so what bears it was created with it.
+            // Nobody else writes the label, so an object that has it was created with it.
             validation(
                 &format!(
                     "{} || {} == {}",

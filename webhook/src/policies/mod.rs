@@ -1,5 +1,4 @@
-//! ValidatingAdmissionPolicies: rules in CEL that the API server checks without the webhook. Each
-//! holds when every other one is missing.
+//! ValidatingAdmissionPolicies: CEL rules that the API server checks without the webhook. Each one is effective without the others.
 
 mod controller;
 mod mover;
@@ -17,19 +16,18 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-/// The policy, and its binding, about [`common::keys::REQUESTER`].
+/// The policy, and its binding, about the annotation [`common::keys::REQUESTER`].
 pub const REQUESTER: &str = "requester.smartclone.dev";
-/// The policy, and its binding, about what the controller's account may change.
+/// The policy, and its binding, about objects that the controller's account may change.
 pub const CONFINEMENT: &str = "controller.smartclone.dev";
-/// The policy, and its binding, about temporary objects, which nobody but the controller may make,
-/// change or use.
+/// The policy, and its binding, about temporary objects, which only the controller may create, change or use.
 pub const TEMPORARY: &str = "temporary-objects.smartclone.dev";
-/// The policy, and its binding, about connections into the controller's pods.
+/// The policy, and its binding, about connections into pods with temporary volumes.
 pub const CONNECTIONS: &str = "mover-connections.smartclone.dev";
 /// The policy, and its binding, about pods that the controller's account creates.
 pub const MOVERS: &str = "movers.smartclone.dev";
 
-/// The policy, and its binding, that warns about settings which smartclone does not use.
+/// The policy, and its binding, that warns about settings that smartclone does not use.
 pub const SETTINGS: &str = "settings.smartclone.dev";
 
 /// The file with every policy and its binding.
@@ -84,7 +82,7 @@ fn binding(policy: &ValidatingAdmissionPolicy, action: &str) -> ValidatingAdmiss
         metadata: policy.metadata.clone(),
         spec: Some(ValidatingAdmissionPolicyBindingSpec {
             policy_name: policy.metadata.name.clone(),
-            // A policy with a parameter refuses everything that it is about until there is one.
+            // A policy with a parameter denies all requests that it matches until the parameter exists.
             param_ref: policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref()).map(|_| ParamRef {
                 name: Some(manifest::CLONER_CONFIG.to_owned()),
                 namespace: Some(NAMESPACE.to_owned()),

@@ -1,6 +1,5 @@
-//! The policy about pods that the controller's account creates: data movers and nothing else, so
-//! that a stolen account can't start other programs, on a node's own namespaces or files, or with a
-//! Secret.
+//! The policy about pods that the controller's account creates: data movers only. A stolen account can't start other programs, use a node's
+//! own namespaces or files, or mount a Secret.
 
 use common::{
     keys::{self, CONTROLLER},
@@ -10,18 +9,18 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ParamKind, Val
 
 use super::{MOVERS, policy, rule, validation};
 
-/// The terms that every container of such a pod meets: no privileges and no Secrets.
+/// The conditions for every container of such a pod: no privileges and no Secrets.
 const ANY: &str = "\
 !has(c.envFrom) && (!has(c.env) || c.env.all(e, !has(e.valueFrom) || !has(e.valueFrom.secretKeyRef) && !has(e.valueFrom.configMapKeyRef))) &&
 has(c.securityContext) && has(c.securityContext.allowPrivilegeEscalation) && !c.securityContext.allowPrivilegeEscalation &&
 (!has(c.securityContext.privileged) || !c.securityContext.privileged) &&
 has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && 'ALL' in c.securityContext.capabilities.drop";
 
-/// The terms that the data mover meets.
+/// The conditions for the data mover.
 const MOVER: &str = "c.image == params.data.image && !has(c.lifecycle) && !has(c.command) && (!has(c.env) || c.env.all(e, !has(e.valueFrom)))";
 
-/// The terms that any other container meets: one that a mutating policy of the cluster has injected, such as the proxy of a service mesh.
-/// It has no data: it mounts no claim, and adds no capability. A validating policy can't tell who has added it.
+/// The conditions for any other container: one that a mutating policy of the cluster has injected, such as the proxy of a service mesh. It
+/// has no data: it mounts no claim, and adds no capability. A validating policy can't tell who added it.
 const SIDECAR: &str = "\
 !has(c.volumeDevices) && !has(c.securityContext.capabilities.add) &&
 (!has(c.volumeMounts) || c.volumeMounts.all(m, object.spec.volumes.exists(v, v.name == m.name && has(v.emptyDir))))";

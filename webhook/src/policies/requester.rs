@@ -1,5 +1,4 @@
-//! The policy about the requester annotation ([`keys::REQUESTER`]): a second lock beside the
-//! webhook.
+//! The policy about the requester annotation ([`keys::REQUESTER`]): a second check besides the webhook.
 
 use common::{
     api,
@@ -10,11 +9,10 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmi
 
 use super::{REQUESTER, policy, rule, validation, variable};
 
-/// The stamp says who asked: on a new object it is the caller's or missing (which gives no right to
-/// anything in another namespace), and it stays as it is.
+/// The requester annotation of a new object is the caller's, or is missing (which gives no right in another namespace). It is immutable.
 ///
-/// CEL can't read JSON, so the stamp is put together once more: `username`, `uid` and `groups` in
-/// their order, then what `extra` holds in any order, and not one character more.
+/// CEL can't parse JSON, so the policy builds the expected text: `username`, `uid` and `groups` in their order, then `extra` in any order,
+/// and nothing else.
 pub(super) fn requester() -> ValidatingAdmissionPolicy {
     let key = keys::REQUESTER;
     let stamped =
@@ -43,11 +41,11 @@ size(variables.stamp) == size(variables.head) + 1 + (size(variables.extra) == 0 
         vec![
             rule(api::GROUP, api::VERSION, "datavolumes", &["CREATE", "UPDATE"]),
             rule("", "v1", "persistentvolumeclaims", &["CREATE", "UPDATE"]),
-            // Annotations can be changed with a status, too.
+            // Annotations can also be changed through the status.
             rule(api::GROUP, api::VERSION, "datavolumes/status", &["UPDATE"]),
             rule("", "v1", "persistentvolumeclaims/status", &["UPDATE"]),
         ],
-        // Nothing else is looked at: a claim without a stamp is nobody's business here.
+        // Claims without the annotation are not matched.
         vec![MatchCondition {
             name: "stamped".to_owned(),
             expression: format!("{} || oldObject != null && {}", stamped("object"), stamped("oldObject")),

@@ -1,5 +1,5 @@
-//! The policy that warns about settings which smartclone does not use: a line for each, made from the table of effects. A webhook would
-//! have to be asked about every change of the CDI object, and could keep it from being changed.
+//! The policy that warns about settings that smartclone does not use: one line for each, generated from the table of effects. A webhook
+//! would be called for every change of the CDI object, and could block it.
 
 use common::{
     api,
@@ -42,7 +42,7 @@ fn warning(kind: &str, (path, effect): &(String, Effect<Setting>)) -> Option<Val
     })
 }
 
-/// CEL that holds where the field at `path` asks for something.
+/// CEL that is true if the field at `path` requests something.
 fn is_set(path: &str, when: Setting) -> String {
     let ends = path.match_indices('.').map(|(end, _)| end).chain([path.len()]);
     let present = ends.map(|end| format!("has(object.{})", &path[..end])).collect::<Vec<_>>().join(" && ");

@@ -1,6 +1,6 @@
-//! The policies about temporary objects: claims, snapshots and pods that exist for one clone.
-//! Nobody but the controller creates or changes what looks like one, nor names a temporary claim in
-//! a pod. Volumes of a pod can't be changed later, so no stranger ever has such a volume.
+//! The policies about temporary objects: claims, snapshots and pods that exist for one clone. Only the controller creates or changes
+//! objects that look like them, and only it names a temporary claim in a pod. The volumes of a pod are immutable, so no other pod ever has
+//! such a volume.
 
 use common::{
     api::snapshot,
@@ -12,7 +12,7 @@ use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ValidatingAdmi
 
 use super::{CONNECTIONS, TEMPORARY, policy, rule, validation, variable};
 
-/// Everybody but the controller.
+/// Matches requests of every user but the controller.
 fn by_others() -> Vec<MatchCondition> {
     vec![MatchCondition {
         name: "not-by-the-controller".to_owned(),
@@ -20,14 +20,13 @@ fn by_others() -> Vec<MatchCondition> {
     }]
 }
 
-/// The value of `key` in `field` (`labels` or `annotations`) of `object`; empty where there is
-/// none.
+/// The value of `key` in `field` (`labels` or `annotations`) of `object`; empty if there is none.
 fn value(object: &str, field: &str, key: &str) -> String {
     let map = format!("{object}.metadata.{field}");
     format!("(has({map}) && '{key}' in {map} ? {map}['{key}'] : '')")
 }
 
-/// `key` is as it was before; on a new object it is missing.
+/// True if `key` is unchanged; on a new object, if it is missing.
 fn unchanged(field: &str, key: &str) -> String {
     let (now, before) = (value("object", field, key), value("oldObject", field, key));
     format!("{now} == (oldObject == null ? '' : {before})")
@@ -65,7 +64,7 @@ pub(super) fn objects() -> ValidatingAdmissionPolicy {
         by_others(),
         vec![
             variable("ours", &ours),
-            // The scheduler, the binder of volumes and kubelet fill in what is theirs.
+            // The scheduler, the volume binder and kubelet write their own fields.
             variable(
                 "kubernetes",
                 "request.userInfo.username.startsWith('system:kube-') || \

@@ -1,6 +1,5 @@
-//! The callers that are connected to the admission port. Their number is limited; when it is
-//! reached, the oldest one without a request at an accepted path makes room for a new one. So idle
-//! connections keep no API server out.
+//! The callers that are connected to the admission port. Their number is limited. At the limit, the oldest connection without a request at
+//! an accepted path is closed for a new one, so that idle connections do not lock out an API server.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,11 +21,11 @@ pub(super) struct Callers {
     metrics: Metrics,
 }
 
-/// Connections by number, in the order in which they came.
+/// Connections by number, in the order of their arrival.
 #[derive(Default)]
 struct Open {
     next: u64,
-    /// Those without a request at an accepted path. Dropping the sender closes the connection.
+    /// Connections without a request at an accepted path. Dropping the sender closes the connection.
     unproven: BTreeMap<u64, oneshot::Sender<()>>,
     proven: BTreeSet<u64>,
 }
@@ -40,7 +39,7 @@ impl Callers {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Registers a connection. `None` if there is no room, since all others are API servers'.
+    /// Registers a connection. `None` if there is no room, because all others belong to API servers.
     pub(super) fn register(&self) -> Option<(Caller, oneshot::Receiver<()>)> {
         let mut open = self.open();
         if open.unproven.len() + open.proven.len() >= self.limit {
@@ -57,7 +56,7 @@ impl Callers {
     }
 }
 
-/// The other end of a connection.
+/// The caller on a connection.
 #[derive(Clone)]
 pub(super) struct Caller {
     number: u64,
@@ -66,24 +65,24 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Records that it knows an accepted path, so that its connection is not closed for others.
+    /// Records that the caller knows an accepted path, so that its connection is not closed for others.
     pub(super) fn prove(&self) {
         if self.is_proven.swap(true, Ordering::Relaxed) {
             return;
         }
         let mut open = self.callers.open();
-        // Unless it has just been closed.
+        // Unless the connection has just been closed.
         if open.unproven.remove(&self.number).is_some() {
             open.proven.insert(self.number);
         }
     }
 
-    /// True once it has proven itself.
+    /// True once the caller has used an accepted path.
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven.load(Ordering::Relaxed)
     }
 
-    /// Forgets the connection, which is closed.
+    /// Removes the connection, which is closed.
     pub(super) fn leave(&self) {
         let mut open = self.callers.open();
         open.unproven.remove(&self.number);

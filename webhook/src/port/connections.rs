@@ -1,5 +1,4 @@
-//! Connections to the admission port: accepted while [`Callers`] has room, closed when another
-//! caller needs it.
+//! Connections to the admission port: accepted while [`Callers`] has room, closed when another caller needs the room.
 
 use std::{
     future::{Future, Ready, ready},
@@ -43,8 +42,7 @@ impl Accept<TcpStream, Router> for Connections {
     type Future = Ready<io::Result<(Connection, Gate)>>;
 
     fn accept(&self, stream: TcpStream, routes: Router) -> Self::Future {
-        // An answer is sent at once: an API server waits for it, and nothing is to be gained by
-        // larger packets.
+        // Answers are sent at once: an API server waits for them, and larger packets would gain nothing.
         let accepted = stream.set_nodelay(true).and_then(|()| {
             let (caller, closed) = self.callers.register().ok_or(io::ErrorKind::ConnectionRefused)?;
             let gate = Gate::new(routes, self.path.clone(), caller.clone(), self.metrics.clone());
@@ -54,7 +52,7 @@ impl Accept<TcpStream, Router> for Connections {
     }
 }
 
-/// A connection that is closed when it has to make room.
+/// A connection that is closed to make room for another one.
 pub(super) struct Connection {
     stream: TcpStream,
     caller: Caller,
@@ -68,7 +66,7 @@ impl Drop for Connection {
 }
 
 impl AsyncRead for Connection {
-    /// A caller that has not proven itself is read from, so the connection is closed here.
+    /// Closes the connection here: a caller without an accepted path is only read from.
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -1,5 +1,5 @@
-//! The gate before the routes: a request at a path without an accepted segment gets 404 and nothing
-//! else, whatever the rest of the path, the method and the body are. The body is not read.
+//! The gate before the routes: a request at a path without an accepted segment gets only a 404, whatever the rest of the path, the method
+//! and the body are. The body is not read.
 
 use std::{
     convert::Infallible,
@@ -47,7 +47,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The segment goes no further than this.
+        // The segment is removed here and never passed on.
         let route = self.path.route(request.uri().path()).and_then(|route| Uri::try_from(route).ok());
         if let Some(route) = route {
             *request.uri_mut() = route;
@@ -60,7 +60,7 @@ where
     }
 }
 
-/// The last answer on its connection: a body that is not read may be on its way.
+/// The last answer on its connection: an unread body may be on its way.
 fn not_found() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_FOUND;

@@ -29,7 +29,7 @@ fn certificate() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     (server.unwrap().into(), ClientConfig::builder().with_root_certificates(trusted).with_no_client_auth().into())
 }
 
-/// A port, where it listens, and who may ask.
+/// A port, its address, and the configuration of an accepted client.
 fn port(path: SecretPath, limits: Limits) -> (Port, SocketAddr, Arc<ClientConfig>) {
     let (tls, client) = certificate();
     let listener = config::listen("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -43,7 +43,7 @@ async fn connect(address: SocketAddr, tls: Arc<ClientConfig>) -> TlsStream<TcpSt
     TlsConnector::from(tls).connect("webhook.test".try_into().unwrap(), stream).await.unwrap()
 }
 
-/// Until `text` has come.
+/// Reads until `text` has arrived.
 async fn read_until(stream: &mut TlsStream<TcpStream>, text: &str) -> String {
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains(text) {
@@ -52,7 +52,7 @@ async fn read_until(stream: &mut TlsStream<TcpStream>, text: &str) -> String {
     String::from_utf8_lossy(&seen).into_owned()
 }
 
-/// An API server keeps a connection so long, which it takes from Go's default transport.
+/// The time for which an API server keeps an idle connection, from Go's default transport.
 const KEPT: Duration = Duration::from_secs(90);
 
 #[tokio::test]

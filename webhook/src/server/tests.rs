@@ -83,7 +83,7 @@ fn wish_nonsense(object: &mut Value) {
 fn no_fallback(object: &mut Value) {
     object["metadata"]["annotations"] = json!({FALLBACK: "Never"});
 }
-/// As if exported from another cluster, or forged.
+/// An object that was exported from another cluster, or forged.
 fn annotated_already(object: &mut Value) {
     let note = r#"{"chosenBy":"Override"}"#;
     object["metadata"]["annotations"] = json!({CLONE_TYPE: "copy", PLAN: note, CLONE_FALLBACK_REASON: "because"});
@@ -136,7 +136,7 @@ fn cdi_operator(world: World) -> World {
     world.list(CDIS, &[json!({"metadata": {"name": "cdi"}, "spec": {}, "status": {"operatorVersion": "1.60"}})])
 }
 
-/// What the user gets to see: the strategy, and a line of the terminal.
+/// The annotation and the warning that the user sees.
 #[rstest]
 #[case::annotated_by_default(as_is, usual, Some("snapshot"), "by snapshot, with VolumeSnapshotClass \"snap\"")]
 #[case::by_storage(by_storage, usual, Some("snapshot"), "by snapshot")]
@@ -171,7 +171,7 @@ async fn admits(#[case] change: Change, #[case] setup: Setup, #[case] strategy: 
         annotation(CLONE_FALLBACK_REASON).is_some(),
         warning == "NoVolumeSnapshotClass" || warning.contains("no snapshot API")
     );
-    // Nothing else is touched.
+    // All other fields are unchanged.
     let theirs = |object: &Value| {
         let mut object = object.clone();
         let mut annotations = object["metadata"]["annotations"].take();
@@ -185,7 +185,7 @@ async fn admits(#[case] change: Change, #[case] setup: Setup, #[case] strategy: 
     assert_eq!(theirs(&written), theirs(&object));
 }
 
-/// What is refused, by both webhooks alike: which field, and the cure.
+/// Refusals by both webhooks alike: the field, and the cure.
 #[rstest]
 #[case::smaller(smaller, usual, SIZE, "at least 1Gi")]
 #[case::smaller_than_an_unbound_source(smaller, source_unbound, SIZE, "at least 1Gi")]
@@ -228,7 +228,7 @@ async fn every_mistake_is_told_at_once() {
     assert!(cause["message"].as_str().unwrap().starts_with("Invalid value: \"a lot\": "), "{cause}");
 }
 
-/// What can be seen only in the cluster, too.
+/// Includes mistakes that are visible only in the cluster.
 #[tokio::test]
 async fn every_mistake_about_the_cluster_is_told_at_once() {
     let webhook = namesake(json!({})).webhook().await;
@@ -236,8 +236,8 @@ async fn every_mistake_about_the_cluster_is_told_at_once() {
     assert_eq!(judged.fields(), ["metadata.name", "spec.pvc.storageClassName", SIZE]);
 }
 
-/// In every world, whatever is asked for: deciding twice is deciding once, and what the one webhook
-/// writes the other accepts; what one refuses the other refuses.
+/// In every world, for every request: deciding twice equals deciding once. One webhook accepts what the other writes, and refuses what the
+/// other refuses.
 #[tokio::test]
 async fn both_webhooks_agree() {
     let worlds: [Setup; 9] = [
@@ -283,7 +283,7 @@ async fn both_webhooks_agree() {
     }
 }
 
-/// What another webhook, or whoever goes around ours, makes of the annotations.
+/// Annotations that another webhook writes, or a user who bypasses ours.
 #[rstest]
 #[case::strategy(CLONE_TYPE, json!("copy"))]
 #[case::removed_strategy(CLONE_TYPE, Value::Null)]
@@ -306,8 +306,7 @@ async fn a_forged_annotation_is_refused(#[case] key: &str, #[case] value: Value)
     assert_eq!(judged.fields(), [format!("metadata.annotations[{key}]")]);
 }
 
-/// What only one of the two looks saw is nobody's forgery; and a cache that is behind is no reason
-/// to say so.
+/// A difference between the two reviews is no forgery, and an outdated cache is no reason to report one.
 #[rstest]
 #[case::wanted(profile_csi_clone)]
 #[case::forced(override_copy)]
@@ -352,8 +351,7 @@ async fn what_is_not_ours_is_left_alone(#[case] change: Change, #[case] setup: S
     }
 }
 
-/// What another program does with its DataVolumes isn't judged by our rules; making a clone of one
-/// is.
+/// Changes of other programs' DataVolumes are not judged by our rules; turning one into a clone is.
 #[rstest]
 #[case::import_to_blank(import, blank, true)]
 #[case::import_to_clone(import, as_is, false)]
@@ -403,8 +401,8 @@ async fn the_claims_name_has_to_be_free(#[case] change: Change, #[case] metadata
     assert!(webhook.update("alice", &written, &written).await.allowed, "the clone itself has the name by then");
 }
 
-/// What the cluster can cure without a new object is admitted where a controller asks, with a warning, and in a dry run as well: a
-/// denial would make it wait for minutes after the cure. What no later event cures is denied to everybody.
+/// A mistake that can be cured in the cluster without a new object is admitted with a warning if a controller asks, also in a dry run:
+/// after a denial it would wait for minutes after the cure. A mistake that no later event cures is denied to everybody.
 #[rstest]
 #[case::class_to_come(unknown_class, usual, "Not found: \"fats\"", None)]
 #[case::default_class_to_come(no_class, |w: World| w.list(CLASSES, &[]), "name one", None)]
@@ -438,8 +436,7 @@ async fn a_controller_s_object_waits(
     assert!(!denied.allowed && denied.fields().contains(&SIZE), "{denied:?}");
 }
 
-/// Restored from a backup, or applied once more: nothing is copied, so it doesn't matter what
-/// became of the source, or whose it is.
+/// Restored from a backup, or applied once more: nothing is copied, so the state and the owner of the source do not matter.
 #[rstest]
 #[case::said_by_the_data_volume(pre_populated, usual)]
 #[case::said_by_the_claim(as_is, |_| namesake(json!({"annotations": {POPULATED_FOR: "clone"}})))]
@@ -521,7 +518,7 @@ async fn the_mutating_webhook_leaves_changes_alone() {
     assert!(judged.allowed && judged.patch.is_none());
 }
 
-/// Allowed or denied; and newer API servers may tell more than we know of.
+/// Allowed or denied; newer API servers may send fields that we do not know.
 #[rstest]
 #[case::current("admission.k8s.io/v1")]
 #[case::older("admission.k8s.io/v1beta1")]
@@ -539,7 +536,7 @@ async fn a_review_is_answered_in_its_version_whatever_else_it_holds(#[case] vers
     }
 }
 
-/// Until the caches are full nobody knows whether a class is unknown or only not seen yet.
+/// Until the caches are synced, an unknown class may only be missing in the cache.
 #[rstest]
 #[case::classes(CLASSES, "storageclasses", "StorageClass")]
 #[case::snapshot_classes(SNAPSHOT_CLASSES, "volumesnapshotclasses", "VolumeSnapshotClass")]
@@ -557,8 +554,7 @@ async fn an_empty_cache_decides_nothing(#[case] path: &'static str, #[case] plur
     }
 }
 
-/// `kubectl apply` of a class and a clone of it, or of a snapshot class and whoever is waiting for
-/// it: our watches may be behind.
+/// `kubectl apply` of a class and a clone in it, or of a snapshot class that a clone waits for: our watches may lag behind.
 #[rstest]
 #[case::class(as_is, |w: World| w.list(CLASSES, &[]), usual, Some("snapshot"))]
 #[case::source(as_is, no_source, usual, Some("snapshot"))]
@@ -587,8 +583,7 @@ async fn what_has_just_been_made_is_not_missing(
     }
 }
 
-/// A right that is taken away counts at once, or nearly: a yes is remembered for a moment, a no
-/// never.
+/// A revoked right takes effect almost at once: an allowed answer is cached for a moment, a denied one never.
 #[tokio::test]
 async fn a_right_that_is_given_counts_at_once() {
     let webhook = World::new().webhook().await;
@@ -598,7 +593,7 @@ async fn a_right_that_is_given_counts_at_once() {
     assert!(webhook.mutate(&object).await.allowed);
 }
 
-/// A slow API server delays a decision, and never more than the API server waits for us.
+/// A slow API server delays a decision, but never longer than the API server waits for the webhook.
 #[rstest]
 #[case::source(as_is, SOURCE)]
 #[case::volume(as_is, VOLUME)]
@@ -619,7 +614,7 @@ async fn a_source_that_could_not_be_read_is_decided_about_later(#[case] change: 
     assert!(verdict.warnings[0].contains("whether the clone's name is free"), "{:?}", verdict.warnings);
     assert!(second - start < LIMIT && second.elapsed() < LIMIT);
 
-    // Decided when it could be read; whether rightly so, can't be told now.
+    // Decided when the source could be read; the decision can't be checked now.
     let decided = World::new().webhook().await.mutate(&object).await.on(&object);
     let (status, _) = webhook.post(VALIDATE_PATH, creation(&decided).to_string()).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
@@ -671,13 +666,13 @@ async fn reviews_are_counted_by_outcome() {
     }
 }
 
-/// The line that says that there was one such review.
+/// The metric line that counts one such review.
 fn counted(path: &str, operation: &str, outcome: &str) -> String {
     let labels = format!("path=\"{path}\",operation=\"{operation}\",outcome=\"{outcome}\"");
     format!("admission_duration_seconds_count{{{labels}}} 1\n")
 }
 
-/// What the API server shows of it leads to what our log says of it.
+/// The API server's error leads to the lines in our log.
 #[tokio::test]
 async fn a_review_that_panics_is_named_and_counted_and_the_next_one_is_answered() {
     async fn slips(_: &Request) -> Result<Answer, Stop> {

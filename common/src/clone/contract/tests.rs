@@ -1,4 +1,4 @@
-//! The contract, held against what the functions say: sample by sample here, and for every pass of the model.
+//! Tests of the contract against status and events: samples here, and every pass of the model.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ use crate::{
     object::{ClaimPhase, ObjectName, SourceKind, SourceName},
 };
 
-/// What a pass breaks of the contract.
+/// The violations of the contract by a pass.
 pub fn breaches(seen: &Observed, plan: &Plan) -> Vec<String> {
     let (next, told) = (status(seen, plan), events(seen, plan));
     let mut found = Vec::new();
@@ -63,7 +63,7 @@ pub fn breaches(seen: &Observed, plan: &Plan) -> Vec<String> {
     let is_made_again = seen.claim.present().is_none_or(|claim| claim.phase != ClaimPhase::Bound && claim.made_for_it);
     must(before != Succeeded || next.phase == Succeeded || is_made_again, "Succeeded goes back");
     must(before != Failed || next.phase == Failed, "Failed goes back");
-    // One that is taken away comes back: it was made for a strategy that was given up, or is held back after a failure.
+    // A claim that is deleted is created again: its strategy was given up, or it is replaced by a held-back one after a failure.
     let own = seen.claim.present().filter(|claim| claim.ours);
     let is_taken = |it: &Write| {
         let Write::Delete { kind: Kind::PersistentVolumeClaim, what } = it else { return false };
@@ -81,7 +81,7 @@ fn source(kind: SourceKind) -> SourceName {
     SourceName { kind, object: ObjectName { namespace: "here".into(), name: "disk".into() } }
 }
 
-/// One wait for each row of the table.
+/// One wait for each row of [`WAITS`].
 fn waits() -> Vec<Waiting> {
     let (text, error) = (|| "x".to_owned(), || FieldError::required("spec.pvc".to_owned(), "x"));
     let name = || ObjectName { namespace: "here".into(), name: "clone".into() };
@@ -129,7 +129,7 @@ fn waits() -> Vec<Waiting> {
     ]
 }
 
-/// The clone's claim as a driver would see it.
+/// The clone's claim with the fields that a driver or controller sets.
 fn claim(phase: ClaimPhase, change: impl FnOnce(&mut serde_json::Value)) -> Claim {
     let mut object = json!({
         "metadata": {
@@ -146,7 +146,7 @@ fn mine(claim: Claim) -> Claim {
     Claim { ours: true, trusted: true, controlled: true, made_for_it: true, deletable: true, ..claim }
 }
 
-/// Every wait, in every phase of its rows, with every claim that may be there: 38 waits, 5 claims.
+/// All waits, in all phases of their rows, with all possible claims: 38 waits, 5 claims.
 #[test]
 fn every_wait_keeps_the_contract() {
     let claims = [
@@ -175,8 +175,8 @@ fn every_wait_keeps_the_contract() {
     assert_eq!(unused, Vec::<&str>::new(), "rows without a wait");
 }
 
-/// Nothing is ever reported without a phase, also not what the API server refuses before the first status; a quota is `Pending`, as
-/// KubeVirt wants it.
+/// A refused write never leads to a status without a phase, even before the first status; an exceeded quota has the phase `Pending`, as
+/// KubeVirt requires.
 #[rstest]
 #[case::quota_at_first(true, Phase::Unset, Pending)]
 #[case::quota_later(true, CloneScheduled, Pending)]
@@ -216,8 +216,8 @@ fn controlled(object: &mut serde_json::Value) {
         json!([{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "x", "controller": true}]);
 }
 
-/// Restores, adoption and restores in place: a claim that is there and said to be filled is owned at once, and complete although it is
-/// bound later, in either binding; one that is still to be filled, or somebody else's, is waited for.
+/// Restores, adoption and restores in place: an existing claim that is declared populated is adopted at once, and complete even if it is
+/// bound later, with both binding modes; one that is still to be populated, or belongs to others, causes a wait.
 #[rstest]
 #[case::restored_by_both(
     with(keys::PRE_POPULATED, "clone"),
@@ -256,7 +256,7 @@ fn adoption(
     if expected != Succeeded {
         return;
     }
-    // Owned, and then for good: whatever the claim waits for.
+    // Adopted, and final, whatever the claim's phase.
     seen.volume.status = status(&seen, &plan);
     let owned = |claim: Claim| Claim { ours: true, trusted: true, controlled: true, ..claim };
     seen.claim = seen.claim.map(owned);
@@ -266,7 +266,7 @@ fn adoption(
         (status(&seen, &again).conditions, breaches(&seen, &again)),
         (seen.volume.status.conditions.clone(), vec![])
     );
-    // A restore in place takes the claim away and puts another one in its place.
+    // A restore in place deletes the claim and creates another one.
     seen.claim = Absent;
     seen.now = now() + SignedDuration::from_secs(1);
     let missing = step(&seen).unwrap();
@@ -276,7 +276,7 @@ fn adoption(
     }
 }
 
-/// A failed clone keeps its claim, without content, for as long as the DataVolume is there.
+/// A failed clone keeps its unpopulated claim as long as the DataVolume exists.
 #[rstest]
 #[case::held_back(Present(held_back as fn(&mut serde_json::Value)), None)]
 #[case::filled_by_the_driver(Present(restored as fn(&mut serde_json::Value)), Some("delete_claim"))]
@@ -299,7 +299,7 @@ fn a_failed_clone_has_a_claim_that_nobody_fills(
     }
 }
 
-/// What smartclone doesn't serve says so; where CDI's operator is, CDI serves it.
+/// An unsupported source is reported; CDI serves it if its operator is installed.
 #[rstest]
 fn another_source_is_told_once(#[values(false, true)] beside_cdi: bool) {
     let mut seen = observed(&volume(|object| object["spec"]["source"] = json!({"blank": {}})), facts());

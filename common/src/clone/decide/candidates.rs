@@ -1,4 +1,4 @@
-//! The candidates of a decision, the cheapest strategy first: each is feasible, or not with a fallback reason.
+//! The candidates of a decision, cheapest first: each is feasible, or has a fallback reason.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -39,7 +39,7 @@ pub(super) struct Candidates<'a> {
     pub(super) source: &'a Source,
     pub(super) mode: VolumeMode,
     pub(super) resize: Resize,
-    /// The smallest volume that holds the content in its new form.
+    /// The smallest volume that holds the content in the clone's volume mode.
     pub(super) least: Bytes,
     pub(super) facts: &'a Facts,
 }
@@ -52,13 +52,13 @@ enum SnapshotClassChoice {
     Unknown(String),
 }
 
-/// One strategy, and what is known about it.
+/// A strategy with its feasibility.
 pub(crate) struct Candidate {
     pub(super) strategy: CloneStrategy,
-    /// Whether it is possible.
+    /// The feasibility.
     pub(super) feasibility: Feasibility,
-    /// It is possible, and the driver refused it lately for a similar clone. Another strategy is taken if there is one that this can't be
-    /// said of; if there is none it is tried.
+    /// The reason if it is feasible, but the driver recently refused it for a similar clone. Another feasible strategy without such a
+    /// reason is preferred; if there is none, this one is tried.
     pub(super) remembered: Option<FallbackReason>,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Candidate {
 pub(crate) type Feasibility = Result<Feasible, FallbackReason>;
 
 impl Candidates<'_> {
-    /// All strategies, the cheapest first; the error is that something could not be read.
+    /// All strategies, cheapest first. Fails if something could not be read.
     pub(super) fn candidates(&self) -> Result<Vec<Candidate>, String> {
         let candidate = |strategy| {
             let feasibility = self.feasibility(strategy)?;
@@ -76,7 +76,7 @@ impl Candidates<'_> {
         CloneStrategy::ALL.iter().copied().map(candidate).collect()
     }
 
-    /// The feasibility of a strategy; the outer error says why it is not known.
+    /// The feasibility of a strategy; the outer error tells why it is not known.
     fn feasibility(&self, strategy: CloneStrategy) -> Result<Feasibility, String> {
         if let Some(reason) = self.refused(strategy) {
             return Ok(Err(reason));
@@ -100,14 +100,14 @@ impl Candidates<'_> {
         })
     }
 
-    /// The driver refused it, or was too slow, for this clone.
+    /// The reason if the driver refused this clone, or was too slow.
     fn refused(&self, strategy: CloneStrategy) -> Option<FallbackReason> {
         let past = self.history.refused.iter().find(|past| past.strategy == strategy)?;
         let message = past.message.clone();
         Some(if past.too_slow { FallbackReason::TooSlow(message) } else { FallbackReason::Refused(message) })
     }
 
-    /// The driver refused it lately for a similar clone. That is a hint, and rejects nothing: see [`Candidate::remembered`].
+    /// The reason if the driver recently refused a similar clone. It is a hint and rejects nothing: see [`Candidate::remembered`].
     fn remembered(&self, strategy: CloneStrategy, feasible: &Feasible) -> Option<FallbackReason> {
         let profile = self.facts.profile.present()?;
         let key = RefusalKey {
@@ -130,7 +130,7 @@ impl Candidates<'_> {
                 until: here.until,
             });
         }
-        // A decision that was made stands, whatever others meet.
+        // A recorded decision is not changed by the refusals of other namespaces.
         if self.history.pinned_for(&self.source.uid).is_some() {
             return None;
         }
@@ -146,13 +146,13 @@ impl Candidates<'_> {
         })
     }
 
-    /// What snapshot and CSI clone have in common: the driver makes the new volume from the old one.
+    /// The common conditions of snapshot and CSI clone, for which the driver creates the new volume from the old one.
     fn shared_storage(&self) -> Result<SizePlan, FallbackReason> {
         let (source, target) = (self.source, self.class);
         let Some(driver) = source.driver.present() else {
             return Err(FallbackReason::NoCsiDriver);
         };
-        // Nobody knows with which class the claim behind a snapshot was made; only the driver can be compared.
+        // The StorageClass of a snapshot's claim isn't known; only the driver can be compared.
         let same = match source.kind {
             SourceKind::Claim => {
                 let object = self.facts.source_class.present();
@@ -195,7 +195,7 @@ impl Candidates<'_> {
         })
     }
 
-    /// The VolumeSnapshotClass that takes the snapshot.
+    /// The VolumeSnapshotClass for the snapshot.
     fn snapshot_class(&self) -> SnapshotClassChoice {
         let driver = &self.class.provisioner;
         let profile = match &self.facts.profile {
@@ -230,7 +230,7 @@ impl Candidates<'_> {
         if self.source.kind == SourceKind::Snapshot && self.facts.source_class.present().is_none() {
             return Err(FallbackReason::NoProvisionerMatch);
         }
-        // A blank volume is made at any size, so nothing can be refused here that wasn't refused before.
+        // A blank volume can have any size, so no new error is possible here.
         let request = self.resize.request.unwrap_or(self.least);
         Ok(Feasible { sizes: SizePlan::exactly(request.max(self.least)), snapshot_class: None })
     }

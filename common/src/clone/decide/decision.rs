@@ -1,4 +1,4 @@
-//! The result of a decision.
+//! The result of a decision: the chosen strategy with its parameters, a wait, or a rejection.
 
 use crate::clone::{
     decide::size::Resize,
@@ -18,34 +18,34 @@ use crate::{
 /// The decision about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It is cloned like this.
+    /// The request is cloned by this strategy.
     Chosen(Box<Chosen>),
-    /// Nobody can say yet; decided again when that changes.
+    /// The decision is not possible yet; it is retried when the facts change.
     Undecided(Undecided),
-    /// It can't be cloned as it is written; every reason is listed.
+    /// The request can't be cloned as specified; holds all errors.
     Rejected(Vec<FieldError>),
 }
 
-/// The chosen strategy with all that is needed to carry it out.
+/// The chosen strategy with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// How.
+    /// The strategy.
     pub strategy: CloneStrategy,
-    /// By which way the content comes to the claim.
+    /// The way in which the content gets into the claim.
     pub route: Route,
     /// The origin of the wanted strategy.
     pub by: ChosenBy,
-    /// Why it isn't what was wanted first.
+    /// The reason why the wanted strategy was replaced.
     pub fallback: Option<FallbackReason>,
-    /// Every candidate, the cheapest first.
+    /// All candidates, cheapest first.
     pub verdicts: Vec<Verdict>,
-    /// The identity of the source that this was decided for.
+    /// The UID of the source.
     pub source_uid: String,
-    /// The source as it was, to be recorded.
+    /// The source at the time of the decision, to be recorded.
     pub source_facts: SourceFacts,
-    /// The StorageClass of the source; empty where it has none.
+    /// The StorageClass of the source; empty if it has none.
     pub source_class: String,
-    /// The StorageClass with which a source snapshot is restored to be copied from.
+    /// The StorageClass for the temporary restore of a source snapshot.
     pub restore_class: Option<String>,
     /// The driver of the clone's class.
     pub driver: String,
@@ -53,7 +53,7 @@ pub struct Chosen {
     pub class: String,
     /// The VolumeAttributesClass of the clone.
     pub attributes_class: Option<String>,
-    /// The size that the clone may not exceed.
+    /// The maximum size of the clone.
     pub limit: Option<Bytes>,
     /// The volume mode of the source.
     pub source_mode: VolumeMode,
@@ -61,20 +61,20 @@ pub struct Chosen {
     pub mode: VolumeMode,
     /// The access modes of the clone.
     pub access_modes: Vec<String>,
-    /// The sizes as far as they are known before the snapshot is cut.
+    /// The sizes as far as they are known before the snapshot is taken.
     pub sizes: SizePlan,
     /// The VolumeSnapshotClass, for the strategy `snapshot`.
     pub snapshot_class: Option<String>,
-    /// The size at which a source snapshot is restored to be copied from.
+    /// The size for the temporary restore of a source snapshot.
     pub restore_at: Bytes,
-    /// The clone's volume is made when a pod wants it (`WaitForFirstConsumer`).
+    /// True if the clone's volume is provisioned only when a pod uses the claim (`WaitForFirstConsumer`).
     pub waits_for_consumer: bool,
-    /// The class is of that kind, whether or not the requester wants to wait.
+    /// True if the StorageClass has `WaitForFirstConsumer`, even if the requester doesn't want to wait.
     pub binds_late: bool,
     pub(crate) resize: Resize,
 }
 
-/// The [`PlanCandidate::outcome`] of the strategy that was chosen.
+/// The [`PlanCandidate::outcome`] of the chosen strategy.
 pub const CHOSEN: &str = "Chosen";
 
 /// A candidate and its outcome, for annotation and status.
@@ -106,42 +106,42 @@ impl From<&Verdict> for PlanCandidate {
 /// The outcome of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is carried out.
+    /// The strategy in use.
     Chosen,
-    /// It would do, and another one is wanted.
+    /// Feasible, but another one is wanted.
     NotWanted,
-    /// It is not feasible, or the driver refused it lately.
+    /// Not feasible, or recently refused by the driver.
     Infeasible(FallbackReason),
 }
 
 /// The way in which the content gets into the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Route {
-    /// The claim names its data source, and the driver fills it.
+    /// The claim names its data source, and the driver populates it.
     Direct,
-    /// A temporary claim beside the source is filled; then its volume is handed over.
+    /// A temporary claim beside the source is populated; then its volume is rebound.
     Rebind,
 }
 
 impl Chosen {
-    /// The sizes with what the driver says a restore of the snapshot needs.
+    /// The sizes, given the driver's minimum size for a restore of the snapshot.
     pub fn sizes_for(&self, restore_size: Option<Bytes>) -> Result<SizePlan, SizeError> {
         let Resize { request, source, rule, expands } = self.resize;
         size(request, SourceSize { restore_size, ..source }, rule, expands)
     }
 }
 
-/// Why nobody can say yet.
+/// The reason why no decision is possible yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Undecided {
     /// The source doesn't exist.
     SourceMissing,
-    /// The source is being deleted, and nothing can be made from it any more.
+    /// The source is being deleted, and can't be cloned any more.
     SourceDeleting {
         /// The finalizers that keep it.
         finalizers: Vec<String>,
     },
-    /// The source exists and has no volume yet; a snapshot can't be restored yet.
+    /// The source claim has no volume yet, or the source snapshot isn't ready.
     SourceNotReady {
         /// The driver's error.
         driver_says: Option<String>,

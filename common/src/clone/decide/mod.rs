@@ -1,4 +1,4 @@
-//! The decision: facts in, strategy out. Total and deterministic; it reads nothing and asks nobody.
+//! The decision: derives the strategy from the facts. Pure and total; it reads nothing and depends on nothing but its arguments.
 
 mod candidates;
 mod decision;
@@ -38,20 +38,20 @@ pub use self::{
     reason::{FallbackCode, FallbackReason},
 };
 
-/// What a file system takes for its log, whatever its size; the share that is configured is too little for it on a small volume.
+/// The size of a file system's journal, which doesn't depend on the volume's size; on a small volume it exceeds the configured overhead.
 const JOURNAL: Bytes = Bytes(64 * Bytes::MIB.0);
 
-/// Decides how `request` is cloned.
+/// Decides the strategy for `request`.
 pub fn decide(request: &Request, history: &History, facts: &Facts) -> Decision {
     let decision = decide_by(request, history, facts);
-    // What is remembered moves a strategy down. It never rejects.
+    // Remembered refusals only change the strategy to a more expensive one. They never reject.
     match (&decision, without_memory(facts)) {
         (Decision::Rejected(_), Some(facts)) => decide_by(request, history, &facts),
         _ => decision,
     }
 }
 
-/// The facts without what is remembered of refusals; nothing, where nothing is.
+/// The facts without remembered refusals; `None` if there are none.
 fn without_memory(facts: &Facts) -> Option<Facts> {
     let profile = facts.profile.present()?;
     let remembers = !profile.refused.is_empty() || !profile.refused_here.is_empty();
@@ -60,7 +60,7 @@ fn without_memory(facts: &Facts) -> Option<Facts> {
 }
 
 fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
-    // Told together with whatever else is wrong.
+    // Reported together with other errors.
     let classless = match &facts.target_class {
         Lookup::Present(_) => None,
         Lookup::Absent => Some(no_class(request)),
@@ -73,7 +73,8 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         (Lookup::Unknown(why), None) => return undecided("the source", why),
     };
     let mode = mode(request, source, facts);
-    // Of a raw image that leaves its file system, only the usable part is the disk's; of one that enters it, the file system needs more.
+    // When a block image becomes a file, the file system needs more than the image; when a file system becomes a block volume, only its
+    // usable part counts.
     let fits = |capacity: Bytes| match (source.mode.unwrap_or(mode), mode) {
         (VolumeMode::Block, VolumeMode::Filesystem) => {
             Bytes(required(capacity, facts.overhead).0.saturating_add(JOURNAL.0))
@@ -83,7 +84,7 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     };
     let disk = size_of(source, request);
     let asked = wanted_size(request, mode, facts).map(|asked| match disk {
-        // Who asks for a disk of the source's size gets a volume that has room for it.
+        // A request for a disk of the source's size or more gets a volume with room for the source.
         Some(disk) if request.form == Form::Storage && request.size >= Some(disk) => asked.max(fits(disk)),
         _ => asked,
     });
@@ -148,7 +149,7 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         },
     });
     let waits_for_consumer = class.waits_for_consumer && !request.immediate;
-    // A claim that names its snapshot would keep that until a pod comes, and with it the place of another clone's.
+    // A claim that references its snapshot keeps it until a pod is scheduled, and thus blocks the snapshots of other clones.
     let holds_a_snapshot =
         waits_for_consumer && strategy.spec().takes_snapshot && request.source.kind == SourceKind::Claim;
     let filled_by_driver = strategy.spec().filled_by_driver && !holds_a_snapshot;
@@ -186,7 +187,7 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     }))
 }
 
-/// What the source has, as far as it is known. Of a snapshot about whose size there is doubt the requester may know more.
+/// The size of the source as far as it is known. If the size of a snapshot is in doubt, the requested size may be the better one.
 fn size_of(source: &Source, request: &Request) -> Option<Bytes> {
     match source.doubt {
         None => source.capacity,
@@ -194,8 +195,8 @@ fn size_of(source: &Source, request: &Request) -> Option<Bytes> {
     }
 }
 
-/// The size at which a source snapshot is restored to be copied from. Where two sizes may be the snapshot's, that is the other one once the
-/// driver has refused the first. Where its volume isn't known, the requester may know more.
+/// The size for the temporary restore of a source snapshot. If two sizes are plausible, the second is used once the driver refused the
+/// first. If the snapshot's volume isn't known, the requested size may be the better one.
 fn restore_at(request: &Request, history: &History, source: &Source, facts: &Facts, capacity: Bytes) -> Bytes {
     let Some(cut_at) = source.cut_at else { return capacity };
     let is_known = source.capacity > Some(cut_at);
@@ -206,8 +207,8 @@ fn restore_at(request: &Request, history: &History, source: &Source, facts: &Fac
     if was_refused { second } else { first }
 }
 
-/// What is wrong with a size in which the source's content has no room; `fits` is what a volume of this size needs in its new form. Even
-/// a source without a volume says how small a clone may be, and a mistake is told as early as it shows.
+/// The error for a size that is too small for the source's content; `fits` converts a size to the clone's volume mode. It is reported as
+/// early as possible: even a source without a volume has a minimum size.
 fn too_small(
     request: &Request,
     source: &Source,
@@ -226,17 +227,17 @@ fn too_small(
     })
 }
 
-/// What is wrong with a limit that the clone can't keep.
+/// The error for a limit that the clone would exceed.
 fn over_limit(request: &Request, size: Bytes) -> Option<FieldError> {
     let limit = request.limit.filter(|limit| *limit < size)?;
     let cure = format!("the clone needs {size}; raise the limit or leave it out");
     Some(FieldError::invalid(request.form.limit_path(), &limit.to_string(), cure))
 }
 
-/// The strategy that is wanted; or a copy, and why; else what is wrong with the wish.
+/// The wanted strategy; its fallback with the reason; or the error.
 ///
-/// What is remembered about other clones only makes a copy of what would have been cheaper. Where no copy is possible or allowed, or the
-/// driver is remembered to have refused that, too, the wanted strategy is tried as if nothing were remembered.
+/// Remembered refusals only replace a cheaper strategy by a copy. If a copy is impossible, not allowed, or remembered as refused too, the
+/// wanted strategy is tried regardless.
 fn choose<'a>(
     input: &Candidates<'_>,
     candidates: &'a [Candidate],
@@ -247,7 +248,7 @@ fn choose<'a>(
     let wrong = |field: String, value: &str, detail: String| {
         Err(Decision::Rejected(vec![FieldError::invalid(field, value, detail)]))
     };
-    // The one without a fallback is its own.
+    // A strategy without a fallback is its own fallback.
     let next = wanted.spec().fallback.unwrap_or(wanted);
     let (Some(asked), Some(fallback)) = (of(wanted), of(next)) else {
         return Err(undecided("the wanted strategy", "unknown strategy"));
@@ -282,7 +283,7 @@ fn choose<'a>(
     }
 }
 
-/// The size of the clone's volume, where one is asked for. What `spec.storage` asks for is the disk's; its file system needs more.
+/// The size of the clone's volume, if one is requested. `spec.storage` requests the size of the disk, so the file system overhead is added.
 fn wanted_size(request: &Request, mode: VolumeMode, facts: &Facts) -> Option<Bytes> {
     let size = request.size?;
     if request.form == Form::Pvc {
@@ -299,7 +300,7 @@ fn undecided(what: &str, why: &str) -> Decision {
     Decision::Undecided(Undecided::Unknown(format!("{what}: {why}")))
 }
 
-/// A StorageClass that is missing may come; what is named by the empty string never does.
+/// A missing StorageClass may be created later; one named by the empty string can't.
 fn without_class(request: &Request, error: FieldError) -> Decision {
     match request.storage_class.as_deref() {
         Some("") => Decision::Rejected(vec![error]),

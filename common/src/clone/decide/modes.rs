@@ -1,5 +1,5 @@
-//! The volume mode and the access modes of a clone, chosen as a pair that the StorageProfile offers: what is asked for, else the profile's best, else
-//! the source's. A clone is a disk that is written: that its source is read-only says nothing about it.
+//! Volume mode and access modes of a clone, chosen as a pair from the StorageProfile. Precedence: the requested ones, the profile's best,
+//! the source's. A clone is a writable disk, even if its source is read-only.
 
 use crate::{
     api::ClaimPropertySet,
@@ -10,7 +10,7 @@ use crate::{
     object::{ContentType, VolumeMode},
 };
 
-/// The access modes with which a pod can write.
+/// The access modes that allow a pod to write.
 const WRITABLE: [&str; 3] = ["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"];
 
 /// True if a pod can write with one of the access modes.
@@ -18,8 +18,8 @@ pub(crate) fn is_writable(access_modes: &[String]) -> bool {
     access_modes.iter().any(|mode| WRITABLE.contains(&mode.as_str()))
 }
 
-/// The volume mode of the clone: the one that is asked for; `spec.pvc` means what Kubernetes means by leaving it out; `spec.storage` the
-/// source's, unless the StorageProfile offers only the other one, with the access modes that are asked for.
+/// The volume mode of the clone: the requested one; for `spec.pvc` Kubernetes' default; for `spec.storage` the source's, unless the
+/// StorageProfile offers only the other one together with the requested access modes.
 pub(crate) fn mode(request: &Request, source: &Source, facts: &Facts) -> VolumeMode {
     if request.content == ContentType::Archive {
         return VolumeMode::Filesystem;
@@ -49,7 +49,7 @@ pub(crate) fn mode(request: &Request, source: &Source, facts: &Facts) -> VolumeM
     }
 }
 
-/// The access modes of the clone: those that are asked for, else the StorageProfile's best for its volume mode, else the source's.
+/// The access modes of the clone: the requested ones, or the StorageProfile's best for its volume mode, or the source's.
 pub(crate) fn access_modes(request: &Request, source: &Source, mode: VolumeMode, facts: &Facts) -> Vec<String> {
     if !request.access_modes.is_empty() {
         return request.access_modes.clone();
@@ -60,14 +60,14 @@ pub(crate) fn access_modes(request: &Request, source: &Source, mode: VolumeMode,
     known.map_or_else(|| vec!["ReadWriteOnce".to_owned()], <[String]>::to_vec)
 }
 
-/// A volume mode, and the access modes that go with it.
+/// A volume mode with its access modes.
 struct Offer<'a> {
     mode: VolumeMode,
     access_modes: &'a [String],
 }
 
 impl<'a> Offer<'a> {
-    /// Nothing, for a mode that nobody knows, or without access modes.
+    /// Reads a claim property set; `None` if the volume mode is unknown or access modes are missing.
     fn of(set: &'a ClaimPropertySet) -> Option<Self> {
         let mode = set.volume_mode.as_deref()?.parse().ok()?;
         let access_modes = set.access_modes.as_deref().filter(|modes| !modes.is_empty())?;
@@ -75,7 +75,7 @@ impl<'a> Offer<'a> {
     }
 }
 
-/// The pairs of the StorageProfile, the best first.
+/// The pairs of the StorageProfile, best first.
 fn offered(facts: &Facts) -> Vec<Offer<'_>> {
     let sets = facts.profile.present().map(|profile| profile.claim_property_sets.as_slice()).unwrap_or_default();
     sets.iter().filter_map(Offer::of).collect()
@@ -99,7 +99,7 @@ mod tests {
     const RWX: &str = "ReadWriteMany";
     const ROX: &str = "ReadOnlyMany";
 
-    /// What is asked for (access modes, volume mode), what the profile offers, what the source has; and the pair that the clone gets.
+    /// The requested access modes and volume mode, the profile's pairs, the source's pair, and the expected pair.
     #[rstest]
     #[case::source(&[], None, &[], (RWO, "Filesystem"), &[RWO], "Filesystem")]
     #[case::block_source(&[], None, &[], (RWX, "Block"), &[RWX], "Block")]

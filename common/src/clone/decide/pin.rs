@@ -9,7 +9,7 @@ use crate::{
     keys::{self, Annotations},
 };
 
-/// The annotations that say what was decided. The annotation that holds the requester's wish, if there is one, is not among them.
+/// The annotations that record the decision. The annotation that holds the requester's choice, if any, is not overwritten.
 pub fn pin(request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Annotations {
     let note = PlanNote {
         strategy: Some(chosen.strategy),
@@ -48,8 +48,8 @@ mod tests {
         },
     };
 
-    /// A wish stays the user's when another strategy is in force; without a wish the annotation says what is in force. What is written is read
-    /// again, and once more after the next decision.
+    /// The requester's choice is kept when another strategy is in force; without a choice the annotation names the strategy in force. The
+    /// annotations are parsed again, and once more after the next decision.
     #[rstest]
     #[case::wished(Some("csi-clone"), Some(CloneStrategy::CsiClone), "csi-clone")]
     #[case::not_wished(None, None, "copy")]

@@ -1,4 +1,4 @@
-//! Fallback reasons: the reasons for which a strategy is not feasible, each with a code, the facts, and the cure.
+//! Fallback reasons: explain why a strategy is not feasible, each with a code, the facts, and the cure.
 
 use std::fmt;
 
@@ -7,65 +7,65 @@ use jiff::Timestamp;
 use crate::{clone::decide::size::SizeError, keys, object::VolumeMode, quantity::Bytes, words::words};
 
 words! {
-    /// The codes of fallback reasons; CDI's where CDI has one. Stable: events, conditions and the plan annotation carry them.
+    /// The codes of fallback reasons; CDI's where CDI has one. They are stable: events, conditions and the plan annotation contain them.
     pub enum FallbackCode {
         /// The storage driver refused this clone, or similar ones.
         DriverRefused = "DriverRefused",
-        /// The storage driver had not done it when the time was over.
+        /// The storage driver did not finish within the deadline.
         DriverTooSlow = "DriverTooSlow",
-        /// A CSI clone makes a claim from a claim.
+        /// The source is a snapshot, and a CSI clone requires a claim.
         SourceIsSnapshot = "SourceIsSnapshot",
-        /// The source's volume belongs to no CSI driver.
+        /// The source's volume is not a CSI volume.
         NoCsiDriver = "NoCsiDriver",
-        /// The source and the StorageClass belong to different drivers.
+        /// The source and the StorageClass have different drivers.
         IncompatibleProvisioners = "IncompatibleProvisioners",
-        /// The StorageClasses tell one driver different things.
+        /// The StorageClasses have the same driver and different parameters.
         IncompatibleStorageClasses = "IncompatibleStorageClasses",
-        /// A pod writes the copy, and the clone is to be read-only.
+        /// The clone has only read-only access modes, and the data mover must write it.
         ReadOnlyAccessMode = "ReadOnlyAccessMode",
         /// The source and the clone have different volume modes.
         IncompatibleVolumeModes = "IncompatibleVolumeModes",
-        /// The clone is larger than the driver restores, and the StorageClass can't grow it.
+        /// The requested size requires expansion, and the StorageClass does not allow it.
         NoVolumeExpansion = "NoVolumeExpansion",
         /// No VolumeSnapshotClass serves the driver.
         NoVolumeSnapshotClass = "NoVolumeSnapshotClass",
-        /// No StorageClass restores the source snapshot.
+        /// No StorageClass can restore the source snapshot.
         NoProvisionerMatch = "NoProvisionerMatch",
     }
 }
 
-/// A reason for which a strategy is not feasible.
+/// A reason why a strategy is not feasible.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FallbackReason {
-    /// The driver refused this clone, with these words.
+    /// The driver refused this clone with this message.
     Refused(String),
-    /// The driver had not done this clone in time; what it reported last.
+    /// The driver did not finish this clone in time; holds its latest report.
     TooSlow(String),
-    /// The driver refused similar clones of the same namespace lately.
+    /// The driver recently refused similar clones of the same namespace.
     RefusedHere {
-        /// How often.
+        /// The number of refusals in a row.
         count: u32,
-        /// The gRPC code, or what a known text means.
+        /// The gRPC code, or the code of a known text.
         code: &'static str,
-        /// The driver's words, without secrets.
+        /// The driver's message, redacted.
         message: String,
-        /// When it is asked again.
+        /// The time from which it is tried again.
         until: Timestamp,
     },
-    /// The driver refused similar clones of several namespaces lately.
+    /// The driver recently refused similar clones of several namespaces.
     RefusedToOthers {
-        /// The gRPC code, or what a known text means.
+        /// The gRPC code, or the code of a known text.
         code: String,
-        /// When it was met last.
+        /// The time of the latest refusal.
         last: Option<Timestamp>,
-        /// When it is asked again.
+        /// The time from which it is tried again.
         until: Option<Timestamp>,
-        /// The StorageClass, whose StorageProfile has the record.
+        /// The StorageClass, whose StorageProfile has the refusal.
         class: String,
     },
     /// A CSI clone of a snapshot.
     SourceIsSnapshot,
-    /// A source whose volume belongs to no CSI driver.
+    /// A source whose volume is not a CSI volume.
     NoCsiDriver,
     /// A StorageClass of another driver.
     OtherDriver {
@@ -83,9 +83,9 @@ pub enum FallbackReason {
         /// The StorageClass of the clone.
         class: String,
     },
-    /// A source that names a StorageClass of which there is no object, or none.
+    /// A source whose StorageClass does not exist, or that names none.
     NoSourceClass {
-        /// The name that the source has; empty for none.
+        /// The StorageClass that the source names; empty for none.
         source_class: String,
         /// The StorageClass of the clone.
         class: String,
@@ -95,21 +95,21 @@ pub enum FallbackReason {
         /// The access modes of the clone.
         access_modes: Vec<String>,
     },
-    /// A source with another volume mode than the clone, which only a copy converts.
+    /// A source with another volume mode than the clone, which only a copy can convert.
     OtherVolumeMode {
         /// The source's.
         source: VolumeMode,
         /// The clone's.
         clone: VolumeMode,
     },
-    /// A source with another volume mode, whose files no copy converts.
+    /// A source with another volume mode, whose files can't be converted.
     NotConverted {
         /// The source's.
         source: VolumeMode,
     },
-    /// A size that the driver neither restores nor the StorageClass expands to.
+    /// A size that requires expansion, which the StorageClass does not allow.
     NoVolumeExpansion {
-        /// What is wrong with the size.
+        /// The error in the size.
         error: SizeError,
         /// The size that needs no expansion.
         capacity: Bytes,
@@ -132,7 +132,7 @@ pub enum FallbackReason {
         /// The driver.
         driver: String,
     },
-    /// A snapshot whose driver has no StorageClass with which it could be restored.
+    /// A snapshot for whose driver no StorageClass exists.
     NoProvisionerMatch,
 }
 
@@ -156,7 +156,7 @@ impl FallbackReason {
         }
     }
 
-    /// The facts, for people.
+    /// The facts, for users.
     pub fn message(&self) -> String {
         match self {
             Self::Refused(message) => format!("the driver refused: {message}"),
@@ -200,7 +200,7 @@ impl FallbackReason {
         }
     }
 
-    /// What would make the strategy feasible.
+    /// The change that would make the strategy feasible.
     pub fn cure(&self) -> String {
         match self {
             Self::Refused(_) | Self::TooSlow(_) => "the driver's log may tell why".to_owned(),
@@ -237,12 +237,12 @@ impl FallbackReason {
         }
     }
 
-    /// True if it shows at work only, not in what the admin has set up.
+    /// True if the driver refused or was too slow; false for reasons in the configuration.
     pub(super) fn is_of_the_driver(&self) -> bool {
         matches!(self.code(), FallbackCode::DriverRefused | FallbackCode::DriverTooSlow)
     }
 
-    /// The field of the request that would have to change, below `spec.pvc` or `spec.storage`.
+    /// The field of the request to change, below `spec.pvc` or `spec.storage`.
     pub(super) fn field(&self) -> &'static str {
         match self.code() {
             FallbackCode::IncompatibleVolumeModes => "volumeMode",
@@ -252,7 +252,7 @@ impl FallbackReason {
     }
 }
 
-/// Code, facts and cure in one line.
+/// Formats code, facts and cure in one line.
 impl fmt::Display for FallbackReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.code(), self.message(), self.cure())

@@ -5,43 +5,42 @@ use thiserror::Error;
 
 use crate::{quantity::Bytes, storage::restore::RestoreRule};
 
-/// What is known about the size of the source.
+/// The known sizes of the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceSize {
-    /// What its owner asked for; never more than it has.
+    /// The requested size; at most `capacity`.
     pub request: Bytes,
-    /// What it has: its data may reach to here.
+    /// The actual size: data may extend to here.
     pub capacity: Bytes,
-    /// The size of a snapshot that is the source, where its volume has grown since. A driver that restores at the source's size only means
-    /// this one.
+    /// The size of a source snapshot whose volume was expanded since. A driver that restores at the source's size only requires this one.
     pub cut_at: Option<Bytes>,
-    /// What the driver says a restore of the snapshot needs; 0 and absent mean that it doesn't know.
+    /// The minimum size of a restore, as the driver reports it; 0 and absent mean that it is unknown.
     pub restore_size: Option<Bytes>,
 }
 
-/// The sizes of a clone's claim in the order in which they are asked for.
+/// The sizes of a clone's claim, in the order in which they are requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SizePlan {
-    /// Requested when the claim is created.
+    /// The size at creation.
     pub create_at: Bytes,
-    /// Requested at the end.
+    /// The final size.
     pub finally: Bytes,
 }
 
 impl SizePlan {
-    /// Created at the size that it keeps.
+    /// A plan that creates the claim at its final size.
     pub fn exactly(size: Bytes) -> Self {
         Self { create_at: size, finally: size }
     }
 
-    /// Has to be expanded after it was created.
+    /// True if the claim must be expanded after creation.
     pub fn grows(&self) -> bool {
         self.finally > self.create_at
     }
 }
 
-/// The input of the sizes, kept to compute them again when the driver has reported the snapshot's size.
+/// The input for the sizes, kept to compute them again when the driver has reported the snapshot's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Resize {
     pub(crate) request: Option<Bytes>,
@@ -50,26 +49,25 @@ pub struct Resize {
     pub(crate) expands: bool,
 }
 
-/// Why there is no such clone.
+/// The reason why a size is not possible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SizeError {
-    /// Some of the source's data would be cut off.
+    /// The clone would truncate the source's data.
     #[error("smaller than the source; ask for at least {least}")]
     TooSmall {
-        /// The smallest size that is accepted.
+        /// The smallest accepted size.
         least: Bytes,
     },
-    /// The driver restores at the source's size only and the class can't grow it.
+    /// The driver restores at the source's size only, and the StorageClass does not allow expansion.
     #[error("the driver restores at the source's size only, and the StorageClass does not allow expansion")]
     NoExpansion,
 }
 
-/// The sizes of a clone that was asked to have `request` bytes (none: as large as the source).
+/// The sizes of a clone with the requested size `request` (`None`: the source's size).
 ///
-/// A restored volume may never be smaller than its source: some drivers refuse, some truncate. What the driver says a restore needs is
-/// only a hint: 0 and absent mean "unknown", and one driver reports the bytes in use instead (128 MiB of 1 GiB), so the source's
-/// capacity is the lower bound. A source that asked for 1G and got 1Gi may be cloned by asking for 1G again, as CDI allows; the clone
-/// then gets what the source has.
+/// A restored volume must never be smaller than its source: some drivers refuse, some truncate. The driver's restore size is only a hint: 0
+/// and absent mean "unknown", and one driver reports the bytes in use instead (128 MiB of 1 GiB), so the source's capacity is the lower
+/// bound. A source that requested 1G and got 1Gi may be cloned with a request of 1G, as in CDI; the clone then gets the source's capacity.
 pub fn size(
     request: Option<Bytes>,
     source: SourceSize,
@@ -170,7 +168,7 @@ mod tests {
             SourceSize {
                 request: Bytes(request.min(capacity)),
                 capacity: Bytes(capacity),
-                // Of a snapshot that is the source nothing else is known; of our own the source is.
+                // With `cut_at` the source is a snapshot, which has no separate restore size; only a snapshot of ours has one.
                 restore_size: restore.filter(|_| cut_at.is_none()).map(Bytes),
                 cut_at: cut_at.filter(|at| *at < capacity).map(Bytes),
             }
@@ -178,7 +176,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the numbers, nobody's disk is cut short, and nobody gets less than was asked for.
+        /// For all numbers, no data is truncated, and no clone is smaller than requested.
         #[test]
         fn never_smaller_than_the_source(
             request in proptest::option::of(1u64..1 << 51), source in sources(), exact: bool, expands: bool,
@@ -191,7 +189,7 @@ mod tests {
                     prop_assert!(plan.finally >= plan.create_at && plan.finally >= request.map(Bytes).unwrap_or_default());
                     prop_assert!(expands || !plan.grows());
                 }
-                // What the refusal advises is accepted, where it is a size that this driver can restore at all.
+                // The advised size is accepted, if this driver can restore at all.
                 Err(SizeError::TooSmall { least }) => {
                     let cannot_grow = exact && !expands && source.cut_at.is_some();
                     let advised = size(Some(least), source, rule, expands);

@@ -43,7 +43,7 @@ fn chosen(wish: Wish, world: World) -> Chosen {
     }
 }
 
-/// Each rule of the ladder: what makes the snapshot possible, and what turns it into a copy, with the word for it.
+/// The conditions of a snapshot, and the code of the fallback reason for a copy.
 #[rstest]
 #[case::everything_fits(as_is, usual, Ok(()))]
 #[case::no_snapshot_api(as_is, |f: &mut Facts| f.snapshot_classes = Absent, Err("NoVolumeSnapshotClass"))]
@@ -69,7 +69,7 @@ fn snapshot_or_copy(#[case] wish: Wish, #[case] world: World, #[case] expected: 
     assert_eq!(chosen.strategy, expected_strategy);
     assert_eq!(chosen.fallback.as_ref().map_or(Ok(()), |reason| Err(reason.code().as_str())), expected);
     assert_eq!(chosen.snapshot_class.is_some(), chosen.strategy == CloneStrategy::Snapshot);
-    // Every candidate has an outcome, exactly one is carried out.
+    // All candidates have an outcome; exactly one is chosen.
     assert_eq!(chosen.verdicts.len(), 3);
     assert_eq!(chosen.verdicts.iter().filter(|v| v.outcome == Outcome::Chosen).count(), 1);
 }
@@ -108,7 +108,7 @@ fn exact_driver_no_expansion(facts: &mut Facts) {
     }
 }
 
-/// The first that has a wish is heard: requester, CDI object, profile, class.
+/// Precedence of the wanted strategy: requester, CDI object, StorageProfile, StorageClass.
 #[rstest]
 #[case::nobody(as_is, usual, CloneStrategy::Snapshot, ChosenBy::Default)]
 #[case::class(as_is, |f: &mut Facts| wish_of_class(f, "copy"), CloneStrategy::Copy, ChosenBy::StorageClass)]
@@ -139,7 +139,7 @@ fn no_snapshot_class(facts: &mut Facts) {
         Present(vec![SnapshotClass { name: "x".into(), driver: "other".into(), is_default: true, retains: false }]);
 }
 
-/// What is rejected, under which field, and that the message holds the cure.
+/// A rejected request, the field of the error, and the cure in its message.
 #[rstest]
 #[case::too_small(|o: &mut Value| sized("512Mi")(o), usual, "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
 #[case::too_small_for_an_unbound_source(|o: &mut Value| sized("512Mi")(o), |f: &mut Facts| unbound(f), "spec.pvc.resources.requests.storage", "ask for at least 1Gi")]
@@ -186,7 +186,7 @@ fn rejects(#[case] wish: Wish, #[case] world: World, #[case] field: &str, #[case
     }
 }
 
-/// A StorageClass that is missing may come: that is no mistake of the DataVolume's. What is wrong besides is told at once.
+/// A missing StorageClass may be created later, so the DataVolume is not rejected. Other errors are reported at once.
 #[rstest]
 #[case::unknown(as_is, "kubectl get storageclass")]
 #[case::no_default(|o: &mut Value| o["spec"]["pvc"]["storageClassName"] = Value::Null, "name one")]
@@ -217,7 +217,7 @@ fn unbound(facts: &mut Facts) {
     source.capacity = None;
 }
 
-/// What can't be known is waited for, and is never mistaken for what doesn't exist.
+/// An unknown fact leads to a wait, and never counts as absent.
 #[rstest]
 #[case::source_missing(|f: &mut Facts| f.source = Absent)]
 #[case::source_unknown(|f: &mut Facts| f.source = Unknown("x".into()))]
@@ -243,7 +243,7 @@ fn the_sizes_follow_what_the_driver_says_of_the_snapshot() {
 
 const EVERY: [CloneStrategy; 3] = [CloneStrategy::Snapshot, CloneStrategy::CsiClone, CloneStrategy::Copy];
 
-/// Refusals of the source's class, by everybody, that count for any size.
+/// Refusals for the source's class that count for all namespaces and sizes.
 fn refused_for_all(strategies: &[CloneStrategy]) -> Vec<Refusal> {
     let refusal = |strategy: &CloneStrategy| Refusal {
         strategy: Some(*strategy),
@@ -284,7 +284,7 @@ fn remembering(refused: Vec<Refusal>, refused_here: Vec<NamespaceRefusal>) -> Fa
     Facts { profile: Present(Profile { refused, refused_here, ..Profile::default() }), ..facts() }
 }
 
-/// Where the wanted strategy is remembered as refused; all of it with `fallback` and by a wish of the requester's own.
+/// The chosen strategy if these are remembered as refused, with and without a requested strategy and a fallback.
 #[rstest]
 #[case::a_copy_is_left(as_is, &[CloneStrategy::Snapshot], CloneStrategy::Copy)]
 #[case::wished(wishes_snapshot, &[CloneStrategy::Snapshot], CloneStrategy::Copy)]
@@ -306,7 +306,7 @@ fn what_others_met_moves_a_strategy_down(
     }
 }
 
-/// A decision stands, whatever other namespaces meet; what the own one has met replaces it before the clone is begun.
+/// Refusals of other namespaces don't change a recorded decision; a refusal in the own namespace replaces it before the clone has started.
 #[test]
 fn a_decision_is_replaced_by_what_the_own_namespace_met_only() {
     let wanted = request(&volume(as_is));
@@ -325,7 +325,7 @@ fn a_decision_is_replaced_by_what_the_own_namespace_met_only() {
     assert!(why.unwrap().contains("call +1-555"), "its own namespace may read it");
 }
 
-/// Strangers' refusals are told by code and time.
+/// Refusals of other namespaces are reported by code and time only.
 #[test]
 fn what_others_met_is_told_without_their_words() {
     let known = remembering(refused_for_all(&[CloneStrategy::Snapshot]), vec![]);
@@ -340,7 +340,7 @@ fn what_others_met_is_told_without_their_words() {
 }
 
 proptest! {
-    /// Whatever is remembered, by whomever and for whatever size: nothing is rejected that isn't rejected without it.
+    /// For all remembered refusals, every rejected request is rejected without them, too.
     #[test]
     fn a_memory_never_rejects(
         shared in prop::collection::vec(prop::sample::select(EVERY.to_vec()), 0..4),
@@ -367,7 +367,7 @@ proptest! {
     }
 }
 
-/// A limit that the clone needs more than is a mistake of whoever set it; its own size counts with what the file system needs.
+/// A limit below the clone's size is an error; the size includes the file system overhead.
 #[rstest]
 #[case::none("pvc", None, true)]
 #[case::equal("pvc", Some("1Gi"), true)]

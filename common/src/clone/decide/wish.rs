@@ -1,4 +1,4 @@
-//! The wanted strategy: the first wish that somebody has, from the decision on record to the built-in default.
+//! The wanted strategy: the first configured one in order of precedence, from the recorded decision to the built-in default.
 
 use crate::{
     api::CloneStrategy,
@@ -12,15 +12,15 @@ use crate::{
     storage::class::Class,
 };
 
-/// The decision that was made before, unless nothing is begun and the clone's namespace has met since then that the driver refuses it. Then
-/// it is decided again from the wish on, so that the wish stays on record.
+/// The recorded decision, unless the clone has not started and its namespace has met a refusal of that strategy since. Then it is decided
+/// again from the requester's choice on, so that the choice stays recorded.
 pub(crate) fn standing(history: &History, source: &Source, candidates: &[Candidate]) -> Option<CloneStrategy> {
     let refused =
         |strategy: CloneStrategy| candidates.iter().any(|it| it.strategy == strategy && it.remembered.is_some());
     history.pinned_for(&source.uid).filter(|strategy| strategy.spec().fallback.is_none() || !refused(*strategy))
 }
 
-/// The first wish that somebody has.
+/// The wanted strategy and its origin: the first in order of precedence.
 pub(crate) fn wanted(
     request: &Request,
     pinned: Option<CloneStrategy>,
@@ -47,7 +47,7 @@ pub(crate) fn wanted(
         Lookup::Unknown(why) => return Err(why.clone()),
         Lookup::Absent => {}
     }
-    // An unknown word in the class's annotation counts as none, so that a slip of the admin's doesn't stop everybody.
+    // An unknown value in the StorageClass's annotation is ignored, so that a typo doesn't block all clones.
     Ok(match class.strategy.as_deref().and_then(|text| text.parse().ok()) {
         Some(strategy) => (strategy, ChosenBy::StorageClass),
         None => match facts.profile.present().and_then(|profile| profile.advised) {

@@ -1,17 +1,17 @@
-//! The size of a source, concluded from every size that is on record about it, since no single one is the truth:
+//! The size of a source, derived from all sizes that are recorded for it, since each of them may be wrong:
 //!
-//! * `spec.resources.requests` of a claim is what its owner wants. It is below what the volume has where the driver rounds up, and above it
-//!   while an expansion is pending or has failed (Kubernetes API, PersistentVolumeClaimSpec).
-//! * `status.capacity` of a claim follows an expansion last, `spec.capacity` of its PersistentVolume as soon as the volume has grown.
-//! * `status.allocatedResources` is what an expansion is for. The volume has it once it is a node's turn; before that, and where the
-//!   expansion is infeasible, it never may (KEP-1790).
-//! * `restoreSize` of a snapshot should be the least size of a restored volume (CSI specification, `Snapshot.size_bytes`). 0 and absent
-//!   mean that the driver doesn't say, and some drivers report the bytes in use (csi-driver-nfs#508: 1805 bytes of gigabytes), at which
+//! * `spec.resources.requests` of a claim is the requested size. It is below the actual size if the driver rounds up, and above it while an
+//!   expansion is pending or has failed (Kubernetes API, PersistentVolumeClaimSpec).
+//! * `status.capacity` of a claim follows an expansion last, `spec.capacity` of its PersistentVolume as soon as the volume is expanded.
+//! * `status.allocatedResources` is the target of an expansion. The volume has that size once only the node's part is pending; before that,
+//!   or if the expansion is infeasible, it may never have it (KEP-1790).
+//! * `restoreSize` of a snapshot should be the minimum size of a restored volume (CSI specification, `Snapshot.size_bytes`). 0 and absent
+//!   mean that the driver doesn't report it. Some drivers report the bytes in use (csi-driver-nfs#508: 1805 bytes of gigabytes), at which
 //!   others refuse to restore.
 //!
-//! The rule: a source has the largest size that its volume is known to have. A snapshot was taken of a volume, so it has that volume's
-//! size, or less if the volume has grown since: the present size is never too small. The volume is known as long as a PersistentVolume
-//! has the handle that the VolumeSnapshotContent names; a claim of the name that the snapshot gives may be another one by now.
+//! Rule: the size of a source is the largest size that its volume is known to have. A snapshot has the size of its volume, or less if the
+//! volume was expanded since: the current size is never too small. The volume is known as long as a PersistentVolume has the handle that
+//! the VolumeSnapshotContent names; a claim with the name in the snapshot may be a different one by now.
 
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim},
@@ -29,24 +29,24 @@ use crate::{
     },
 };
 
-/// Some drivers make volumes of whole megabytes.
+/// Some drivers create volumes of whole megabytes.
 const MEGABYTE: u64 = 1_000_000;
 
-/// The sizes on record about a volume.
+/// The recorded sizes of a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VolumeSizes {
     /// `spec.resources.requests` of its claim.
     pub request: Option<Bytes>,
     /// `status.capacity` of its claim.
     pub capacity: Option<Bytes>,
-    /// `status.allocatedResources` of its claim, if the volume has grown to it.
+    /// `status.allocatedResources` of its claim, if the volume is expanded to it.
     pub allocated: Option<Bytes>,
     /// `spec.capacity` of its PersistentVolume.
     pub volume: Option<Bytes>,
 }
 
 impl VolumeSizes {
-    /// The sizes of a claim, and of its volume as far as it is known.
+    /// Reads the sizes of a claim, and of its volume as far as it is known.
     pub fn of(claim: Option<&PersistentVolumeClaim>, volume: Option<Bytes>) -> Self {
         let spec = claim.and_then(|claim| claim.spec.as_ref());
         let status = claim.and_then(|claim| claim.status.as_ref());
@@ -65,7 +65,7 @@ impl VolumeSizes {
     }
 }
 
-/// The size of `volume` if it is that of the claim with this UID: both sides have to agree on that (CVE-2019-11255).
+/// The size of `volume` if it is bound to the claim with this UID: both must refer to each other (CVE-2019-11255).
 pub fn capacity_of(claim_uid: Option<&String>, volume: Option<&PersistentVolume>) -> Option<Bytes> {
     volume.filter(|volume| is_claimed_by(volume, claim_uid)).and_then(capacity)
 }
@@ -80,27 +80,27 @@ fn is_claimed_by(volume: &PersistentVolume, claim_uid: Option<&String>) -> bool 
     claim_uid.is_some() && claim.and_then(|claim| claim.uid.as_ref()) == claim_uid
 }
 
-/// A size in a map of resources. 0 is no volume's.
+/// A size in a resource list. 0 counts as missing.
 fn storage(resources: Option<&BTreeMap<String, Quantity>>) -> Option<Bytes> {
     resources?.get("storage").and_then(|size| Bytes::of(size).ok()).filter(|size| *size > Bytes(0))
 }
 
-/// The volume that a snapshot may have been taken of, and the claim that may be that volume's.
+/// The presumed volume that a snapshot was taken from, and its presumed claim.
 #[derive(Debug, Clone)]
 pub struct Origin<'a> {
-    /// The volume; absent also where nobody knows whether it exists.
+    /// The volume; absent also if it isn't known to exist.
     pub volume: Lookup<&'a PersistentVolume>,
     /// The claim.
     pub claim: Option<&'a PersistentVolumeClaim>,
-    /// The size that the volume had when the clone was decided, if it was known then.
+    /// The size of the volume when the clone was decided, if it was known.
     pub on_record: Option<Bytes>,
 }
 
 impl Origin<'_> {
-    /// The volume is not known.
+    /// The volume is unknown.
     pub const NOT_KNOWN: Origin<'static> = Origin { volume: Lookup::Absent, claim: None, on_record: None };
 
-    /// The sizes of the volume, if it is the one that the snapshot with this content was taken of.
+    /// The sizes of the volume, if the snapshot with this content was taken from it.
     fn sizes(&self, content: Option<&VolumeSnapshotContent>) -> Lookup<VolumeSizes> {
         let taken_of = content.and_then(VolumeHandle::of_origin);
         let on_record = self.on_record.map(|size| VolumeSizes { volume: Some(size), ..VolumeSizes::default() });
@@ -118,23 +118,23 @@ impl Origin<'_> {
 /// The size of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceSizes {
-    /// The smallest size that a clone may ask for, where that is less than `capacity`, which it gets.
+    /// The smallest size that a clone may request. If that is less than `capacity`, the clone gets `capacity`.
     pub request: Option<Bytes>,
-    /// The size that a clone has at least. Nothing while it isn't known.
+    /// The minimum size of a clone; `None` if it isn't known.
     pub capacity: Option<Bytes>,
-    /// The size of a snapshot as the driver names it, where that is a size of a volume and less than `capacity` is or may become: its volume
-    /// has grown since, or isn't known. A driver that restores at the source's size only means this one.
+    /// The size of a snapshot as the driver reports it, if that is a usual volume size and less than `capacity` is or may become: its
+    /// volume was expanded since, or isn't known. A driver that restores at the source's size only requires this one.
     pub cut_at: Option<Bytes>,
-    /// Why `capacity` may be too small.
+    /// The reason why `capacity` may be too small.
     pub doubt: Option<Doubt>,
 }
 
-/// Why the size of a snapshot is in doubt.
+/// The reason why the size of a snapshot is uncertain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Doubt {
-    /// Its volume isn't known, and what the driver names for a restore is no usual size of a volume.
+    /// Its volume isn't known, and the driver's reported size is not a usual volume size.
     NotKnown,
-    /// The same, and its volume could not be read.
+    /// The same, and reading its volume failed with this error.
     Unread(String),
 }
 
@@ -152,7 +152,7 @@ impl SourceSizes {
     ) -> Self {
         let status = snapshot.status.as_ref().and_then(|status| status.restore_size.as_ref());
         let of_content = content.and_then(|content| content.status.as_ref()?.restore_size);
-        // 0 means that the driver doesn't say.
+        // 0 means that the driver doesn't report a size.
         let named = [
             status.and_then(|size| Bytes::of(size).ok()),
             of_content.and_then(|size| u64::try_from(size).ok()).map(Bytes),
@@ -161,7 +161,7 @@ impl SourceSizes {
         Self::of_restore(named, &origin.sizes(content))
     }
 
-    /// The size of a snapshot for whose restore the driver names `named`, and of whose volume these sizes are on record.
+    /// The size of a snapshot from the driver's `named` restore size and the recorded sizes of its volume.
     fn of_restore(named: Option<Bytes>, sizes: &Lookup<VolumeSizes>) -> Self {
         let volume = sizes.present().copied().unwrap_or_default();
         let is_usual = named.is_some_and(is_usual_size);
@@ -171,13 +171,13 @@ impl SourceSizes {
                 Lookup::Unknown(why) => Some(Doubt::Unread(why.clone())),
                 Lookup::Present(_) | Lookup::Absent => Some(Doubt::NotKnown),
             };
-            // No volume is that small.
+            // Volumes are at least 1Mi.
             let capacity = named.filter(|named| *named >= Bytes::MIB);
             return Self { request: named, capacity, cut_at: capacity, doubt };
         };
         let capacity = named.map_or(known, |named| named.max(known));
         Self {
-            // Who asks for what the snapshot's owner asked for, or for what the driver names, gets what the volume has.
+            // A request for the snapshot owner's requested size, or for the driver's size, gets the size of the volume.
             request: [volume.request, named, Some(capacity)].into_iter().flatten().min(),
             capacity: Some(capacity),
             cut_at: named.filter(|named| is_usual && *named < known),
@@ -186,7 +186,7 @@ impl SourceSizes {
     }
 }
 
-/// A size that volumes have. Drivers round sizes up to whole mebibytes or more, few to whole megabytes; bytes in use are neither.
+/// True for a usual volume size. Drivers round up to whole mebibytes or more, few to whole megabytes; bytes in use are neither.
 fn is_usual_size(size: Bytes) -> bool {
     size >= Bytes::MIB && (size.0.is_multiple_of(Bytes::MIB.0) || size.0.is_multiple_of(MEGABYTE))
 }

@@ -1,4 +1,4 @@
-//! What the shipped functions make of a miniature cluster.
+//! The shipped functions, applied to a miniature cluster.
 
 use std::{
     cell::RefCell,
@@ -41,18 +41,18 @@ use crate::{
     storage::restore::RestoreRule,
 };
 
-/// What is cloned, and how.
+/// The requested clone.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish {
     /// `cdi.kubevirt.io/cloneType`.
     pub strategy: &'static str,
-    /// Into another namespace than the source's.
+    /// True if the clone is in another namespace than the source.
     pub crosses: bool,
-    /// The clone is to be larger than its source, and the driver restores at the source's size only.
+    /// True if the clone is larger than its source, and the driver restores at the source's size only.
     pub grows: bool,
 }
 
-/// A write as the API server gets it.
+/// A write as the API server receives it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelWrite {
     Pin(u16),
@@ -87,7 +87,7 @@ pub enum ModelWrite {
         seen: ObjectVersion,
         to: (u8, u8),
     },
-    /// Only a mistake does this.
+    /// Used by a planted mistake only.
     Clear {
         volume: usize,
     },
@@ -126,17 +126,17 @@ impl fmt::Display for ModelWrite {
     }
 }
 
-/// What a pass comes to.
+/// The result of a pass.
 #[derive(Debug, Clone)]
 pub struct Pass {
     pub writes: Vec<ModelWrite>,
-    /// The status afterwards.
+    /// The status after the pass.
     pub status: u16,
     pub phase: Phase,
     pub wants_snapshot: bool,
-    /// Why it must not be carried out.
+    /// The reasons why it must not be carried out.
     pub violations: Vec<String>,
-    /// The reason of what is waited for.
+    /// The reason to wait.
     pub waiting: Option<&'static str>,
 }
 
@@ -169,7 +169,7 @@ pub fn pod_exact(clone: usize, pod: Pod) -> ObjectVersion {
     exact("here", names::mover(UIDS[clone]), format!("pod {}", pod.uid), &pod)
 }
 
-/// An object by number: each different one is kept once.
+/// A table of distinct values, by number.
 struct Table<T> {
     numbers: HashMap<String, u16>,
     values: Vec<Rc<T>>,
@@ -193,10 +193,10 @@ impl<T> Default for Table<T> {
 
 type Annotations = BTreeMap<String, String>;
 
-/// The shipped functions, each asked once about the same.
+/// The shipped functions with cached results.
 pub struct Controller {
     wish: Wish,
-    /// A mistake on purpose: it doesn't look who has the volume.
+    /// A planted mistake: ignores the holders of the volume.
     blind: bool,
     pins: RefCell<Table<Annotations>>,
     statuses: RefCell<Table<DataVolumeStatus>>,
@@ -214,7 +214,7 @@ impl Controller {
             passes: RefCell::default(),
             needs: RefCell::default(),
         };
-        // The first of each is what a new DataVolume has.
+        // The first entries are those of a new DataVolume.
         this.pins.borrow_mut().number(BTreeMap::from([(keys::CLONE_TYPE.to_owned(), wish.strategy.to_owned())]));
         this.statuses.borrow_mut().number(DataVolumeStatus::default());
         this
@@ -231,7 +231,7 @@ impl Controller {
         }
     }
 
-    /// Whether what fills `from` is still what is to be done.
+    /// True if a claim populated from `from` matches the strategy in force.
     pub fn wants(&self, dv: Dv, from: From) -> bool {
         let Dv::There { pin, .. } = dv else { return false };
         let pins = self.pins.borrow();
@@ -263,7 +263,7 @@ impl Controller {
         if self.wish.grows { 2 } else { 1 }
     }
 
-    /// Whether the garbage collector removes what is made beside the source together with its DataVolume.
+    /// True if the garbage collector deletes temporary objects together with their DataVolume.
     pub fn owned(&self) -> bool {
         !self.wish.crosses
     }
@@ -327,7 +327,7 @@ impl Controller {
         })
     }
 
-    /// As the controller's `observe` puts it together.
+    /// Builds it as the controller's `observe` does.
     fn rebind(&self, objects: &Objects, clone: usize) -> Rebind {
         let source = objects.claims[temporary(clone)].map(|claim| SourceClaim {
             exact: self.claim_exact(temporary(clone), &claim),
@@ -434,7 +434,7 @@ impl Controller {
         })
     }
 
-    /// What a pass over `clone` that sees `objects` comes to; `turn` says for whom it may ask for a snapshot.
+    /// The result of a pass over `clone` that observes `objects`; `turn` are the clones for which it may request a snapshot.
     pub fn pass(&self, objects: &Objects, clone: usize, turn: u8) -> Option<Rc<Pass>> {
         let about = objects.about(clone);
         if !about.dvs[clone].there() {
@@ -455,7 +455,7 @@ impl Controller {
         let wants_snapshot = plan.wanted_snapshot.is_some();
         let plan = if turn > 0 { plan.with_turn(&crate::clone::plan::Turn::Now(self.members(turn))) } else { plan };
         let mut next = status(&seen, &plan);
-        // UIDs mean nothing here beyond the life of an object; who created what is not part of this model.
+        // A UID has no meaning beyond the life of an object here; ownership is not part of this model.
         if let Some(clone) = &mut next.clone {
             clone.created.clear();
         }
@@ -479,7 +479,7 @@ impl Controller {
         })
     }
 
-    /// Nothing, if it isn't about an object of ours.
+    /// Translates a write; `None` if it doesn't concern an object of ours.
     fn write(&self, action: &Write, pin: u16) -> Option<ModelWrite> {
         Some(match action {
             Write::Pin(pinned) => {
@@ -547,14 +547,14 @@ impl Controller {
                 clone: UIDS.iter().position(|uid| names::mover(uid) == what.name)?,
                 seen: what.clone(),
             },
-            // No class of the model retains.
+            // No StorageClass of the model retains volumes.
             Write::Adopt(_) | Write::DiscardVolume { .. } | Write::Delete { kind: Kind::VolumeSnapshot, .. } => {
                 return None;
             }
         })
     }
 
-    /// For whom a clone may ask that needs a snapshot: for itself alone, or for others, too, who came to need one before.
+    /// The possible turns of a clone that needs a snapshot: for itself alone, or also for the others that needed one before.
     pub fn turns(objects: &Objects, clone: usize, once: impl Fn(usize) -> bool) -> Vec<u8> {
         if objects.snapshots.iter().flatten().count() >= MAX_LIVE_SNAPSHOTS {
             return Vec::new();
@@ -563,7 +563,7 @@ impl Controller {
         if others == 0 { vec![bit(clone)] } else { vec![bit(clone), bit(clone) | others] }
     }
 
-    /// Whether the sweep, which sees `objects`, removes the snapshot; it asks the API server who is really gone.
+    /// True if the cleanup, which observes `objects`, deletes the snapshot; it reads from the API server if members still exist.
     pub fn superfluous(&self, objects: &Objects, leader: usize, now: &Objects) -> bool {
         let Some(snapshot) = objects.snapshots[leader].filter(|snapshot| !snapshot.deleting) else { return false };
         let name = names::snapshot(UIDS[leader]);
@@ -615,7 +615,7 @@ fn whole(size: Bytes) -> u8 {
     u8::try_from(size.0 >> 30).unwrap()
 }
 
-/// A driver's word for "never".
+/// A terminal error of a driver.
 const REFUSAL: &str = "rpc error: code = OutOfRange desc = not on this pool";
 
 fn ago(minutes: i64) -> Timestamp {

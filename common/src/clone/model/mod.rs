@@ -1,10 +1,10 @@
-//! The shipped functions in a cluster in miniature, through everything that can happen within small bounds: each state of the cluster is
-//! visited once, breadth first, so that a way to a mistake is a shortest one.
+//! Model checker: runs the shipped functions in a miniature cluster through all possible events within small bounds. Each state of the
+//! cluster is visited once, breadth first, so that a counterexample is a shortest one.
 //!
-//! Shipped are [`step()`](super::step()), [`status()`](super::status::status), the invariants of [`check`](super::check), and what is
-//! removed and why ([`cleanup`](super::cleanup), [`shared_snapshot`](super::shared_snapshot)). The rest is a model: the API server (UIDs, versions, names that are taken,
-//! owners), Kubernetes' controllers, the sidecars, a driver that refuses once or is too slow, the mover, a person who deletes one thing at any
-//! time, a crash before or after any write, and caches of which one, or all, are behind.
+//! Shipped functions are [`step()`](super::step()), [`status()`](super::status::status), the invariants of [`check`](super::check), and the
+//! conditions of the cleanup ([`cleanup`](super::cleanup), [`shared_snapshot`](super::shared_snapshot)). The rest is a model: the API
+//! server (UIDs, versions, name conflicts, owners), Kubernetes' controllers, the sidecars, a driver that refuses once or is too slow, the
+//! data mover, a user who deletes one object at any time, a crash before or after any write, and caches of which one, or all, are stale.
 
 #![expect(clippy::print_stdout, reason = "how large a search was, and how a mistake shows, is worth reading")]
 
@@ -35,7 +35,7 @@ fn group_commit() -> Scenario {
     }
 }
 
-/// The content is made beside the source, handed over, and grown.
+/// The volume is populated beside the source, rebound, and expanded.
 fn rebind() -> Scenario {
     let here = scenario("into another namespace, by snapshot", "snapshot", true);
     Scenario { wish: Wish { grows: true, ..here.wish }, budget: Budget { most: 2, ..FAULTS }, ..here }
@@ -49,7 +49,7 @@ fn copy() -> Scenario {
     scenario("into another namespace, by copy", "copy", true)
 }
 
-/// The driver refuses the blank claim, or the mover fails.
+/// The driver refuses the blank claim, or the data mover fails.
 fn troubled_copy() -> Scenario {
     let budget = Budget { trouble: true, most: 2, ..FAULTS };
     Scenario { budget, ..scenario("in the same namespace, by copy", "copy", false) }
@@ -67,14 +67,14 @@ fn two_transfers() -> Scenario {
     Scenario { clones: 2, budget: Budget { deed: false, stale: false, most: 1, ..FAULTS }, ..one }
 }
 
-/// Somebody else starts a pod with the temporary claim at any moment.
+/// A foreign pod uses the temporary claim at any time.
 fn with_a_stranger(strategy: &'static str) -> Scenario {
     let budget = Budget { stranger: true, most: 2, ..FAULTS };
     Scenario { budget, ..scenario("a pod of somebody else uses the temporary claim", strategy, true) }
 }
 
-/// Whatever happens, no invariant is broken; and as soon as nothing disturbs any more, the clone is complete or has failed, or its
-/// DataVolume is gone, with nothing left behind.
+/// No event breaks an invariant. Once faults end, the clone is complete or has failed, or its DataVolume is deleted, and no temporary
+/// object is left.
 #[rstest]
 #[case::group_commit(group_commit())]
 #[case::rebind(rebind())]
@@ -93,7 +93,7 @@ fn model_holds(#[case] scenario: Scenario) {
     }
 }
 
-/// The model can see: each of these mistakes is found.
+/// The model finds each of these planted mistakes.
 #[rstest]
 #[case::without_preconditions(Mistake::NoPreconditions, "before the clone's claim is bound")]
 #[case::claim_ref_cleared(Mistake::ClearsClaimRef, "claimRef is cleared")]

@@ -1,4 +1,4 @@
-//! What can happen next in a miniature cluster, and what must not have happened.
+//! The events of a miniature cluster, and the violations that they must not cause.
 
 use std::{collections::HashSet, fmt, rc::Rc};
 
@@ -11,20 +11,20 @@ use super::{
 };
 use crate::{api::Phase, object::ObjectVersion};
 
-/// A mistake on purpose, which has to be found.
+/// A planted mistake, which the search must find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mistake {
-    /// The API server gets no preconditions: whatever has the name is written to.
+    /// Writes have no preconditions: they change any object of the name.
     NoPreconditions,
     /// The claimRef is cleared, then set.
     ClearsClaimRef,
-    /// The temporary claim is deleted as soon as its volume is handed over.
+    /// The temporary claim is released as soon as its volume is rebound.
     DeletesEarly,
-    /// It is handed over without a look at who has it.
+    /// The volume is rebound without a check of its holders.
     IgnoresHolders,
 }
 
-/// One search.
+/// The parameters of a search.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
@@ -34,18 +34,18 @@ pub struct Scenario {
     pub mistake: Option<Mistake>,
 }
 
-/// How much of a pass is carried out.
+/// The part of a pass that is carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     /// All of it.
     No,
-    /// A crash follows after so many writes.
+    /// A crash follows after this number of writes.
     After(usize),
-    /// What is left to write when all is done is written beside the status, which may be written alone.
+    /// The status is written, and a crash prevents the remaining deletions, which a finished clone writes beside it.
     StatusOnly,
 }
 
-/// What happens.
+/// An event in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     Born(usize),
@@ -90,24 +90,24 @@ pub enum Event {
     StrangerComes(usize),
     StrangerMounts(usize),
     StrangerLeaves(usize),
-    /// The garbage collector removes what has lost its owner.
+    /// The garbage collector deletes objects that have lost their owner.
     CollectsClaim(usize),
     CollectsPod(usize),
     CollectsSnapshot(usize),
     Does(Deed),
 }
 
-/// An event, and which kind's picture stays as it was for a pass that looks at it late.
+/// An event, and the kind whose cache stays stale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     pub event: Event,
     pub keeps: Option<Kind>,
 }
 
-/// Nothing goes wrong any more; but a driver may be late, if that is what nobody can help.
+/// No more faults; drivers may still be late.
 const REST: Budget = Budget { crash: false, deed: false, stale: false, trouble: false, stranger: false, most: u8::MAX };
 
-/// What must not happen.
+/// A violation.
 pub type Wrong = String;
 
 /// A scenario with the functions that it runs.
@@ -116,7 +116,7 @@ pub struct Run {
     pub controller: Controller,
 }
 
-/// Whether the API server did it.
+/// The API server's answer.
 #[derive(PartialEq, Eq)]
 enum Answer {
     Done,
@@ -129,14 +129,14 @@ impl Run {
         Self { controller: Controller::new(scenario.wish, blind), scenario }
     }
 
-    /// Only the first DataVolume is there; others may come at any time.
+    /// The initial state: only the first DataVolume exists; others may be created at any time.
     pub fn start(&self) -> World {
         let mut now = Objects::default();
         now.dvs[0] = Controller::newborn();
         World { now, old: None, budget: self.scenario.budget, done: None, troubled: false }
     }
 
-    /// All that may happen in `world`.
+    /// All possible events in `world`.
     pub fn events(&self, world: &World) -> Vec<Event> {
         let mut events = self.machines(&world.now);
         events.extend((0..self.scenario.clones).filter(|c| world.now.dvs[*c] == Dv::Unborn).map(Event::Born));
@@ -180,7 +180,7 @@ impl Run {
         events
     }
 
-    /// The passes over `clone` that see `seen`, one for each turn that it may have.
+    /// The passes over `clone` that observe `seen`, one for each possible turn.
     fn passes(&self, seen: &Objects, now: &Objects, clone: usize) -> Vec<(u8, Rc<Pass>)> {
         let Some(pass) = self.controller.pass(seen, clone, 0) else { return Vec::new() };
         let mut passes = Vec::new();
@@ -215,7 +215,7 @@ impl Run {
         events
     }
 
-    /// What a person can do; the API server protects what is in use.
+    /// The possible deletions by a user; the API server protects objects in use.
     fn deeds(now: &Objects) -> Vec<Deed> {
         let mut deeds = Vec::new();
         for clone in 0..CLONES {
@@ -232,7 +232,7 @@ impl Run {
         deeds
     }
 
-    /// What Kubernetes, the sidecars and the drivers do when they get around to it.
+    /// The possible actions of Kubernetes, the sidecars and the drivers.
     fn machines(&self, now: &Objects) -> Vec<Event> {
         let mut events = Vec::new();
         for (slot, claim) in claims(now) {
@@ -277,7 +277,7 @@ impl Run {
             if !snapshot.ready && !snapshot.deleting && !snapshot.refused && !now.source_gone {
                 events.push(Event::SnapshotReady(leader));
             }
-            // Kubernetes keeps a snapshot that is being restored; its driver restores nothing more from it.
+            // Kubernetes keeps a snapshot that is being restored; its driver starts no new restore from it.
             if snapshot.deleting && !restoring {
                 events.push(Event::SnapshotGone(leader));
             }
@@ -304,9 +304,9 @@ impl Run {
             } else if self.controller.owned() && now.dvs[clone] == Dv::Gone {
                 events.push(Event::CollectsPod(clone));
             }
-            // Kubelet mounts a claim that is bound, to a volume that names it.
+            // Kubelet mounts a claim that is bound to a volume which refers to it.
             match pod.state {
-                // It starts no pod with a claim that is being deleted.
+                // Kubelet starts no pod with a claim that is being deleted.
                 PodState::Starting if mounted && !now.source_gone && !pod.deleting && !deleting => {
                     events.push(Event::PodRuns(clone));
                 }
@@ -317,7 +317,7 @@ impl Run {
         events
     }
 
-    /// What becomes of `world`, or what is wrong with it.
+    /// The state after `event`, or the violation.
     pub fn apply(&self, world: &World, event: Event) -> Result<World, Wrong> {
         let mut next = *world;
         let now = &mut next.now;
@@ -371,7 +371,7 @@ impl Run {
                 let claim = now.claims[slot].as_mut().unwrap();
                 claim.volume = Some(u8::try_from(name).unwrap());
                 claim.phase = ClaimPhase::Bound;
-                // What was handed over has the size at which it was made.
+                // A rebound volume has the size of its creation.
                 claim.capacity = if claim.from == From::HeldBack { 1 } else { claim.request };
             }
             Event::LosesVolume(slot) => now.claims[slot].as_mut().unwrap().phase = ClaimPhase::Lost,
@@ -427,8 +427,8 @@ impl Run {
         Ok(next)
     }
 
-    /// What a pass sees that looks at the old picture. That the claim of a clone that has succeeded isn't there, or isn't
-    /// bound, is asked of the API server.
+    /// The objects that a pass with a stale cache observes. If the claim of a succeeded clone is missing or not bound in the cache, it is
+    /// read from the API server.
     fn seen_late(&self, world: &World) -> Option<Objects> {
         let mut seen = world.seen_late()?;
         for clone in 0..CLONES {
@@ -441,7 +441,7 @@ impl Run {
         Some(seen)
     }
 
-    /// What a pass or a sweep looks at.
+    /// The objects that a pass or the cleanup observes.
     fn look(&self, next: &mut World, late: bool) -> Objects {
         let seen = if late { self.seen_late(next).unwrap() } else { next.now };
         if late {
@@ -474,7 +474,7 @@ impl Run {
                 pin = *new;
             }
         }
-        // Optimistic concurrency: a status that follows from an old DataVolume is refused.
+        // Optimistic concurrency: a status derived from an old DataVolume is rejected.
         if !matches!(cut, Cut::After(_)) && next.now.dvs[clone] == (Dv::There { pin, status }) {
             self.reported(&next.now, clone, &pass, next.done)?;
             next.now.dvs[clone] = Dv::There { pin, status: pass.status };
@@ -500,7 +500,7 @@ impl Run {
         writes
     }
 
-    /// The status of `clone` is about to say how it stands.
+    /// Checks the status of `clone` before it is written.
     fn reported(&self, now: &Objects, clone: usize, pass: &Pass, done: Option<Deed>) -> Result<(), Wrong> {
         let before = self.controller.phase(now.dvs[clone]);
         let own = target(clone);
@@ -517,7 +517,7 @@ impl Run {
         Ok(())
     }
 
-    /// The API server.
+    /// Applies a write as the API server does.
     fn write(&self, next: &mut World, seen: &Objects, clone: usize, write: &ModelWrite) -> Result<Answer, Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
         let same = |slot: usize, now: &Objects, seen: &ObjectVersion| {
@@ -593,7 +593,7 @@ impl Run {
                 }
                 let there = next.now.volumes[*name];
                 if !there.is_some_and(|v| blind || volume_exact(*name, v) == *seen) {
-                    // A mistake may have changed it just now.
+                    // A planted mistake may have cleared the claimRef just now.
                     let cleared = there.is_some_and(|volume| volume.claim.is_none());
                     if !cleared {
                         return Ok(Answer::Conflict);
@@ -634,7 +634,7 @@ impl Run {
         Ok(())
     }
 
-    /// Our finalizer is taken off a claim, with its version as a precondition.
+    /// Removes our finalizer from a claim, with its version as a precondition.
     fn release(&self, next: &mut World, slot: usize, seen: &ObjectVersion) -> Result<(), Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
         let Some(claim) = next.now.claims[slot] else { return Ok(()) };
@@ -648,11 +648,11 @@ impl Run {
         Ok(())
     }
 
-    /// A claim may go, and its volume with it.
+    /// Checks that the deletion of a claim, and of its volume, loses no data.
     fn may_go(&self, next: &World, slot: usize) -> Result<(), Wrong> {
         let clone = clone_of(slot);
         let Some(claim) = next.now.claims[slot] else { return Ok(()) };
-        // One that has lost its volume is an empty shell.
+        // A lost claim has no volume.
         let shell = claim.phase == ClaimPhase::Lost;
         if slot >= CLONES && !shell && next.now.dvs[clone].there() && next.now.between(clone) {
             return Err(format!("{} is deleted before the clone's claim is bound", claim_name(slot)));
@@ -664,7 +664,7 @@ impl Run {
                 .controller
                 .phase(next.now.dvs[clone])
                 .is_some_and(|p| !matches!(p, Phase::Succeeded | Phase::Failed));
-        // One that a person has deleted while it was filled is made anew.
+        // A claim that a user deletes while it is populated is created again.
         if full && wanted && next.done != Some(Deed::Claim(slot)) {
             return Err(format!("{} is deleted with the content that is wanted", claim_name(slot)));
         }
@@ -691,7 +691,7 @@ impl Run {
         if !blind && snapshot.uid != uid {
             return Ok(());
         }
-        // One that a person has made necessary a second time is missed by a sweep that looks late. The deadline helps.
+        // A snapshot that is needed again because a user deleted the claim may be missed by a stale cleanup. The deadline ends the wait.
         let again = matches!(next.done, Some(Deed::Claim(_)));
         if let Some((slot, claim)) = restoring.filter(|_| !again)
             && self.controller.wants(now.dvs[clone_of(slot)], claim.from)
@@ -703,7 +703,7 @@ impl Run {
         Ok(())
     }
 
-    /// What holds at all times.
+    /// Checks the invariants of all states.
     fn invariants(&self, before: &World, after: &World) -> Result<(), Wrong> {
         let now = &after.now;
         for (name, volume) in now.volumes.iter().enumerate() {
@@ -740,7 +740,7 @@ impl Run {
         }
     }
 
-    /// From `world` on nothing goes wrong any more and everybody does his work: where that ends.
+    /// Follows `world` without faults until nothing changes any more, and checks the final state.
     pub fn settles(&self, world: &World, known: &mut HashSet<World>) -> Result<(), (Wrong, Vec<Event>)> {
         let mut world = World { old: None, budget: REST, ..*world };
         let (mut way, mut told) = (Vec::new(), Vec::new());
@@ -765,19 +765,19 @@ impl Run {
         Ok(())
     }
 
-    /// The next thing that changes anything: machines first, then the controller; and when nothing is left, time passes.
+    /// The next event that changes anything: the cluster's first, then the controller's; if there is none, deadlines pass.
     fn next(&self, world: &World) -> Result<Option<(Event, World)>, Wrong> {
         let now = &world.now;
         let refused = |event: &Event| match event {
             Event::Provisioned(slot) => now.claims[*slot].is_some_and(|claim| claim.refused),
-            // Kubernetes misses every hand-over, unless it is nudged.
+            // Kubernetes never binds a rebound volume unless the claim is annotated.
             Event::Bound(slot) => now.claims[*slot].is_some_and(|claim| claim.from == From::HeldBack && !claim.nudged),
             _ => false,
         };
         let mut events: Vec<_> = self.machines(now).into_iter().filter(|event| !refused(event)).collect();
         for clone in 0..self.scenario.clones {
             let passes = self.passes(now, now, clone);
-            // All that are known and need one.
+            // All existing clones that need one.
             let wants = |other: usize| self.controller.pass(now, other, 0).is_some_and(|pass| pass.wants_snapshot);
             let all = (0..CLONES).filter(|c| wants(*c)).map(bit).sum::<u8>();
             let best = passes.iter().map(|(turn, _)| *turn).filter(|turn| turn & !all == 0).max();
@@ -798,7 +798,7 @@ impl Run {
         Ok(None)
     }
 
-    /// Everything has come to rest like this.
+    /// Checks the final state.
     fn ends(&self, now: &Objects, done: Option<Deed>) -> Result<(), Wrong> {
         let mut waits = false;
         for clone in 0..self.scenario.clones {
@@ -810,13 +810,13 @@ impl Run {
                     let Some(claim) = own.filter(|claim| claim.phase == ClaimPhase::Bound) else {
                         return Err(format!("clone {clone} has succeeded and has no claim"));
                     };
-                    // What was said of the claim that a person has deleted just then may be said of the next one of its name.
+                    // The status of the claim that a user deleted may be reported for the next one of its name.
                     let another = done == Some(Deed::Claim(target(clone)));
                     if claim.capacity < self.controller.grown() && !another {
                         return Err(format!("clone {clone} is too small"));
                     }
                 }
-                // Nobody can make a clone of what is gone.
+                // A deleted source can't be cloned.
                 Some(_) if now.source_gone => waits = true,
                 Some(phase) => {
                     let why = self.controller.pass(now, clone, 0).and_then(|pass| pass.waiting).unwrap_or_default();
@@ -841,7 +841,7 @@ impl Run {
         Ok(())
     }
 
-    /// The event in words.
+    /// Describes the event.
     pub fn tell(&self, world: &World, step: Step) -> impl fmt::Display {
         let what = match step.event {
             Event::Pass { clone, turn, late, cut } => {
@@ -903,7 +903,7 @@ fn provision(next: &mut World, slot: usize) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// The clone has its content.
+/// True if the clone has its content.
 fn whole(objects: &Objects, clone: usize) -> bool {
     let own = target(clone);
     let bound = objects.claims[own].is_some_and(|claim| claim.phase == ClaimPhase::Bound);

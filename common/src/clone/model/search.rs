@@ -1,4 +1,4 @@
-//! Breadth first through all states.
+//! Breadth-first search through all states.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -10,10 +10,10 @@ use super::{
     world::{Budget, KINDS, Objects, World},
 };
 
-/// More states than this, and the scenario is too large to be run every day.
+/// The maximum number of states; a larger scenario takes too long for a daily run.
 const LIMIT: usize = 1_500_000;
 
-/// What was seen.
+/// The result of a search.
 #[derive(Debug)]
 pub struct Found {
     pub states: usize,
@@ -27,7 +27,7 @@ impl fmt::Display for Found {
     }
 }
 
-/// A way to a mistake.
+/// A shortest trace to a violation.
 #[derive(Debug)]
 pub struct Counterexample {
     pub what: String,
@@ -50,7 +50,7 @@ struct Search {
     numbers: HashMap<World, u32>,
 }
 
-/// Visits every state of `scenario`.
+/// Visits all states of `scenario`.
 pub fn search(scenario: Scenario) -> Result<Found, Counterexample> {
     let run = Run::new(scenario);
     let start = run.start();
@@ -100,7 +100,7 @@ impl Search {
         }
     }
 
-    /// The event changes something of a kind, and the news of it come late.
+    /// Adds states in which the event's change to one kind is not yet in a cache.
     fn add_late(&mut self, before: &World, after: World, from: usize, event: super::run::Event) {
         for kind in KINDS {
             if after.now.with(kind, &before.now) == after.now {

@@ -1,30 +1,30 @@
-//! A cluster in miniature. What a UID, a version or a time is only matters by comparison, so an object's UID is the smallest number that
-//! nobody remembers, its version is its content, and a time is either just now or long ago.
+//! A miniature cluster. UIDs, versions and times matter only by comparison: an object's UID is the smallest unused number, its version is
+//! its content, and a time is either recent or long ago.
 
 pub use crate::object::ClaimPhase;
 
-/// At most this many clones.
+/// The maximum number of clones.
 pub const CLONES: usize = 2;
 
 /// The claims by name: the clones' own, then the temporary ones.
 pub const SLOTS: usize = 2 * CLONES;
 
-/// The clone's own claim.
+/// The slot of the clone's own claim.
 pub fn target(clone: usize) -> usize {
     clone
 }
 
-/// The claim that gets the content.
+/// The slot of the temporary claim.
 pub fn temporary(clone: usize) -> usize {
     CLONES + clone
 }
 
-/// For which clone a claim is.
+/// The clone to which the claim belongs.
 pub fn clone_of(slot: usize) -> usize {
     slot % CLONES
 }
 
-/// A DataVolume; its annotations and status are kept elsewhere, by number.
+/// A DataVolume; its annotations and status are stored in tables, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Dv {
     #[default]
@@ -42,7 +42,7 @@ impl Dv {
     }
 }
 
-/// Where a claim's content comes from.
+/// The data source of a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum From {
     Blank,
@@ -58,23 +58,23 @@ pub struct Claim {
     pub volume: Option<u8>,
     pub phase: ClaimPhase,
     pub deleting: bool,
-    /// Our finalizer keeps it.
+    /// True if our finalizer keeps it.
     pub kept: bool,
-    /// Gi.
+    /// The requested size in Gi.
     pub request: u8,
-    /// Gi.
+    /// The size in Gi.
     pub capacity: u8,
     pub copied: bool,
     pub nudged: bool,
-    /// The driver has refused it for good.
+    /// True if the driver has refused it permanently.
     pub refused: bool,
-    /// It was made longer ago than an attempt may take.
+    /// True if it is older than an attempt's deadline.
     pub late: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Volume {
-    /// By slot and UID.
+    /// The claimRef, by slot and UID.
     pub claim: Option<(u8, u8)>,
     pub handed_over: bool,
     pub complete: bool,
@@ -83,9 +83,9 @@ pub struct Volume {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Snapshot {
     pub uid: u8,
-    /// Clones, as bits.
+    /// The clones that share it, as bits.
     pub members: u8,
-    /// The clones that existed when it was asked for, as bits.
+    /// The clones that existed when it was requested, as bits.
     pub older: u8,
     pub ready: bool,
     pub refused: bool,
@@ -104,58 +104,58 @@ pub enum PodState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pod {
     pub uid: u8,
-    /// The UID of the claim that it was started for.
+    /// The UID of the claim that it populates.
     pub fills: u8,
     pub state: PodState,
     pub deleting: bool,
 }
 
-/// A pod of somebody else that names the temporary claim.
+/// A foreign pod that uses the temporary claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stranger {
     /// Created; kubelet has not mounted the volume.
     Waiting,
-    /// It has the volume, whatever becomes of the claim.
+    /// Has mounted the volume, whatever happens to the claim.
     Mounted,
 }
 
-/// All objects.
+/// All objects of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Objects {
     pub dvs: [Dv; CLONES],
     pub claims: [Option<Claim>; SLOTS],
     pub volumes: [Option<Volume>; SLOTS],
-    /// By the clone that leads.
+    /// Indexed by the clone after which the snapshot is named.
     pub snapshots: [Option<Snapshot>; CLONES],
     pub pods: [Option<Pod>; CLONES],
-    /// Looked up at the API server, never in a cache.
+    /// Read from the API server, never from a cache.
     pub strangers: [Option<Stranger>; CLONES],
     pub source_gone: bool,
 }
 
 impl Objects {
-    /// Whether this very claim exists.
+    /// True if the claim with this slot and UID exists.
     pub fn exists(&self, (slot, uid): (u8, u8)) -> bool {
         self.claims[usize::from(slot)].is_some_and(|claim| claim.uid == uid)
     }
 
-    /// The claim's identity, as a `claimRef` names it.
+    /// The claim's identity, as in a `claimRef`.
     pub fn identity(&self, slot: usize) -> Option<(u8, u8)> {
         self.claims[slot].map(|claim| (u8::try_from(slot).unwrap(), claim.uid))
     }
 
-    /// The volume that names this claim.
+    /// The volume whose `claimRef` is this claim.
     pub fn volume_of(&self, slot: usize) -> Option<usize> {
         let claim = self.identity(slot)?;
         self.volumes.iter().position(|volume| volume.is_some_and(|v| v.claim == Some(claim)))
     }
 
-    /// The volume that this claim names.
+    /// The volume in this claim's `volumeName`.
     pub fn named_by(&self, slot: usize) -> Option<&Volume> {
         self.volumes[usize::from(self.claims[slot]?.volume?)].as_ref()
     }
 
-    /// The temporary claim's volume names the clone's claim, which isn't bound to it yet.
+    /// True if the temporary claim's volume refers to the clone's claim, which isn't bound to it yet.
     pub fn between(&self, clone: usize) -> bool {
         let target_claim = self.claims[target(clone)];
         let handed = self
@@ -164,7 +164,7 @@ impl Objects {
         handed && target_claim.is_some_and(|claim| claim.phase != ClaimPhase::Bound)
     }
 
-    /// Only what concerns `clone`, so that what doesn't can't make a difference.
+    /// The objects that concern `clone`, so that others can't make a difference.
     pub fn about(&self, clone: usize) -> Self {
         let mut only = *self;
         for other in (0..CLONES).filter(|other| *other != clone) {
@@ -186,7 +186,7 @@ impl Objects {
     }
 }
 
-/// The kinds that are watched, each apart from the others.
+/// The kinds, each of which has its own watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     DataVolumes,
@@ -201,7 +201,7 @@ pub enum Kind {
 pub const KINDS: [Kind; 6] = [Kind::DataVolumes, Kind::Claims, Kind::Volumes, Kind::Snapshots, Kind::Pods, Kind::All];
 
 impl Objects {
-    /// `self`, with `kind` as it is in `other`.
+    /// Returns `self`, with `kind` as in `other`.
     pub fn with(&self, kind: Kind, other: &Self) -> Self {
         let mut mixed = *self;
         match kind {
@@ -216,7 +216,7 @@ impl Objects {
     }
 }
 
-/// What a person deletes, once.
+/// A deletion by a user, which occurs once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Deed {
     DataVolume(usize),
@@ -226,47 +226,47 @@ pub enum Deed {
     Source,
 }
 
-/// What may still go wrong.
+/// The faults that may still occur.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Budget {
     pub crash: bool,
     pub deed: bool,
     pub stale: bool,
     pub trouble: bool,
-    /// Somebody else starts a pod with the temporary claim.
+    /// A foreign pod with the temporary claim.
     pub stranger: bool,
-    /// At most so many of these.
+    /// The maximum number of these faults.
     pub most: u8,
 }
 
 impl Budget {
-    /// One thing less may go wrong.
+    /// The budget after one more fault.
     pub fn spent(self) -> Self {
         let most = self.most - 1;
         if most == 0 { Self::default() } else { Self { most, ..self } }
     }
 }
 
-/// A state of the cluster, of what is remembered of an earlier one, and of what may still go wrong.
+/// A state of the cluster, of a stale cache, and of the remaining faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct World {
     pub now: Objects,
-    /// What a pass may still see of one kind.
+    /// The old state of one kind that a pass may still see.
     pub old: Option<(Kind, Objects)>,
     pub budget: Budget,
-    /// What a person has done.
+    /// The user's deletion.
     pub done: Option<Deed>,
-    /// A driver has refused or been too slow.
+    /// True if a driver has refused or been too slow.
     pub troubled: bool,
 }
 
 impl World {
-    /// What a pass sees that looks at the old picture.
+    /// The objects that a pass with a stale cache sees.
     pub fn seen_late(&self) -> Option<Objects> {
         self.old.map(|(kind, old)| self.now.with(kind, &old))
     }
 
-    /// `uids` of everybody who is or was known under a name; the smallest that is free.
+    /// The smallest number that is unused in the current and the cached state.
     pub fn fresh(&self, known: impl Fn(&Objects, u8) -> bool) -> u8 {
         let free = |n: u8| !known(&self.now, n) && self.old.is_none_or(|(_, old)| !known(&old, n));
         (0..=u8::MAX).find(|n| free(*n)).unwrap()

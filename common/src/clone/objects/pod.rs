@@ -1,4 +1,4 @@
-//! The pods that the controller creates: the data mover, and the consumer that makes a late-binding class provision a volume.
+//! The pods that the controller creates: the data mover, and the consumer that triggers provisioning with late binding.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -21,7 +21,7 @@ use crate::{
     object::{ContentType, ObjectVersion, VolumeMode},
 };
 
-/// The opt-outs of service meshes and other injectors of sidecars, which read them as labels or as annotations: both are set.
+/// The opt-outs of service meshes and other sidecar injectors, which read labels or annotations: both are set.
 const OUT_OF_MESHES: [(&str, &str); 4] = [
     ("sidecar.istio.io/inject", "false"),
     ("linkerd.io/inject", "disabled"),
@@ -29,22 +29,22 @@ const OUT_OF_MESHES: [(&str, &str); 4] = [
     ("consul.hashicorp.com/connect-inject", "false"),
 ];
 
-/// CDI's and KubeVirt's user for pods that touch disks.
+/// The user ID of CDI and KubeVirt for pods that access disks.
 const QEMU: i64 = 107;
 
-/// The pod that copies the claim `source` to `target`. It has no network identity worth having: no service account token, no
-/// environment of services. It runs under Pod Security `restricted`, unless owners of files are to be kept.
+/// The pod that copies the claim `source` to `target`. It has no service account token and no service environment variables. It complies
+/// with Pod Security `restricted`, unless owners of files must be preserved.
 #[derive(Debug, Clone, Copy)]
 pub struct MoverPod<'a> {
     /// The object for which it copies.
     pub volume: &'a Target,
     /// Its request.
     pub request: &'a Request,
-    /// The decision about it.
+    /// The decision.
     pub chosen: &'a Chosen,
-    /// The name of the claim that is read.
+    /// The name of the claim to read.
     pub source: &'a str,
-    /// The claim that is written.
+    /// The claim to write.
     pub target: &'a Claim,
 }
 
@@ -76,8 +76,8 @@ impl MoverPod<'_> {
         let mut pod = template.pod(volume, settings);
         if let Some(spec) = &mut pod.spec {
             spec.volumes = Some(vec![
-                // Kubelet changes owners of files in volumes that aren't read-only, and a source is never written to. Of a device only some
-                // drivers can attach a read-only one.
+                // Kubelet changes the owners of files in volumes that aren't read-only, and a source is never written to. Only some drivers
+                // can attach a read-only block device.
                 volume_of("source", source, from == VolumeMode::Filesystem),
                 volume_of("target", &target.exact.name, false),
             ]);
@@ -86,7 +86,7 @@ impl MoverPod<'_> {
     }
 }
 
-/// The pod that uses `claim` and does nothing: a volume of a class that binds late is made for it.
+/// The pod that uses `claim` and does nothing: it triggers provisioning with late binding.
 pub fn consumer(volume: &Target, claim: &ObjectVersion, mode: VolumeMode, settings: &MoverSettings) -> Pod {
     let (mounts, devices) = match mode {
         VolumeMode::Filesystem => (vec![mount("target", mover::TARGET_DIR, false)], Vec::new()),
@@ -97,7 +97,7 @@ pub fn consumer(volume: &Target, claim: &ObjectVersion, mode: VolumeMode, settin
         PodTemplate { metadata, arguments: vec!["--version".to_owned()], mounts, devices, keep_owners: false };
     let mut pod = template.pod(volume, settings);
     if let Some(spec) = &mut pod.spec {
-        // Nothing may change in what the driver fills.
+        // The pod must not change a volume that the driver populates.
         if let Some(security) = &mut spec.security_context {
             security.fs_group = None;
         }
@@ -115,7 +115,7 @@ fn path(mode: VolumeMode, source: bool) -> &'static str {
     }
 }
 
-/// The parts in which the pods differ.
+/// The fields in which the pods differ.
 struct PodTemplate {
     metadata: ObjectMeta,
     arguments: Vec<String>,
@@ -127,7 +127,7 @@ struct PodTemplate {
 impl PodTemplate {
     fn pod(self, volume: &Target, settings: &MoverSettings) -> Pod {
         let Self { mut metadata, arguments, mounts, devices, keep_owners } = self;
-        // Owners of files can only be kept with these rights, all of which the Pod Security level `baseline` allows.
+        // Preserving the owners of files requires these capabilities, all of which the Pod Security level `baseline` allows.
         let (user, capabilities) = if keep_owners {
             (0, Some(["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"]))
         } else {
@@ -135,7 +135,7 @@ impl PodTemplate {
         };
         if let Some(labels) = &mut metadata.labels {
             labels.insert(keys::COMPONENT_LABEL.to_owned(), keys::CLONER.to_owned());
-            // A proxy beside the mover would keep the pod, and with it the volume, from ever ending.
+            // With a proxy sidecar the pod would never end, and keep the volume in use.
             labels.extend(OUT_OF_MESHES.map(|(key, value)| (key.to_owned(), value.to_owned())));
         }
         let opt_outs = OUT_OF_MESHES.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -146,16 +146,16 @@ impl PodTemplate {
                 restart_policy: Some("Never".to_owned()),
                 automount_service_account_token: Some(false),
                 enable_service_links: Some(false),
-                // It looks up no name.
+                // The pod resolves no names.
                 dns_policy: Some("Default".to_owned()),
                 priority_class_name: volume.priority_class.clone(),
-                // It holds no state that a longer goodbye could save.
+                // The pod has no state to save at termination.
                 termination_grace_period_seconds: Some(1),
                 security_context: Some(PodSecurityContext {
                     run_as_user: Some(user),
                     run_as_group: Some(user),
                     run_as_non_root: Some(user != 0),
-                    // So that a blank file system may be written to, and a block device has the owner that the container runtime gives it.
+                    // Allows writing to a blank file system; a block device has the owner that the container runtime sets.
                     fs_group: (user != 0).then_some(user),
                     fs_group_change_policy: (user != 0).then(|| "OnRootMismatch".to_owned()),
                     seccomp_profile: Some(SeccompProfile {

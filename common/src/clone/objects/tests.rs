@@ -20,8 +20,8 @@ fn chosen(request: &Request) -> Box<Chosen> {
     }
 }
 
-/// Whatever a user writes on a DataVolume, its claim has nothing by which objects are recognized as ours; and what is made beside the
-/// source proves whose it is without saying the key.
+/// A user's labels and annotations on a DataVolume never mark its claim as ours, and objects beside the source prove their owner without
+/// revealing the key.
 #[test]
 fn a_user_s_labels_and_annotations_mark_nothing() {
     let written = volume(|object| {
@@ -46,7 +46,7 @@ fn a_user_s_labels_and_annotations_mark_nothing() {
     assert_eq!(owners.of(Kind::PersistentVolumeClaim, &beside.metadata), Owner::Ours);
 }
 
-/// The user's labels win, ours fill gaps.
+/// The user's labels win over smartclone's.
 #[test]
 fn a_claim_is_found_by_the_labels_of_its_user() {
     let labels = |written: &[(&str, &str)]| {
@@ -67,7 +67,7 @@ fn a_claim_is_found_by_the_labels_of_its_user() {
     }
 }
 
-/// Every pod of ours, data movers and consumers alike, carries what the CDI object says about workloads, and CDI's defaults for the rest.
+/// Data movers and consumers have the CDI object's settings for workloads, and CDI's defaults for the rest.
 #[test]
 fn pods_carry_what_the_cdi_object_says_about_workloads() {
     let cdi: Cdi = serde_json::from_value(json!({
@@ -121,7 +121,7 @@ fn pods_carry_what_the_cdi_object_says_about_workloads() {
     }
 }
 
-/// What is asked for is on the clone's claim, and on the temporary claim whose volume it gets.
+/// The request is on the clone's claim, and on the temporary claim whose volume it gets.
 #[rstest]
 #[case::size("/resources/requests/storage", json!("2Gi"), json!("2Gi"))]
 #[case::limit("/resources/limits/storage", json!("3Gi"), json!("3Gi"))]
@@ -146,7 +146,7 @@ fn what_is_asked_for_is_on_the_claims(#[case] path: &str, #[case] asked: Value, 
 }
 
 proptest! {
-    /// Every label and annotation reaches the claim as it is written, but for keys that are ours.
+    /// All labels and annotations are copied to the claim, except reserved keys.
     #[test]
     fn labels_and_annotations_reach_the_claim(
         labels in btree_map("[a-z]{1,8}(\\.example\\.com/[a-z]{1,8})?", "[a-z0-9]{0,8}", 0..4),

@@ -1,4 +1,4 @@
-//! Claims that exist and are filled already: the DataVolume takes them over.
+//! Adoption of claims that exist and are populated already.
 
 use crate::object::ClaimPhase;
 use crate::{
@@ -14,10 +14,10 @@ use crate::{
     object::ObjectName,
 };
 
-/// A claim that was there before: taken over if somebody says that it is filled for us, else left alone.
+/// The plan for a claim that existed before: adopts it if it is declared populated, and leaves it alone otherwise.
 ///
-/// It needs no work, so the DataVolume succeeds at once, although the claim may be bound later: on a class that binds late it is bound
-/// when a pod uses it, and KubeVirt starts no pod before the DataVolume has succeeded (CDI does the same).
+/// It needs no work, so the DataVolume succeeds at once, although the claim may be bound later: with late binding it is bound when a pod
+/// uses it, and KubeVirt starts no pod before the DataVolume has succeeded (as with CDI).
 pub(crate) fn taken_over(seen: &Observed, claim: &Claim) -> Plan {
     if !seen.volume.has_taken_over(claim) {
         return Plan::wait(seen, Phase::Pending, foreign(claim));
@@ -32,8 +32,8 @@ pub(crate) fn taken_over(seen: &Observed, claim: &Claim) -> Plan {
     if claim.ours { finished(seen) } else { Plan::idle(seen, Phase::Succeeded).and(Write::Adopt(claim.exact.clone())) }
 }
 
-/// A claim that was taken over needs no work: it is bound, or whoever made it says where its volume comes from. One that waits for a
-/// VolumeCloneSource is still to be filled.
+/// True if an adopted claim needs no work: it is bound, or its creator has specified its volume or data source. A claim that waits for a
+/// VolumeCloneSource is still to be populated.
 pub(crate) fn is_complete(claim: &Claim) -> bool {
     match claim.phase {
         ClaimPhase::Bound => true,
@@ -42,7 +42,7 @@ pub(crate) fn is_complete(claim: &Claim) -> bool {
     }
 }
 
-/// The claim is complete: by us, or since it was taken over. What is blank wasn't made by us.
+/// True if the claim is ours and complete: cloned, or adopted.
 pub(crate) fn is_there(seen: &Observed, claim: &Claim) -> bool {
     let taken_over = seen.volume.has_taken_over(claim) && is_complete(claim);
     let complete = seen.volume.status.phase == Phase::Succeeded || taken_over;

@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// The volume has its content. See that it has its size; then it is done. The source may be gone by now, so its size is not asked for:
-/// what the requester asked for is in the DataVolume, and what the source had, the claim has had from the start.
+/// Expands a populated claim to its final size, then finishes. The source may be deleted by now, so its size is not used: the requested
+/// size is in the DataVolume, and the claim has had the source's size from the start.
 pub(crate) fn grown(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
-    // A claim that somebody made himself has the size that he wants.
+    // A claim that a user created has the size that he wants.
     let asked = if request.made_for == TargetKind::Claim { None } else { request.size };
     let on_record = seen.volume.status.clone.as_ref().and_then(|c| c.final_size.as_ref());
     let on_record = on_record.and_then(|size| Bytes::of(size).ok());
@@ -33,15 +33,15 @@ pub(crate) fn grown(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     finished(seen)
 }
 
-/// The volume is as large as it is to be, and its file system grows when kubelet mounts it. A condition may be about an earlier expansion,
-/// so the volume has to say so itself, as far as it is known.
+/// True if the volume has its final size, and its file system is expanded when kubelet mounts it. The condition may be about an earlier
+/// expansion, so the volume's size, if known, must confirm it.
 fn grows_at_mount(claim: &Claim, wanted: Bytes) -> bool {
     let has_grown = claim.volume_capacity.is_none_or(|has| has >= wanted);
     claim.expansion.as_ref().is_some_and(|expansion| expansion.grows_at_mount) && has_grown
 }
 
-/// What keeps the volume from growing, and what cures it; nothing while it grows. It is the claim of the clone itself, in whose namespace
-/// the driver's words may be read.
+/// The obstacle to the expansion with its cure; `None` while the volume is being expanded. The claim is the clone's own, so its users may
+/// read the driver's message.
 fn trouble(request: &Request, claim: &Claim, expansion: &Expansion) -> Option<String> {
     let reports = expansion.error.as_deref().map(driver_error::redact);
     if !expansion.is_infeasible && reports.is_none() {
@@ -86,8 +86,8 @@ mod tests {
         lookup::Lookup,
     };
 
-    /// The claim of a clone of 1Gi that is to have 2Gi, its volume as far as it is known, and the words of what is waited for: none where
-    /// the clone is done, and whether somebody has to act.
+    /// The claim of a clone of 1Gi with a final size of 2Gi, its volume if known, and the words of the expected message: none if the clone
+    /// is done, and true if someone has to act.
     #[rstest]
     #[case::has_it("2Gi", "2Gi", None, &[], None)]
     #[case::not_begun("1Gi", "1Gi", None, &[], Some(("is expanding", false)))]
@@ -148,7 +148,7 @@ mod tests {
         }
     }
 
-    /// Whoever fills a claim of his own lowers its request again; a DataVolume is made anew.
+    /// The owner of a claim lowers its request; a DataVolume is created again.
     #[test]
     fn the_cure_is_that_of_the_object() {
         let wanted = volume(|_| ());

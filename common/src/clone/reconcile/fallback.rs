@@ -28,21 +28,21 @@ use crate::{
     },
 };
 
-/// An attempt to clone by one strategy, and what is known of it.
+/// An attempt to clone by one strategy, with its observed state.
 pub(super) struct Attempt<'a> {
     pub(super) strategy: CloneStrategy,
-    /// When it began.
+    /// The start of the attempt.
     pub(super) since: Option<Timestamp>,
-    /// What the driver reports.
+    /// The driver's error.
     pub(super) error: Option<&'a str>,
-    /// Where the driver's report was read.
+    /// The place where the error was read.
     pub(super) read_in: ErrorSource,
-    /// What to say when its time is over and the driver has reported nothing.
+    /// The message for a passed deadline without an error of the driver.
     pub(super) without_error: &'static str,
 }
 
 impl<'a> Attempt<'a> {
-    /// The driver fills `claim`. What it reports is an Event.
+    /// The driver populates `claim`, and reports by Events.
     pub(super) fn to_fill(seen: &Observed, claim: &'a Claim, strategy: CloneStrategy) -> Self {
         Self {
             strategy,
@@ -53,7 +53,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The driver takes the snapshot. What it reports is the snapshot's status.
+    /// The driver takes the snapshot, and reports in its status.
     pub(super) fn to_snapshot(snapshot: &'a SharedSnapshot) -> Self {
         Self {
             strategy: CloneStrategy::Snapshot,
@@ -64,14 +64,14 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// The clone waits since then for something that others have.
+    /// The clone has waited since `since` for a resource that others have.
     pub(super) fn to_go_on(strategy: CloneStrategy, since: Timestamp, without_error: &'static str) -> Self {
         Self { strategy, since: Some(since), error: None, read_in: ErrorSource::Status, without_error }
     }
 }
 
 impl Attempt<'_> {
-    /// When it is over. A driver that says that it is at work has more time, unless somebody has said how much.
+    /// The end of the attempt. A driver that reports progress gets more time, unless requester or admin have set the time.
     pub(super) fn deadline(&self, seen: &Observed, request: &Request) -> Option<Timestamp> {
         let end = deadline(seen, request, self.since)?;
         let given = request.deadline.is_some() || seen.facts.profile.present().is_some_and(|it| it.deadline_is_given);
@@ -82,19 +82,20 @@ impl Attempt<'_> {
     }
 }
 
-/// The longest time for an attempt while the driver says that it is at work. As long as the slowest driver that is known needs: a clone of
-/// CephFS is a full copy.
+/// The maximum time of an attempt while the driver reports progress: the time of the slowest known driver, as a clone of CephFS is a full
+/// copy.
 const PROGRESS_LIMIT: SignedDuration = SignedDuration::from_hours(4);
 
-/// When the driver reports nothing.
+/// The message if the driver reports nothing.
 const SILENT: &str = "it did not say why";
 
-/// An Event in another namespace may be written by people who have no business with the clone.
+/// The place where the warning about `claim` was read. An Event in another namespace may be written by users who are not entitled to affect
+/// the clone.
 fn read_in(seen: &Observed, claim: &Claim) -> ErrorSource {
     if claim.exact.namespace == seen.volume.namespace { ErrorSource::Event } else { ErrorSource::ForeignEvent }
 }
 
-/// What is told of the warning about `claim`: its words in the clone's own namespace; of those in another one only what they mean.
+/// The warning about `claim` for users: redacted in the clone's own namespace; for another namespace only its code.
 pub(super) fn reported(seen: &Observed, claim: &Claim) -> Option<String> {
     claim.complaint.as_deref().map(|text| shown(text, read_in(seen, claim)))
 }
@@ -110,7 +111,7 @@ fn shown(text: &str, read_in: ErrorSource) -> String {
 
 /// Gives up on a strategy when the driver refused it or its deadline passed, and falls back. `None` while the attempt may still succeed.
 pub(super) fn attempt(seen: &Observed, request: &Request, chosen: &Chosen, attempt: &Attempt<'_>) -> Option<Plan> {
-    // Before the text is made fit to be shown.
+    // Classified before it is redacted.
     let understood = attempt.error.map(driver_error::classify);
     let terminal = understood.filter(|it| it.class == driver_error::Class::Terminal);
     let over = attempt.deadline(seen, request).is_some_and(|end| end <= seen.now);
@@ -120,7 +121,7 @@ pub(super) fn attempt(seen: &Observed, request: &Request, chosen: &Chosen, attem
         let (code, scope) = understood.map_or(("Unknown", Scope::Object), |it| (it.code, it.scope));
         let restored = seen.facts.source.present().filter(|_| attempt.strategy == CloneStrategy::Snapshot);
         let restored_at = restored.and_then(|source| source.refused_at(chosen.sizes.create_at, code));
-        // A snapshot whose size was a guess; a clone that asks for more may well be made.
+        // The size of the snapshot was uncertain, so a clone with a larger request may succeed.
         let is_a_guess = restored_at.is_some() && restored.is_some_and(Source::has_guessed_size);
         let scope = if is_a_guess { Scope::Object } else { scope };
         let past = PastRefusal { strategy: attempt.strategy, too_slow: terminal.is_none(), message, restored_at };
@@ -146,12 +147,12 @@ pub(super) fn attempt(seen: &Observed, request: &Request, chosen: &Chosen, attem
     })
 }
 
-/// When an attempt that began at `since` is over.
+/// The end of an attempt that started at `since`.
 pub(super) fn deadline(seen: &Observed, request: &Request, since: Option<Timestamp>) -> Option<Timestamp> {
     since?.checked_add(time_limit(request, &seen.facts)).ok()
 }
 
-/// How long one strategy may take: what the requester asks for, at most as long as the admin allows; else what is known of the class.
+/// The time limit of one strategy: the requester's, up to the admin's maximum; otherwise the StorageClass's.
 pub fn time_limit(request: &Request, facts: &Facts) -> Duration {
     let of_class = facts.profile.present().and_then(|profile| profile.deadline);
     let longest = facts.max_deadline.max(of_class.unwrap_or_default());
@@ -167,7 +168,7 @@ fn give_up(seen: &Observed, request: &Request, failed_attempt: Refused) -> Plan 
     let history = History { refused, ..History::default() };
     let is_last = past.strategy.spec().fallback.is_none();
     let plan = match decide(request, &history, &seen.facts) {
-        // After a copy that was made only because of what others met, what was wanted first.
+        // After a copy that was chosen only because of others' refusals, the wanted strategy is tried.
         Decision::Chosen(next) if next.strategy != past.strategy && request.fallback_allowed => {
             let pin = pin_for(seen, request, &next, &history.refused);
             Plan { chosen: Some(next), ..Plan::act(seen, Phase::CloneScheduled, Write::Pin(pin)) }
@@ -184,7 +185,7 @@ fn give_up(seen: &Observed, request: &Request, failed_attempt: Refused) -> Plan 
     Plan { refused: Some(failed_attempt), ..plan }
 }
 
-/// What to do about a snapshot that can't be restored at the size that is known of it.
+/// The cure for a snapshot that can't be restored at its known size.
 fn size_cure(request: &Request, code: &str) -> Option<String> {
     let is_cure = request.source.kind == SourceKind::Snapshot && driver_error::is_about_size(code);
     let field = match request.made_for {

@@ -1,4 +1,4 @@
-//! The phase in which the storage driver fills the clone's own claim.
+//! The phase in which the storage driver populates a claim.
 
 use jiff::SignedDuration;
 
@@ -24,26 +24,26 @@ use crate::{
     storage::driver_error,
 };
 
-/// A claim that others tripped over is touched after this time, plus some.
+/// The minimum delay before a claim with an update conflict is annotated again; a pseudo-random part is added.
 const PATIENCE: SignedDuration = SignedDuration::from_millis(500);
 
-/// The driver restores or clones into `claim`, which may be the clone's or the temporary one.
+/// The plan while the driver restores or clones into `claim`, the clone's or the temporary one.
 pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     let phase = claim.content.strategy().map_or(Phase::CloneScheduled, |strategy| strategy.spec().fill_phase);
     let Ok(chosen) = decided(seen, request) else {
         return Plan::wait(seen, phase, Waiting::ClaimNotBound { driver_says: reported(seen, claim) });
     };
-    // The strategy in force may be another one by now; it isn't that which the driver is at.
+    // The strategy in force may be a newer one; the claim's own strategy counts.
     let strategy = claim.content.strategy().unwrap_or(chosen.strategy);
     let filling = Attempt::to_fill(seen, claim, strategy);
     let waiting = match (provisioning(seen, &chosen, Some(claim)), consumer_says(seen)) {
-        // The driver isn't asked before the pod has a node.
+        // The driver is called only after the pod is scheduled.
         (Waiting::ClaimNotBound { driver_says: None }, Some(text)) => Waiting::MoverNotRunning { pod_says: Some(text) },
         (waiting, _) => waiting,
     };
     let mut plan = if waiting == Waiting::FirstConsumer {
-        // KubeVirt starts the machine's own pod at once at this phase, as CDI says it for every CSI class, and a throw-away pod before it at
-        // `WaitForFirstConsumer`. Neither gets the volume before it is filled.
+        // At this phase, which CDI has for every CSI class, KubeVirt starts the virtual machine's own pod; at `WaitForFirstConsumer` it
+        // would start a temporary pod first. Neither gets the volume before it is populated.
         Plan::wait(seen, Phase::PendingPopulation, waiting)
     } else if let Some(plan) = attempt(seen, request, &chosen, &filling) {
         plan
@@ -59,7 +59,7 @@ pub(crate) fn driver_fills(seen: &Observed, request: &Request, claim: &Claim) ->
     plan
 }
 
-/// What keeps the pod that makes the volume appear from running.
+/// The message of the consumer pod that has not started.
 fn consumer_says(seen: &Observed) -> Option<String> {
     let consumer = seen.consumer.present().filter(|pod| pod.ours && !pod.deleting)?;
     match &consumer.state {
@@ -68,14 +68,15 @@ fn consumer_says(seen: &Observed) -> Option<String> {
     }
 }
 
-/// Many restores of one snapshot at once trip over each other in the provisioner, which marks the snapshot for each of them: all but one
-/// meet a newer version of it, wait twice as long, and meet again. Whoever is touched is looked at at once; each at another moment.
+/// Annotates a claim after an update conflict, to trigger the provisioner. Parallel restores of one snapshot conflict in the provisioner,
+/// which updates the snapshot for each of them: all but one fail, back off for twice the time, and conflict again. An annotated claim is
+/// processed at once; each at a different time.
 fn nudged(seen: &Observed, claim: &Claim, phase: Phase, waiting: &Waiting) -> Option<Plan> {
     claim.complaint.as_deref().filter(|text| driver_error::is_conflict(text))?;
     let created = claim.created?;
     let last = claim.nudged_at.unwrap_or(created);
     let pause = (last.duration_since(created) / 2).clamp(PATIENCE, rebind::LONGEST_PAUSE);
-    // Not random, but as good: it differs from claim to claim and from time to time.
+    // Pseudo-random: it differs between claims and attempts.
     let odd = claim.exact.resource_version.bytes().chain(claim.exact.uid.bytes());
     let odd = odd.fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 1000;
     let at = last.checked_add(pause).ok()?.checked_add(SignedDuration::from_millis(odd.into())).ok()?;

@@ -1,4 +1,4 @@
-//! The end of a clone: the removal of what was made for it, and the final phase.
+//! The end of a clone: deletion of its temporary objects, and the final phase.
 
 use crate::object::ClaimPhase;
 use crate::{
@@ -16,8 +16,9 @@ use crate::{
     object::TargetKind,
 };
 
-/// Failed is for ever; only what is left over is removed. The clone's claim stays, held back, as long as the DataVolume does: a pod that
-/// waits for it shows that the DataVolume has failed, and not that a claim is missing (KubeVirt's `ErrorPvcNotFound`).
+/// The plan after a failure, which is final; only temporary objects are deleted. The clone's claim stays, held back, as long as the
+/// DataVolume exists: a pod that waits for it reports that the DataVolume has failed, not that a claim is missing (KubeVirt's
+/// `ErrorPvcNotFound`).
 pub(crate) fn after_failure(seen: &Observed, request: &Request) -> Plan {
     let mut plan = Plan::idle(seen, Phase::Failed);
     plan.failure = failure_on_record(seen);
@@ -28,7 +29,8 @@ pub(crate) fn after_failure(seen: &Observed, request: &Request) -> Plan {
     }
 }
 
-/// Puts a claim that nobody fills in the place of one that the driver would fill some day: its content is not what the DataVolume says.
+/// Replaces a claim that the driver might still populate by one that is held back, since its content would contradict the DataVolume's
+/// failure.
 fn held_back(seen: &Observed, request: &Request) -> Option<Write> {
     match &seen.claim {
         Lookup::Present(claim) => {
@@ -50,36 +52,37 @@ fn failure_on_record(seen: &Observed) -> Option<String> {
     conditions.iter().find(|c| c.type_ == crate::condition::types::READY).and_then(|c| c.message.clone())
 }
 
-/// A temporary object that is still there, and ours. Shared snapshots aren't among them: see [`crate::clone::shared_snapshot`].
+/// Deletes a remaining temporary object of ours. Shared snapshots are not included: see [`crate::clone::shared_snapshot`].
 pub(crate) fn leftover(seen: &Observed) -> Option<Write> {
     let mut claims = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present).filter(|c| c.ours);
     pod_to_remove(seen)
         .or_else(|| claims.find_map(|claim| if claim.deleting { release(claim) } else { Some(removed(claim)) }))
 }
 
-/// Lets a claim go that is being deleted and kept by our finalizer; before that, its volume, if that would stay.
+/// Releases a claim that is being deleted and kept by our finalizer; first changes the reclaim policy of a volume that would be kept.
 pub(crate) fn release(claim: &Claim) -> Option<Write> {
     let rest = claim.kept.clone()?;
     Some(discarded(claim).unwrap_or_else(|| Write::Release { claim: claim.exact.clone(), rest }))
 }
 
-/// Lets the volume of a temporary claim go with the claim: what was made for ourselves goes completely.
+/// Changes the reclaim policy of a temporary claim's retained volume, so that the volume is deleted with the claim.
 pub(crate) fn discarded(claim: &Claim) -> Option<Write> {
     claim.retained.clone().map(|volume| Write::DiscardVolume { volume })
 }
 
-/// Deletes a temporary claim. One that nothing keeps takes its volume along, so that has to be let go before.
+/// Deletes a temporary claim. Without our finalizer its volume is released at once, so the reclaim policy is changed first.
 fn removed(claim: &Claim) -> Write {
     discarded(claim).filter(|_| claim.kept.is_none()).unwrap_or_else(|| removal(claim))
 }
 
-/// A pod of ours that is still there.
+/// Deletes a remaining pod of ours.
 pub(crate) fn pod_to_remove(seen: &Observed) -> Option<Write> {
     let pod = [&seen.mover, &seen.consumer].into_iter().filter_map(Lookup::present).find(|m| m.ours && !m.deleting);
     pod.map(|pod| Write::Delete { kind: Kind::Pod, what: pod.exact.clone() })
 }
 
-/// Deleting what is left is asked for, not waited for: with some drivers it takes for ever (trident#1134).
+/// The plan for a complete clone: deletes temporary objects without waiting for the deletion, which some drivers never finish
+/// (trident#1134).
 pub(crate) fn finished(seen: &Observed) -> Plan {
     let plan = Plan::idle(seen, Phase::Succeeded);
     match leftover(seen) {

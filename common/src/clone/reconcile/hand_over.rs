@@ -1,4 +1,4 @@
-//! The phases in which a temporary claim beside the source is filled, and its volume is handed over to the clone's claim.
+//! The phases in which a temporary claim beside the source is populated, and its volume is rebound to the clone's claim.
 
 use crate::object::ClaimPhase;
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     rebind,
 };
 
-/// The claim is held back; what it is to get is made in a temporary claim.
+/// The plan for a held-back claim, whose content is created in a temporary claim.
 pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     let temporary = match &seen.temporary {
         Lookup::Unknown(why) => return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone())),
@@ -40,7 +40,7 @@ pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim
         return Plan::wait(seen, recorded(seen), foreign(temporary));
     }
     let name = &temporary.exact.name;
-    // Claims and volumes are watched apart: the news of the volume are on their way.
+    // Claims and volumes are watched separately: the volume's update has not arrived yet.
     if temporary.phase == ClaimPhase::Lost && belongs(seen, temporary) {
         let why = format!("the volume of PersistentVolumeClaim {name:?} has changed since it was seen");
         return Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why));
@@ -49,7 +49,7 @@ pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim
         return withdrawn(seen, Phase::CloneScheduled, waiting);
     }
     if temporary.deleting && !(temporary.trusted && temporary.kept.is_some() && temporary.is_filled()) {
-        // A pod that uses it, be it one that has ended, would keep it for ever.
+        // A pod that uses it, even one that has ended, would block its deletion.
         let waiting = being_deleted(temporary);
         return match pod_to_remove(seen).or_else(|| release(temporary)) {
             Some(action) => Plan::act(seen, recorded(seen), action).with_waiting(waiting),
@@ -60,7 +60,7 @@ pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim
         return Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary));
     }
     match temporary.content.strategy() {
-        // Its volume went somewhere else: with a claim of the same name that is gone now.
+        // Its volume was rebound to an earlier claim of the clone's name, which is deleted.
         _ if temporary.phase == ClaimPhase::Lost => {
             Plan::act(seen, Phase::CloneScheduled, removal(temporary)).with_waiting(being_deleted(temporary))
         }
@@ -73,8 +73,8 @@ pub(crate) fn filled_elsewhere(seen: &Observed, request: &Request, claim: &Claim
     }
 }
 
-/// The temporary claim is filled. It is deleted first, so that no pod can start with it (our finalizer keeps it and its volume), and handed over
-/// when nobody else has the volume.
+/// The plan for a populated temporary claim. It is deleted first, so that no pod can start with it (our finalizer keeps it and its volume),
+/// and its volume is rebound when nobody else uses it.
 fn close_and_hand_over(seen: &Observed, request: &Request, temporary: &Claim) -> Plan {
     let phase = Phase::RebindInProgress;
     if let Some(plan) = still_at_work(seen) {
@@ -99,14 +99,14 @@ fn close_and_hand_over(seen: &Observed, request: &Request, temporary: &Claim) ->
     }
 }
 
-/// A pod of ours that has not ended: a mover that was started by a pass that did not know yet that the copy is complete, or of which another
-/// container runs, could write to a volume that is somebody else's; one that is to be started can't be any more once the claim is closed.
+/// The plan while a pod of ours has not ended. A data mover that was started by a stale pass, or that has another running container, could
+/// write to the volume after the rebind; a pod that has not started can't start any more once the claim is being deleted.
 fn still_at_work(seen: &Observed) -> Option<Plan> {
     [&seen.mover, &seen.consumer].into_iter().find_map(|pod| {
         let pod = match pod {
             Lookup::Absent => return None,
             Lookup::Unknown(why) => return Some(Plan::wait(seen, recorded(seen), Waiting::CouldNotTell(why.clone()))),
-            // One of somebody else is among the holders.
+            // A foreign pod is among the holders.
             Lookup::Present(pod) if !pod.ours || pod.over => return None,
             Lookup::Present(pod) => pod,
         };
@@ -117,13 +117,13 @@ fn still_at_work(seen: &Observed) -> Option<Plan> {
     })
 }
 
-/// The volume that is on its way names `claim`.
+/// True if the volume to rebind refers to `claim`.
 fn belongs(seen: &Observed, claim: &Claim) -> bool {
     let owner = seen.rebind.volume.present().and_then(|volume| volume.claim_ref.as_ref());
     owner.is_some_and(|owner| owner.uid == claim.exact.uid)
 }
 
-/// The held-back claim is there; the content is not begun.
+/// Starts to populate a held-back claim.
 pub(crate) fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     if let Some(waiting) = unauthorized(seen, request) {
         return withdrawn(seen, Phase::CloneScheduled, waiting);
@@ -144,7 +144,7 @@ pub(crate) fn start(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     plan
 }
 
-/// The temporary claim has the content; its volume goes to the clone's claim.
+/// Rebinds the volume of the populated temporary claim to the clone's claim.
 fn hand_over(seen: &Observed, request: &Request) -> Plan {
     let phase = Phase::RebindInProgress;
     match rebind::step(&seen.rebind) {
@@ -158,7 +158,7 @@ fn hand_over(seen: &Observed, request: &Request) -> Plan {
         rebind::Step::Wait { what, look_again_at } => {
             Plan { look_again_at, ..Plan::wait(seen, phase, Waiting::HandOver(what.to_string())) }
         }
-        // The cached claim is older; its event is on the way.
+        // The cached claim is older; its watch event has not arrived yet.
         rebind::Step::Moved => Plan::wait(seen, phase, Waiting::HandOver("the clone's claim is bound".to_owned())),
         rebind::Step::Impossible(why) => Plan::wait(seen, phase, Waiting::TransferImpossible(why.to_string())),
         rebind::Step::Unknown(why) => Plan::wait(seen, phase, Waiting::CouldNotTell(why)),

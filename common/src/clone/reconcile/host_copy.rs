@@ -1,4 +1,4 @@
-//! The phase of the host-assisted copy: a pod copies the bytes into the temporary claim.
+//! The phase of the host-assisted copy: a pod copies the data into the temporary claim.
 
 use crate::object::ClaimPhase;
 use std::time::Duration;
@@ -29,11 +29,11 @@ use crate::{
     pods::User,
 };
 
-/// Sees that `target`, which is blank, is filled. What is restored to be copied from is no user's: its volume is to go with it from the
-/// beginning, because whoever deletes the clone or its namespace deletes the claim, and asks nobody.
+/// Populates the blank claim `target`. The volume of a temporary restore gets the reclaim policy Delete from the beginning, because
+/// deleting the clone or its namespace deletes the claim without involving smartclone.
 pub(super) fn copy(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     let mut plan = copied(seen, request, target);
-    // A pass does one thing at most that can't be undone, and what is decided is written first.
+    // A pass makes at most one irreversible write, and the decision is recorded first.
     let goes_on = plan.actions.iter().all(|action| matches!(action, Write::CreatePod(_) | Write::MarkCopied { .. }));
     if let Some(discard) = seen.restored.present().filter(|claim| claim.trusted && goes_on).and_then(discarded) {
         // Before the pod, which a quota may refuse for long.
@@ -50,7 +50,7 @@ fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         Lookup::Present(mover) if !mover.ours => {
             return Plan::wait(seen, recorded(seen), Waiting::Foreign { kind: "Pod", name });
         }
-        // Whatever it reports, it isn't the one that we started.
+        // It is not the pod that was created; its report does not count.
         Lookup::Present(mover) if !mover.trusted && !mover.deleting => {
             let delete = Write::Delete { kind: Kind::Pod, what: mover.exact.clone() };
             return Plan::act(seen, Phase::CloneScheduled, delete)
@@ -58,7 +58,7 @@ fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         }
         Lookup::Present(mover) => mover,
     };
-    // Nobody but the mover knows of what was restored to be copied from.
+    // Only the data mover uses the temporary restore.
     let users = if request.source.kind == SourceKind::Snapshot { &[] } else { seen.source_users.as_slice() };
     let writers = writers(users);
     let in_use = |pods| Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() });
@@ -67,12 +67,12 @@ fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         return Plan::wait(seen, Phase::CloneScheduled, waiting);
     }
     let delete = || Write::Delete { kind: Kind::Pod, what: mover.exact.clone() };
-    // Somebody has deleted the claim that it was started for.
+    // The claim that it was started for is deleted.
     if mover.fills.as_ref() != Some(&target.exact.uid) {
         let waiting = Waiting::BeingDeleted { kind: "Pod", name };
         return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(waiting);
     }
-    // Somebody may have written while we read: what was read is worth nothing.
+    // A pod may have written during the copy: the copy is discarded.
     if !writers.is_empty() && wrote_during(users, mover) {
         return Plan::act(seen, Phase::CloneScheduled, delete()).with_waiting(in_use(writers));
     }
@@ -84,7 +84,7 @@ fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
             } else {
                 Waiting::MoverNotRunning { pod_says }
             };
-            // A node may come that has both, or none ever.
+            // A node that can access both may appear, or never.
             let over = deadline(seen, request, target.created);
             if matches!(waiting, Waiting::NoCommonNode(_)) && over.is_some_and(|end| end <= seen.now) {
                 return failed(seen, waiting.message()).and(delete());
@@ -94,8 +94,8 @@ fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
         MoverState::Running => Plan { progress: seen.progress, ..Plan::idle(seen, Phase::CloneInProgress) },
         MoverState::Ended { outcome: Outcome::Copied { digest, notes, .. }, .. } => {
             let done = Write::MarkCopied { claim: target.exact.clone(), digest: digest.clone() };
-            // The pod stays until the clone has the volume: as long as its name is taken, a pass that sees the claim late starts no second
-            // one, which would write to a volume that is somebody else's by then.
+            // The pod stays until the clone has the volume: as long as its name is taken, a pass with a stale claim can't start a second
+            // one, which would write to a volume that is no longer the temporary claim's.
             let notes = notes.clone();
             Plan { progress: seen.progress, notes, ..Plan::act(seen, Phase::CloneInProgress, done) }
         }
@@ -112,12 +112,12 @@ fn copied(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     }
 }
 
-/// The scheduler knows where the volumes can be: the one here, the other there. Its words.
+/// True if the volumes are accessible only from different nodes, in the scheduler's message.
 fn nowhere(pod_says: &str) -> bool {
     pod_says.contains("volume node affinity conflict")
 }
 
-/// 2 s, 4 s, 8 s … 5 min: as kubelet restarts containers.
+/// The delay before the next attempt: 2 s, 4 s, 8 s … 5 min, as kubelet restarts containers.
 fn backoff(restarts: i32) -> Duration {
     let doublings = u32::try_from(restarts).unwrap_or_default().min(8);
     Duration::from_secs((2u64 << doublings).min(300))
@@ -151,7 +151,7 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
             let name = claim.exact.name.clone();
             return Plan::wait(seen, phase, Waiting::Foreign { kind: "PersistentVolumeClaim", name });
         }
-        // It was removed by somebody; so must be what was to be filled from it, and all begins anew.
+        // The temporary restore was deleted; the claim to be populated from it must be, too, and the copy starts again.
         (SourceKind::Snapshot, _) => {
             return Plan::act(
                 seen,
@@ -164,7 +164,7 @@ fn start(seen: &Observed, request: &Request, target: &Claim) -> Plan {
     let mut plan = if let Some(waiting) = blocked_source(seen, request, &chosen) {
         Plan::wait(seen, phase, waiting)
     } else if target.phase != ClaimPhase::Bound && !chosen.binds_late {
-        // A pod would have to be scheduled twice.
+        // The pod would have to be scheduled twice.
         unbound(target)
     } else if let Some(restored) = restored.filter(|claim| claim.phase != ClaimPhase::Bound && !restored_late) {
         unbound(restored)

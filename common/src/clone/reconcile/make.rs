@@ -1,4 +1,4 @@
-//! The claim that gets the content: where it is made, what it is made from, and what it waits for until it is bound.
+//! Creation of the claim to populate: its place, its data source, and the reason to wait until it is bound.
 
 use crate::{
     api::Phase,
@@ -15,16 +15,16 @@ use crate::{
     storage::driver_error,
 };
 
-/// Where the content is made.
+/// The place where a claim is populated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place<'a> {
-    /// In the clone's claim itself.
+    /// The clone's claim itself.
     Clone,
-    /// In a temporary claim beside the source, in this namespace.
+    /// A temporary claim beside the source, in this namespace.
     BesideSource(&'a str),
 }
 
-/// Creates the claim in `place`, to be filled from `from`.
+/// Creates the claim in `place`, populated from `from`.
 pub(crate) fn create(seen: &Observed, chosen: &Chosen, place: Place<'_>, from: &DataSource<'_>, phase: Phase) -> Plan {
     let size = chosen.sizes.create_at;
     let claim = match place {
@@ -32,7 +32,7 @@ pub(crate) fn create(seen: &Observed, chosen: &Chosen, place: Place<'_>, from: &
         Place::BesideSource(namespace) => {
             let clone = seen.claim.present();
             let node = clone.and_then(|claim| claim.selected_node.clone());
-            // What the clone's claim has, whatever it should have had: it is bound to no volume of another class.
+            // The clone's claim decides, not the request: it can't be bound to a volume of another class.
             let attributes_class = clone.and_then(|claim| claim.attributes_class.as_deref());
             let template = ClaimTemplate { attributes_class, from, ..ClaimTemplate::of(chosen, size) };
             objects::temporary(&seen.volume, namespace, &template, node)
@@ -41,12 +41,12 @@ pub(crate) fn create(seen: &Observed, chosen: &Chosen, place: Place<'_>, from: &
     Plan::act(seen, phase, Write::CreateClaim(Box::new(claim))).with_waiting(provisioning(seen, chosen, None))
 }
 
-/// True if a pod that has a node uses the clone's claim.
+/// True if a scheduled pod uses the clone's claim.
 pub(crate) fn used(seen: &Observed) -> bool {
     seen.target_users.iter().any(|user| user.scheduled)
 }
 
-/// What an unbound claim waits for.
+/// The reason why a claim is not bound.
 pub(crate) fn provisioning(seen: &Observed, chosen: &Chosen, claim: Option<&Claim>) -> Waiting {
     let conflict = |claim: &&Claim| claim.complaint.as_deref().is_some_and(driver_error::is_conflict);
     let complaint = claim.filter(|claim| !conflict(claim)).and_then(|claim| reported(seen, claim));
@@ -74,7 +74,7 @@ mod tests {
         lookup::Lookup,
     };
 
-    /// Kubernetes binds a claim to no volume of another VolumeAttributesClass: what the clone's claim has counts, whatever is asked for now.
+    /// Kubernetes does not bind a claim to a volume of another VolumeAttributesClass: the clone's claim decides, whatever is requested now.
     #[rstest]
     #[case::as_asked(Some("gold"), Some("gold"))]
     #[case::made_by_an_earlier_version(None, None)]

@@ -1,5 +1,4 @@
-//! The next step of a clone. Every pass starts from the objects and derives again what is done, so a restart is just another
-//! pass.
+//! The next step of a clone. Every pass starts from the observed objects and derives the step anew, so a restart is just another pass.
 
 pub(super) mod adopt;
 mod expand;
@@ -41,18 +40,18 @@ use crate::{
     storage::driver_error,
 };
 
-/// Whether the requester may still read the source is asked again after this time, as long as something is beside the source.
+/// The interval after which the requester's access to the source is checked again, as long as temporary objects exist beside the source.
 const RIGHTS_RECHECK: SignedDuration = SignedDuration::from_secs(5);
 
-/// The next step of `seen`'s DataVolume; `None` when it is none of our business (no clone, or being deleted: what was made for it
-/// beside it goes with it, and the cleanup removes what was made elsewhere).
+/// The next step of the observed DataVolume. `None` if it is not a clone and another controller runs, or if it is being deleted (the
+/// garbage collector deletes its objects in the same namespace, the cleanup those in others).
 pub fn step(seen: &Observed) -> Option<Plan> {
     if seen.volume.deleting || seen.parsed == Parsed::NotAClone && seen.another_controller.is_some() {
         return None;
     }
     let passive = seen.another_controller.clone().map(Waiting::AnotherController);
     let mut plan = match &seen.parsed {
-        // Two owners of one kind would fight.
+        // Two controllers of one kind would conflict.
         _ if passive.is_some() => Plan { waiting: passive, ..Plan::idle(seen, recorded(seen)) },
         Parsed::Wrong(errors) => Plan::wait(seen, Phase::Pending, Waiting::Invalid(errors.clone())),
         Parsed::Reference(name, _) => without_source(seen, || {
@@ -67,7 +66,7 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         },
         Parsed::NotAClone => without_source(seen, || Waiting::NotAClone),
     };
-    // No watch tells that a right was taken away.
+    // No watch reports that access was revoked.
     if seen.request().is_some_and(Request::crosses) && is_beside_the_source(seen) && plan.phase != Phase::Succeeded {
         let recheck = seen.now.saturating_add(RIGHTS_RECHECK).ok();
         plan.look_again_at = [plan.look_again_at, recheck].into_iter().flatten().min();
@@ -80,7 +79,7 @@ pub fn step(seen: &Observed) -> Option<Plan> {
     Some(plan)
 }
 
-/// There is no source to clone. A claim that is there, and filled or to be taken over, needs none; else `waiting` says what is missing.
+/// The plan without a source to clone. An existing claim that is populated or adopted needs none; else `waiting` is the reason to wait.
 fn without_source(seen: &Observed, waiting: impl FnOnce() -> Waiting) -> Plan {
     match &seen.claim {
         Lookup::Present(claim) if is_there(seen, claim) => finished(seen),
@@ -89,14 +88,14 @@ fn without_source(seen: &Observed, waiting: impl FnOnce() -> Waiting) -> Plan {
     }
 }
 
-/// Something was made for the clone beside the source.
+/// True if temporary objects exist for the clone beside the source.
 fn is_beside_the_source(seen: &Observed) -> bool {
     let claims = [&seen.temporary, &seen.restored].into_iter().any(|claim| claim.present().is_some());
     let pods = [&seen.mover, &seen.consumer].into_iter().any(|pod| pod.present().is_some());
     claims || pods || seen.group.present().is_some_and(|group| group.of(&seen.volume.uid).is_some())
 }
 
-/// Since when the status says that this is waited for; now, if it doesn't say so yet.
+/// The time since which the status reports this wait; now if it does not report it yet.
 pub(crate) fn waiting_since(seen: &Observed, waiting: &Waiting) -> Timestamp {
     let recorded = seen.volume.status.clone.as_ref().and_then(|c| c.waiting_for.as_ref());
     recorded
@@ -105,7 +104,7 @@ pub(crate) fn waiting_since(seen: &Observed, waiting: &Waiting) -> Timestamp {
         .map_or(seen.now, |since| since.0)
 }
 
-/// The phase as it stands, for passes that can't tell a newer one.
+/// The recorded phase, for passes that can't determine a newer one.
 pub(crate) fn recorded(seen: &Observed) -> Phase {
     match seen.volume.status.phase {
         Phase::Unset => Phase::Pending,
@@ -113,7 +112,7 @@ pub(crate) fn recorded(seen: &Observed) -> Phase {
     }
 }
 
-/// The decision in force. A pinned one that is no longer possible has already been replaced.
+/// The decision in force. A recorded one that is no longer possible has already been replaced.
 pub(crate) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>, Waiting> {
     match decide(request, &seen.volume.history, &seen.facts) {
         Decision::Chosen(chosen) => Ok(chosen),
@@ -131,21 +130,21 @@ pub(crate) fn decided(seen: &Observed, request: &Request) -> Result<Box<Chosen>,
     }
 }
 
-/// The claim of a clone that has succeeded was deleted, and is made again, as CDI does. That is said before anything is made, or a crash
-/// would leave a claim without content that is said to be complete. That the claim isn't there, or not bound, has been asked of the API
-/// server: what a cache says may be old.
+/// The plan after the claim of a succeeded clone was deleted: it is cloned again, as in CDI. The phase is written before anything is
+/// created, or a crash would leave an unpopulated claim that is reported as complete. That the claim is missing or not bound was read from
+/// the API server, not from a cache, which may be stale.
 pub(crate) fn again(seen: &Observed) -> Plan {
     Plan::idle(seen, Phase::CloneScheduled)
 }
 
-/// The decision, or the key by which what is created for it is recognized, isn't on the object yet.
+/// True if the decision, or the ownership key, isn't recorded on the object yet.
 pub(crate) fn is_unwritten(seen: &Observed, request: &Request, chosen: &Chosen) -> bool {
     seen.volume.key.is_none()
         || seen.volume.history.pinned_for(&chosen.source_uid) != Some(chosen.strategy)
         || request.by_reference && seen.volume.source.as_ref() != Some(&request.source)
 }
 
-/// The annotations that say what was decided, a new ownership key for a clone that has none, and the labels that it inherits.
+/// The annotations that record the decision, a new ownership key for a clone without one, and the inherited labels.
 pub(crate) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refused: &[PastRefusal]) -> Pin {
     let mut annotations = pin(request, chosen, refused);
     if seen.volume.key.is_none() {
@@ -154,10 +153,10 @@ pub(crate) fn pin_for(seen: &Observed, request: &Request, chosen: &Chosen, refus
     Pin { annotations, labels: seen.inherited.clone() }
 }
 
-/// The right is missing, or was taken away: what was made beside the source goes, and nothing more is made or told.
+/// The plan when access is missing or was revoked: deletes the temporary objects, and neither creates nor reports anything more.
 pub(crate) fn withdrawn(seen: &Observed, phase: Phase, waiting: Waiting) -> Plan {
     let plan = Plan::wait(seen, phase, waiting);
-    // Who could not be asked about isn't refused.
+    // An access check that ended with an error is no refusal.
     if matches!(plan.waiting, Some(Waiting::CouldNotTell(_))) {
         return plan;
     }
@@ -167,12 +166,12 @@ pub(crate) fn withdrawn(seen: &Observed, phase: Phase, waiting: Waiting) -> Plan
     }
 }
 
-/// Nobody gets at another namespace's data without the right to.
+/// The reason to wait if the requester lacks access to a source in another namespace.
 pub(crate) fn unauthorized(seen: &Observed, request: &Request) -> Option<Waiting> {
     if request.crosses() { missing_right(&seen.authorized) } else { None }
 }
 
-/// What is waited for without the right that was asked about.
+/// The reason to wait that follows from the access check.
 pub fn missing_right(answer: &Lookup<Authorization>) -> Option<Waiting> {
     match answer {
         Lookup::Present(Authorization::Allowed) => None,
@@ -185,7 +184,7 @@ pub fn missing_right(answer: &Lookup<Authorization>) -> Option<Waiting> {
     }
 }
 
-/// Once there is a claim: see that it is filled, that it grows, and that what was temporary goes.
+/// The plan for an existing claim: populate it, expand it, and delete temporary objects.
 fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     let name = seen.volume.name.clone();
     if claim.deleting {
@@ -198,8 +197,8 @@ fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
         return failed(seen, format!("PersistentVolumeClaim {name:?} has lost its volume"));
     }
     if seen.volume.status.phase == Phase::Succeeded {
-        // Complete; nothing that happens to the source, the classes or the wishes matters any more. Unless somebody has deleted the claim, and
-        // this is the next one of its name.
+        // Complete; changes of the source, the classes or the settings don't matter any more. An unbound claim is a new one of the same
+        // name, after the first was deleted.
         return if claim.phase == ClaimPhase::Bound { finished(seen) } else { again(seen) };
     }
     let bound = claim.phase == ClaimPhase::Bound;
@@ -229,8 +228,8 @@ fn with_claim(seen: &Observed, request: &Request, claim: &Claim) -> Plan {
     }
 }
 
-/// True if the claim was created for a strategy that the driver refused. Refusals are never taken back, so a stale DataVolume can't
-/// cause a false positive; comparing with the current strategy could.
+/// True if the claim was created for a strategy that the driver refused. Refusals are never withdrawn, so a stale DataVolume can't cause a
+/// false positive; comparing with the current strategy could.
 pub(crate) fn given_up(seen: &Observed, content: &Content) -> bool {
     seen.volume.history.refused.iter().any(|past| Some(past.strategy) == content.strategy())
 }

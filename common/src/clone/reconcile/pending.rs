@@ -1,4 +1,4 @@
-//! The phases before anything exists for the clone: the decision, the source that is waited for, and the first object.
+//! The phases before anything exists for the clone: the decision, the wait for the source, and the first object.
 
 use crate::{
     api::{CloneStrategy, Phase},
@@ -23,19 +23,19 @@ use crate::{
     pods::User,
 };
 
-/// Before there is a claim: decide, then make it, filled by the driver or held back.
+/// The plan without a claim: decides, then creates the claim, populated by the driver or held back.
 pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
     if request.made_for == TargetKind::Claim {
         return Plan::idle(seen, recorded(seen));
     }
     if request.pre_populated {
-        // A restore in place deletes the claim and creates it again: meanwhile the DataVolume stays what it is.
+        // A restore in place deletes the claim and creates it again: in between the DataVolume's phase stays.
         return Plan::wait(seen, recorded(seen), Waiting::PrePopulated(request.target.clone()));
     }
     if seen.volume.status.phase == Phase::Succeeded {
         return again(seen);
     }
-    // Before anything about the source is looked at.
+    // Access is checked before anything about the source is used.
     if let Some(waiting) = unauthorized(seen, request) {
         return withdrawn(seen, Phase::Pending, waiting);
     }
@@ -45,10 +45,10 @@ pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
     };
     let phase = Phase::CloneScheduled;
     let mut plan = if is_unwritten(seen, request, &chosen) {
-        // What is decided is written down before anything is made.
+        // The decision is recorded before anything is created.
         Plan::act(seen, phase, Write::Pin(pin_for(seen, request, &chosen, &seen.volume.history.refused)))
     } else if chosen.route == Route::Rebind {
-        // The claim is there from the start: quota is taken early, and the scheduler and KubeVirt see it.
+        // The claim exists from the start: quota is charged early, and the scheduler and KubeVirt see it.
         let claim = objects::claim(&seen.volume, &chosen, chosen.sizes.create_at, &DataSource::Later);
         Plan::act(seen, phase, Write::CreateClaim(Box::new(claim)))
     } else {
@@ -58,10 +58,10 @@ pub(crate) fn without_claim(seen: &Observed, request: &Request) -> Plan {
     plan
 }
 
-/// The first step towards the content in `place`.
+/// The first step to populate the claim in `place`.
 pub(crate) fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: Place<'_>) -> Plan {
     let phase = Phase::CloneScheduled;
-    // A snapshot that has been cut needs the source no more.
+    // Once its snapshot is taken, the source is not needed any more.
     let cut = seen.group.present().and_then(|group| group.of(&seen.volume.uid)).is_some_and(|snapshot| snapshot.ready);
     if let Some(waiting) = blocked_source(seen, request, chosen).filter(|_| !cut) {
         return Plan::wait(seen, phase, waiting);
@@ -89,7 +89,7 @@ pub(crate) fn begin(seen: &Observed, request: &Request, chosen: &Chosen, place: 
     }
 }
 
-/// Why the source can't be read now.
+/// The reason why the source can't be read now.
 pub(crate) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen) -> Option<Waiting> {
     if request.source.kind == SourceKind::Snapshot {
         return None;
@@ -101,14 +101,14 @@ pub(crate) fn blocked_source(seen: &Observed, request: &Request, chosen: &Chosen
     (!pods.is_empty()).then_some(Waiting::SourceInUse(InUse { pods, elsewhere: request.crosses() }))
 }
 
-/// The pods that have to end before the source may be read.
+/// The pods that must end before the source may be read.
 pub fn in_the_way(request: &Request, strategy: CloneStrategy, users: &[User]) -> Vec<String> {
     let tolerated = request.consistency == Consistency::CrashConsistent && strategy.spec().takes_snapshot;
     if tolerated { Vec::new() } else { writers(users) }
 }
 
-/// The pods that may write now or at any moment. One without a node counts: a claim of a late-binding class is bound because its first pod
-/// is about to start, and has no content before that pod has written it.
+/// The pods that may write now or later. An unscheduled one counts: with late binding a claim is bound because its first pod is about to
+/// start, and it has no content before that pod has written it.
 pub(crate) fn writers(users: &[User]) -> Vec<String> {
     users.iter().filter(|user| user.writes).map(|user| user.pod.clone()).collect()
 }
@@ -124,7 +124,7 @@ mod tests {
         keys,
     };
 
-    /// The labels are there before the claim is made, which gets them from the DataVolume.
+    /// The labels are written before the claim is created, which inherits them from the DataVolume.
     #[test]
     fn what_is_inherited_is_written_with_the_decision() {
         let volume = volume(|_| {});

@@ -1,4 +1,4 @@
-//! The phase of the snapshot: joining a shared one, waiting for the driver, and restoring from it.
+//! The phase of the snapshot: sharing it, waiting for the driver, and restoring from it.
 
 use crate::{
     api::Phase,
@@ -20,7 +20,7 @@ use crate::{
     storage::driver_error,
 };
 
-/// Restores the snapshot that this clone shares; asks for one when it is its turn.
+/// Restores the snapshot that this clone shares, or requests one at its turn.
 pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, place: Place<'_>) -> Plan {
     let phase = Phase::SnapshotForSmartCloneInProgress;
     let group = match &seen.group {
@@ -33,7 +33,7 @@ pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, p
     let Some(snapshot) = group.of(&seen.volume.uid) else {
         return for_a_turn(seen, request, chosen);
     };
-    // Restoring from a snapshot that isn't ready costs the provisioner a back-off of a second and more.
+    // Restoring from a snapshot that isn't ready causes a back-off of the provisioner of a second or more.
     if !snapshot.ready {
         let cutting = Attempt::to_snapshot(snapshot);
         return attempt(seen, request, chosen, &cutting).unwrap_or_else(|| {
@@ -62,8 +62,8 @@ pub(crate) fn by_snapshot(seen: &Observed, request: &Request, chosen: &Chosen, p
     }
 }
 
-/// Others are at the source's snapshots. For how long they are, depends on them: so a turn has a deadline, like everything else that one
-/// strategy needs.
+/// The plan while other clones have all snapshots of the source. The length of that wait depends on them, so it has a deadline like every
+/// other step of a strategy.
 fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen) -> Plan {
     let since = waiting_since(seen, &Waiting::SnapshotTurn);
     let turn = Attempt::to_go_on(chosen.strategy, since, "other clones of the source have all its temporary snapshots");
@@ -82,8 +82,8 @@ fn for_a_turn(seen: &Observed, request: &Request, chosen: &Chosen) -> Plan {
     })
 }
 
-/// The API server refuses the claim that is to be restored (a quota, a policy), which is for people to cure. As long as the clone waits
-/// for them it keeps a snapshot, of which a source has few: so that has the attempt's deadline, too.
+/// Gives up when the API server has refused the claim to restore (a quota, a policy) for too long, which only people can cure. While the
+/// clone waits for them it keeps a snapshot, of which a source has few, so the attempt's deadline applies.
 fn refused_too_long(seen: &Observed, request: &Request, chosen: &Chosen, snapshot: &SharedSnapshot) -> Option<Plan> {
     let waiting = seen.volume.status.clone.as_ref()?.waiting_for.as_ref()?;
     if !waiting.reason.as_deref().is_some_and(|reason| REFUSED.contains(&reason)) {

@@ -57,7 +57,7 @@ fn decided_volume(strategy: &'static str) -> DataVolume {
     })
 }
 
-/// A copy whose mover is in `state`.
+/// A copy whose data mover is in `state`.
 fn copying(state: MoverState) -> Observed {
     Observed {
         claim: Lookup::Present(Claim { phase: ClaimPhase::Pending, ..claim("clone", Content::HeldBack) }),
@@ -75,7 +75,7 @@ fn copying(state: MoverState) -> Observed {
     }
 }
 
-/// A copy into another namespace that is complete, and has its temporary claim closed if `deleting`.
+/// A complete copy into another namespace, whose temporary claim is being deleted if `deleting`.
 fn copied(deleting: bool) -> Observed {
     let mut volume = decided_volume("copy");
     volume.spec.source.as_mut().unwrap().pvc.as_mut().unwrap().namespace = "gold".into();
@@ -131,7 +131,7 @@ fn denied() -> Lookup<Authorization> {
     Lookup::Present(Authorization::Denied("no".to_owned()))
 }
 
-/// The temporary claim, changed.
+/// Changes the temporary claim.
 fn with_temporary(mut seen: Observed, change: impl FnOnce(&mut Claim)) -> Observed {
     if let Lookup::Present(claim) = &mut seen.temporary {
         change(claim);
@@ -151,8 +151,8 @@ fn late(mut seen: Observed) -> Observed {
     seen
 }
 
-/// A complete volume changes hands when its claim is closed, nobody else has it, and the right is still there: the first write, and what is
-/// waited for.
+/// A populated volume is rebound when its claim is being deleted, nobody else uses it, and access is still granted: the first write, and
+/// the reason to wait.
 #[rstest]
 #[case::closed_first(copied(false), Some("delete_claim"), "RebindInProgress")]
 #[case::then_handed_over(copied(true), Some("hand_over"), "RebindInProgress")]
@@ -177,7 +177,7 @@ fn hand_overs(#[case] seen: Observed, #[case] does: Option<&str>, #[case] waits_
     assert_eq!(plan.actions.first().map(Write::verb), does, "{plan:?}");
     assert_eq!(plan.waiting.as_ref().map(Waiting::reason), Some(waits_for), "{plan:?}");
     assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
-    // As long as something is beside the source, the right is asked for again.
+    // As long as temporary objects exist beside the source, access is checked again.
     assert!(plan.look_again_at.unwrap() <= seen.now + RIGHTS_RECHECK);
 }
 
@@ -188,7 +188,7 @@ fn a_volume_that_somebody_keeps_is_given_up_at_the_deadline() {
     assert!(plan.failure.unwrap().contains("gold/lurk"));
 }
 
-/// Nothing of a source elsewhere is told, decided or made without the right, whether it exists or not.
+/// Without access to a source in another namespace, the result is the same whether or not the source exists.
 #[test]
 fn without_the_right_nothing_depends_on_the_source() {
     let asked = |source| {
@@ -202,7 +202,7 @@ fn without_the_right_nothing_depends_on_the_source() {
     assert_eq!((there.actions.len(), there.chosen), (0, None));
 }
 
-/// A report counts only if it is the report of the pod that was started.
+/// A report counts only if it is from the pod that was created.
 #[test]
 fn a_mover_that_took_the_place_of_ours_is_deleted() {
     let plan = step(&with_mover(copying(done()), |mover| mover.trusted = false)).unwrap();
@@ -220,7 +220,7 @@ fn done() -> MoverState {
     }
 }
 
-/// What becomes of a copy: the first word of what is done, and what is waited for.
+/// The state of a copy, the first write, and the reason to wait.
 #[rstest]
 #[case::runs(copying(MoverState::Running), None, None)]
 #[case::done(copying(done()), Some("mark_copied"), None)]
@@ -242,7 +242,7 @@ fn copies(#[case] seen: Observed, #[case] does: Option<&str>, #[case] waits_for:
     assert_eq!(plan.waiting.map(|waiting| waiting.reason()), waits_for);
 }
 
-/// Another source of the same name is not what was decided about.
+/// A source with another UID needs another decision.
 #[test]
 fn another_source_of_the_same_name_needs_another_decision() {
     let mut seen = observed(&decided_volume("copy"), facts());
@@ -254,7 +254,7 @@ fn another_source_of_the_same_name_needs_another_decision() {
     assert_eq!(plan.chosen.unwrap().strategy, CloneStrategy::Snapshot);
 }
 
-/// Sidecars that trip over each other are made to look once more, at a moment of the claim's own.
+/// After an update conflict of sidecars a claim is annotated, at a time that differs between claims.
 #[test]
 fn a_claim_that_others_tripped_over_is_touched_after_a_while() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
@@ -270,7 +270,7 @@ fn a_claim_that_others_tripped_over_is_touched_after_a_while() {
     assert_eq!(plan.actions.first().map(Write::verb), Some("nudge"));
 }
 
-/// One pod copies from one volume to the other; where no node can have both, that is told, and given up in the end.
+/// The data mover needs a node that can access both volumes; a missing one is reported, and the clone fails at its deadline.
 #[test]
 fn where_no_node_can_have_both_volumes_that_is_the_reason() {
     let unschedulable = "0/2 nodes are available: 2 node(s) had volume node affinity conflict.";
@@ -283,7 +283,7 @@ fn where_no_node_can_have_both_volumes_that_is_the_reason() {
     assert!(plan.failure.unwrap().contains("There is no node"));
 }
 
-/// What is told of a refusal is the new decision and why, not the old one.
+/// After a refusal the new decision and its reason are reported.
 #[test]
 fn a_refused_snapshot_is_replaced_by_a_decision_that_tells_why() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
@@ -305,7 +305,7 @@ fn a_refused_snapshot_is_replaced_by_a_decision_that_tells_why() {
     assert_eq!(plan.refused.unwrap().met.code, "FailedPrecondition");
 }
 
-/// A source that isn't there is waited for, by its name.
+/// A missing source is reported by its name.
 #[test]
 fn a_source_that_vanishes_is_waited_for_by_name() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
@@ -317,7 +317,7 @@ fn a_source_that_vanishes_is_waited_for_by_name() {
     assert!(waiting.message().contains("here/disk"));
 }
 
-/// What isn't ours is neither adopted nor touched, whatever its name.
+/// Foreign objects are neither adopted nor changed, whatever their names.
 #[test]
 fn a_strangers_objects_are_left_alone() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
@@ -335,7 +335,7 @@ fn a_strangers_objects_are_left_alone() {
     }
 }
 
-/// A snapshot that isn't ours, or not for this clone, is nobody's turn and nothing to restore from.
+/// A snapshot that is foreign, or not for this clone, is not restored.
 #[test]
 fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
@@ -355,7 +355,7 @@ fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
     assert!(plan.wanted_snapshot.is_some() && plan.actions.is_empty());
 }
 
-/// Whatever pod may write to the source, now or when it starts, is waited for; `CrashConsistent` tolerates it for a snapshot only.
+/// Any pod that may write to the source, now or once scheduled, causes a wait; `CrashConsistent` tolerates it for a snapshot only.
 #[rstest]
 fn a_pod_that_may_write_is_waited_for(
     #[values("snapshot", "csi-clone", "copy")] strategy: &'static str,
@@ -380,8 +380,8 @@ fn a_pod_that_may_write_is_waited_for(
     assert_eq!(waits, writes && !tolerated, "{plan:?}");
 }
 
-/// What was made for ourselves goes completely: before a temporary claim goes whose volume would stay, the volume is let go. As long as our
-/// finalizer keeps the claim, it keeps the volume.
+/// A retained volume of a temporary claim gets its reclaim policy changed before the claim is released. As long as our finalizer keeps the
+/// claim, it keeps the volume.
 #[rstest]
 #[case::kept(true, false, false, "delete_claim")]
 #[case::kept_and_deleted(true, true, false, "discard_volume")]

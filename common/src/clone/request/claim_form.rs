@@ -1,4 +1,4 @@
-//! The description of the clone's claim, in either of its two forms.
+//! The description of the clone's claim, in `spec.pvc` or `spec.storage`.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use crate::{field::FieldError, object::VolumeMode, quantity::Bytes};
 
 const ACCESS_MODES: [&str; 4] = ["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"];
 
-/// The only resource that a claim has.
+/// The only resource of a claim.
 const STORAGE: &str = "storage";
 
-/// The parts that `spec.pvc` and `spec.storage` share.
+/// The fields that `spec.pvc` and `spec.storage` share.
 pub(crate) struct ClaimForm<'a> {
     pub(super) resources: Option<&'a VolumeResourceRequirements>,
     pub(super) class: Option<&'a String>,
@@ -45,7 +45,7 @@ impl ClaimForm<'_> {
         None
     }
 
-    /// The size that the volume may not exceed. Nothing enforces it but the decision.
+    /// The maximum size of the volume. Only the decision enforces it.
     pub(super) fn limit(&self, form: Form, size: Option<Bytes>, errors: &mut Vec<FieldError>) -> Option<Bytes> {
         let path = form.limit_path();
         let quantity = self.resources?.limits.as_ref()?.get(STORAGE)?;
@@ -60,7 +60,7 @@ impl ClaimForm<'_> {
         None
     }
 
-    /// Resources that no claim has.
+    /// Errors for resources that a claim doesn't have.
     pub(super) fn other_resources(&self, form: Form) -> Vec<FieldError> {
         let Some(resources) = self.resources else { return Vec::new() };
         let of = |kind: &'static str, amounts: Option<&BTreeMap<String, Quantity>>| {
@@ -79,7 +79,7 @@ impl ClaimForm<'_> {
     }
 
     pub(super) fn volume_mode(&self, form: Form, errors: &mut Vec<FieldError>) -> Option<VolumeMode> {
-        // CDI's private word for "left out".
+        // CDI's value for an omitted volume mode.
         let text = self.mode.filter(|mode| *mode != "FromStorageProfile" || form == Form::Pvc)?;
         let mode = text.parse().ok();
         if mode.is_none() {

@@ -1,4 +1,4 @@
-//! The options of a clone: the annotations that a user sets on a DataVolume.
+//! The options of a clone: annotations that a user sets on a DataVolume.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     keys,
 };
 
-/// What the annotations ask for.
+/// The parsed annotations.
 pub(crate) struct Options {
     pub(super) wish: Option<CloneStrategy>,
     pub(super) fallback_allowed: bool,
@@ -40,7 +40,7 @@ impl Options {
                 if wish.is_none() {
                     wrong(keys::CLONE_TYPE, text, "\"snapshot\", \"csi-clone\", \"copy\"");
                 }
-                // With a plan beside it this may be our own earlier decision.
+                // With a plan beside it this may be an earlier decision of smartclone.
                 match get(keys::PLAN) {
                     None => wish,
                     Some(plan) => PlanNote::read(plan).and_then(|note| note.wish_on_record(wish)),

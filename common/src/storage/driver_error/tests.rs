@@ -86,7 +86,7 @@ fn shows(#[case] text: &str, #[case] expected: Option<&str>) {
     assert_eq!(redact(text), expected.unwrap_or(text));
 }
 
-/// For which other clones a refusal counts.
+/// The scope of a refusal.
 #[rstest]
 #[case::thick_pool("FailedPrecondition desc = a thick pool", Scope::StorageClass)]
 #[case::not_implemented("Unimplemented desc = cloning", Scope::StorageClass)]
@@ -103,7 +103,7 @@ fn depends_on(#[case] text: &str, #[case] scope: Scope) {
     assert_eq!(classify(&format!("{PROVISION}{text}")).scope, scope);
 }
 
-/// Whatever waiting may cure says nothing about the StorageClass.
+/// A transient error never has the scope StorageClass.
 #[test]
 fn only_what_is_terminal_is_about_the_class() {
     let codes = CODES.iter().map(|(_, class, scope)| (*class, *scope));
@@ -112,7 +112,7 @@ fn only_what_is_terminal_is_about_the_class() {
 }
 
 proptest! {
-    /// Whatever a driver says: no panic, nothing longer, and a second look hides nothing more.
+    /// For all messages: no panic, the text does not grow, and redacting it again changes nothing.
     #[test]
     fn only_ever_hides(text in hostile()) {
         let shown = redact(&text);
@@ -122,7 +122,7 @@ proptest! {
         classify(&text);
     }
 
-    /// Where it stands doesn't matter.
+    /// A password is masked at every position.
     #[test]
     fn never_shows_a_password(before in ".{0,600}", after in "[ ,;]\\PC{0,40}") {
         let shown = redact(&format!("{before} password=Xq7Zp9 {after}"));
@@ -130,7 +130,7 @@ proptest! {
     }
 }
 
-/// Words that mean something, in any order, between anything.
+/// Texts of relevant words and arbitrary characters, in any order.
 fn hostile() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "password",

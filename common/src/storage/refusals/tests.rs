@@ -32,7 +32,8 @@ fn counts(known: &NamespaceRefusals, namespace: &str, request: &VolumeRequest, m
     known.in_force(namespace, "fast", at(minute)).iter().any(|refusal| refusal.is_about(&key(), request))
 }
 
-/// One refusal in the namespace `a` of 2Gi: for which requests of the same namespace it counts; for no other namespace.
+/// One refusal for a request of 2Gi in namespace `a`: true if it counts for the request in the same namespace. It counts for no other
+/// namespace.
 #[rstest]
 #[case::like(Scope::Request, |_: &mut VolumeRequest| {}, true)]
 #[case::larger(Scope::Request, |r: &mut VolumeRequest| r.size = gi(900), true)]
@@ -54,7 +55,7 @@ fn counts_in_its_namespace(#[case] scope: Scope, #[case] change: fn(&mut VolumeR
     assert!(!counts(&known, "b", &request, 4), "another namespace");
 }
 
-/// What is never remembered, or never evidence for others, however many namespaces met it.
+/// Refusals that are never remembered, or never evidence for other namespaces, however many namespaces met them.
 #[rstest]
 #[case::status_of_a_class(|_: &mut MetRefusal| {}, true, true)]
 #[case::event(|m: &mut MetRefusal| m.read_in = ErrorSource::Event, true, false)]
@@ -83,7 +84,7 @@ fn three_namespaces_with_no_success_between_speak_for_the_class() {
     assert!(known.record("a", &refusal, at(1)).is_none() && known.record("c", &refusal, at(1)).is_none());
     let evidence = known.record("d", &met(Scope::StorageClass, gi(4)), at(1)).unwrap();
     assert_eq!((evidence.namespaces, evidence.size), (3, gi(4)));
-    // What is known so doesn't count again.
+    // A refusal that already counts for all is not counted again.
     assert_eq!(known.record("e", &refusal, at(2)), None);
 }
 
@@ -121,7 +122,7 @@ fn a_second_refusal_in_a_row_counts_twice_as_long_and_a_success_forgets() {
     assert_eq!(succeeded(&twice, &RefusalKey { strategy: CsiClone, ..key() }, gi(1)), None);
 }
 
-/// A refusal of an earlier version, which one clone was enough for.
+/// A refusal of an earlier version, which did not record the number of namespaces.
 #[test]
 fn one_that_a_single_namespace_met_counts_for_nobody() {
     let mut old = after_three(&[], 0);
@@ -131,7 +132,7 @@ fn one_that_a_single_namespace_met_counts_for_nobody() {
 }
 
 proptest! {
-    /// However long it goes on: bounded in number and time, in both memories.
+    /// Both memories stay bounded in number and time.
     #[test]
     fn bounded(events in prop::collection::vec((0u8..60, 0usize..1500, 1i64..500), 1..120)) {
         let (mut refusals, mut known, mut minute) = (Vec::new(), NamespaceRefusals::default(), 0);

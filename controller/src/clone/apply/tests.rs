@@ -11,7 +11,7 @@ const CLAIMS: &str = "/api/v1/namespaces/gold/persistentvolumeclaims";
 const PODS: &str = "/api/v1/namespaces/gold/pods";
 const SNAPSHOTS: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots";
 
-/// The clone `gold/a` of the UID `1`, and objects that are written for it.
+/// The clone `gold/a` with the UID `1`, and objects that are written for it.
 struct Cloning {
     volume: DataVolume,
     claim: ObjectVersion,
@@ -128,13 +128,13 @@ fn create_snapshot(_: &Cloning) -> Write {
     Write::CreateSnapshot(Box::new(serde_json::from_value(snapshot).unwrap()))
 }
 
-/// UID and version that a write names.
+/// The UID and the version in the preconditions of a write.
 fn preconditions(request: &Request) -> [Option<&str>; 2] {
     let named = if request.method == "DELETE" { &request.body["preconditions"] } else { &request.body["metadata"] };
     [named["uid"].as_str(), named["resourceVersion"].as_str()]
 }
 
-/// What a write names of the object that was read.
+/// The preconditions of a write: UID and version.
 const NOTHING: [bool; 2] = [false, false];
 const UID: [bool; 2] = [true, false];
 const VERSION: [bool; 2] = [true, true];
@@ -170,14 +170,14 @@ async fn a_write_names_what_was_read(
     assert_eq!(lines(&writes), [format!("{method} {path}")]);
     let named = |field: &str, names: bool| names.then(|| read[field].as_str().unwrap());
     assert_eq!(preconditions(&writes[0]), [named("uid", names[0]), named("resourceVersion", names[1])]);
-    // Of what has changed since, it changes nothing; but what is deleted is known by its UID.
+    // A write with a version fails after a change; a deletion depends on the UID only.
     if names == VERSION {
         let again = apply_to_volume(&objects, &[make(&objects)], &fixture).await;
         assert_eq!(outcome(&again), "stale");
     }
 }
 
-/// The answer to the second of three writes. Only after one that is done the third is sent.
+/// The answer to the second of three writes. The third is sent only after a successful one.
 #[rstest]
 #[case::done(None, "done")]
 #[case::bad_request(Some(400), "refused")]
@@ -208,7 +208,7 @@ async fn the_first_write_that_fails_ends_the_pass(#[case] code: Option<u16>, #[c
     assert_eq!(lines(&api.take_writes()), sent);
 }
 
-/// The version after the write of a decision is that on which the status is written.
+/// The status is written to the version that results from the write of the decision.
 #[rstest]
 #[case::data_volume(TargetKind::DataVolume, path_of::<DataVolume>(Some("gold"), "a"))]
 #[case::claim(TargetKind::Claim, format!("{CLAIMS}/a"))]
@@ -229,7 +229,7 @@ async fn a_decision_is_written_on_the_clone(#[case] kind: TargetKind, #[case] pa
     assert_eq!(metadata["annotations"], json!({(keys::CLONE_TYPE): "copy"}));
 }
 
-/// What has the name of an object that is to be created, and what becomes of it.
+/// The existing object with the name of an object to be created, the outcome, and true if its UID is then recorded.
 #[rstest]
 #[case::nothing(|_: &FakeApi| {}, "done", true)]
 #[case::another_s(|api: &FakeApi| put_pod(api, "stranger"), "foreign", false)]
@@ -244,7 +244,7 @@ async fn what_is_created_is_ours(#[case] before: fn(&FakeApi), #[case] expected:
     let api = FakeApi::default();
     let objects = put_objects(&api);
     let fixture = Fixture::start(&api).await;
-    // The answer of an earlier pass, if there was one.
+    // The UID in the answer to an earlier pass, if there was one.
     let created = &fixture.reconciler.indexes.created;
     created.record("1", "new".into(), "ours".into());
     before(&api);
@@ -270,7 +270,7 @@ fn unknown_whose(api: &FakeApi) {
     api.answer_next("GET", &format!("{PODS}/new"), answer(500));
 }
 
-/// The owners that a claim has stay when a DataVolume adopts it; without the claim there is nothing to adopt.
+/// Adoption by a DataVolume keeps the existing owners of a claim. Without the claim nothing is adopted.
 #[tokio::test(start_paused = true)]
 async fn an_adopted_claim_keeps_its_owners() {
     let api = FakeApi::default();

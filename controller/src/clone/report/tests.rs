@@ -10,7 +10,7 @@ use crate::{
     fixture::{Fixture, answer, put},
 };
 
-/// The answer to the write of a status, whether the pass comes to its end, and the number of events.
+/// The answer to the write of a status, true if the pass succeeds, and the number of events.
 #[rstest]
 #[case::written(None, true, 1)]
 #[case::newer(Some(409), true, 0)]

@@ -84,7 +84,7 @@ fn outcome(result: &Result<Done, Error>) -> &'static str {
     }
 }
 
-/// UID and version that a write names.
+/// The UID and the version in the preconditions of a write.
 fn preconditions(request: &Request) -> [Option<&str>; 2] {
     let named = if request.method == "DELETE" { &request.body["preconditions"] } else { &request.body["metadata"] };
     [named["uid"].as_str(), named["resourceVersion"].as_str()]
@@ -93,7 +93,7 @@ fn preconditions(request: &Request) -> [Option<&str>; 2] {
 const CLAIMS: &str = "/api/v1/namespaces/gold/persistentvolumeclaims";
 const DATA_VOLUMES: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/gold/datavolumes";
 
-/// Each write: its request, and whether it is done when the object does not exist any more.
+/// Each write: its request, and true if it is done when the object does not exist any more.
 #[rstest]
 #[case::create_claim(create_claim, "POST", CLAIMS.to_owned(), false)]
 #[case::create_data_volume(create_data_volume, "POST", DATA_VOLUMES.to_owned(), false)]
@@ -127,13 +127,13 @@ async fn a_write(#[case] make: Make, #[case] method: &str, #[case] path: String,
         assert_eq!(outcome(&result), expected, "{code:?}");
         let writes = api.take_writes();
         assert_eq!(lines(&writes), [format!("{method} {path}")], "{code:?}");
-        // What is created can have no preconditions.
+        // A creation has no preconditions.
         let named = read.as_ref().map_or([None, None], |version| [Some("u"), version.as_str()]);
         assert_eq!(preconditions(&writes[0]), named, "{code:?}");
     }
 }
 
-/// What has changed since it was read is left as it is.
+/// An object that has changed since it was read is not changed.
 #[rstest]
 #[case::hand_over(hand_over)]
 #[case::restore_policy(restore_policy)]
@@ -147,7 +147,7 @@ async fn what_has_changed_is_left_alone(#[case] make: Make) {
     let api = FakeApi::default();
     let objects = put_objects(&api);
     let fixture = Fixture::start(&api).await;
-    // Each gets another version.
+    // Each object gets another version.
     put_objects(&api);
     assert_eq!(outcome(&apply(&objects.transfer, Some(&make(&objects)), fixture.context()).await), "stale");
 }
@@ -166,7 +166,7 @@ async fn finalizers_of_others_stay(#[case] make: Make, #[case] expected: Value) 
     assert_eq!(json!(done.resource_version), metadata["resourceVersion"], "the status is written on top of it");
 }
 
-/// The words of the API server are for those who wait.
+/// The API server's message is reported to the user.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_quotes_the_api_server() {
     let api = FakeApi::default();

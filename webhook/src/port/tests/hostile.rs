@@ -1,4 +1,4 @@
-//! Callers that don't know the secret path, and that learn nothing about it.
+//! Callers that don't know the secret path, and learn nothing about it.
 
 use std::sync::Mutex;
 
@@ -14,10 +14,10 @@ use crate::{
 
 pub(super) const SEGMENT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-/// Nothing in it depends on what was asked.
+/// The answer to every guess; nothing in it depends on the request.
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n";
 
-/// What anybody may try.
+/// Guesses that any caller may try.
 fn guesses() -> Vec<String> {
     let wrong = SEGMENT.replace("f0", "f1");
     let routes: Vec<_> = ROUTES.iter().map(|(_, route)| *route).collect();
@@ -44,11 +44,11 @@ async fn who_does_not_know_the_path_gets_404_and_nothing_else(
 ) {
     let served = Served::start(World::new().webhook().await, Limits::default());
     for guess in guesses() {
-        // The body never comes: the answer doesn't wait for it.
+        // The body never arrives: the answer does not wait for it.
         let head = format!("{method} {guess} HTTP/1.1\r\nhost: webhook.test\r\ncontent-length: 1000000\r\n\r\n");
         let answer = served.ask(&head).await;
         let (before, after) = answer.split_once("date: ").unwrap_or((&answer, ""));
-        // Of what has no body by its method, the length isn't told.
+        // The answer to a HEAD request does not state the length.
         let expected =
             if method == "HEAD" { NOT_FOUND.replace("content-length: 0\r\n", "") } else { NOT_FOUND.to_owned() };
         assert_eq!((before, after.split_once("\r\n").unwrap_or_default().1), (&*expected, "\r\n"), "{method} {guess}");
@@ -58,7 +58,7 @@ async fn who_does_not_know_the_path_gets_404_and_nothing_else(
     assert_eq!(served.review(SEGMENT).await, 200);
 }
 
-/// What a process logs, whatever its level.
+/// The log of the process, at every level.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Callers that are slow, many, or large.
+//! Callers that are slow, numerous, or send large requests.
 
 use serde_json::json;
 use tokio::task::{JoinSet, yield_now};
@@ -10,7 +10,7 @@ use crate::{
     manifests::MUTATE_PATH,
 };
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_millis(100);
 
@@ -44,21 +44,21 @@ impl Served {
         connect(self.address, Arc::clone(&self.client)).await
     }
 
-    /// Says this on a connection of its own; all that is answered until it is closed.
+    /// Sends this on a new connection. Returns all data until it is closed.
     pub(super) async fn ask(&self, request: &str) -> String {
         let mut stream = self.connect().await;
-        // The end of the answer may come before the end of what is said.
+        // The answer may end before the request does.
         let _ = stream.write_all(request.as_bytes()).await;
         end(&mut stream).await
     }
 
-    /// Asks about a clone; the status.
+    /// Sends a review of a clone. Returns the status.
     pub(super) async fn review(&self, segment: &str) -> u16 {
         review_on(&mut self.connect().await, segment).await
     }
 }
 
-/// What comes until the connection ends, in whatever way.
+/// Reads until the connection ends, for whatever reason.
 async fn end(stream: &mut TlsStream<TcpStream>) -> String {
     let mut answer = Vec::new();
     let read = async { while stream.read_buf(&mut answer).await.is_ok_and(|read| read > 0) {} };
@@ -90,7 +90,7 @@ async fn review_on(stream: &mut TlsStream<TcpStream>, segment: &str) -> u16 {
     read.await.unwrap()
 }
 
-/// The status of an answer, if it has come as a whole.
+/// The status of an answer, if it is complete.
 fn status(answer: &str) -> Option<u16> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let length: usize = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse().unwrap();
@@ -140,7 +140,7 @@ async fn no_more_connections_than_allowed_are_open() {
         proven.push(stream);
     }
     closed(&mut served.tcp().await).await;
-    // One that has ended makes room.
+    // A closed connection makes room.
     proven.pop().unwrap().shutdown().await.unwrap();
     let again = async {
         loop {
@@ -181,7 +181,7 @@ async fn a_body_comes_in_time() {
     left(&served, MAX_BODIES).await;
 }
 
-/// Waits until so many bytes of the budget are left.
+/// Waits until `bytes` of the budget are left.
 async fn left(served: &Served, bytes: usize) {
     let polled = async {
         while served.bodies.left() != bytes {
@@ -217,8 +217,7 @@ async fn bodies_take_no_more_than_their_budget() {
     left(&served, MAX_BODIES).await;
 }
 
-/// A quarter of what a pod may have: the rest is for what the webhook knows, and for what it reads
-/// from bodies.
+/// A quarter of the pod's memory limit: the rest is for caches and decoded bodies.
 #[test]
 fn what_the_port_holds_is_a_part_of_the_memory_limit() {
     let manifests = crate::manifests::manifests().unwrap();
@@ -227,7 +226,7 @@ fn what_the_port_holds_is_a_part_of_the_memory_limit() {
     let limit = &deployment["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"];
     let limit: usize = limit.as_str().unwrap().strip_suffix("Mi").unwrap().parse().unwrap();
     let Limits { connections, read_buffer, .. } = Limits::default();
-    // What rustls keeps of a record that is not complete, and of one that is not sent.
+    // The buffers of rustls for an incomplete record and for an unsent one.
     let record = 2 * (18 << 10);
     assert!(connections * (read_buffer + record) + MAX_BODIES <= (limit << 20) / 4);
 }

@@ -1,4 +1,4 @@
-//! Claims that are filled without a DataVolume.
+//! Claims that are populated without a DataVolume.
 
 use super::*;
 use crate::fake_cluster::GET_CLONE_SOURCES;
@@ -24,7 +24,7 @@ pub(super) fn at_home(object: &mut Value) {
 fn forged(object: &mut Value) {
     object["metadata"]["annotations"][REQUESTER] = json!(r#"{"username":"admin"}"#);
 }
-/// Owners may go, and what was overlooked for their sake would stay.
+/// An owner reference can be removed later; a forged annotation that was accepted because of it would remain.
 fn forged_and_owned(object: &mut Value) {
     forged(object);
     object["metadata"]["ownerReferences"] = json!([owner("clone")]);
@@ -141,8 +141,7 @@ async fn who_asked_is_never_changed(#[case] user: &str, #[case] change: Change, 
     }
 }
 
-/// What is asked for is asked for once, whoever changes it, and nothing is looked at for the
-/// answer.
+/// The source of a claim is immutable for every user, and the check reads nothing.
 #[rstest]
 #[case::said_later(USER, at_home, as_is, &[FIELD])]
 #[case::taken_back(USER, as_is, at_home, &[FIELD])]

@@ -1,6 +1,5 @@
-//! Reviews as no API server sends them, two hundred thousand in a run: half of them damaged as
-//! text, half of them with values where they don't belong. Whatever comes is answered, in one of
-//! the ways that there are. Each case can be had again by its number.
+//! Reviews that no API server sends, two hundred thousand in a run: half of them damaged as text, half of them with misplaced values. Every
+//! one gets one of the defined answers. Each case can be repeated by its number.
 //!
 //! `SMARTCLONE_FUZZ_CASES=100000000 cargo test -p webhook fuzz` tries more of them.
 
@@ -17,7 +16,7 @@ use crate::fake_cluster::Webhook;
 const CASES: u64 = 200_000;
 const WORKERS: usize = 2;
 
-/// The longest reply but for its patch and what it has to repeat.
+/// The maximum length of a reply without its patch and the quoted texts.
 const REPLY: usize = 64 << 10;
 
 const WORDS: [&str; 34] = [
@@ -87,7 +86,7 @@ const KEYS: [&str; 27] = [
     ALLOW_ADOPTION,
 ];
 
-/// Texts that are a value, and some that only begin like one.
+/// Valid JSON values, and some that only begin like one.
 const TOKENS: [&str; 14] = [
     "null",
     "true",
@@ -107,7 +106,7 @@ const TOKENS: [&str; 14] = [
 
 pub(super) const VOCABULARY: Vocabulary = Vocabulary { words: &WORDS, keys: &KEYS, doublings: 12, fields: 30 };
 
-/// What of a request is spoilt: oftener what others have written than what the API server says.
+/// The damaged parts of a request. Parts that users write are damaged more often than those that the API server writes.
 const PARTS: [&str; 6] = ["userInfo", "kind", "operation", "namespace", "name", "uid"];
 
 fn spoilt(mut review: Value, dice: &mut Dice) -> Vec<u8> {
@@ -231,7 +230,7 @@ async fn seeds(webhook: &Webhook) -> Vec<(&'static str, Value)> {
     seeds
 }
 
-/// How a review ended.
+/// The end of a review.
 #[derive(Debug, PartialEq)]
 enum End {
     Malformed,
@@ -239,11 +238,11 @@ enum End {
     Allowed,
     /// With the review of the patched object.
     Patched(Value),
-    /// On account of these fields.
+    /// Because of these fields.
     Denied(Vec<String>),
 }
 
-/// Sends a review, and says what is wrong with the answer. `answers`: the cluster always does.
+/// Sends a review, and checks the answer. `answers`: the cluster always answers.
 async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> Result<End> {
     let (status, text) = webhook.post(path, body.to_vec()).await;
     let Review { api_version, request, .. } = match (status, serde_json::from_slice(body)) {
@@ -276,8 +275,7 @@ async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> 
         return Ok(End::Allowed);
     }
     let ByteString(changes) = serde_json::from_value(response["patch"].clone())?;
-    // What no API server could have read, as half a character in a field that nobody knows, isn't
-    // for it to patch either.
+    // An object that no API server could have decoded, such as one with half a character in an unknown field, is not patched by it either.
     let [object, old_object] =
         [request.object, request.old_object].map(|text| serde_json::from_str::<Value>(text.get()));
     let (Ok(mut object), Ok(old_object)) = (object, old_object) else { return Ok(End::Allowed) };
@@ -292,8 +290,8 @@ async fn answered(webhook: &Webhook, answers: bool, path: &str, body: &[u8]) -> 
     })))
 }
 
-/// The answer; and that what was written once is left alone the next time, and accepted but for a
-/// name that is taken. Nobody at all, which no API server sends, is never accepted.
+/// Returns the answer. Checks that a patched object is not patched again, and is accepted unless its name is taken. A review without a
+/// user, which no API server sends, is never accepted.
 async fn settled(webhook: &Webhook, answers: bool, case: &Case) -> Result<End> {
     let end = answered(webhook, answers, case.path, &case.body).await?;
     if let End::Patched(review) = &end {
@@ -301,7 +299,7 @@ async fn settled(webhook: &Webhook, answers: bool, case: &Case) -> Result<End> {
         let again = answered(webhook, answers, case.path, body.as_bytes()).await?;
         ensure!(again == End::Allowed, "decided anew after {end:?}: {again:?}");
         let nobody = review["request"]["userInfo"]["username"].as_str().is_none_or(str::is_empty);
-        // An update that lost something may be wrong in another way as well.
+        // An update that lost something may also be invalid for another reason.
         let is_new = review["request"]["operation"] == "CREATE";
         if case.path == MUTATE_PATH && !nobody && is_new {
             let verdict = answered(webhook, answers, VALIDATE_PATH, body.as_bytes()).await?;
@@ -312,7 +310,7 @@ async fn settled(webhook: &Webhook, answers: bool, case: &Case) -> Result<End> {
     Ok(end)
 }
 
-/// Every `WORKERS`th case from `first` on: how many were allowed as they are, patched and denied.
+/// Runs every `WORKERS`th case from `first` on. Returns the numbers of reviews that were allowed unchanged, patched and denied.
 async fn run(first: u64, cases: u64) -> Result<[u64; 3]> {
     let world = || sources::image(claims::there(World::new()));
     let everything = &world().object(REVIEWS, json!(true)).webhook().await;
@@ -332,7 +330,7 @@ async fn run(first: u64, cases: u64) -> Result<[u64; 3]> {
             End::Patched(_) => patched += 1,
             End::Denied(_) => denied += 1,
         }
-        // The clock stands still unless something is waited for.
+        // The clock stands still unless a task waits.
         ensure!(start.elapsed().is_zero(), "answered after {:?}: {case}", start.elapsed());
     }
     Ok([allowed, patched, denied])
@@ -353,7 +351,7 @@ fn whatever_is_sent_is_answered() -> Result<()> {
         workers.into_iter().map(|worker| worker.join().unwrap()).collect::<Result<Vec<_>>>()
     })?;
     let [allowed, patched, denied] = [0, 1, 2].map(|end| ends.iter().map(|ends| ends[end]).sum::<u64>());
-    // Else it would be the decoder alone that is tested.
+    // Otherwise only the decoder would be tested.
     let enough = allowed + patched + denied > cases / 2 && patched.min(denied) > cases / 20;
     ensure!(enough, "of {cases} only {allowed} were allowed, {patched} patched and {denied} denied");
     Ok(())

@@ -46,7 +46,7 @@ fn no_labels(object: &mut Value) {
     object["metadata"].as_object_mut().unwrap().remove("labels");
 }
 
-/// `null`: it isn't admitted, and nothing is told.
+/// `null`: it is not admitted, and nothing is disclosed.
 #[rstest]
 #[case::nothing(as_is, usual, json!({"unknown/to-us": "kept"}))]
 #[case::of_the_claim(as_is, source, json!({"unknown/to-us": "kept", TYPE: "u1", PREFERENCE: "fedora"}))]
@@ -74,11 +74,11 @@ async fn a_clone_inherits(#[case] change: Change, #[case] setup: Setup, #[case] 
     let admitted = judged.on(&object);
     assert_eq!(admitted["metadata"]["labels"], expected);
     assert!(webhook.validate(&admitted).await.allowed);
-    // Asked again, it adds nothing.
+    // Reinvoked, the webhook adds nothing.
     assert_eq!(webhook.mutate(&admitted).await.on(&admitted)["metadata"]["labels"], expected);
 }
 
-/// A field without effect is told; one that can't be honoured is refused, by both webhooks.
+/// Both webhooks warn of a field without effect, and refuse one that can't be honoured.
 #[rstest]
 #[case::without_effect("preallocation", json!(true), None)]
 #[case::refused("selector", json!({"matchLabels": {"tier": "a"}}), Some("spec.pvc.selector"))]

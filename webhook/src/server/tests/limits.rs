@@ -1,14 +1,14 @@
-//! Objects of a size and a content that nobody means well with: each is answered, and in few words.
+//! Objects of hostile size and content: each is answered, with a short reply.
 
 use k8s_openapi::ByteString;
 
 use super::*;
 
-/// The longest line of a reply, and the longest reply but for its patch.
+/// The maximum length of a line of a reply, and of a reply without its patch.
 const LINE: usize = 8 << 10;
 const REPLY: usize = 64 << 10;
 
-/// Turns what is written after it around, starts a colour, ends a line and ends a text.
+/// Reverses the following text, starts a colour, ends a line and ends a text.
 const UNREADABLE: &str = "\u{202e}gnp\u{1b}[31m\n\0";
 
 fn annotation(key: &str, value: impl Into<Value>) -> Value {
@@ -21,7 +21,7 @@ fn labels(count: usize) -> Value {
     let labels: serde_json::Map<_, _> = (0..count).map(|n| (format!("label-{n}"), json!("x"))).collect();
     json!({"metadata": {"labels": labels}})
 }
-/// The one place in a DataVolume that takes whatever is put there, and that nobody reads.
+/// The only place in a DataVolume that accepts any content, and that nobody reads.
 fn nested(depth: usize) -> Value {
     json!({"metadata": {"managedFields": [{"fieldsV1": (0..depth).fold(json!({}), |inner, _| json!({"f:spec": inner}))}]}})
 }
@@ -47,8 +47,7 @@ const ASKER: &str = "/request/userInfo";
 const MIB: usize = 1 << 20;
 const KIB: usize = 1 << 10;
 
-/// What is merged into the review of a clone, and where; and the code of the denial, if it is one,
-/// or that of HTTP.
+/// The value that is merged into the review of a clone, its place, and the code of the denial (or of HTTP).
 #[rstest]
 #[case::annotations(OBJECT, annotation("pad", many(256 * KIB)), 200)]
 #[case::labels(OBJECT, labels(10_000), 200)]
@@ -113,7 +112,7 @@ async fn what_is_hostile_is_answered_in_few_words(#[case] at: &str, #[case] chan
     }
 }
 
-/// Every text in it is a short line that looks like what it is.
+/// Checks that every text is a short and readable line.
 fn orderly(reply: &Value) {
     match reply {
         Value::String(line) => {
@@ -126,7 +125,7 @@ fn orderly(reply: &Value) {
     }
 }
 
-/// The settings are read by watches, and all of them once more for a no; the pods for a warning.
+/// Watches read the settings, and a denial lists them once more; a warning lists the pods.
 #[tokio::test]
 async fn odd_objects_beside_those_that_are_looked_at_change_nothing() {
     let odd = |name: &str| json!({"metadata": {"name": name, "resourceVersion": "1"}, "spec": 1, "provisioner": 1, "driver": 1});

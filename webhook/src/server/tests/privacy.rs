@@ -1,5 +1,5 @@
-//! Whoever may not read something in another namespace learns nothing about it: whatever is there,
-//! the reply has the same bytes, takes the same time, and nothing there was looked at for it.
+//! A requester who may not read an object in another namespace learns nothing about it: whatever exists there, the reply has the same bytes
+//! and takes the same time, and nothing there is read.
 
 use common::keys::{CHECK_STATIC_VOLUME, DATA_SOURCE_NAMESPACE};
 use hostile::Dice;
@@ -32,7 +32,7 @@ fn pod(name: &str) -> Value {
     })
 }
 
-/// A claim in `gold` with a volume of its own, so that a look at that is one at `gold`.
+/// A claim in `gold` with a volume of its own, so that a read of the volume counts as one of `gold`.
 fn gold_claim(world: World, size: &str, phase: &str) -> World {
     let claim = json!({
         "metadata": {"name": "source", "namespace": "gold", "uid": "gold-uid"},
@@ -69,7 +69,7 @@ fn named(world: World) -> World {
     claims::there(world.object(GOLD_IMAGE, data_source("pvc", "gold", "source"))).list(GOLD_PODS, &[])
 }
 
-/// What `gold` holds.
+/// The content of `gold`.
 fn there(world: World) -> World {
     named(gold_snapshot(gold_claim(world, "1Gi", "Bound"), "1Gi", true))
 }
@@ -112,22 +112,22 @@ const CONTENTS: [(&str, Setup); 9] = [
     ("named nowhere", names_lead_nowhere),
 ];
 
-/// A way to ask for what is in `gold`.
+/// A way to request something in `gold`.
 struct Way {
     name: &'static str,
-    /// What the API server sends, and where.
+    /// The reviews of the API server, with their paths.
     reviews: Vec<(&'static str, Value)>,
-    /// What is in the requester's own namespace; and, in `gold`, what the requester may read.
+    /// The objects in the requester's own namespace, and those in `gold` that the requester may read.
     own: Setup,
-    /// What the requester may do, which isn't enough.
+    /// The requester's rights, which do not suffice.
     rights: &'static [&'static str],
-    /// Of `gold`, what may be looked at.
+    /// The objects in `gold` that may be read.
     open: &'static [&'static str],
-    /// The denial's field, or none where the object is admitted; and words of the reply.
+    /// The denial's field, or none if the object is admitted; and words of the reply.
     told: (Option<&'static str>, &'static str),
 }
 
-/// A stamped creation, sent to both webhooks.
+/// A creation with the requester annotation, sent to both webhooks.
 fn volume(change: impl FnOnce(&mut Value)) -> Vec<(&'static str, Value)> {
     let object = stamped_volume(change);
     [MUTATE_PATH, VALIDATE_PATH].map(|path| (path, creation(&object))).into()
@@ -147,7 +147,7 @@ fn stamped_claim(change: Change) -> Value {
     object["metadata"]["annotations"][REQUESTER] = json!(STAMP);
     object
 }
-/// A clone from `gold` with this annotation at its creation, which is removed afterwards.
+/// A clone from `gold` that is created with this annotation, which is removed afterwards.
 fn annotated_for_a_while(key: &str) -> Vec<(&'static str, Value)> {
     let with = stamped_volume(|object| {
         sources::from_gold(object);
@@ -252,8 +252,7 @@ fn ways() -> Vec<Way> {
     ]
 }
 
-/// The reply without what is random in every one: the key that admission writes on what may be
-/// cloned.
+/// The reply without the random ownership key, which admission writes on admitted clones.
 fn settled(body: &str) -> String {
     let mut reply: Value = serde_json::from_str(body).unwrap();
     let response = reply["response"].as_object_mut().unwrap();
@@ -270,7 +269,7 @@ fn settled(body: &str) -> String {
     reply.to_string()
 }
 
-/// The replies, each with what the API server was asked for it.
+/// The replies, each with the requests to the API server.
 async fn replies(webhook: &Webhook, way: &Way) -> Vec<(String, Vec<String>)> {
     let mut replies = Vec::new();
     for (path, review) in &way.reviews {
@@ -278,9 +277,9 @@ async fn replies(webhook: &Webhook, way: &Way) -> Vec<(String, Vec<String>)> {
         let start = Instant::now();
         let (status, body) = webhook.post(path, review.to_string()).await;
         assert_eq!(status, StatusCode::OK, "{}: {body}", way.name);
-        // The clock stands still unless something is waited for.
+        // The clock stands still unless a task waits.
         assert!(start.elapsed().is_zero(), "{}: answered after {:?}", way.name, start.elapsed());
-        // What is asked for at once has no order.
+        // Concurrent requests have no order.
         let mut asked = webhook.asked();
         asked.sort();
         replies.push((settled(&body), asked));
@@ -293,7 +292,7 @@ async fn replies_without_the_right(content: impl FnOnce(World) -> World, way: &W
     replies(&world.webhook().await, way).await
 }
 
-/// What was asked about `gold`.
+/// The requests about `gold`.
 fn looks(asked: &[String]) -> Vec<&str> {
     let path = |asked: &str| asked.split([' ', '?']).nth(1).unwrap_or_default().to_owned();
     asked.iter().filter(|asked| path(asked).contains("gold")).map(String::as_str).collect()
@@ -307,7 +306,7 @@ async fn without_the_right_the_reply_is_the_same_whatever_is_there() {
         for (body, asked) in &first {
             let closed: Vec<_> = looks(asked).into_iter().filter(|a| !way.open.iter().any(|o| a.contains(o))).collect();
             assert_eq!(closed, Vec::<&str>::new(), "{}", way.name);
-            // What only writes stamps says nothing else.
+            // A handler that only writes the requester annotation discloses nothing else.
             let reply: Value = serde_json::from_str(body).unwrap();
             if reply["response"] == json!({"uid": "review-uid", "allowed": true}) {
                 continue;
@@ -324,7 +323,7 @@ async fn without_the_right_the_reply_is_the_same_whatever_is_there() {
     }
 }
 
-/// The same for anything that anybody could write there, each again by its number.
+/// The same for random content there; each case can be repeated by its number.
 #[tokio::test(start_paused = true)]
 async fn without_the_right_the_reply_is_the_same_whatever_could_be_there() {
     const CASES: u64 = 100;
@@ -360,8 +359,7 @@ async fn without_the_right_the_reply_is_the_same_whatever_could_be_there() {
     }
 }
 
-/// Whoever may read it is told what is there, after the question whether they may; and of pods the
-/// number.
+/// A requester who may read it is told about it after the access check; about pods only their number.
 #[tokio::test(start_paused = true)]
 async fn with_the_right_what_is_there_is_told() {
     let by_claim = [
@@ -402,7 +400,7 @@ async fn with_the_right_what_is_there_is_told() {
     }
 }
 
-/// A yes of a moment ago costs nothing, neither to the other webhook nor to the next clone.
+/// A recent allowed answer is reused, by the other webhook and for the next clone.
 #[tokio::test]
 async fn a_right_is_asked_for_once_in_a_burst() {
     let world = open_image_to_claim(there(World::new())).allowing(&[GET_DATA_SOURCES, "datavolumes/source"]);
@@ -416,7 +414,7 @@ async fn a_right_is_asked_for_once_in_a_burst() {
     assert_eq!(reviews, 2, "one for the DataSource and one for what it stands for");
 }
 
-/// Not even a name that cannot be is looked up before the right is asked for.
+/// Not even an invalid name is looked up before the access check.
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_cannot_be_is_refused_like_any_other() {
     let webhook = World::new().webhook().await;

@@ -1,5 +1,4 @@
-//! Sources of every kind and in every namespace: who may clone them, and what a DataSource stands
-//! for.
+//! Sources of every kind and in every namespace: the rights to clone them, and the resolution of DataSources.
 
 use super::*;
 use crate::fake_cluster::{GET_DATA_SOURCES, GOLD_CLAIM};
@@ -36,7 +35,7 @@ fn nonsense_by_reference(object: &mut Value) {
     nonsense_size(object);
     by_reference(object);
 }
-/// As if somebody had decided already that the DataSource stands for something else.
+/// An object whose annotation claims that the DataSource leads to another source.
 fn noted(object: &mut Value) {
     by_reference(object);
     let note = r#"{"chosenBy":"Default","source":{"kind":"PersistentVolumeClaim","namespace":"gold","name":"source"}}"#;
@@ -81,8 +80,7 @@ fn no_gold(world: World) -> World {
 const PVC_NAMESPACE: &str = "spec.source.pvc.namespace";
 const SNAPSHOT_NAMESPACE: &str = "spec.source.snapshot.namespace";
 
-/// Both webhooks give the same answer, so that the first one doesn't tell what the second one would
-/// keep to itself.
+/// Both webhooks give the same answer, so that the first one does not disclose what the second one would not.
 #[rstest]
 #[case::right_that_is_made_for_it(from_gold, usual, &["datavolumes/source"], None)]
 #[case::or_to_make_pods(from_gold, usual, &["pods"], None)]
@@ -117,7 +115,7 @@ async fn a_source_elsewhere_takes_a_right(
     }
 }
 
-/// For one's own namespace nobody is asked; for another one, no answer is no permission.
+/// The own namespace needs no access check; for another one, no answer is no permission.
 #[rstest]
 #[case::no_answer(|w: World| w.silent(REVIEWS))]
 #[case::an_error(|w: World| w.without(REVIEWS))]
@@ -135,7 +133,7 @@ async fn without_an_answer_nobody_may(#[case] setup: Setup) {
     assert!(webhook.validate(&webhook.mutate(&own).await.on(&own)).await.allowed);
 }
 
-/// What it stands for is looked up anew, whatever the object says, and written down.
+/// The source is always resolved again, whatever the object says, and recorded.
 #[rstest]
 #[case::claim(by_reference, image, "ns/source")]
 #[case::snapshot(by_reference, image_of_snapshot, "ns/snap")]
@@ -153,7 +151,7 @@ async fn a_data_source_is_followed(#[case] change: Change, #[case] setup: Setup,
     assert!(webhook.validate(&written).await.allowed);
 }
 
-/// What it stands for may come later. Then the controller decides, also whether the requester may.
+/// The source may appear later. Then the controller decides, and checks the requester's rights.
 #[rstest]
 #[case::missing(by_reference, usual, "DataSource ns/image doesn't exist")]
 #[case::missing_elsewhere(by_reference_to_gold, usual, "DataSource gold/image doesn't exist")]
@@ -176,8 +174,7 @@ async fn a_data_source_that_leads_nowhere_is_waited_for(
     assert!(webhook.validate(&written).await.allowed);
 }
 
-/// Names are part of the paths that are asked for; these would lead elsewhere, or nowhere. Those of
-/// a DataSource are its owner's to mend.
+/// Names are parts of request paths; these would lead elsewhere, or nowhere. Only the owner of a DataSource can correct the names in it.
 #[rstest]
 #[case::parent("..")]
 #[case::sibling("../persistentvolumeclaims/source")]
@@ -198,7 +195,7 @@ async fn a_source_of_a_name_that_cannot_be_does_not_exist(#[case] name: &str) {
     assert!(start.elapsed().is_zero(), "{:?}", start.elapsed());
 }
 
-/// Nothing of such a name can ever come, so nobody waits for it.
+/// An object with an invalid name can never appear, so nobody waits for it.
 #[rstest]
 #[case::source(json!({"source": {"pvc": {"namespace": "ns", "name": "a source"}}}), &["spec.source.pvc.name"])]
 #[case::snapshot(json!({"source": {"snapshot": {"namespace": "ns", "name": "Source"}}}), &["spec.source.snapshot.name"])]
@@ -235,7 +232,7 @@ async fn a_mistake_is_told_by_reference_too(#[case] change: Change, #[case] setu
     assert_eq!((judged.allowed, judged.fields()), (false, vec![SIZE]));
 }
 
-/// A forged note is refused; one that can't be checked now is nobody's fault.
+/// A forged record is refused; one that can't be checked now is not treated as forged.
 #[tokio::test(start_paused = true)]
 async fn a_note_about_a_data_source_is_checked() {
     let object = clone(noted);
@@ -297,7 +294,7 @@ fn of_snapshot_with_a_size(object: &mut Value) {
     of_snapshot_without_a_size(object);
     object["spec"]["storage"]["resources"] = json!({"requests": {"storage": "1Gi"}});
 }
-/// A snapshot of the volume `handle`, made of the claim `source`, for whose restore the driver names next to nothing.
+/// A snapshot of the volume `handle`, taken of the claim `source`, for which the driver reports almost no restore size.
 fn next_to_nothing(world: World, handle: &str) -> World {
     let snapshot = json!({
         "metadata": {"name": "snap", "uid": "snap-uid"}, "spec": {"source": {"persistentVolumeClaimName": "source"}},
@@ -320,8 +317,8 @@ fn next_to_nothing(world: World, handle: &str) -> World {
     world.object(SNAPSHOT, snapshot).object(CONTENT, content).object(VOLUME, volume)
 }
 
-/// What a driver names for a restore may be next to nothing; then the size is that of the volume, as long as the claim of the name that the
-/// snapshot gives still has it, or the requester's. What could not be read is decided later.
+/// The driver's restore size may be almost zero. Then the size is that of the volume, as long as the claim that the snapshot names still
+/// has it, or the requested size. If it could not be read, the controller decides.
 #[rstest]
 #[case::known(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "1"), None, "by restoring the snapshot")]
 #[case::claim_is_gone(of_snapshot_without_a_size, |w: World| next_to_nothing(w, "1").without(SOURCE), Some("spec.storage.resources.requests.storage"), "give the size of that volume")]

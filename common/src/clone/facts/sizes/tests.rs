@@ -51,7 +51,7 @@ fn snapshot(restore_size: Option<&str>) -> VolumeSnapshot {
     }))
 }
 
-/// The content of a snapshot of the volume with this handle; without one it was made outside of Kubernetes.
+/// The content of a snapshot of the volume with this handle; without a handle it was created outside of Kubernetes.
 fn content(handle: Option<&str>, restore_size: Option<i64>) -> VolumeSnapshotContent {
     let source = handle.map_or_else(|| json!({"snapshotHandle": "s"}), |handle| json!({"volumeHandle": handle}));
     read(json!({
@@ -68,7 +68,7 @@ fn expanding(word: &str) -> Value {
     json!({"allocatedResources": {"storage": "3Gi"}, "allocatedResourceStatuses": {"storage": word}})
 }
 
-/// Request and status of a claim, its volume, and the size that it has.
+/// Request, capacity and status of a claim, the capacity of its volume, and the expected size.
 #[rstest]
 #[case::plain("1Gi", "1Gi", json!({}), "1Gi", gi(1))]
 #[case::rounded_up("1G", "1Gi", json!({}), "1Gi", gi(1))]
@@ -97,11 +97,11 @@ fn a_claim_has_what_its_volume_has(
     let found = sizes(&pv("v", "claim", of_volume));
     assert_eq!((found.request, found.capacity), (Bytes::parse(request).ok(), Some(expected)));
     assert_eq!((found.cut_at, found.doubt), (None, None));
-    // The volume of somebody else says nothing.
+    // A volume of another claim is ignored.
     assert_eq!(sizes(&pv("v", "other", "9Gi")).capacity, sizes(&pv("v", "other", "8Gi")).capacity);
 }
 
-/// What the driver names for a restore, the size of the volume as far as it is known, and what follows.
+/// The restore size that the driver reports, the size of the volume if known, and the expected sizes.
 #[rstest]
 #[case::the_truth(Some(gi(1)), Some(gi(1)), Some(gi(1)), None)]
 #[case::more_than_the_volume(Some(mi(1100)), Some(gi(1)), Some(mi(1100)), None)]
@@ -132,7 +132,7 @@ fn a_snapshot_has_what_its_volume_has(
     }
 }
 
-/// A volume of 1Gi of which a snapshot names 1805 bytes counts only if it is the snapshot's.
+/// The size of a volume counts only if the snapshot was taken from it.
 #[rstest]
 #[case::its_own(Some("v"), pv("v", "claim", "1Gi"), Some(gi(1)))]
 #[case::claim_is_gone(Some("v"), pv("v", "gone", "1Gi"), Some(gi(1)))]
@@ -150,7 +150,7 @@ fn the_volume_of_a_snapshot_is_found_by_its_handle(
     let sizes = |origin| SourceSizes::of_snapshot(&snapshot(Some("1805")), Some(&content), &origin);
     assert_eq!(sizes(origin.clone()).capacity, expected);
     assert_eq!(sizes(Origin::NOT_KNOWN).capacity, None);
-    // What was on record when it was known counts when it isn't any more.
+    // The recorded size counts when the volume is no longer known.
     let on_record = |origin| sizes(Origin { on_record: Some(gi(2)), ..origin }).capacity;
     assert_eq!(on_record(origin), expected.or(Some(gi(2))));
     assert_eq!(on_record(Origin::NOT_KNOWN), Some(gi(2)));
@@ -158,7 +158,7 @@ fn the_volume_of_a_snapshot_is_found_by_its_handle(
     assert_eq!(sizes(unread).doubt, Some(Doubt::Unread("why".into())));
 }
 
-/// The larger of the two counts, and 0 is none.
+/// The larger of the two sizes counts; 0 counts as missing.
 #[rstest]
 #[case::both(Some("1Gi"), Some(1 << 30), Some(gi(1)))]
 #[case::snapshot_first(Some("1Gi"), None, Some(gi(1)))]
@@ -200,7 +200,7 @@ use self::{
     RestoreSize::{Absent, Capacity, NextToNothing, OddReferenced, WholeReferenced},
 };
 
-/// What has become of the volume since a snapshot of 1Gi was taken of it.
+/// The change of the volume since a snapshot of 1Gi was taken from it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Since {
     Nothing,
@@ -229,7 +229,7 @@ impl LargerRestore {
         matches!(self, OutOfRange | InvalidArgument)
     }
 
-    /// As the reference driver restores: the size of the volume, or the gRPC code.
+    /// Restores as the reference driver does: the size of the volume, or the gRPC code.
     fn restore(self, asked: Bytes) -> Result<Bytes, &'static str> {
         match self {
             _ if asked < SNAPSHOT => Err("OutOfRange"),
@@ -262,7 +262,7 @@ fn wanted(size: Option<Bytes>) -> crate::clone::request::Request {
     }))
 }
 
-/// Carries a decision out: by restoring, then by a copy. The sizes of the clone, or why there is none.
+/// Carries a decision out: by restoring, then by a copy. Returns the chosen strategy, or the error.
 fn carried_out(larger: LargerRestore, given: Option<Bytes>, facts: &Facts) -> Result<Box<Chosen>, String> {
     let request = wanted(given);
     let mut history = History::default();
@@ -285,8 +285,7 @@ fn carried_out(larger: LargerRestore, given: Option<Bytes>, facts: &Facts) -> Re
     }
 }
 
-/// Whatever a driver names and refuses: a snapshot is cloned at its size or larger, unless nobody knows its size, neither by record nor by
-/// the requester.
+/// For all reported sizes and refusals, a snapshot is cloned at its size or larger, unless its size is neither recorded nor requested.
 #[rstest]
 fn every_snapshot_is_cloned_with_every_driver(
     #[values(Capacity, Absent, NextToNothing, OddReferenced, WholeReferenced)] named: RestoreSize,
@@ -311,14 +310,14 @@ fn every_snapshot_is_cloned_with_every_driver(
     let is_known = named == Capacity || matches!(since, Since::Nothing | Since::AnotherClaim);
     let is_given = since == Since::Gone && given == Some(SNAPSHOT);
     let has_larger = !larger.refuses() && (since == Since::HasGrown || given > Some(SNAPSHOT));
-    // Two sizes may be right, and what was refused is a third one.
+    // Two sizes are plausible, and a third one was refused.
     let is_a_guess =
         larger.refuses() && named == WholeReferenced && rule == RestoreRule::Larger && given > Some(SNAPSHOT);
     match outcome {
         Ok(chosen) => {
             let least = [Some(SNAPSHOT), given, has].into_iter().max().flatten().unwrap();
             assert!(chosen.sizes.finally >= least, "{:?}", chosen.sizes);
-            // A pod copies into what is made at once.
+            // A pod copies into a volume of the final size.
             assert!(chosen.strategy != CloneStrategy::Copy || chosen.sizes.create_at >= least, "{:?}", chosen.sizes);
         }
         Err(why) => assert!(!is_known && !is_given && !has_larger || is_a_guess, "{why}"),
@@ -335,8 +334,8 @@ prop_compose! {
 }
 
 proptest! {
-    /// Whatever is on record about a volume, and whatever the driver names: a clone of it, or of its snapshot, is never smaller than any
-    /// size that the volume is known to have, nor than what is asked for.
+    /// For all recorded and reported sizes, a clone of a volume or its snapshot is at least as large as every known size of the volume and
+    /// as the request.
     #[test]
     fn a_clone_is_never_smaller_than_any_known_size(
         volume in volume_sizes(),
@@ -361,7 +360,7 @@ proptest! {
             prop_assert!(Some(chosen.sizes.create_at.min(chosen.restore_at)) >= known || cut_at.is_some() && exact);
             prop_assert!(chosen.strategy == CloneStrategy::Snapshot || Some(chosen.sizes.create_at) >= known);
         } else {
-            // What is asked for is too small, or nothing is known and nothing asked for.
+            // The request is too small, or neither a size is known nor one requested.
             prop_assert!(given.map(Bytes) < request.or(known).or(Some(Bytes(1))) || exact && !expands);
         }
     }

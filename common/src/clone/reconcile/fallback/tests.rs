@@ -19,7 +19,7 @@ use crate::{
     object::{ClaimPhase, ObjectVersion},
 };
 
-/// Decided for a snapshot; it has waited for `reason` since `minutes`.
+/// A DataVolume with the strategy snapshot, which has waited for `reason` for `minutes`.
 fn waiting(reason: &str, minutes: i64, change: impl FnOnce(&mut serde_json::Value)) -> DataVolume {
     let since = now() - SignedDuration::from_mins(minutes);
     volume(|object| {
@@ -51,7 +51,7 @@ fn snapshot(ready: bool, minutes: i64) -> SharedSnapshot {
     }
 }
 
-/// A claim without a volume, about which there is a warning.
+/// A claim without a volume, with a warning about it.
 fn claim((name, namespace): (&str, &str), content: Content, complaint: &str) -> Claim {
     let text = |text: &str| text.to_owned();
     Claim {
@@ -92,8 +92,8 @@ fn seen(volume: &DataVolume, snapshots: Vec<SharedSnapshot>) -> Observed {
     Observed { group, ..observed(volume, facts()) }
 }
 
-/// Whatever keeps a clone from its snapshot, or with one from going on, has the attempt's deadline: ten minutes, unless it is asked for
-/// otherwise. Then the next strategy is taken.
+/// Every wait before and after the snapshot has the attempt's deadline: ten minutes, unless another one is set. Then the next strategy is
+/// used.
 #[rstest]
 #[case::turn(seen(&waiting("SnapshotShared", 9, |_| ()), vec![]), "SnapshotShared")]
 #[case::turn_is_over(seen(&waiting("SnapshotShared", 10, |_| ()), vec![]), "copy")]
@@ -116,7 +116,7 @@ fn a_snapshot_is_held_for_a_bounded_time(#[case] seen: Observed, #[case] expecte
     assert_eq!(does, expected, "{plan:?}");
     assert_eq!(plan.wanted_snapshot.is_some(), expected == "SnapshotShared");
     assert_eq!(plan.refused.is_some(), expected == "copy");
-    // Slow is not refused, and says nothing about others.
+    // A passed deadline is no refusal, and no evidence for other clones.
     assert!(plan.refused.is_none_or(|refused| refused.past.too_slow));
 }
 
@@ -128,7 +128,7 @@ fn where_no_fallback_is_allowed_a_turn_that_does_not_come_is_the_end() {
     assert!(plan.failure.unwrap().contains("other clones of the source"));
 }
 
-/// What is asked for, what the admin allows, what the class needs; in minutes.
+/// The requester's deadline, the admin's maximum, the StorageClass's time limit, and the expected one; in minutes.
 #[rstest]
 #[case::nobody_says(None, 60, None, 10)]
 #[case::class(None, 60, Some(20), 20)]
@@ -159,8 +159,8 @@ fn limits(
     assert_eq!(warned.iter().any(|line| line.contains(keys::MAX_DEADLINE)), shortened, "{warned:?}");
 }
 
-/// As long as the driver says that it is at work, an attempt goes on, for four hours at the longest; unless somebody has said how long it
-/// may take. By minutes since it began, what the driver says, and who has said.
+/// While the driver reports progress an attempt continues for up to four hours, unless requester or admin have set a time limit. The
+/// minutes since its start, the driver's message, and the time limits.
 #[rstest]
 #[case::silent(11, "", None, false, true)]
 #[case::busy(11, "rpc error: code = Aborted desc = a clone is under way", None, false, false)]
@@ -192,7 +192,7 @@ fn a_driver_that_is_at_work_has_time(
     assert_eq!(plan.refused.is_some(), over, "{plan:?}");
 }
 
-/// An Event beside the source is the word of people whom the clone's owner need not know: what it means counts, its words are not told.
+/// Users who are unknown to the clone's owner may write an Event beside the source: its code counts, its text is not reported.
 #[test]
 fn words_of_another_namespace_are_not_repeated() {
     let text = "rpc error: code = InvalidArgument desc = call +1-555";
@@ -216,7 +216,7 @@ fn words_of_another_namespace_are_not_repeated() {
     }
 }
 
-/// A copy that is made only because of what others met is not the end when it doesn't work: what was wanted first is tried.
+/// After the failure of a copy that was chosen only because of others' refusals, the wanted strategy is tried.
 #[test]
 fn what_others_met_is_never_the_end() {
     let text = "rpc error: code = InvalidArgument desc = no";

@@ -1,4 +1,4 @@
-//! The pod that makes a volume of a late-binding class appear, and what keeps it from running.
+//! The consumer pod that triggers provisioning with late binding, and its failure to start.
 
 use super::*;
 
@@ -16,7 +16,7 @@ fn consumer(change: impl FnOnce(&mut Mover)) -> Lookup<Mover> {
     Lookup::Present(pod)
 }
 
-/// The pod, the newest complaint about the claim, and what is told.
+/// The pod, the latest warning about the claim, and the reported reason and message.
 #[rstest]
 #[case::no_pod_yet(Lookup::Absent, None, "ClaimNotBound", "is making the volume")]
 #[case::starts(consumer(|pod| pod.state = MoverState::Starting(None)), None, "ClaimNotBound", "is making the volume")]

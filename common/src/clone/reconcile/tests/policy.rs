@@ -1,11 +1,12 @@
-//! Deletions of the clone's own claim, which the policy about our account permits only while it bears our annotation and has no volume.
+//! Deletions of the clone's own claim, which the admission policy for smartclone's account allows only while the claim has our annotation
+//! and no volume.
 
 use super::*;
 
 const PAST: &str =
     r#"{"chosenBy": "Default", "sourceUid": "source", "refused": [{"strategy": "snapshot", "message": "no"}]}"#;
 
-/// A clone, whose claim was made for a strategy that the driver refused, under way or failed: the write, and the reason to wait.
+/// A clone in progress or failed, whose claim was created for a refused strategy: the expected writes, and the reason to wait.
 #[rstest]
 #[case::given_up(Phase::Unset, true, &["delete_claim"], Some("ErrResourceMarkedForDeletion"))]
 #[case::given_up_without_our_annotation(Phase::Unset, false, &[], Some("CloneTransferFailed"))]
@@ -30,7 +31,7 @@ fn no_deletion_is_asked_for_that_would_be_refused(
     assert_eq!(plan.actions.iter().map(Write::verb).collect::<Vec<_>>(), writes, "{plan:?}");
     assert_eq!(plan.waiting.as_ref().map(Waiting::reason), waits);
     assert_eq!(crate::clone::check::violations(&seen, &plan), vec![]);
-    // The invariant knows it, too.
+    // The invariant reports it, too.
     if let [Write::Delete { what, .. }] = &plan.actions[..] {
         let name = what.name.clone();
         seen.claim = seen.claim.map(|claim| Claim { deletable: false, ..claim });

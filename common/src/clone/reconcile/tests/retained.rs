@@ -1,9 +1,9 @@
-//! The volume of what is restored to be copied from, whose class retains it.
+//! The volume of a temporary restore whose StorageClass retains volumes.
 
 use super::*;
 use crate::object::SourceKind;
 
-/// A copy of a snapshot, whose source was restored.
+/// A copy of a snapshot with its temporary restore.
 fn copying_a_snapshot(mover: Option<MoverState>, change: impl FnOnce(&mut Claim)) -> Observed {
     let mut facts = facts();
     if let Lookup::Present(source) = &mut facts.source {
@@ -30,7 +30,7 @@ fn retained(claim: &mut Claim) {
     claim.retained = Some(exact("pv"));
 }
 
-/// The mover, the restored claim, and the writes.
+/// The data mover, the restored claim, and the expected writes.
 #[rstest]
 #[case::before_the_pod(None, retained, &["discard_volume", "create_pod"])]
 #[case::it_starts(Some(MoverState::Starting(None)), retained, &["discard_volume"])]
