@@ -307,7 +307,7 @@ fn of_a_disk_only_the_image_counts() {
     };
     assert_eq!(notes(), Vec::<String>::new());
     set_attribute(&source.path().join("disk.img"), "user.large", &noise(3, 3000));
-    assert!(notes().iter().any(|note| note.contains("of 1 file was not kept (first: \"disk.img\")")), "{:?}", notes());
+    assert!(notes().iter().any(|note| note.contains("of 1 file were not kept (first: \"disk.img\")")), "{:?}", notes());
     fs::write(source.path().join("notes.txt"), "x").unwrap();
     assert!(
         notes().iter().any(|note| note.contains("of 2 files were not kept (first: the top directory)")),

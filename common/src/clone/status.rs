@@ -132,7 +132,7 @@ fn bound(seen: &Observed, plan: &Plan) -> Observation {
         (_, Some(waiting @ Waiting::Refused { .. })) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
         (None, waiting) if !plan.makes_claim(name) => match waiting {
             Some(waiting) => (false, waiting.reason(), told(seen, plan).unwrap_or_default()),
-            None => (false, "NotFound", format!("PersistentVolumeClaim {name} does not exist yet")),
+            None => (false, "NotFound", format!("PersistentVolumeClaim {name} is not created yet")),
         },
         (Some(_) | None, _) => {
             (false, "Pending", told(seen, plan).unwrap_or_else(|| format!("PersistentVolumeClaim {name} is pending")))
