@@ -103,8 +103,8 @@ async fn what_the_pod_may_not_read_is_told_with_the_cure(t: &Space) -> Result<()
     let disk = t.source("disk").filled(mi(4)).await?;
     let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy")).await?;
     clone.fails_with("annotate the DataVolume with smartclone.dev/file-owners: Keep").await?;
-    t.nothing_left_but(&[&disk]).await?;
     clone.delete().await?;
+    t.nothing_left_but(&[&disk]).await?;
     let clone = t.create(clone_of(&disk).annotate(keys::CLONE_TYPE, "copy").with_owners()).await?;
     clone.succeeds().await?.has_bytes_of(&disk).await?;
     Ok(())
