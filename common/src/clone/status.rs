@@ -143,7 +143,10 @@ fn bound(seen: &Observed, plan: &Plan) -> Observation {
 
 fn running(seen: &Observed, plan: &Plan) -> Observation {
     let (status, reason, message) = match (&plan.phase, &plan.waiting) {
-        (Phase::Succeeded, _) => (false, "Completed", completed(seen, plan)),
+        // CDI's words, which tools compare.
+        (Phase::Succeeded, _) => {
+            (false, "Completed", taken_over(seen, plan).unwrap_or_else(|| "Clone complete".to_owned()))
+        }
         (Phase::Failed, _) => (false, "Failed", plan.failure.clone().unwrap_or_default()),
         (_, Some(waiting)) => {
             let at_work = waiting.ends_by() == EndsBy::Work;
@@ -174,14 +177,16 @@ fn ready(seen: &Observed, plan: &Plan) -> Observation {
     Observation { kind: types::READY, status: Some(status), reason, message }
 }
 
-/// The message about a completed clone.
+/// The end of a clone in a sentence.
 pub(super) fn completed(seen: &Observed, plan: &Plan) -> String {
-    let claim = own_claim(seen, plan);
-    if claim.is_some_and(|claim| seen.volume.has_taken_over(claim)) {
-        format!("PersistentVolumeClaim {} was taken over as it is; nothing was cloned", seen.volume.name)
-    } else {
-        "The clone is complete and may be used".to_owned()
-    }
+    taken_over(seen, plan).unwrap_or_else(|| "The clone is complete and may be used".to_owned())
+}
+
+/// The end of a DataVolume that took over a claim, in a sentence; nothing for one that was cloned.
+fn taken_over(seen: &Observed, plan: &Plan) -> Option<String> {
+    own_claim(seen, plan)
+        .filter(|claim| seen.volume.has_taken_over(claim))
+        .map(|_| format!("PersistentVolumeClaim {} was taken over as it is; nothing was cloned", seen.volume.name))
 }
 
 /// The message about the wait, with a notice if it is late.
