@@ -10,7 +10,7 @@ use common::{
 };
 use k8s_openapi::api::core::v1::{LimitRange, Node, PersistentVolume, PersistentVolumeClaim, ResourceQuota};
 use kube::{
-    Api, ResourceExt as _,
+    Api, ResourceExt,
     api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
     runtime::watcher::Config,
 };
@@ -526,7 +526,7 @@ async fn pods_go_where_the_admin_says(t: &Space) -> Result<()> {
     let late = t.class().waiting_for_consumer().annotate(keys::COMPATIBLE_WITH, "cow").made().await?;
     let disk = t.source("disk").block().filled(mi(24)).await?;
     let (nodes, cdis) = (t.everywhere::<Node>(), t.everywhere::<Cdi>());
-    let all: Vec<_> = nodes.list(&ListParams::default()).await?.items.iter().map(|node| node.name_any()).collect();
+    let all: Vec<_> = nodes.list(&ListParams::default()).await?.items.iter().map(ResourceExt::name_any).collect();
     let patch = async |taints: Value, workload: Value| {
         let (taints, workload) = (json!({"spec": {"taints": taints}}), json!({"spec": {"workload": workload}}));
         cdis.patch("cdi", &PatchParams::default(), &Patch::Merge(&workload)).await?;
