@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use common::{api::snapshot::VolumeSnapshotContent, decode::Decoded, keys, object::ObjectVersion, rebind};
+use common::{api::snapshot::VolumeSnapshotContent, decode::Decoded, keys, object::ObjectVersion};
 use config::api::Objects;
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -141,10 +141,7 @@ pub async fn discard_content(content: &ObjectVersion, client: &Client) -> kube::
 
 /// Removes our finalizer from exactly this version of a claim and leaves `rest`. A claim that does not exist any more is no error.
 pub async fn release(claim: &ObjectVersion, rest: &[String], client: &Client) -> kube::Result<()> {
-    match patch_claim(claim, rebind::release(claim, rest), client).await {
-        Err(error) if is_gone(&error) => Ok(()),
-        released => released,
-    }
+    keep_finalizers::<PersistentVolumeClaim>(claim, rest, client).await
 }
 
 /// Removes all finalizers but `rest` from exactly this version of an object. An object that does not exist any more is no error.
@@ -154,7 +151,7 @@ where
 {
     let api = Objects::<K>::namespaced(client.clone(), &object.namespace);
     match merge_patch(&api, object, json!({ "metadata": { "finalizers": rest } })).await {
-        Err(error) if answered(&error, &[404]) => Ok(()),
+        Err(error) if is_gone(&error) => Ok(()),
         kept => kept.map(drop),
     }
 }

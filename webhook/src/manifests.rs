@@ -224,7 +224,7 @@ fn validating() -> ValidatingWebhookConfiguration {
     }
 }
 
-/// An undecided clone would wait for ever, and a forged annotation would be obeyed: refusal is safer. Claims that are not populated by
+/// A clone that is not decided would not start, and a forged annotation would take effect: a rejection is safer. Claims that are not populated by
 /// smartclone never depend on the webhook: the match conditions exclude them.
 const FAIL: &str = "Fail";
 /// The rules name one version; requests for others are converted to it.

@@ -1,5 +1,7 @@
 //! The object of a review: decoded as its type, and patched with annotations.
 
+use std::collections::BTreeMap;
+
 use common::{decode::decode, field::FieldError, keys::Annotations, machine_defaults::Labels};
 use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, jsonptr::PointerBuf};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,7 +10,7 @@ use serde::{
     Deserialize,
     de::{DeserializeOwned, IgnoredAny},
 };
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use crate::review::Request;
 
@@ -49,39 +51,37 @@ pub(crate) fn is_ending(object: &RawValue) -> bool {
 
 /// The patch that sets `annotations` on an object with this metadata; empty if they are set already.
 pub(crate) fn annotated(metadata: &ObjectMeta, annotations: &Annotations) -> Patch {
-    const PLACE: [&str; 2] = ["metadata", "annotations"];
-    let Some(before) = &metadata.annotations else {
-        let written = annotations.iter().filter_map(|(key, value)| Some(((*key).to_owned(), value.clone()?.into())));
-        let all = Value::Object(written.collect());
-        let add = AddOperation { path: PointerBuf::from_tokens(PLACE), value: all };
-        let nothing = annotations.values().all(Option::is_none);
-        return Patch(if nothing { Vec::new() } else { vec![PatchOperation::Add(add)] });
-    };
-    let change = |(key, value): (&&str, &Option<String>)| {
-        let path = || PointerBuf::from_tokens(PLACE.into_iter().chain([*key]));
-        match (before.get(*key), value) {
-            (None, None) => None,
-            (Some(old), Some(new)) if old == new => None,
-            // Replaces the existing value, if there is one.
-            (_, Some(new)) => Some(PatchOperation::Add(AddOperation { path: path(), value: new.clone().into() })),
-            (Some(_), None) => Some(PatchOperation::Remove(RemoveOperation { path: path() })),
-        }
-    };
-    Patch(annotations.iter().filter_map(change).collect())
+    let changes = annotations.iter().map(|(key, value)| (*key, value.as_deref()));
+    changed("annotations", metadata.annotations.as_ref(), changes)
 }
 
-/// The patch that adds `labels` to an object with this metadata.
+/// The patch that adds `labels` to an object with this metadata; empty if it has them already.
 pub(crate) fn labelled(metadata: &ObjectMeta, labels: &Labels) -> Patch {
-    const PLACE: [&str; 2] = ["metadata", "labels"];
+    let changes = labels.iter().map(|(key, value)| (key.as_str(), Some(value.as_str())));
+    changed("labels", metadata.labels.as_ref(), changes)
+}
+
+/// The patch that makes `changes` to the field `field` of the metadata, which has the value `before`; `None` removes a key.
+fn changed<'a>(
+    field: &str,
+    before: Option<&BTreeMap<String, String>>,
+    changes: impl Iterator<Item = (&'a str, Option<&'a str>)>,
+) -> Patch {
+    let path = |key: Option<&str>| PointerBuf::from_tokens(["metadata", field].into_iter().chain(key));
     let add = |path, value| PatchOperation::Add(AddOperation { path, value });
-    Patch(match &metadata.labels {
-        _ if labels.is_empty() => Vec::new(),
-        None => vec![add(PointerBuf::from_tokens(PLACE), json!(labels))],
-        Some(_) => {
-            let path = |key: &String| PointerBuf::from_tokens(PLACE.into_iter().chain([key.as_str()]));
-            labels.iter().map(|(key, value)| add(path(key), json!(value))).collect()
-        }
-    })
+    let Some(before) = before else {
+        let written: Map<_, _> = changes.filter_map(|(key, value)| Some((key.to_owned(), value?.into()))).collect();
+        let is_empty = written.is_empty();
+        return Patch(if is_empty { Vec::new() } else { vec![add(path(None), Value::Object(written))] });
+    };
+    let change = |(key, value): (&str, Option<&str>)| match (before.get(key), value) {
+        (None, None) => None,
+        (Some(old), Some(new)) if old == new => None,
+        // Replaces the existing value, if there is one.
+        (_, Some(new)) => Some(add(path(Some(key)), new.into())),
+        (Some(_), None) => Some(PatchOperation::Remove(RemoveOperation { path: path(Some(key)) })),
+    };
+    Patch(changes.filter_map(change).collect())
 }
 
 #[cfg(test)]
@@ -89,6 +89,7 @@ mod tests {
     use json_patch::patch;
     use k8s_openapi::api::core::v1::PersistentVolumeClaim;
     use rstest::rstest;
+    use serde_json::json;
 
     use super::*;
     use crate::fake_cluster::creation;

@@ -50,7 +50,7 @@ const PROVISIONED: &[Phase] =
     &[CloneScheduled, SnapshotForSmartCloneInProgress, CloneFromSnapshotSourceInProgress, CsiCloneInProgress];
 
 /// All phases that an earlier pass may have recorded, but `Failed`.
-const ANY_BUT_THE_END: &[Phase] = &[
+const ANY_BUT_FAILED: &[Phase] = &[
     Pending,
     CloneScheduled,
     PendingPopulation,
@@ -88,14 +88,14 @@ pub const WAITS: &[WaitRow] = &[
     ),
     wait("CloneSourceNotPopulated", EndsBy::Event, ON_THE_WAY, NO_CDI),
     wait("CloneNotAuthorized", EndsBy::Action, ON_THE_WAY, "a rejection at admission only"),
-    wait("ClaimNotPopulated", EndsBy::Event, ANY_BUT_THE_END, "`NotFound`; the phase stays"),
+    wait("ClaimNotPopulated", EndsBy::Event, ANY_BUT_FAILED, "`NotFound`; the phase stays"),
     wait("SnapshotShared", EndsBy::Work, &[SnapshotForSmartCloneInProgress], NO_CDI),
     wait("CloneSourceInUse", EndsBy::Action, ON_THE_WAY, "the event `CloneSourceInUse`"),
     wait("CloneVolumeInUse", EndsBy::Action, &[RebindInProgress], NO_CDI),
     wait("CloneValidationFailed", EndsBy::Action, ON_THE_WAY, "`CloneValidationFailed`"),
     wait("ErrClaimNotValid", EndsBy::Action, ON_THE_WAY, "`ErrClaimNotValid`; CDI's phase is empty"),
     wait("SourceNotSupported", EndsBy::Action, &[Pending], "none: CDI serves other sources"),
-    wait("CouldNotTell", EndsBy::Event, ANY_BUT_THE_END, NO_CDI),
+    wait("CouldNotTell", EndsBy::Event, ANY_BUT_FAILED, NO_CDI),
     case(
         wait("SnapshotNotReady", EndsBy::Work, &[SnapshotForSmartCloneInProgress], "`SnapshotForSmartCloneInProgress`"),
         "the driver is at it",
@@ -132,15 +132,15 @@ pub const WAITS: &[WaitRow] = &[
         ..wait("CloneMoverFailed", EndsBy::Action, &[CloneInProgress], "`Error`")
     },
     wait("RebindInProgress", EndsBy::Work, &[RebindInProgress], "`RebindInProgress`"),
-    wait("CloneTransferFailed", EndsBy::Action, ANY_BUT_THE_END, NO_CDI),
+    wait("CloneTransferFailed", EndsBy::Action, ANY_BUT_FAILED, NO_CDI),
     WaitRow {
         kubevirt: "event `FailedDataVolumeImport`, condition `Failure` with this message",
         ..wait("ErrExceededQuota", EndsBy::Action, &[Pending], "`Pending`, `ErrExceededQuota`")
     },
-    wait("ErrRefused", EndsBy::Action, ANY_BUT_THE_END, NO_CDI),
+    wait("ErrRefused", EndsBy::Action, ANY_BUT_FAILED, NO_CDI),
     wait("ErrResourceExists", EndsBy::Action, ON_THE_WAY, "the event `ErrResourceExists`"),
-    wait("ErrResourceMarkedForDeletion", EndsBy::Event, ANY_BUT_THE_END, "the Warning `ErrResourceMarkedForDeletion`"),
-    wait("AnotherController", EndsBy::Action, ANY_BUT_THE_END, "none"),
+    wait("ErrResourceMarkedForDeletion", EndsBy::Event, ANY_BUT_FAILED, "the Warning `ErrResourceMarkedForDeletion`"),
+    wait("AnotherController", EndsBy::Action, ANY_BUT_FAILED, "none"),
 ];
 
 /// A state without a wait.

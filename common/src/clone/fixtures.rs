@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
+    claim::{Claim, Content},
     facts::{Facts, Source},
     request::{Parsed, Request},
     shared_snapshot::SharedSnapshots,
@@ -14,7 +15,7 @@ use crate::{
     api::DataVolume,
     clone::observed::{MoverSettings, Observed, Target},
     lookup::Lookup::{Absent, Present},
-    object::{SourceKind, VolumeMode},
+    object::{ClaimPhase, ObjectVersion, SourceKind, VolumeMode},
     quantity::Bytes,
     rebind::Rebind,
     storage::{class::Class, overhead::Overhead, restore::RestoreRule, snapshot_class::SnapshotClass},
@@ -26,6 +27,42 @@ pub const fn gi(n: u64) -> Bytes {
 
 pub fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// The first version of the object `name`.
+pub fn exact(name: &str) -> ObjectVersion {
+    let (namespace, resource_version) = ("here".to_owned(), "1".to_owned());
+    ObjectVersion { namespace, name: name.to_owned(), uid: name.to_owned(), resource_version }
+}
+
+/// A bound claim of ours with this content.
+pub fn claim(name: &str, content: Content) -> Claim {
+    Claim {
+        exact: exact(name),
+        ours: true,
+        trusted: true,
+        kept: name.starts_with("tmp-pvc").then(Vec::new),
+        deleted_at: None,
+        deletable: true,
+        controlled: true,
+        made_for_it: true,
+        populated: false,
+        deleting: false,
+        created: Some(now()),
+        phase: ClaimPhase::Bound,
+        content,
+        attributes_class: None,
+        selected_node: None,
+        handed_over: false,
+        request: gi(1),
+        capacity: Some(gi(1)),
+        volume_capacity: None,
+        expansion: None,
+        copied: None,
+        complaint: None,
+        retained: None,
+        nudged_at: None,
+    }
 }
 
 /// A clone of `disk` in the same namespace, changed by `change`.

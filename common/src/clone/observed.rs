@@ -204,16 +204,11 @@ impl Target {
         filled || self.annotations.get(keys::ALLOW_ADOPTION).is_some_and(|value| value != "false")
     }
 
-    /// True if `claim`, which existed before, may be adopted: an annotation of either allows it, and no other object controls it.
-    pub fn takes_over(&self, claim: &Claim) -> bool {
-        !claim.controlled && (claim.populated || self.offers_to_take_over())
-    }
-
-    /// True if `claim` existed before and is adopted, or may be.
+    /// True if `claim` existed before and is adopted, or may be: an annotation of either allows it, and no other object controls it.
     pub fn has_taken_over(&self, claim: &Claim) -> bool {
-        let offered = claim.populated || self.offers_to_take_over();
-        let is_own = claim.ours && !claim.made_for_it && self.kind == TargetKind::DataVolume;
-        is_own && offered || !claim.ours && self.takes_over(claim)
+        let is_adopted = claim.ours && !claim.made_for_it && self.kind == TargetKind::DataVolume;
+        let is_adoptable = !claim.ours && !claim.controlled;
+        (is_adopted || is_adoptable) && (claim.populated || self.offers_to_take_over())
     }
 }
 

@@ -108,7 +108,7 @@ fn with_and_without(path: &str, value: &Value) -> [DataVolume; 2] {
     })
 }
 
-/// What a clone asks for, all in all.
+/// The parsed request of a clone and the fields that it does not contain, as text.
 fn asked(volume: &DataVolume) -> String {
     let target = Target::of(volume);
     format!("{:?} {:?} {:?}", Request::parse_new(volume), target.priority_class, target.content_type)

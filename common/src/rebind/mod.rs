@@ -309,7 +309,7 @@ fn handed_over(volume: &Volume, target: &TargetClaim, now: Timestamp) -> Step {
     }
 }
 
-/// Returns the time of the next nudge: [`PATIENCE`] after the rebind, and then whenever the wait has doubled since the last nudge. `None`
+/// Returns the time of the next nudge: [`PATIENCE`] after the rebind, and then each time the wait has doubled since the last nudge. `None`
 /// means at once: neither the time of the rebind nor that of a nudge is known.
 fn nudge_due(handed_over: Option<Timestamp>, nudged: Option<Timestamp>) -> Option<Timestamp> {
     let nudged = nudged.filter(|nudged| handed_over.is_none_or(|since| *nudged >= since));
@@ -336,13 +336,6 @@ pub fn hand_over(volume: &ObjectVersion, to: &ClaimIdentity, at: Timestamp) -> V
             "resourceVersion": null, "fieldPath": null,
         } },
     })
-}
-
-/// Returns the JSON merge patch that removes our finalizer from `claim` and leaves `rest`. It is refused if the claim has changed since.
-pub fn release(claim: &ObjectVersion, rest: &[String]) -> Value {
-    json!({ "metadata": {
-        "uid": claim.uid, "resourceVersion": claim.resource_version, "finalizers": rest,
-    } })
 }
 
 /// Returns the JSON merge patch that sets the annotation of a nudge on a claim.

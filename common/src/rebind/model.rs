@@ -119,7 +119,7 @@ fn what_can_not_be_told_is_no_verdict(#[case] rebind: Rebind) {
     assert!(matches!(step(&rebind), Step::Unknown(_)), "{:?}", step(&rebind));
 }
 
-/// The first nudge is due after two seconds, the next ones whenever the wait has doubled.
+/// The first nudge is due after two seconds, the next ones each time the wait has doubled.
 #[rstest]
 #[case::at_once(0, None, Some(2))]
 #[case::after_two_seconds(2, None, None)]

@@ -197,7 +197,7 @@ impl Bare {
 #[must_use = "it is to be removed"]
 pub struct Temporary(Arc<PersistentVolumeClaim>);
 
-/// Whether a claim has its volume.
+/// True if a claim has its volume.
 pub fn is_bound(claim: &PersistentVolumeClaim) -> bool {
     claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
 }

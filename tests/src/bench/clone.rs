@@ -61,7 +61,7 @@ const RHYTHMS: [Rhythm; 2] = [
     Rhythm { name: "paused", pause: Duration::from_millis(1500) },
 ];
 
-/// How many clones of a row count. One more goes before them, which follows nothing.
+/// The number of clones of a row that count. One more goes before them, which follows nothing.
 const IN_A_ROW: usize = 3;
 
 /// Each ratio, of the median, of what 90 of 100 don't exceed, and of the longest, should not be more.

@@ -12,7 +12,7 @@ pub struct Spread {
     pub min: f64,
     /// The middle one, or the mean of the two in the middle.
     pub median: f64,
-    /// What 90 of 100 didn't exceed.
+    /// The 90th percentile.
     pub p90: f64,
     /// The longest.
     pub max: f64,

@@ -74,7 +74,7 @@ async fn a_machine_starts_with_one_pod_in_both_bindings(t: &Space) -> Result<()>
     Ok(())
 }
 
-/// What a VirtualMachineRestore and a backup write: the claim, not bound, and a DataVolume that calls it filled, in each of the three ways.
+/// A claim that is not bound and a DataVolume that declares it populated, in each of the three ways of a VirtualMachineRestore and a backup.
 async fn a_restored_machine_starts_in_both_bindings(t: &Space) -> Result<()> {
     let (class, disk, snapshot) = with_snapshot(t).await?;
     let request = || clone_of("nothing").size(gi(1));

@@ -116,7 +116,7 @@ async fn classes_that_retain_keep_nothing_of_ours(t: &Space) -> Result<()> {
     Ok(())
 }
 
-/// What a user retains outlives the namespace, but not the test.
+/// Lets a retained volume go with its claim: it would outlive the test.
 async fn let_go(t: &Space, claim: &str) -> Result<()> {
     let volume = t.bound(claim).await?.spec.and_then(|spec| spec.volume_name).context("it has no volume")?;
     let patch = json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}});

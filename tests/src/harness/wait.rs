@@ -21,7 +21,7 @@ pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + 
 
 impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static> Kind for K {}
 
-/// Checks one object whenever it changes, until it matches; `None` while it does not exist.
+/// Checks one object after each change, until it matches; `None` while it does not exist.
 pub async fn object<K: Kind, T>(
     api: &Api<K>,
     name: &str,
@@ -42,7 +42,7 @@ pub async fn gone<K: Kind>(api: &Api<K>, name: &str, uid: Option<&str>) -> Resul
     .await
 }
 
-/// Checks all objects of a selection whenever one of them changes, until they match.
+/// Checks all objects of a selection after each change of one of them, until they match.
 pub async fn all<K: Kind, T>(
     api: &Api<K>,
     selection: Config,

@@ -61,16 +61,16 @@ fn without_memory(facts: &Facts) -> Option<Facts> {
 
 fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
     // Reported together with other errors.
-    let classless = match &facts.target_class {
-        Lookup::Present(_) => None,
-        Lookup::Absent => Some(no_class(request)),
+    let class = match &facts.target_class {
+        Lookup::Present(class) => Ok(class),
+        Lookup::Absent => Err(no_class(request)),
         Lookup::Unknown(why) => return undecided("the clone's StorageClass", why),
     };
-    let source = match (&facts.source, &classless) {
+    let source = match (&facts.source, &class) {
         (Lookup::Present(source), _) => source,
-        (_, Some(error)) => return without_class(request, error.clone()),
-        (Lookup::Absent, None) => return Decision::Undecided(Undecided::SourceMissing),
-        (Lookup::Unknown(why), None) => return undecided("the source", why),
+        (_, Err(error)) => return without_class(request, error.clone()),
+        (Lookup::Absent, Ok(_)) => return Decision::Undecided(Undecided::SourceMissing),
+        (Lookup::Unknown(why), Ok(_)) => return undecided("the source", why),
     };
     let mode = mode(request, source, facts);
     // When a block image becomes a file, the file system needs more than the image; when a file system becomes a block volume, only its
@@ -89,11 +89,11 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
         _ => asked,
     });
     if let Some(error) = too_small(request, source, asked, fits) {
-        return Decision::Rejected(classless.into_iter().chain([error]).collect());
+        return Decision::Rejected(class.err().into_iter().chain([error]).collect());
     }
-    let (Lookup::Present(class), None) = (&facts.target_class, &classless) else {
-        return classless
-            .map_or_else(|| undecided("the clone's StorageClass", ""), |error| without_class(request, error));
+    let class = match class {
+        Ok(class) => class,
+        Err(error) => return without_class(request, error),
     };
     if let Some(finalizers) = source.deleting.clone() {
         return Decision::Undecided(Undecided::SourceDeleting { finalizers });

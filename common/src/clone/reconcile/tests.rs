@@ -5,7 +5,7 @@ use crate::{
     api::{CloneStrategy, DataVolume},
     clone::{
         data_mover::{Mover, MoverState},
-        fixtures::{annotated, facts, gi, now, observed, volume},
+        fixtures::{annotated, claim, exact, facts, now, observed, volume},
         shared_snapshot::{SharedSnapshot, SharedSnapshots},
     },
     keys,
@@ -14,40 +14,6 @@ use crate::{
     pods::User,
     rebind,
 };
-
-fn exact(name: &str) -> ObjectVersion {
-    let (namespace, resource_version) = ("here".to_owned(), "1".to_owned());
-    ObjectVersion { namespace, name: name.to_owned(), uid: name.to_owned(), resource_version }
-}
-
-fn claim(name: &str, content: Content) -> Claim {
-    Claim {
-        exact: exact(name),
-        ours: true,
-        trusted: true,
-        kept: name.starts_with("tmp-pvc").then(Vec::new),
-        deleted_at: None,
-        deletable: true,
-        controlled: true,
-        made_for_it: true,
-        populated: false,
-        deleting: false,
-        created: Some(now()),
-        phase: ClaimPhase::Bound,
-        content,
-        attributes_class: None,
-        selected_node: None,
-        handed_over: false,
-        request: gi(1),
-        capacity: Some(gi(1)),
-        volume_capacity: None,
-        expansion: None,
-        copied: None,
-        complaint: None,
-        retained: None,
-        nudged_at: None,
-    }
-}
 
 fn decided_volume(strategy: &'static str) -> DataVolume {
     volume(|object| {

@@ -9,7 +9,7 @@ use crate::{
         Waiting,
         claim::Content,
         facts::Profile,
-        fixtures::{annotated, facts, gi, now, observed, volume},
+        fixtures::{self, annotated, exact, facts, gi, now, observed, volume},
         observed::Authorization,
         shared_snapshot::SharedSnapshots,
         step,
@@ -32,12 +32,6 @@ fn waiting(reason: &str, minutes: i64, change: impl FnOnce(&mut serde_json::Valu
 }
 
 fn snapshot(ready: bool, minutes: i64) -> SharedSnapshot {
-    let exact = |name: &str| ObjectVersion {
-        namespace: "here".into(),
-        name: name.into(),
-        uid: name.into(),
-        resource_version: "1".into(),
-    };
     let target = crate::object::ObjectName { namespace: "here".into(), name: "clone".into() };
     SharedSnapshot {
         exact: exact("tmp-snapshot"),
@@ -53,37 +47,13 @@ fn snapshot(ready: bool, minutes: i64) -> SharedSnapshot {
 
 /// A claim without a volume, with a warning about it.
 fn claim((name, namespace): (&str, &str), content: Content, complaint: &str) -> Claim {
-    let text = |text: &str| text.to_owned();
     Claim {
-        exact: ObjectVersion {
-            namespace: text(namespace),
-            name: text(name),
-            uid: text(name),
-            resource_version: text("1"),
-        },
-        ours: true,
-        trusted: true,
+        exact: ObjectVersion { namespace: namespace.to_owned(), ..exact(name) },
         kept: None,
-        deleted_at: None,
-        deletable: true,
-        controlled: true,
-        made_for_it: true,
-        populated: false,
-        deleting: false,
-        created: Some(now()),
         phase: ClaimPhase::Pending,
-        content,
-        attributes_class: None,
-        selected_node: None,
-        handed_over: false,
-        request: gi(1),
         capacity: None,
-        volume_capacity: None,
-        expansion: None,
-        copied: None,
-        complaint: Some(text(complaint)),
-        retained: None,
-        nudged_at: None,
+        complaint: Some(complaint.to_owned()),
+        ..fixtures::claim(name, content)
     }
 }
 
