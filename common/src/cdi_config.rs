@@ -53,6 +53,11 @@ impl<'a> Config<'a> {
             .unwrap_or_else(|| self.global_overhead())
     }
 
+    /// True if this feature gate is open.
+    pub fn has_gate(self, name: &str) -> bool {
+        self.first(|spec| spec.feature_gates.as_ref()).is_some_and(|gates| gates.iter().any(|gate| gate == name))
+    }
+
     /// Returns the next status of the CDIConfig. `classes` are all StorageClasses.
     pub fn status<'b>(
         self,
@@ -129,12 +134,6 @@ pub fn in_force<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<&'a Cdi> {
 /// Returns `cloneStrategyOverride` of the CDI object in effect.
 pub fn strategy_override<'a>(all: impl IntoIterator<Item = &'a Cdi>) -> Option<CloneStrategy> {
     in_force(all)?.spec.clone_strategy_override
-}
-
-/// Returns the name of CDI's own operator if it manages this object. Only the operator writes its version into the status.
-pub fn operator_of(cdi: &Cdi) -> Option<String> {
-    let version = cdi.status.as_ref()?.operator_version.as_deref().filter(|v| !v.is_empty())?;
-    Some(format!("CDI's own operator (version {version})"))
 }
 
 #[cfg(test)]

@@ -28,10 +28,26 @@ pub const CONDITION_RUNNING: &str = "cdi.kubevirt.io/storage.condition.running";
 pub const CONDITION_RUNNING_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.running.message";
 /// The reason code of [`CONDITION_RUNNING`].
 pub const CONDITION_RUNNING_REASON: &str = "cdi.kubevirt.io/storage.condition.running.reason";
+/// `false` while the claim waits for something; CDI shows it as the condition Bound of the DataVolume while the claim is pending. On the
+/// claim.
+pub const CONDITION_BOUND: &str = "cdi.kubevirt.io/storage.condition.bound";
+/// The message of [`CONDITION_BOUND`].
+pub const CONDITION_BOUND_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.bound.message";
+/// The reason code of [`CONDITION_BOUND`].
+pub const CONDITION_BOUND_REASON: &str = "cdi.kubevirt.io/storage.condition.bound.reason";
 /// The name of a DataVolume for which the claim of that name is already filled (backup and restore). On the claim.
 pub const POPULATED_FOR: &str = "cdi.kubevirt.io/storage.populatedFor";
-/// The name of a claim that is already filled. On the DataVolume.
+/// The name of a claim that is already filled, or [`SENTINEL`]. CDI leaves a DataVolume alone that has it, whatever the value. On the
+/// DataVolume.
 pub const PRE_POPULATED: &str = "cdi.kubevirt.io/storage.prePopulated";
+/// The value of [`PRE_POPULATED`] by which smartclone marks its clones beside CDI. CDI, KubeVirt and backups write the name of a claim, or
+/// `true`.
+pub const SENTINEL: &str = "smartclone.dev";
+/// `true`: the claim is filled by a populator, and CDI derives the phase of its DataVolume from [`CLONE_PHASE`]. On the DataVolume and on
+/// its claim.
+pub const USE_POPULATOR: &str = "cdi.kubevirt.io/storage.usePopulator";
+/// CDI's permission for its own controller to clone, which its webhook writes and which is valid for 5 min. On the DataVolume.
+pub const CLONE_TOKEN: &str = "cdi.kubevirt.io/storage.clone.token";
 /// If present, a DataVolume may adopt a claim of its name. On the DataVolume, or on the claim.
 pub const ALLOW_ADOPTION: &str = "cdi.kubevirt.io/allowClaimAdoption";
 /// If present, a volume that is reserved for the DataVolume's claim may exist (backup and restore). On the DataVolume.
@@ -41,7 +57,7 @@ pub const SOURCE_VOLUME_MODE: &str = "cdi.kubevirt.io/storage.import.sourceVolum
 /// The namespace of the VolumeCloneSource that a claim names in its `dataSourceRef`. On the claim.
 pub const DATA_SOURCE_NAMESPACE: &str = "cdi.kubevirt.io/dataSourceNamespace";
 /// The owner of a temporary object in another namespace, as `namespace/name`. On temporary objects.
-pub const OWNED_BY_DATA_VOLUME: &str = "cdi.kubevirt.io/ownedByDataVolume";
+pub const OWNED_BY_DATA_VOLUME: &str = "smartclone.dev/owned-by";
 /// The content type of the volume (`kubevirt`, `archive`). On the claim.
 pub const CONTENT_TYPE: &str = "cdi.kubevirt.io/storage.contentType";
 
@@ -49,6 +65,9 @@ pub const CONTENT_TYPE: &str = "cdi.kubevirt.io/storage.contentType";
 pub const REQUESTER: &str = "smartclone.dev/requester";
 /// The decision at admission with its reasons, as JSON. On the DataVolume.
 pub const PLAN: &str = "smartclone.dev/plan";
+/// `true` on a clone that smartclone has taken beside CDI, written together with [`SENTINEL`]. A clone that has it and lacks the sentinel
+/// was released to CDI. On the DataVolume.
+pub const BESIDE_CDI: &str = "smartclone.dev/beside-cdi";
 /// `Allowed` (default) or `Never`: permission to use a more expensive strategy than the wanted one. On the DataVolume.
 pub const FALLBACK: &str = "smartclone.dev/fallback";
 /// `Offline` (default: wait until nobody can write to the source) or `CrashConsistent` (take the snapshot immediately). On the DataVolume.
@@ -60,7 +79,8 @@ pub const FILLS: &str = "smartclone.dev/fills";
 /// The clones that share a temporary snapshot: JSON, UID → `namespace/name`. Written when the snapshot is created, never changed. On the
 /// snapshot.
 pub const MEMBERS: &str = "smartclone.dev/members";
-/// The status of a clone, as JSON (the `status` that its DataVolume would have). On a claim that is filled without a DataVolume.
+/// The status of a clone, as JSON (the `status` that its DataVolume would have). On a claim that is filled without a DataVolume, and on the
+/// claim of a DataVolume whose status CDI writes.
 pub const STATUS: &str = "smartclone.dev/status";
 /// `Keep`: the pod that copies files runs as root, to preserve their owners. Without it, the pod runs under Pod Security `restricted`. On
 /// the DataVolume.
@@ -152,8 +172,11 @@ pub const WEBHOOK: &str = "webhook";
 pub const CONTROLLER: &str = "controller";
 /// A pod that copies, in [`COMPONENT_LABEL`].
 pub const CLONER: &str = "cloner";
-/// The UID of the DataVolume for which a temporary object was created. No temporary object is deleted without it.
-pub const OWNED_BY_UID: &str = "cdi.kubevirt.io/OwnedByUID";
+/// The UID of the DataVolume for which a temporary object was created. No temporary object is deleted without it. It is not CDI's label
+/// [`CDI_OWNED_BY_UID`], by which CDI deletes what its own clones leave.
+pub const OWNED_BY_UID: &str = "smartclone.dev/owned-by-uid";
+/// The same label of CDI. CDI deletes every object that has it, so smartclone never writes it, and never copies it to a claim.
+pub const CDI_OWNED_BY_UID: &str = "cdi.kubevirt.io/OwnedByUID";
 /// `true` excludes an object from backups. On temporary objects.
 pub const EXCLUDE_FROM_BACKUP: &str = "velero.io/exclude-from-backup";
 /// `disabled` on claims whose file system is intentionally filled by one disk image.
@@ -178,7 +201,7 @@ pub const CONTROLLER_MANAGER: &str = "smartclone-controller";
 pub const PREFIX: &str = "smartclone.dev/";
 
 /// Annotations with the decision about a clone, on the DataVolume. Written only at admission and by the controller.
-pub const DECISION: [&str; 4] = [CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, OWNERSHIP_KEY];
+pub const DECISION: [&str; 5] = [CLONE_TYPE, CLONE_FALLBACK_REASON, PLAN, OWNERSHIP_KEY, BESIDE_CDI];
 
 /// The labels that a clone inherits, together or not at all.
 pub const MACHINE_DEFAULTS: [&str; 4] =
@@ -189,5 +212,5 @@ pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, CO
 
 /// True for a key that is never copied from a DataVolume's labels or annotations to a claim.
 pub fn is_reserved(key: &str) -> bool {
-    key.starts_with(PREFIX) || key == OWNED_BY_UID || EVIDENCE.contains(&key)
+    key.starts_with(PREFIX) || key == CDI_OWNED_BY_UID
 }

@@ -31,6 +31,8 @@ pub mod machine_defaults;
 
 #[cfg(feature = "k8s")]
 pub mod manifest;
+#[cfg(feature = "k8s")]
+pub mod mode;
 pub mod mover;
 pub mod names;
 #[cfg(feature = "k8s")]

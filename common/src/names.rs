@@ -1,34 +1,34 @@
 //! Names of the objects that smartclone creates. Each contains the UID of the object for which it is created, so a name is never reused and
 //! a second attempt to create finds the first one's result. UIDs have 36 characters, so all names stay below 63.
 
-/// The temporary VolumeSnapshot of a DataVolume (CDI's form, `tmp-snapshot-<uid>`).
+/// The temporary VolumeSnapshot of a DataVolume.
 pub fn snapshot(volume_uid: &str) -> String {
-    format!("tmp-snapshot-{volume_uid}")
+    format!("smartclone-snapshot-{volume_uid}")
 }
 
 /// The pod that copies the data for a DataVolume.
 pub fn mover(volume_uid: &str) -> String {
-    format!("clone-mover-{volume_uid}")
+    format!("smartclone-mover-{volume_uid}")
 }
 
-/// The claim in the source's namespace that gets the content before its volume is rebound (CDI's form, `tmp-pvc-<uid>`).
+/// The claim in the source's namespace that gets the content before its volume is rebound.
 pub fn temporary_claim(uid: &str) -> String {
-    format!("tmp-pvc-{uid}")
+    format!("smartclone-pvc-{uid}")
 }
 
-/// The claim that is restored from a source snapshot to be copied from (CDI's form, `tmp-source-pvc-<uid>`).
+/// The claim that is restored from a source snapshot to be copied from.
 pub fn temporary_source(uid: &str) -> String {
-    format!("tmp-source-pvc-{uid}")
+    format!("smartclone-source-pvc-{uid}")
 }
 
-/// The VolumeCloneSource in the `dataSourceRef` of a claim that waits for a rebind (CDI's form).
+/// The VolumeCloneSource in the `dataSourceRef` of a claim that waits for a rebind.
 pub fn volume_clone_source(uid: &str) -> String {
     format!("volume-clone-source-{uid}")
 }
 
-/// The pod that triggers the provisioning of a volume with `WaitForFirstConsumer` (CDI's form).
+/// The pod that triggers the provisioning of a volume with `WaitForFirstConsumer`.
 pub fn consumer(uid: &str) -> String {
-    format!("prep-{uid}")
+    format!("smartclone-consumer-{uid}")
 }
 
 /// Regular expressions for the names above with the UID of any object.
@@ -38,21 +38,21 @@ pub mod pattern {
 
     /// Any temporary object.
     pub fn any() -> String {
-        format!("^(tmp-pvc|tmp-source-pvc|tmp-snapshot|clone-mover|prep)-{UID}$")
+        format!("^smartclone-(pvc|source-pvc|snapshot|mover|consumer)-{UID}$")
     }
 
     /// Temporary claims.
     pub fn claim() -> String {
-        format!("^tmp-(source-)?pvc-{UID}$")
+        format!("^smartclone-(source-)?pvc-{UID}$")
     }
 
     /// Temporary snapshots.
     pub fn snapshot() -> String {
-        format!("^tmp-snapshot-{UID}$")
+        format!("^smartclone-snapshot-{UID}$")
     }
 
     /// Pods of smartclone.
     pub fn pod() -> String {
-        format!("^(clone-mover|prep)-{UID}$")
+        format!("^smartclone-(mover|consumer)-{UID}$")
     }
 }

@@ -74,11 +74,11 @@ mod tests {
     /// Messages of an API server of Kubernetes 1.35, and a part of the remedy.
     #[rstest]
     #[case::quota(
-        "pods \"clone-mover-1\" is forbidden: exceeded quota: q, requested: limits.cpu=750m, used: limits.cpu=0, limited: limits.cpu=500m",
+        "pods \"smartclone-mover-1\" is forbidden: exceeded quota: q, requested: limits.cpu=750m, used: limits.cpu=0, limited: limits.cpu=500m",
         Some("raise the quota")
     )]
     #[case::count_of_pods(
-        "pods \"clone-mover-1\" is forbidden: exceeded quota: q, requested: count/pods=1, used: count/pods=0, limited: count/pods=0",
+        "pods \"smartclone-mover-1\" is forbidden: exceeded quota: q, requested: count/pods=1, used: count/pods=0, limited: count/pods=0",
         Some("raise the quota")
     )]
     #[case::claims(
@@ -86,27 +86,27 @@ mod tests {
         Some("raise the quota")
     )]
     #[case::unstated(
-        "pods \"clone-mover-1\" is forbidden: failed quota: q: must specify limits.cpu for: mover",
+        "pods \"smartclone-mover-1\" is forbidden: failed quota: q: must specify limits.cpu for: mover",
         Some("podResourceRequirements")
     )]
     #[case::without_a_quota(
-        "pods \"clone-mover-1\" is forbidden: insufficient quota to match these scopes: [{PriorityClass In [fast]}]",
+        "pods \"smartclone-mover-1\" is forbidden: insufficient quota to match these scopes: [{PriorityClass In [fast]}]",
         Some("ResourceQuota that permits")
     )]
     #[case::maximum(
-        "pods \"clone-mover-1\" is forbidden: maximum memory usage per Container is 256Mi, but limit is 600M",
+        "pods \"smartclone-mover-1\" is forbidden: maximum memory usage per Container is 256Mi, but limit is 600M",
         Some("podResourceRequirements")
     )]
     #[case::minimum(
-        "pods \"clone-mover-1\" is forbidden: minimum cpu usage per Container is 200m, but request is 100m",
+        "pods \"smartclone-mover-1\" is forbidden: minimum cpu usage per Container is 200m, but request is 100m",
         Some("podResourceRequirements")
     )]
     #[case::of_the_pod(
-        "pods \"clone-mover-1\" is forbidden: maximum cpu usage per Pod is 500m, but limit is 750m",
+        "pods \"smartclone-mover-1\" is forbidden: maximum cpu usage per Pod is 500m, but limit is 750m",
         Some("kubectl describe limitrange")
     )]
     #[case::ratio(
-        "pods \"clone-mover-1\" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is 7.500000",
+        "pods \"smartclone-mover-1\" is forbidden: cpu max limit to request ratio per Container is 2, but provided ratio is 7.500000",
         Some("kubectl describe limitrange")
     )]
     #[case::size_of_a_claim(
@@ -114,15 +114,15 @@ mod tests {
         Some("ask for a size")
     )]
     #[case::request_above_its_limit(
-        "Pod \"clone-mover-1\" is invalid: spec.containers[0].resources.requests: Invalid value: \"200m\": must be less than or equal to cpu limit of 100m",
+        "Pod \"smartclone-mover-1\" is invalid: spec.containers[0].resources.requests: Invalid value: \"200m\": must be less than or equal to cpu limit of 100m",
         Some("no request may be larger")
     )]
     #[case::pod_security(
-        "pods \"clone-mover-1\" is forbidden: violates PodSecurity \"restricted:latest\": runAsUser=0 (pod must not set runAsUser=0)",
+        "pods \"smartclone-mover-1\" is forbidden: violates PodSecurity \"restricted:latest\": runAsUser=0 (pod must not set runAsUser=0)",
         Some("pod-security.kubernetes.io/enforce")
     )]
     #[case::policy(
-        "pods \"clone-mover-1\" is forbidden: ValidatingAdmissionPolicy 'images.example.com' with binding 'all' denied request: not our registry",
+        "pods \"smartclone-mover-1\" is forbidden: ValidatingAdmissionPolicy 'images.example.com' with binding 'all' denied request: not our registry",
         Some("exempt objects with the label app: smartclone from the policy")
     )]
     #[case::webhook(
@@ -130,7 +130,7 @@ mod tests {
         Some("exempt objects with the label app: smartclone from the webhook")
     )]
     #[case::priority(
-        "pods \"clone-mover-1\" is forbidden: no PriorityClass with name fast was found",
+        "pods \"smartclone-mover-1\" is forbidden: no PriorityClass with name fast was found",
         Some("leave spec.priorityClassName out")
     )]
     #[case::right(
@@ -138,7 +138,7 @@ mod tests {
         None
     )]
     #[case::ending(
-        "pods \"clone-mover-1\" is forbidden: unable to create new content in namespace n because it is being terminated",
+        "pods \"smartclone-mover-1\" is forbidden: unable to create new content in namespace n because it is being terminated",
         None
     )]
     fn a_refusal_is_told_with_its_cure(#[case] words: &str, #[case] expected: Option<&str>) {

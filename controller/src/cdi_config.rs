@@ -36,7 +36,7 @@ async fn reconcile(ctx: &Context) -> Duration {
 }
 
 async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {
-    let (Lookup::Present(ours), Lookup::Present(classes)) = (periodic::is_active(ctx), ctx.caches.classes.all()) else {
+    let (Lookup::Present(ours), Lookup::Present(classes)) = (periodic::is_alone(ctx), ctx.caches.classes.all()) else {
         return Ok(RETRY_NOT_SYNCED);
     };
     let cdis = ctx.caches.cdis.known_objects();

@@ -23,6 +23,7 @@ use common::{
         shared_snapshot::{Need, SharedSnapshot, superfluous},
     },
     lookup::Lookup,
+    mode::Mode,
     names,
     object::{ObjectName, ObjectVersion, exact},
     storage::snapshot_class::RETAIN,
@@ -96,14 +97,18 @@ pub async fn run(ctx: Arc<Reconciler>, trigger: Trigger, shutdown: Shutdown) {
 
 /// Removes what nothing needs any more. Returns the time until the next run.
 async fn clean_up(ctx: &Reconciler, failures: &mut Failures) -> Duration {
-    if !matches!(periodic::is_active(&ctx.context), Lookup::Present(true)) {
-        return RETRY_NOT_SYNCED;
-    }
+    let mode = match periodic::mode(&ctx.context) {
+        Lookup::Present(Mode::Passive(_)) => return RESYNC,
+        Lookup::Present(mode) => mode,
+        Lookup::Absent | Lookup::Unknown(_) => return RETRY_NOT_SYNCED,
+    };
     let mut cleanup = Cleanup { ctx, failures, cut_off: false };
     cleanup.snapshots().await;
     cleanup.orphans(&ctx.context.caches.claims.known_objects()).await;
     cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
-    cleanup.former_finalizers().await;
+    if mode == Mode::Alone {
+        cleanup.former_finalizers().await;
+    }
     // A removal that fails is not retried at once.
     failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))
 }

@@ -62,8 +62,9 @@ pub async fn run(
 /// Writes the status of a DataSource if it has changed.
 async fn reconcile(source: Arc<DataSource>, ctx: Arc<Context>) -> Result<Action, Error> {
     let name = name_of(&*source);
-    match periodic::is_active(&ctx) {
+    match periodic::is_alone(&ctx) {
         Lookup::Present(true) => {}
+        // CDI's own controller serves it.
         Lookup::Present(false) | Lookup::Absent => return Ok(Action::requeue(RESYNC)),
         Lookup::Unknown(_) => return Ok(Action::requeue(RETRY_NOT_SYNCED)),
     }

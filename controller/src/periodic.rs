@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use common::{cdi_config::operator_of, lookup::Lookup};
+use common::{lookup::Lookup, mode::Mode};
 use config::shutdown::Shutdown;
 use tokio::sync::Notify;
 
@@ -38,11 +38,17 @@ where
     }
 }
 
-/// True unless CDI's own operator runs in the cluster. Unknown until the caches are synced.
-pub fn is_active(ctx: &Context) -> Lookup<bool> {
+/// True unless CDI's own operator runs in the cluster, whose controllers serve the cluster-wide objects. Unknown until the caches are
+/// synced.
+pub fn is_alone(ctx: &Context) -> Lookup<bool> {
+    mode(ctx).map(|mode| mode == Mode::Alone)
+}
+
+/// The mode of this cluster. Unknown until the caches are synced.
+pub fn mode(ctx: &Context) -> Lookup<Mode> {
     match ctx.caches.cdis.all() {
-        Lookup::Present(all) => Lookup::Present(!all.iter().any(|cdi| operator_of(cdi).is_some())),
-        Lookup::Absent => Lookup::Present(true),
+        Lookup::Present(all) => Lookup::Present(Mode::of(all.iter().map(AsRef::as_ref))),
+        Lookup::Absent => Lookup::Present(Mode::Alone),
         Lookup::Unknown(why) => Lookup::Unknown(why),
     }
 }

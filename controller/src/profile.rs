@@ -74,7 +74,7 @@ pub async fn run(ctx: Arc<Context>, gauge: OpenRefusals, trigger: Trigger, shutd
 async fn reconcile(ctx: &Context, gauge: &OpenRefusals) -> Duration {
     let now = Timestamp::now();
     let (Lookup::Present(ours), Lookup::Present(classes), Lookup::Present(profiles)) =
-        (periodic::is_active(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
+        (periodic::is_alone(ctx), ctx.caches.classes.all(), ctx.caches.profiles.all())
     else {
         return RETRY_NOT_SYNCED;
     };

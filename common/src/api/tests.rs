@@ -59,7 +59,7 @@ fn a_status_survives_reading_and_writing() {
             "lastTransitionTime": "2026-08-20T10:00:00Z", "lastHeartbeatTime": "2026-08-20T10:00:01Z"
         }],
         "clone": {
-            "strategy": "csi-clone", "snapshotName": "tmp-snapshot-1", "createSize": "1Gi", "finalSize": "2Gi",
+            "strategy": "csi-clone", "snapshotName": "smartclone-snapshot-1", "createSize": "1Gi", "finalSize": "2Gi",
             "waitingFor": {"reason": "CloneSourceInUse", "since": "2026-08-20T10:00:00Z"},
             "attempts": [{"strategy": "snapshot", "outcome": "Refused", "startedAt": "2026-08-20T10:00:00Z"}]
         }

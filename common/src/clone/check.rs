@@ -136,6 +136,17 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
             }
             (!our_claim(claim)).then(|| not_ours(claim))
         }
+        Write::Seal { claim, .. } => {
+            let whole = seen.claim.present().is_some_and(|it| it.exact == *claim && it.phase == ClaimPhase::Bound);
+            if !whole || seen.volume.status.phase != Phase::Succeeded {
+                return Some(Violation::PrematureSuccess);
+            }
+            (!our_claim(claim)).then(|| not_ours(claim))
+        }
+        Write::ReportForCdi => {
+            let is_reported = seen.volume.status.phase == Phase::Succeeded && seen.volume.reported_by_cdi.is_some();
+            (!is_reported || !complete(seen)).then_some(Violation::PrematureSuccess)
+        }
         Write::DiscardVolume { volume } => {
             let holder = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present);
             let mut holder = holder.filter(|claim| claim.ours && claim.retained.as_ref() == Some(volume));

@@ -44,7 +44,7 @@ impl Content {
         match (source.api_group.as_deref(), source.kind.as_str()) {
             (Some(api::snapshot::GROUP), "VolumeSnapshot") => Self::Snapshot(source.name.clone()),
             (None | Some(""), "PersistentVolumeClaim") => Self::Claim(source.name.clone()),
-            (Some(api::GROUP), rebind::VOLUME_CLONE_SOURCE) => Self::HeldBack,
+            _ if rebind::is_held_back(source) => Self::HeldBack,
             _ => Self::Blank,
         }
     }
@@ -81,6 +81,10 @@ pub struct Claim {
     pub made_for_it: bool,
     /// True if an annotation declares it populated for the DataVolume of its name, or offers it for adoption (backup and restore).
     pub populated: bool,
+    /// True if CDI's populator fills it.
+    pub waits_for_cdi: bool,
+    /// True if an annotation declares it populated for the DataVolume of its name, whoever created it.
+    pub sealed: bool,
     /// True if it is being deleted.
     pub deleting: bool,
     /// The time of its creation.
@@ -124,6 +128,11 @@ impl Claim {
         complete && self.phase == ClaimPhase::Bound
     }
 
+    /// True if it was created for the clone, so that the clone's status may be recorded on it.
+    pub fn is_record(&self) -> bool {
+        self.ours && self.made_for_it && !self.deleting && !self.waits_for_cdi
+    }
+
     /// Reads a claim with this `owner` for the DataVolume `uid`. `volume` is the claim's, if known.
     pub fn of(
         claim: &PersistentVolumeClaim,
@@ -156,6 +165,8 @@ impl Claim {
             controlled,
             made_for_it: made_by_us,
             populated: !made_by_us && (for_its_name || annotation(keys::ALLOW_ADOPTION).is_some_and(|v| v != "false")),
+            waits_for_cdi: waits_for_cdi(claim),
+            sealed: for_its_name,
             created: claim.metadata.creation_timestamp.as_ref().map(|t| t.0),
             content: Content::of(claim),
             attributes_class: spec.and_then(|spec| spec.volume_attributes_class_name.clone()),
@@ -173,6 +184,14 @@ impl Claim {
             nudged_at: annotation(keys::NUDGED).and_then(|text| text.parse().ok()),
         }
     }
+}
+
+/// True if CDI's populator fills `claim`: it names a VolumeCloneSource.
+pub fn waits_for_cdi(claim: &PersistentVolumeClaim) -> bool {
+    let source = claim.spec.as_ref().and_then(|spec| spec.data_source_ref.as_ref());
+    source.is_some_and(|source| {
+        source.api_group.as_deref() == Some(api::GROUP) && source.kind == rebind::VOLUME_CLONE_SOURCE
+    })
 }
 
 /// True if `volume` belongs to `claim`, and is kept when the claim is deleted.

@@ -119,28 +119,28 @@ mod tests {
     }
 
     #[rstest]
-    #[case::claim("tmp-pvc-1", "1", "ns/clone", true)]
-    #[case::restored("tmp-source-pvc-1", "1", "ns/clone", true)]
-    #[case::mover("clone-mover-1", "1", "ns/clone", true)]
-    #[case::consumer("prep-1", "1", "ns/clone", true)]
-    #[case::dotted("tmp-pvc-1", "1", "ns/a.b-c", true)]
-    #[case::another_s_uid("tmp-pvc-2", "1", "ns/clone", false)]
+    #[case::claim("smartclone-pvc-1", "1", "ns/clone", true)]
+    #[case::restored("smartclone-source-pvc-1", "1", "ns/clone", true)]
+    #[case::mover("smartclone-mover-1", "1", "ns/clone", true)]
+    #[case::consumer("smartclone-consumer-1", "1", "ns/clone", true)]
+    #[case::dotted("smartclone-pvc-1", "1", "ns/a.b-c", true)]
+    #[case::another_s_uid("smartclone-pvc-2", "1", "ns/clone", false)]
     #[case::user_s_name("payroll-1", "1", "ns/clone", false)]
-    #[case::end_of_a_uid("tmp-pvc-21", "1", "ns/clone", false)]
+    #[case::end_of_a_uid("smartclone-pvc-21", "1", "ns/clone", false)]
     #[case::no_uid("payroll", "", "ns/clone", false)]
-    #[case::no_uid_at_all("tmp-pvc-", "", "ns/clone", false)]
-    #[case::no_name("tmp-pvc-1", "1", "ns/", false)]
-    #[case::no_namespace("tmp-pvc-1", "1", "/clone", false)]
-    #[case::no_owner("tmp-pvc-1", "1", "", false)]
-    #[case::one_part("tmp-pvc-1", "1", "clone", false)]
-    #[case::three_parts("tmp-pvc-1", "1", "ns/clone/status", false)]
-    #[case::parents("tmp-pvc-1", "1", "ns/../../secrets/x", false)]
-    #[case::parent("tmp-pvc-1", "1", "ns/..", false)]
-    #[case::encoded("tmp-pvc-1", "1", "ns/%2e%2e%2fx", false)]
-    #[case::query("tmp-pvc-1", "1", "ns/log?x=1", false)]
-    #[case::namespace_with_a_dot("tmp-pvc-1", "1", "n.s/clone", false)]
-    #[case::upper_case("tmp-pvc-1", "1", "ns/Clone", false)]
-    #[case::control("tmp-pvc-1", "1", "ns/a\0", false)]
+    #[case::no_uid_at_all("smartclone-pvc-", "", "ns/clone", false)]
+    #[case::no_name("smartclone-pvc-1", "1", "ns/", false)]
+    #[case::no_namespace("smartclone-pvc-1", "1", "/clone", false)]
+    #[case::no_owner("smartclone-pvc-1", "1", "", false)]
+    #[case::one_part("smartclone-pvc-1", "1", "clone", false)]
+    #[case::three_parts("smartclone-pvc-1", "1", "ns/clone/status", false)]
+    #[case::parents("smartclone-pvc-1", "1", "ns/../../secrets/x", false)]
+    #[case::parent("smartclone-pvc-1", "1", "ns/..", false)]
+    #[case::encoded("smartclone-pvc-1", "1", "ns/%2e%2e%2fx", false)]
+    #[case::query("smartclone-pvc-1", "1", "ns/log?x=1", false)]
+    #[case::namespace_with_a_dot("smartclone-pvc-1", "1", "n.s/clone", false)]
+    #[case::upper_case("smartclone-pvc-1", "1", "ns/Clone", false)]
+    #[case::control("smartclone-pvc-1", "1", "ns/a\0", false)]
     fn only_what_is_named_as_ours_has_an_owner(
         #[case] name: &str,
         #[case] uid: &str,
@@ -195,7 +195,7 @@ mod tests {
     #[case::another_way(|m: &mut Member| m.history.pinned = Some(CloneStrategy::Copy), Need::Over)]
     #[case::failed(|m: &mut Member| m.phase = Phase::Failed, Need::Over)]
     fn needs(#[case] change: fn(&mut Member), #[case] expected: Need) {
-        assert_eq!(need(&member(change), "tmp-snapshot-x"), expected);
+        assert_eq!(need(&member(change), "smartclone-snapshot-x"), expected);
     }
 
     /// The reasons equal those of `Waiting`.

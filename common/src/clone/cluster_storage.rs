@@ -8,13 +8,14 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use crate::{
     api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
-    cdi_config::{self, operator_of, strategy_override},
+    cdi_config::{self, strategy_override},
     clone::{
-        facts::{Facts, Profile, Source},
+        facts::{BesideCdi, Facts, Profile, Source},
         request::Request,
     },
     keys,
     lookup::Lookup,
+    mode::Mode,
     object::{self, SourceKind},
     storage::{
         class::{Class, default_class},
@@ -59,6 +60,7 @@ impl ClusterStorage {
             profile: target.present().map_or(Lookup::Absent, |class| self.profile(class, now)),
             overhead: self.overhead(name),
             max_deadline: self.max_deadline(),
+            beside_cdi: self.beside_cdi(),
             source,
             source_class,
             snapshot_classes: self
@@ -107,9 +109,20 @@ impl ClusterStorage {
         cdi_config::Config::of(config.map(|config| &config.spec), self.cdi()).overhead(class)
     }
 
-    /// CDI's own operator, if it manages this cluster; smartclone then leaves everything to it.
-    pub fn operator(&self) -> Lookup<String> {
-        and_then(self.cdis.as_ref(), |all| all.iter().find_map(|cdi| operator_of(cdi)))
+    fn beside_cdi(&self) -> Option<BesideCdi> {
+        self.mode().present()?.operator()?;
+        let config = cdi_config::Config::of(self.config().map(|config| &config.spec), self.cdi());
+        Some(BesideCdi { waits_for_consumers: config.has_gate("HonorWaitForFirstConsumer") })
+    }
+
+    /// How smartclone works in this cluster. Unknown until the CDI objects are read.
+    pub fn mode(&self) -> Lookup<Mode> {
+        let of = |cdis: &[Arc<Cdi>]| Mode::of(cdis.iter().map(AsRef::as_ref));
+        match &self.cdis {
+            Lookup::Present(cdis) => Lookup::Present(of(cdis)),
+            Lookup::Absent => Lookup::Present(Mode::Alone),
+            Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
+        }
     }
 
     /// The reason why one of the kinds is unknown; `None` if all are known.

@@ -141,6 +141,13 @@ pub const WAITS: &[WaitRow] = &[
     wait("ErrResourceExists", EndsBy::Action, ON_THE_WAY, "the event `ErrResourceExists`"),
     wait("ErrResourceMarkedForDeletion", EndsBy::Event, ANY_BUT_FAILED, "the Warning `ErrResourceMarkedForDeletion`"),
     wait("AnotherController", EndsBy::Action, ANY_BUT_FAILED, "none"),
+    WaitRow {
+        kubevirt: "follows what CDI reports",
+        ..case(
+            wait("LeftToCDI", EndsBy::Event, ANY_BUT_FAILED, "its own phases"),
+            "an event only: CDI writes the status",
+        )
+    },
 ];
 
 /// A state without a wait.

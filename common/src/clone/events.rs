@@ -43,7 +43,9 @@ pub fn events(seen: &Observed, plan: &Plan) -> Vec<CloneEvent> {
     if !plan.notes.is_empty() {
         events.push(CloneEvent::warning("CloneIncomplete", plan.notes.join("; ")));
     }
-    if old.phase != plan.phase {
+    // Beside CDI the phases of a DataVolume are told by CDI's controller, when it reports them.
+    let is_told_by_cdi = seen.volume.reported_by_cdi.is_some() && plan.phase != Phase::Failed;
+    if old.phase != plan.phase && !is_told_by_cdi {
         match plan.phase {
             Phase::Succeeded => {
                 events.push(CloneEvent::normal("CloneSucceeded", completed(seen, plan)));

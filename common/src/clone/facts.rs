@@ -54,6 +54,16 @@ pub struct Facts {
     pub overhead: Overhead,
     /// The longest deadline that a requester may ask for.
     pub max_deadline: Duration,
+    /// The settings of the CDI beside which the clone is made; absent without one.
+    pub beside_cdi: Option<BesideCdi>,
+}
+
+/// What depends on CDI's own controllers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BesideCdi {
+    /// True if clones wait for a first consumer (the feature gate `HonorWaitForFirstConsumer`). Without it, CDI has every volume made at
+    /// once.
+    pub waits_for_consumers: bool,
 }
 
 impl Facts {
@@ -71,6 +81,7 @@ impl Facts {
             profile: unread(),
             overhead: Overhead::DEFAULT,
             max_deadline: profile::MAX_DEADLINE.unsigned_abs(),
+            beside_cdi: None,
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     api::DataVolume,
     clone::observed::{MoverSettings, Observed, Target},
     lookup::Lookup::{Absent, Present},
+    mode::Mode,
     object::{ClaimPhase, ObjectVersion, SourceKind, VolumeMode},
     quantity::Bytes,
     rebind::Rebind,
@@ -41,7 +42,7 @@ pub fn claim(name: &str, content: Content) -> Claim {
         exact: exact(name),
         ours: true,
         trusted: true,
-        kept: name.starts_with("tmp-pvc").then(Vec::new),
+        kept: name.starts_with("smartclone-pvc").then(Vec::new),
         deleted_at: None,
         deletable: true,
         controlled: true,
@@ -145,6 +146,7 @@ pub fn facts() -> Facts {
         profile: Absent,
         overhead: Overhead::DEFAULT,
         max_deadline: crate::storage::profile::MAX_DEADLINE.unsigned_abs(),
+        beside_cdi: None,
     }
 }
 
@@ -168,7 +170,7 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         mover: Absent,
         consumer: Absent,
         progress: None,
-        another_controller: None,
+        mode: Mode::Alone,
         mover_settings: MoverSettings::of("cloner".into(), None, None),
         holders: Present(Vec::new()),
         fresh_key: Some("fresh".into()),

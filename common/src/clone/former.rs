@@ -86,8 +86,8 @@ mod tests {
     /// A finalizer stays as long as an object that it waits for exists.
     #[rstest]
     #[case::nothing_left(json!([DV, POPULATOR, SOURCE]), false, false, None)]
-    #[case::data_volume(json!([DV]), true, true, Some("PersistentVolumeClaim gold/tmp-pvc-1"))]
-    #[case::populator(json!([POPULATOR]), true, true, Some("PersistentVolumeClaim gold/tmp-pvc-1"))]
+    #[case::data_volume(json!([DV]), true, true, Some("PersistentVolumeClaim gold/smartclone-pvc-1"))]
+    #[case::populator(json!([POPULATOR]), true, true, Some("PersistentVolumeClaim gold/smartclone-pvc-1"))]
     #[case::populator_and_user(json!([POPULATOR]), false, true, None)]
     #[case::source(json!([SOURCE]), true, true, Some("Pod \"reader\""))]
     #[case::source_unused(json!([SOURCE]), true, false, None)]
@@ -98,7 +98,7 @@ mod tests {
         #[case] used: bool,
         #[case] expected: Option<&str>,
     ) {
-        let claim = ObjectName { namespace: "gold".into(), name: "tmp-pvc-1".into() };
+        let claim = ObjectName { namespace: "gold".into(), name: "smartclone-pvc-1".into() };
         let temporary = temporary.then_some(("PersistentVolumeClaim", claim));
         let users = used.then(|| "reader".to_owned());
         let guarded = guarded(&object(&finalizers, true), temporary.into_iter(), users.into_iter());

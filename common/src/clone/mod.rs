@@ -2,6 +2,7 @@
 //!
 //! Webhook and controller both call [`decide()`], so that the controller derives the same decision as admission did.
 
+pub mod beside;
 pub mod check;
 pub mod claim;
 pub mod cleanup;

@@ -153,19 +153,26 @@ impl SnapshotTemplate {
     }
 }
 
-/// Annotations that are not copied to the claim.
-const NOT_FOR_CLAIMS: [&str; 4] = [
-    "kubectl.kubernetes.io/last-applied-configuration",
-    keys::PRE_POPULATED,
-    keys::CHECK_STATIC_VOLUME,
-    keys::POPULATED_FOR,
-];
+/// Annotations and labels that are not copied to the claim, beside those in CDI's domain: what `kubectl apply` recorded about the
+/// DataVolume, and what makes CDI's controllers of an earlier form fill a claim.
+const NOT_FOR_CLAIMS: [&str; 3] =
+    ["kubectl.kubernetes.io/last-applied-configuration", "k8s.io/CloneRequest", "k8s.io/CloneOf"];
+
+/// The annotations in CDI's domain that are copied to the claim. CDI's controllers act on others there: they import, upload, or report a
+/// claim as complete that is not.
+const FOR_CLAIMS: [&str; 1] = [keys::IMMEDIATE_BINDING];
+
+/// True for a label or annotation of a DataVolume that its claim gets.
+fn is_for_claims(key: &str) -> bool {
+    let is_of_cdi = key.split_once('/').is_some_and(|(domain, _)| domain == api::GROUP);
+    !keys::is_reserved(key) && !NOT_FOR_CLAIMS.contains(&key) && (!is_of_cdi || FOR_CLAIMS.contains(&key))
+}
 
 /// The clone's claim, beside the DataVolume, with its labels and annotations. A user's labels and annotations never set a key by which
 /// objects are recognized as ours.
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
     let mut labels = volume.labels.clone();
-    labels.retain(|key, _| !keys::is_reserved(key));
+    labels.retain(|key, _| is_for_claims(key));
     // The user's labels win: NetworkPolicies, backups and users select claims by them (containerized-data-importer#2533).
     labels.entry(keys::APP_LABEL.to_owned()).or_insert_with(|| keys::APP.to_owned());
     if chosen.mode == VolumeMode::Filesystem {
@@ -173,9 +180,14 @@ pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_
         labels.entry(keys::FILLING_UP_ALERT.to_owned()).or_insert_with(|| "disabled".to_owned());
     }
     let mut annotations = volume.annotations.clone();
-    annotations.retain(|key, _| !NOT_FOR_CLAIMS.contains(&key.as_str()) && !keys::is_reserved(key));
+    annotations.retain(|key, _| is_for_claims(key));
     annotations.insert(keys::CLONE_TYPE.to_owned(), chosen.strategy.to_string());
     annotations.insert(keys::CREATED_FOR_DATA_VOLUME.to_owned(), volume.uid.clone());
+    // CDI, if it comes later, derives the phase of the DataVolume from this claim.
+    annotations.insert(keys::USE_POPULATOR.to_owned(), "true".to_owned());
+    if chosen.binds_late && !chosen.waits_for_consumer {
+        annotations.entry(keys::IMMEDIATE_BINDING.to_owned()).or_default();
+    }
     annotations.insert(
         keys::CONTENT_TYPE.to_owned(),
         volume.content_type.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| "kubevirt".to_owned()),
@@ -256,14 +268,19 @@ impl<'a> ClaimTemplate<'a> {
 
     /// The claim; `uid` is that of the object for which it is created.
     fn claim(&self, metadata: ObjectMeta, uid: &str) -> PersistentVolumeClaim {
-        let snapshot_api = || Some(api::snapshot::GROUP.to_owned());
+        let reference = |api_group, kind: &str, name: &str| TypedObjectReference {
+            api_group,
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            namespace: None,
+        };
         let source = match self.from {
             DataSource::Blank => None,
-            DataSource::Snapshot(name) => Some((snapshot_api(), "VolumeSnapshot", (*name).to_owned())),
-            DataSource::Claim(name) => Some((None, "PersistentVolumeClaim", (*name).to_owned())),
-            DataSource::Later => {
-                Some((Some(api::GROUP.to_owned()), rebind::VOLUME_CLONE_SOURCE, names::volume_clone_source(uid)))
+            DataSource::Snapshot(name) => {
+                Some(reference(Some(api::snapshot::GROUP.to_owned()), "VolumeSnapshot", name))
             }
+            DataSource::Claim(name) => Some(reference(None, "PersistentVolumeClaim", name)),
+            DataSource::Later => Some(rebind::held_back(uid)),
         };
         PersistentVolumeClaim {
             metadata,
@@ -277,12 +294,7 @@ impl<'a> ClaimTemplate<'a> {
                 }),
                 volume_attributes_class_name: self.attributes_class.map(str::to_owned),
                 // Kubernetes copies it to `dataSource` where possible.
-                data_source_ref: source.map(|(api_group, kind, name)| TypedObjectReference {
-                    api_group,
-                    kind: kind.to_owned(),
-                    name,
-                    namespace: None,
-                }),
+                data_source_ref: source,
                 ..PersistentVolumeClaimSpec::default()
             }),
             status: None,

@@ -9,6 +9,7 @@ use crate::{
     api::{Cdi, CdiConfigSpec, DataVolume, DataVolumeStatus, NodePlacement},
     cdi_config::Config,
     clone::{
+        beside::ReportedByCdi,
         claim::{Claim, Content},
         data_mover::Mover,
         facts::{Facts, Source},
@@ -21,6 +22,7 @@ use crate::{
     keys,
     lookup::Lookup,
     machine_defaults::Labels,
+    mode::Mode,
     mover::Progress,
     object::{self, ClaimPhase, SourceName, TargetKind},
     pods::User,
@@ -67,8 +69,8 @@ pub struct Observed {
     pub consumer: Lookup<Mover>,
     /// The latest known progress of the data mover.
     pub progress: Option<Progress>,
-    /// CDI's controller in this cluster, if there is one.
-    pub another_controller: Option<String>,
+    /// How smartclone works in this cluster.
+    pub mode: Mode,
     /// The settings of data movers.
     pub mover_settings: MoverSettings,
     /// A random ownership key for a clone that has none yet; `None` if the system could not generate one.
@@ -152,6 +154,8 @@ pub struct Target {
     pub priority_class: Option<String>,
     /// Its recorded status.
     pub status: DataVolumeStatus,
+    /// What CDI has reported; `None` for a clone whose status smartclone writes.
+    pub reported_by_cdi: Option<ReportedByCdi>,
     /// Its ownership key ([`keys::OWNERSHIP_KEY`]).
     pub key: Option<String>,
     /// UIDs of the temporary objects created for it: those recorded in its status, and those that this process has created since.
@@ -194,13 +198,14 @@ impl Target {
                 .map(|c| c.created.clone())
                 .unwrap_or_default(),
             status: volume.status.clone().unwrap_or_default(),
+            reported_by_cdi: None,
         }
     }
 
     /// True if its annotations declare that the claim of its name is populated already, or may be adopted.
     pub fn offers_to_take_over(&self) -> bool {
-        let filled =
-            [keys::PRE_POPULATED, keys::CHECK_STATIC_VOLUME].iter().any(|key| self.annotations.contains_key(*key));
+        let filled = self.annotations.get(keys::PRE_POPULATED).is_some_and(|value| value != keys::SENTINEL)
+            || self.annotations.contains_key(keys::CHECK_STATIC_VOLUME);
         filled || self.annotations.get(keys::ALLOW_ADOPTION).is_some_and(|value| value != "false")
     }
 

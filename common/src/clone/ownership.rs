@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    const NAME: &str = "tmp-pvc-dv";
+    const NAME: &str = "smartclone-pvc-dv";
 
     /// An object named [`NAME`], created for the clone `dv`, whose key is `k`.
     fn object(label: Option<&str>, proof: Option<String>, uid: &str) -> ObjectMeta {
@@ -114,7 +114,7 @@ mod tests {
     #[case::with_another_key(Some("dv"), Some(proof("l", Kind::PersistentVolumeClaim, "gold", NAME)), [Foreign, Ours, Foreign])]
     #[case::of_another_kind(Some("dv"), Some(proof("k", Kind::Pod, "gold", NAME)), [Foreign, Ours, Foreign])]
     #[case::of_another_namespace(Some("dv"), Some(proof("k", Kind::PersistentVolumeClaim, "lead", NAME)), [Foreign, Ours, Foreign])]
-    #[case::of_another_name(Some("dv"), Some(proof("k", Kind::PersistentVolumeClaim, "gold", "tmp-source-pvc-dv")), [Foreign, Ours, Foreign])]
+    #[case::of_another_name(Some("dv"), Some(proof("k", Kind::PersistentVolumeClaim, "gold", "smartclone-source-pvc-dv")), [Foreign, Ours, Foreign])]
     #[case::with_an_empty_proof(Some("dv"), Some(String::new()), [Foreign, Ours, Foreign])]
     fn owners(#[case] label: Option<&str>, #[case] proof: Option<String>, #[case] expected: [Owner; 3]) {
         let object = object(label, proof, "1");

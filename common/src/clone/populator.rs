@@ -1,9 +1,10 @@
 //! Volume populator: represents a claim that is populated without a DataVolume by an equivalent DataVolume, so that one step function
 //! serves both.
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference};
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, TypedLocalObjectReference},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use serde_json::json;
 
 use crate::{
@@ -12,10 +13,13 @@ use crate::{
         DataVolumeStatus, Phase, VolumeCloneSource, VolumeCloneSourceSpec,
     },
     condition::types,
-    keys, names,
+    keys::{self, Annotations},
+    names,
     object::{self, ObjectName},
     rebind,
 };
+
+use super::wait::Waiting;
 
 /// The VolumeCloneSource that populates `claim`, by namespace and name; `None` if there is none or the claim belongs to a DataVolume.
 pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
@@ -77,23 +81,55 @@ pub fn as_data_volume(claim: &PersistentVolumeClaim, source: &VolumeCloneSource)
             content_type: object::annotation(&claim.metadata, keys::CONTENT_TYPE).map(str::to_owned),
             ..DataVolumeSpec::default()
         },
-        status: object::annotation(&claim.metadata, keys::STATUS).and_then(|text| serde_json::from_str(text).ok()),
+        status: status(&claim.metadata),
     }
 }
 
+/// The status of a clone that is recorded on its claim; `None` if there is none, or it can't be read.
+pub fn status(claim: &ObjectMeta) -> Option<DataVolumeStatus> {
+    object::annotation(claim, keys::STATUS).and_then(|text| serde_json::from_str(text).ok())
+}
+
 /// The status of a claim as annotations: smartclone's complete status, and CDI's annotations for their readers.
-pub fn annotations(status: &DataVolumeStatus) -> BTreeMap<&'static str, String> {
+pub fn annotations(status: &DataVolumeStatus) -> Annotations {
+    let mut annotations = annotations_beside_cdi(status);
+    annotations.insert(keys::CLONE_PHASE, Some(clone_phase(status.phase).to_owned()));
+    annotations
+}
+
+/// The same for a claim without a DataVolume beside CDI, whose populator skips it as long as it is declared complete: the phase stays.
+pub fn annotations_beside_cdi(status: &DataVolumeStatus) -> Annotations {
     let running = status.conditions.iter().find(|c| c.type_ == types::RUNNING);
-    let text = |f: fn(&api::Condition) -> Option<String>| running.and_then(f).unwrap_or_default();
+    let text = |f: fn(&api::Condition) -> Option<String>| Some(running.and_then(f).unwrap_or_default());
     let progress = status.progress.clone().unwrap_or_else(|| "N/A".to_owned());
-    BTreeMap::from([
-        (keys::STATUS, json!(status).to_string()),
-        (keys::CLONE_PHASE, clone_phase(status.phase).to_owned()),
-        (keys::POPULATOR_PROGRESS, progress),
+    Annotations::from([
+        (keys::STATUS, Some(json!(status).to_string())),
+        (keys::POPULATOR_PROGRESS, Some(progress)),
         (keys::CONDITION_RUNNING, text(|c| Some(c.status.to_lowercase()))),
         (keys::CONDITION_RUNNING_REASON, text(|c| c.reason.clone())),
         (keys::CONDITION_RUNNING_MESSAGE, text(|c| c.message.clone())),
     ])
+}
+
+/// The status of a DataVolume as annotations of its claim, from which CDI derives the DataVolume's status. CDI shows `condition.bound` only
+/// while the claim is pending, and would show it afterwards if it stayed.
+pub fn annotations_for_cdi(status: &DataVolumeStatus, waiting: Option<&Waiting>) -> Annotations {
+    let mut annotations = annotations(status);
+    annotations.insert(keys::USE_POPULATOR, Some("true".to_owned()));
+    if status.phase == Phase::Failed {
+        // KubeVirt reports the machine of a DataVolume with this reason as failed; the phase `Error` changes nothing in CDI.
+        annotations.insert(keys::CONDITION_RUNNING_REASON, Some("Error".to_owned()));
+    }
+    let bound = status.conditions.iter().find(|c| c.type_ == types::BOUND);
+    let is_told = waiting.is_some() || status.phase == Phase::Failed;
+    let told = bound.filter(|bound| is_told && bound.status == "False");
+    let reason = waiting.map(|waiting| waiting.reason().to_owned()).or_else(|| told?.reason.clone());
+    annotations.extend([
+        (keys::CONDITION_BOUND, told.map(|_| "false".to_owned())),
+        (keys::CONDITION_BOUND_REASON, told.and(reason)),
+        (keys::CONDITION_BOUND_MESSAGE, told.and_then(|bound| bound.message.clone())),
+    ]);
+    annotations
 }
 
 /// CDI's clone phase on the claim for the DataVolume's phase.

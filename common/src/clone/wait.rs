@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     field::{self, FieldError},
+    keys,
     object::{ObjectName, SourceKind, SourceName},
     refusal,
     storage::driver_error,
@@ -133,6 +134,8 @@ pub enum Waiting {
     },
     /// CDI's own controllers run in this cluster.
     AnotherController(String),
+    /// The mark of smartclone was removed, or CDI was there first: the clone is CDI's.
+    LeftToCdi,
 }
 
 /// The reasons of [`Waiting::Refused`].
@@ -170,6 +173,7 @@ impl Waiting {
             Self::BeingDeleted { .. } => "ErrResourceMarkedForDeletion",
             Self::Refused { quota, .. } => REFUSED[usize::from(!quota)],
             Self::AnotherController(_) => "AnotherController",
+            Self::LeftToCdi => "LeftToCDI",
         }
     }
 
@@ -211,7 +215,7 @@ impl Waiting {
             ),
             Self::VolumeInUse(holders) => format!(
                 "The volume with the content is in use by {}, and is handed over to the clone when nobody else has it; delete what uses \
-                 PersistentVolumeClaim tmp-pvc-… in the namespace of the source",
+                 PersistentVolumeClaim smartclone-pvc-… in the namespace of the source",
                 listed(holders)
             ),
             Self::Invalid(errors) => field::joined(errors),
@@ -256,6 +260,12 @@ impl Waiting {
             Self::AnotherController(which) => {
                 format!("{which} runs in this cluster; smartclone stays passive until it is removed")
             }
+            Self::LeftToCdi => format!(
+                "CDI clones this object, because the annotation {}: {} is missing, or CDI was there first; to have it cloned by smartclone, \
+                 delete it and create it again",
+                keys::PRE_POPULATED,
+                keys::SENTINEL
+            ),
         }
     }
 
@@ -273,6 +283,7 @@ impl Waiting {
             | Self::BeingDeleted { .. }
             | Self::PrePopulated(_)
             | Self::SourceNotPopulated(_)
+            | Self::LeftToCdi
             | Self::CouldNotTell(_) => EndsBy::Event,
             Self::MoverNotRunning { pod_says: Some(_) }
             | Self::SourceNotReady { driver_says: Some(_), .. }

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{
-        PersistentVolumeClaim, PersistentVolumeClaimSpec, TypedObjectReference, VolumeResourceRequirements,
-    },
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
@@ -14,9 +12,8 @@ use super::{Move, Moved, Subject};
 use crate::{
     api::{self, DataVolume},
     keys::{self, TRANSFER},
-    names,
     quantity::Bytes,
-    rebind::VOLUME_CLONE_SOURCE,
+    rebind,
 };
 
 /// Returns the capacity of a claim's volume, from the status of the claim.
@@ -45,12 +42,7 @@ pub fn claim(transfer: &Subject, wanted: &Move, source: &PersistentVolumeClaim) 
                 requests: Some(BTreeMap::from([("storage".to_owned(), size.into())])),
                 limits: None,
             }),
-            data_source_ref: Some(TypedObjectReference {
-                api_group: Some(api::GROUP.to_owned()),
-                kind: VOLUME_CLONE_SOURCE.to_owned(),
-                name: names::volume_clone_source(&transfer.uid),
-                namespace: None,
-            }),
+            data_source_ref: Some(rebind::held_back(&transfer.uid)),
             ..PersistentVolumeClaimSpec::default()
         }),
         status: None,

@@ -6,11 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 
 use crate::{
-    api,
     clone::claim::kept,
     keys,
     object::{ClaimPhase, ObjectVersion, exact},
-    rebind::{VOLUME_CLONE_SOURCE, time, volume_name},
+    rebind::{is_held_back, time, volume_name},
 };
 
 /// The identity of a claim: another claim of the same name differs in the UID.
@@ -93,7 +92,7 @@ pub struct TargetClaim {
     pub phase: ClaimPhase,
     /// The name of the volume in its spec.
     pub volume_name: Option<String>,
-    /// True if its `dataSourceRef` names a VolumeCloneSource, so that no provisioner creates a volume for it.
+    /// True if no provisioner creates a volume for it; see [`is_held_back`].
     pub held_back: bool,
     /// Time of its last nudge, an update that makes Kubernetes' controller process the claim.
     pub nudged_at: Option<Timestamp>,
@@ -108,8 +107,7 @@ impl TargetClaim {
             deleting: claim.metadata.deletion_timestamp.is_some(),
             phase: ClaimPhase::of(claim),
             volume_name: volume_name(claim),
-            held_back: source
-                .is_some_and(|s| s.api_group.as_deref() == Some(api::GROUP) && s.kind == VOLUME_CLONE_SOURCE),
+            held_back: source.is_some_and(is_held_back),
             nudged_at: time(&claim.metadata, keys::NUDGED),
         }
     }

@@ -18,13 +18,13 @@ use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim, TypedObjectReference},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    keys,
+    api, keys,
     lookup::Lookup,
     object::{self, ObjectName, ObjectVersion, exact},
 };
@@ -55,8 +55,33 @@ pub struct Rebind {
     pub now: Timestamp,
 }
 
-/// The kind in the `dataSourceRef` of a target, so that no provisioner creates a volume for it. No object of this kind needs to exist.
+/// CDI's kind in the `dataSourceRef` of a claim that a populator fills.
 pub const VOLUME_CLONE_SOURCE: &str = "VolumeCloneSource";
+
+/// The API group in the `dataSourceRef` of a target.
+pub const GROUP: &str = "smartclone.dev";
+
+/// The kind in the `dataSourceRef` of a target, so that no provisioner creates a volume for it, and no populator but smartclone fills it. No
+/// object of this kind exists.
+pub const CLONE_REQUEST: &str = "CloneRequest";
+
+/// The `dataSourceRef` of a claim that gets its volume later, for the object `uid`.
+pub fn held_back(uid: &str) -> TypedObjectReference {
+    TypedObjectReference {
+        api_group: Some(GROUP.to_owned()),
+        kind: CLONE_REQUEST.to_owned(),
+        name: uid.to_owned(),
+        namespace: None,
+    }
+}
+
+/// True if no provisioner creates a volume for a claim with this `dataSourceRef`: one of smartclone's, or of CDI's populator.
+pub fn is_held_back(source: &TypedObjectReference) -> bool {
+    matches!(
+        (source.api_group.as_deref(), source.kind.as_str()),
+        (Some(GROUP), CLONE_REQUEST) | (Some(api::GROUP), VOLUME_CLONE_SOURCE)
+    )
+}
 
 /// A volume: the fields that the protocol reads.
 #[derive(Debug, Clone, PartialEq, Eq)]

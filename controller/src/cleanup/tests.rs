@@ -37,30 +37,30 @@ fn temporary(name: &str) -> Value {
 
 /// A temporary claim with `change` in its metadata.
 fn put_claim(api: &FakeApi, change: Value) {
-    let mut metadata = temporary("tmp-pvc-1");
+    let mut metadata = temporary("smartclone-pvc-1");
     json_merge(&mut metadata, change);
     api.put::<PersistentVolumeClaim>(&json!({"metadata": metadata, "spec": {}}));
 }
 
 /// A shared snapshot with `change`.
 fn put_snapshot(api: &FakeApi, change: Value) {
-    let mut metadata = temporary("tmp-snapshot-1");
+    let mut metadata = temporary("smartclone-snapshot-1");
     metadata["annotations"][keys::MEMBERS] = json!(r#"{"1": "clones/a"}"#);
     let mut snapshot = json!({"metadata": metadata, "spec": {"source": {"persistentVolumeClaimName": "disk"}}});
     json_merge(&mut snapshot, change);
     api.put::<VolumeSnapshot>(&snapshot);
 }
 
-const CLAIM: &str = "/api/v1/namespaces/gold/persistentvolumeclaims/tmp-pvc-1";
+const CLAIM: &str = "/api/v1/namespaces/gold/persistentvolumeclaims/smartclone-pvc-1";
 const OWNER: &str = "/apis/cdi.kubevirt.io/v1beta1/namespaces/clones/datavolumes/a";
 const OWNING_CLAIM: &str = "/api/v1/namespaces/clones/persistentvolumeclaims/a";
 
 const LEFT: &[&str] = &[];
-const CLAIM_DELETED: &[&str] = &["DELETE /api/v1/namespaces/gold/persistentvolumeclaims/tmp-pvc-1"];
-const CLAIM_RELEASED: &[&str] = &["PATCH /api/v1/namespaces/gold/persistentvolumeclaims/tmp-pvc-1"];
+const CLAIM_DELETED: &[&str] = &["DELETE /api/v1/namespaces/gold/persistentvolumeclaims/smartclone-pvc-1"];
+const CLAIM_RELEASED: &[&str] = &["PATCH /api/v1/namespaces/gold/persistentvolumeclaims/smartclone-pvc-1"];
 const CONTENT_DISCARDED: &[&str] = &["PATCH /apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content"];
 const SNAPSHOT_DELETED: &[&str] =
-    &["DELETE /apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/tmp-snapshot-1"];
+    &["DELETE /apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/smartclone-snapshot-1"];
 
 /// Objects before the caches are filled, a change that no watch reports, and the expected writes.
 #[rstest]
@@ -75,7 +75,7 @@ const SNAPSHOT_DELETED: &[&str] =
 #[case::no_connection(|api: &FakeApi| put_claim(api, json!({})), |api: &FakeApi| api.answer_always("GET", OWNER, answer(0)), LEFT)]
 #[case::not_labelled(|api: &FakeApi| put_claim(api, json!({"labels": {(keys::OWNED_BY_UID): null}})), |_: &FakeApi| {}, LEFT)]
 #[case::user_s_name(|api: &FakeApi| put_claim(api, json!({"name": "payroll"})), |_: &FakeApi| {}, LEFT)]
-#[case::name_of_another_uid(|api: &FakeApi| put_claim(api, json!({"name": "tmp-pvc-2"})), |_: &FakeApi| {}, LEFT)]
+#[case::name_of_another_uid(|api: &FakeApi| put_claim(api, json!({"name": "smartclone-pvc-2"})), |_: &FakeApi| {}, LEFT)]
 #[case::no_owner(|api: &FakeApi| put_claim(api, json!({"annotations": null})), |_: &FakeApi| {}, LEFT)]
 #[case::is_being_deleted(|api: &FakeApi| put_claim(api, json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x"]})), |_: &FakeApi| {}, LEFT)]
 #[case::is_kept_by_our_finalizer(|api: &FakeApi| put_claim(api, json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["x", keys::HAND_OVER_FINALIZER]})), |_: &FakeApi| {}, CLAIM_RELEASED)]
@@ -110,9 +110,9 @@ async fn what_is_removed(#[case] objects: fn(&FakeApi), #[case] untold: fn(&Fake
     for write in writes {
         let named = if write.method == "DELETE" { &write.body["preconditions"] } else { &write.body["metadata"] };
         let uid = match expected {
-            SNAPSHOT_DELETED => "uid-of-tmp-snapshot-1",
+            SNAPSHOT_DELETED => "uid-of-smartclone-snapshot-1",
             CONTENT_DISCARDED => "uid-of-content",
-            _ => "uid-of-tmp-pvc-1",
+            _ => "uid-of-smartclone-pvc-1",
         };
         assert_eq!(named["uid"], uid);
         assert_eq!(write.body["spec"]["deletionPolicy"] == "Delete", expected == CONTENT_DISCARDED);
@@ -121,7 +121,7 @@ async fn what_is_removed(#[case] objects: fn(&FakeApi), #[case] untold: fn(&Fake
 
 /// The content of the shared snapshot.
 fn put_content(api: &FakeApi, policy: &str) {
-    let snapshot = json!({"namespace": "gold", "name": "tmp-snapshot-1", "uid": "uid-of-tmp-snapshot-1"});
+    let snapshot = json!({"namespace": "gold", "name": "smartclone-snapshot-1", "uid": "uid-of-smartclone-snapshot-1"});
     api.put::<VolumeSnapshotContent>(&json!({
         "metadata": {"name": "content", "uid": "uid-of-content"},
         "spec": {"volumeSnapshotRef": snapshot, "driver": "d", "deletionPolicy": policy, "source": {}},
@@ -147,7 +147,7 @@ async fn a_content_that_can_not_be_changed(#[case] code: Option<u16>, #[case] re
     }
     let mut failures = Failures::default();
     clean_up(&fixture.reconciler, &mut failures).await;
-    assert_eq!(failures.0.contains_key("uid-of-tmp-snapshot-1"), repeated);
+    assert_eq!(failures.0.contains_key("uid-of-smartclone-snapshot-1"), repeated);
     assert_eq!(lines(&api.take_writes()), CONTENT_DISCARDED);
 }
 
@@ -167,7 +167,7 @@ fn put_former<K: Resource<DynamicType = ()>>(api: &FakeApi, finalizer: &str, cha
 /// A claim that CDI created for the object `2`.
 fn put_of_cdi(api: &FakeApi) {
     api.put::<PersistentVolumeClaim>(&json!({
-        "metadata": {"namespace": "gold", "name": "tmp-pvc-2", "labels": {(keys::OWNED_BY_UID): "2"}}, "spec": {},
+        "metadata": {"namespace": "gold", "name": "smartclone-pvc-2", "labels": {(keys::OWNED_BY_UID): "2"}}, "spec": {},
     }));
 }
 
@@ -214,7 +214,8 @@ fn put_operator(api: &FakeApi) {
 }
 
 fn put_restored(api: &FakeApi, phase: &str) {
-    let source = json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "tmp-snapshot-1"});
+    let source =
+        json!({"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "smartclone-snapshot-1"});
     api.put::<PersistentVolumeClaim>(&json!({
         "metadata": {"namespace": "gold", "name": "restored"},
         "spec": {"dataSourceRef": source}, "status": {"phase": phase},
@@ -233,7 +234,7 @@ fn put_restored(api: &FakeApi, phase: &str) {
 async fn a_removal_that_fails(#[case] code: Option<u16>, #[case] repeated: bool, #[case] goes_on: bool) {
     let api = FakeApi::default();
     put_claim(&api, json!({}));
-    api.put::<Pod>(&json!({"metadata": temporary("clone-mover-1"), "spec": {"containers": []}}));
+    api.put::<Pod>(&json!({"metadata": temporary("smartclone-mover-1"), "spec": {"containers": []}}));
     let fixture = Fixture::start(&api).await;
     api.pause_watches();
     if let Some(code) = code {
@@ -241,8 +242,8 @@ async fn a_removal_that_fails(#[case] code: Option<u16>, #[case] repeated: bool,
     }
     let mut failures = Failures::default();
     let next = clean_up(&fixture.reconciler, &mut failures).await;
-    assert_eq!((failures.0.contains_key("uid-of-tmp-pvc-1"), next < RESYNC), (repeated, repeated));
-    assert_eq!(api.get_at(&path_of::<Pod>(Some("gold"), "clone-mover-1")).is_none(), goes_on);
+    assert_eq!((failures.0.contains_key("uid-of-smartclone-pvc-1"), next < RESYNC), (repeated, repeated));
+    assert_eq!(api.get_at(&path_of::<Pod>(Some("gold"), "smartclone-mover-1")).is_none(), goes_on);
     // Not before its retry time.
     api.take_requests();
     clean_up(&fixture.reconciler, &mut failures).await;

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use common::{
     api::{DataVolume, snapshot::VolumeSnapshot},
     clone::{
-        Kind, Waiting, Write,
-        claim::owner_of_target,
+        Kind, Waiting, Write, beside,
+        claim::{owner_of_target, waits_for_cdi},
         objects,
         observed::Target,
         ownership::{Owner, Ownership},
@@ -16,6 +16,7 @@ use common::{
     rebind,
 };
 use config::api::Objects;
+use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -28,10 +29,13 @@ use tracing::info;
 use super::{
     CloneTarget, Reconciler,
     observe::{completed, snapshot_owner},
+    report,
 };
 use crate::{
     Error,
-    write::{self, Failure, classify, discard_volume, is_conflict, merge_patch, patch_claim, release},
+    write::{
+        self, Failure, StatusReplacement, classify, discard_volume, is_conflict, merge_patch, patch_claim, release,
+    },
 };
 
 /// The outcome of the writes of a pass.
@@ -100,16 +104,18 @@ async fn apply_write(
             };
         }
         Write::CreateSnapshot(snapshot) => {
-            let owner = completed(volume, ctx);
+            let owner = completed(target, ctx);
             let ours = |there: &VolumeSnapshot| snapshot_owner(there, &owner.created, ctx) == Owner::Ours;
             create::<VolumeSnapshot>(&owner.uid, snapshot, ours, ctx, done).await?;
         }
         Write::CreateClaim(claim) => {
-            let owner = completed(volume, ctx);
+            let owner = completed(target, ctx);
             let own = claim.name_any() == owner.name && claim.namespace().as_ref() == Some(&owner.namespace);
             let ours = |there: &PersistentVolumeClaim| {
                 if own {
-                    owner_of_target(there.meta(), &owner.uid) == Owner::Ours
+                    // What CDI made for the same DataVolume, and fills, is not ours beside CDI.
+                    let is_cdis = owner.reported_by_cdi.is_some() && waits_for_cdi(there);
+                    !is_cdis && owner_of_target(there.meta(), &owner.uid) == Owner::Ours
                 } else {
                     is_ours(&owner, Kind::PersistentVolumeClaim, there.meta())
                 }
@@ -117,7 +123,7 @@ async fn apply_write(
             create::<PersistentVolumeClaim>(&owner.uid, claim, ours, ctx, done).await?;
         }
         Write::CreatePod(pod) => {
-            let owner = completed(volume, ctx);
+            let owner = completed(target, ctx);
             let ours = |there: &Pod| is_ours(&owner, Kind::Pod, there.meta());
             create::<Pod>(&owner.uid, pod, ours, ctx, done).await?;
         }
@@ -142,6 +148,11 @@ async fn apply_write(
         Write::Release { claim, rest } => release(claim, rest, &ctx.context.client).await?,
         Write::Nudge { claim, at } => patch_claim(claim, rebind::nudge(claim, *at), &ctx.context.client).await?,
         Write::DiscardVolume { volume } => discard_volume(volume, &ctx.context.client).await?,
+        Write::Seal { claim, name } => {
+            let annotations = json!({ keys::POPULATED_FOR: name });
+            patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), &ctx.context.client).await?;
+        }
+        Write::ReportForCdi => report_for_cdi(target, ctx, done).await?,
         Write::HandOver { volume, to, at, .. } => {
             let api = Objects::<PersistentVolume>::all(ctx.context.client.clone());
             merge_patch(&api, volume, rebind::hand_over(volume, to, *at)).await?;
@@ -153,6 +164,24 @@ async fn apply_write(
             write::delete::<PersistentVolumeClaim>(what, &ctx.context.client).await?;
         }
         Write::Delete { kind: Kind::Pod, what } => write::delete::<Pod>(what, &ctx.context.client).await?,
+    }
+    Ok(())
+}
+
+/// Writes the status of a complete clone on this version of the DataVolume, in the place of CDI.
+async fn report_for_cdi(target: CloneTarget<'_>, ctx: &Reconciler, done: &mut Done) -> Result<(), kube::Error> {
+    let CloneTarget { volume, .. } = target;
+    let (namespace, name) = (volume.namespace().unwrap_or_default(), volume.name_any());
+    let claim = ctx.context.caches.claims.get(Some(&namespace), &name);
+    let api = Objects::<DataVolume>::namespaced(ctx.context.client.clone(), &namespace);
+    let status = Some(beside::succeeded_as_cdi(volume, &name, Timestamp::now()));
+    match write::replace_status(&api, DataVolume { status, ..volume.clone() }).await? {
+        StatusReplacement::Written => {
+            let version = claim.present().and_then(|claim| claim.resource_version());
+            ctx.in_cdis_place.ended(&volume.uid().unwrap_or_default(), version);
+            report::ended_for_cdi(target, ctx).await;
+        }
+        StatusReplacement::Conflict(_) | StatusReplacement::Gone => done.stale = true,
     }
     Ok(())
 }

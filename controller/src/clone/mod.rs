@@ -3,6 +3,7 @@
 pub mod access;
 mod apply;
 mod holders;
+mod in_cdis_place;
 mod inherit;
 pub mod mover_progress;
 pub mod observe;
@@ -38,6 +39,7 @@ use tokio::time::timeout;
 
 use self::{
     access::{AccessCache, Act},
+    in_cdis_place::InCdisPlace,
     mover_progress::ProgressTracker,
     refusals::Refusals,
     snapshot_batch::{Answer, Room, SnapshotBatches},
@@ -47,7 +49,7 @@ use crate::{
     Error,
     backoff::Backoff,
     context::{Context, name_of},
-    periodic::RESYNC,
+    periodic::{self, RESYNC, RETRY_NOT_SYNCED},
     triggers::{Indexes, dependents::Dependency},
 };
 
@@ -68,6 +70,7 @@ pub struct Reconciler {
     progress: ProgressTracker,
     cloner_image: String,
     backoff: Backoff,
+    pub(crate) in_cdis_place: InCdisPlace,
 }
 
 impl Reconciler {
@@ -83,6 +86,7 @@ impl Reconciler {
             progress,
             cloner_image,
             backoff: Backoff::default(),
+            in_cdis_place: InCdisPlace::default(),
         }
     }
 }
@@ -187,6 +191,9 @@ async fn reconcile_within_timeout(target: CloneTarget<'_>, ctx: &Reconciler) -> 
 
 async fn pass(target: CloneTarget<'_>, ctx: &Reconciler) -> Result<Action, Error> {
     let now = Timestamp::now();
+    if periodic::mode(&ctx.context).present().is_none() {
+        return Ok(Action::requeue(RETRY_NOT_SYNCED)); // whether the clone is CDI's is not known yet
+    }
     let permitted = observe::permitted(target, ctx).await; // the requester's rights, before anything else
     let here = ObjectName { namespace: target.volume.namespace().unwrap_or_default(), name: target.volume.name_any() };
     ctx.indexes.dependents.record(&here, permitted.dependencies());

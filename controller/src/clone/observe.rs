@@ -6,7 +6,7 @@ use std::sync::Arc;
 use common::{
     api::{DataVolume, Phase, snapshot::VolumeSnapshot},
     clone::{
-        ClusterStorage, Facts, Kind, Waiting,
+        ClusterStorage, Facts, Kind, Waiting, beside,
         claim::{Claim, Content, owner_of_target},
         data_mover::Mover,
         facts::source_in_force,
@@ -19,6 +19,7 @@ use common::{
     data_source::{self, Resolution},
     keys,
     lookup::Lookup,
+    mode::Mode,
     names,
     object::{self, ObjectName, SourceKind, SourceName},
     pods::{User, users_of},
@@ -39,7 +40,7 @@ use super::{
     inherit,
     source::{source, volume_of},
 };
-use crate::triggers::dependents::Dependency;
+use crate::{periodic, triggers::dependents::Dependency};
 
 /// The request of a clone, and the authorization of its requester. It knows on which objects the clone depends; none of them has been read.
 pub struct Permitted {
@@ -77,8 +78,8 @@ impl Permitted {
 
 /// Follows the references of `target` and checks its requester's rights. Nothing in another namespace is read before.
 pub async fn permitted(clone: CloneTarget<'_>, ctx: &Reconciler) -> Permitted {
-    let CloneTarget { volume, kind, reference } = clone;
-    let target = Target { kind, ..completed(volume, ctx) };
+    let CloneTarget { volume, reference, .. } = clone;
+    let target = completed(clone, ctx);
     let (parsed, unresolved) = parsed(volume, &target, ctx).await;
     let mut permitted = Permitted {
         reference: volume.spec.source_ref.as_ref().map(|named| {
@@ -160,7 +161,7 @@ pub fn observe(permitted: Permitted, ctx: &Reconciler, now: Timestamp) -> Observ
         progress: ctx.progress.of(uid),
         inherited: inherit::labels(target, permitted.reference.as_ref(), source.as_ref(), ctx),
         facts: visible.zip(source).map_or_else(Facts::unread, |(request, source)| storage.facts(request, source, now)),
-        another_controller: storage.operator().present().cloned(),
+        mode: storage.mode().present().cloned().unwrap_or(Mode::Alone),
         mover_settings: MoverSettings::of(
             ctx.cloner_image.clone(),
             storage.config().map(|config| &config.spec),
@@ -183,9 +184,17 @@ fn over(target: &Target) -> bool {
     target.deleting || matches!(target.status.phase, Phase::Succeeded | Phase::Failed)
 }
 
-/// The clone, with the UIDs of created objects in memory added to those in its status.
-pub fn completed(volume: &DataVolume, ctx: &Reconciler) -> Target {
-    let mut target = Target::of(volume);
+/// The clone with its record, which is on its claim where CDI writes the status. The UIDs of created objects in memory are added.
+pub fn completed(CloneTarget { volume, kind, .. }: CloneTarget<'_>, ctx: &Reconciler) -> Target {
+    let mut target = Target { kind, ..Target::of(volume) };
+    if beside::is_taken(&target) && periodic::mode(&ctx.context).present().is_some_and(|it| *it != Mode::Alone) {
+        let claim = ctx.context.caches.claims.get(Some(&target.namespace), &target.name);
+        target = target.recorded_on_claim(volume, claim.present().map(AsRef::as_ref));
+        if let Some(reported) = &mut target.reported_by_cdi {
+            let version = claim.present().and_then(|claim| claim.metadata.resource_version.as_deref());
+            reported.is_replaced = ctx.in_cdis_place.is_ended(&target.uid, version);
+        }
+    }
     ctx.indexes.created.complete(&target.uid, &mut target.created);
     target
 }

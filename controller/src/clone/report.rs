@@ -8,12 +8,13 @@ use common::{
         populator,
         status::status,
     },
+    mode::Mode,
     object::{ObjectVersion, TargetKind, exact},
 };
 use config::api::Objects;
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim};
 use kube::{Resource, ResourceExt, api::PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::info;
 
 use super::{CloneTarget, Reconciler};
@@ -42,9 +43,20 @@ pub async fn report(
         return Ok(false);
     }
     let resource_version = resource_version.or_else(|| target.volume.resource_version());
-    let written = match target.kind {
-        TargetKind::DataVolume => write_volume_status(target.volume, resource_version, next, ctx).await,
-        TargetKind::Claim => write_claim_status(target.volume, resource_version, &next, ctx).await,
+    let written = match (target.kind, record_of(seen)) {
+        (_, Record::Nowhere) => {
+            publish_wait(target, seen, plan, ctx).await;
+            return Ok(false);
+        }
+        (_, Record::OnClaim(claim)) => patch_claim(claim, annotations(&next, seen, plan), &ctx.context.client).await,
+        (TargetKind::DataVolume, Record::OnTarget) => {
+            write_volume_status(target.volume, resource_version, next, ctx).await
+        }
+        (TargetKind::Claim, Record::OnTarget) => {
+            let claim = exact(&target.volume.metadata);
+            let claim = ObjectVersion { resource_version: resource_version.unwrap_or_default(), ..claim };
+            patch_claim(&claim, annotations(&next, seen, plan), &ctx.context.client).await
+        }
     };
     match written {
         Ok(()) => {}
@@ -64,6 +76,49 @@ pub async fn report(
     Ok(false)
 }
 
+/// The place of a clone's status.
+enum Record<'a> {
+    /// The DataVolume, or the claim that is populated without one.
+    OnTarget,
+    /// The claim of the DataVolume, from which CDI derives the DataVolume's status.
+    OnClaim(&'a ObjectVersion),
+    /// There is none yet, and CDI writes the status of the DataVolume: only events are left.
+    Nowhere,
+}
+
+fn record_of(seen: &Observed) -> Record<'_> {
+    let is_cdis = seen.volume.kind == TargetKind::DataVolume && seen.mode.is_beside();
+    if !is_cdis && seen.volume.reported_by_cdi.is_none() {
+        return Record::OnTarget;
+    }
+    let claim = seen.claim.present().filter(|claim| seen.volume.reported_by_cdi.is_some() && claim.is_record());
+    claim.map_or(Record::Nowhere, |claim| Record::OnClaim(&claim.exact))
+}
+
+/// The status as annotations of a claim.
+fn annotations(status: &DataVolumeStatus, seen: &Observed, plan: &Plan) -> Value {
+    let annotations = match seen.volume.kind {
+        _ if seen.mode == Mode::Alone => populator::annotations(status),
+        TargetKind::DataVolume => populator::annotations_for_cdi(status, plan.waiting.as_ref()),
+        TargetKind::Claim => populator::annotations_beside_cdi(status),
+    };
+    json!({ "metadata": { "annotations": annotations } })
+}
+
+/// Publishes the reason to wait of a clone that has no status, when it changes.
+async fn publish_wait(target: CloneTarget<'_>, seen: &Observed, plan: &Plan, ctx: &Reconciler) {
+    let Some(waiting) = &plan.waiting else { return };
+    if ctx.in_cdis_place.is_new_wait(&seen.volume.uid, waiting.reason(), &waiting.message()) {
+        publish(target, &events(seen, plan), ctx).await;
+    }
+}
+
+/// Publishes the end of a clone that CDI has not reported.
+pub async fn ended_for_cdi(target: CloneTarget<'_>, ctx: &Reconciler) {
+    let note = "The clone is complete and may be used; CDI has not reported it".to_owned();
+    publish(target, &[CloneEvent::normal("CloneSucceeded", note)], ctx).await;
+}
+
 /// Replaces the status of a DataVolume.
 async fn write_volume_status(
     volume: &DataVolume,
@@ -77,18 +132,6 @@ async fn write_volume_status(
     updated.status = Some(status);
     let api = Objects::<DataVolume>::namespaced(ctx.context.client.clone(), &volume.namespace().unwrap_or_default());
     api.replace_status(&volume.name_any(), &PostParams::default(), &updated).await.map(|_| ())
-}
-
-/// Writes the status into annotations, because a claim has no field for it.
-async fn write_claim_status(
-    claim: &DataVolume,
-    resource_version: Option<String>,
-    status: &DataVolumeStatus,
-    ctx: &Reconciler,
-) -> Result<(), kube::Error> {
-    let patch = json!({ "metadata": { "annotations": populator::annotations(status) } });
-    let claim = ObjectVersion { resource_version: resource_version.unwrap_or_default(), ..exact(&claim.metadata) };
-    patch_claim(&claim, patch, &ctx.context.client).await
 }
 
 /// Publishes an event about a claim whose VolumeCloneSource is missing. It is the only report: without the source there is no status.

@@ -15,6 +15,9 @@ use common::{
 /// The minimum age of a state of normal progress before it is reported.
 const MIN_AGE: Duration = Duration::from_millis(250);
 
+/// The same beside CDI, which writes the status of the DataVolume after each of our writes to its claim.
+const MIN_AGE_BESIDE_CDI: Duration = Duration::from_secs(1);
+
 /// The refill interval of the token bucket: the average time between two reports of normal progress, for all clones together.
 const REFILL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -44,8 +47,8 @@ struct Pending {
 
 impl Pending {
     /// The time for which the report of a state of this age can wait; `None` if it is due.
-    fn rest(&mut self, lasted: Duration, now: Instant) -> Option<Duration> {
-        let young = MIN_AGE.saturating_sub(lasted);
+    fn rest(&mut self, lasted: Duration, min_age: Duration, now: Instant) -> Option<Duration> {
+        let young = min_age.saturating_sub(lasted);
         if !young.is_zero() {
             return Some(young);
         }
@@ -75,7 +78,8 @@ impl StatusThrottle {
         let (since, asked) = pending.states.entry(seen.volume.uid.clone()).or_insert((now, now));
         *asked = now;
         let lasted = now.duration_since(*since);
-        let rest = pending.rest(lasted, now);
+        let min_age = if seen.volume.reported_by_cdi.is_some() { MIN_AGE_BESIDE_CDI } else { MIN_AGE };
+        let rest = pending.rest(lasted, min_age, now);
         if rest.is_none() {
             pending.states.remove(&seen.volume.uid);
         }

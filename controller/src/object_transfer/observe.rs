@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use common::{
     api::ObjectTransfer,
-    cdi_config::operator_of,
     lookup::Lookup,
+    mode::Mode,
     object::ObjectName,
     object_transfer::{Observed, Subject, parse, users_of},
 };
@@ -62,7 +62,9 @@ pub async fn observe(transfer: &ObjectTransfer, from: ReadFrom, ctx: &Context, s
     Observed {
         now: Timestamp::now(),
         since,
-        another_controller: cdis.present().and_then(|all| all.iter().find_map(|cdi| operator_of(cdi))),
+        another_controller: cdis
+            .present()
+            .and_then(|all| Mode::of(all.iter().map(AsRef::as_ref)).operator().map(ToString::to_string)),
         transfer: subject,
         wanted,
         source,

@@ -63,7 +63,7 @@ fn cluster() -> FakeApi {
     api.put::<Pod>(&json!({"metadata": temporary, "spec": {"containers": [], "volumes": [volume]}}));
     let source = json!({"persistentVolumeClaimName": "disk"});
     api.put::<VolumeSnapshot>(&json!({"metadata": temporary, "spec": {"source": source}}));
-    let about = json!({"namespace": "gold", "name": "tmp-snapshot-1"});
+    let about = json!({"namespace": "gold", "name": "smartclone-snapshot-1"});
     api.put::<VolumeSnapshotContent>(&json!({"metadata": {"name": "temporary"}, "spec": {
         "volumeSnapshotRef": about, "driver": "d", "deletionPolicy": "Retain", "source": {},
     }}));

@@ -296,7 +296,7 @@ async fn a_sidecar_keeps_no_copy_from_its_end(t: &Space) -> Result<()> {
             "matchConstraints": {"resourceRules": [
                 {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
             ]},
-            "matchConditions": [{"name": "movers", "expression": "has(object.metadata.name) && object.metadata.name.startsWith('clone-mover-')"}],
+            "matchConditions": [{"name": "movers", "expression": "has(object.metadata.name) && object.metadata.name.startsWith('smartclone-mover-')"}],
             "failurePolicy": "Fail", "reinvocationPolicy": "Never",
             "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": sidecar}}],
         },

@@ -138,7 +138,8 @@ impl SettingsReader {
 
 /// The settings of a cluster without CDI's operator. This is the only check for the operator.
 fn smartclones(settings: Arc<ClusterStorage>) -> Result<Arc<ClusterStorage>, Stop> {
-    if settings.operator().present().is_some() { Err(Stop::ForeignOperator) } else { Ok(settings) }
+    let is_cdi_s = settings.mode().present().is_some_and(|mode| mode.operator().is_some());
+    if is_cdi_s { Err(Stop::ForeignOperator) } else { Ok(settings) }
 }
 
 /// ClusterStorage, if all of it is known.

@@ -126,6 +126,7 @@ fn waits() -> Vec<Waiting> {
         Waiting::Refused { quota: true, message: text() },
         Waiting::Refused { quota: false, message: text() },
         Waiting::AnotherController(text()),
+        Waiting::LeftToCdi,
     ]
 }
 
@@ -303,7 +304,7 @@ fn a_failed_clone_has_a_claim_that_nobody_fills(
 #[rstest]
 fn another_source_is_told_once(#[values(false, true)] beside_cdi: bool) {
     let mut seen = observed(&volume(|object| object["spec"]["source"] = json!({"blank": {}})), facts());
-    seen.another_controller = beside_cdi.then(|| "CDI".to_owned());
+    seen.mode = if beside_cdi { beside() } else { Mode::Alone };
     let Some(plan) = step(&seen) else { return assert!(beside_cdi, "no word") };
     assert!(!beside_cdi, "{plan:?}");
     let told: Vec<CloneEvent> = events(&seen, &plan);

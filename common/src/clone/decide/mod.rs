@@ -148,12 +148,17 @@ fn decide_by(request: &Request, history: &History, facts: &Facts) -> Decision {
             (Ok(_), Some(reason)) | (Err(reason), _) => Outcome::Infeasible(reason.clone()),
         },
     });
-    let waits_for_consumer = class.waits_for_consumer && !request.immediate;
+    let binds_at_once = request.immediate || facts.beside_cdi.is_some_and(|cdi| !cdi.waits_for_consumers);
+    let waits_for_consumer = class.waits_for_consumer && !binds_at_once;
     // A claim that references its snapshot keeps it until a pod is scheduled, and thus blocks the snapshots of other clones.
     let holds_a_snapshot =
         waits_for_consumer && strategy.spec().takes_snapshot && request.source.kind == SourceKind::Claim;
     let filled_by_driver = strategy.spec().filled_by_driver && !holds_a_snapshot;
-    let direct = filled_by_driver && !request.crosses() && request.made_for == TargetKind::DataVolume;
+    // Beside CDI the clone's claim exists from the start: CDI reports what it says.
+    let direct = filled_by_driver
+        && !request.crosses()
+        && facts.beside_cdi.is_none()
+        && request.made_for == TargetKind::DataVolume;
     Decision::Chosen(Box::new(Chosen {
         strategy,
         route: if direct { Route::Direct } else { Route::Rebind },

@@ -548,7 +548,11 @@ impl Controller {
                 seen: what.clone(),
             },
             // No StorageClass of the model retains volumes.
-            Write::Adopt(_) | Write::DiscardVolume { .. } | Write::Delete { kind: Kind::VolumeSnapshot, .. } => {
+            Write::Adopt(_)
+            | Write::Seal { .. }
+            | Write::ReportForCdi
+            | Write::DiscardVolume { .. }
+            | Write::Delete { kind: Kind::VolumeSnapshot, .. } => {
                 return None;
             }
         })

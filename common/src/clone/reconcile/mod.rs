@@ -16,6 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::{
     api::Phase,
     clone::{
+        beside::{self, Part, is_taken},
         claim::{Claim, Content},
         decide::{Chosen, Decision, Undecided, decide, pin},
         note::PastRefusal,
@@ -36,6 +37,7 @@ use crate::{
     },
     keys,
     lookup::Lookup,
+    mode::Mode,
     object::ClaimPhase,
     storage::driver_error,
 };
@@ -46,10 +48,18 @@ const RIGHTS_RECHECK: SignedDuration = SignedDuration::from_secs(5);
 /// The next step of the observed DataVolume. `None` if it is not a clone and another controller runs, or if it is being deleted (the
 /// garbage collector deletes its objects in the same namespace, the cleanup those in others).
 pub fn step(seen: &Observed) -> Option<Plan> {
-    if seen.volume.deleting || seen.parsed == Parsed::NotAClone && seen.another_controller.is_some() {
+    if seen.volume.deleting || seen.parsed == Parsed::NotAClone && seen.mode != Mode::Alone {
         return None;
     }
-    let passive = seen.another_controller.clone().map(Waiting::AnotherController);
+    match beside::part(seen) {
+        Part::All => {}
+        Part::None => return None,
+        Part::Pass(plan) => return Some(*plan),
+    }
+    let passive = match &seen.mode {
+        Mode::Passive(operator) if !is_taken(&seen.volume) => Some(Waiting::AnotherController(operator.to_string())),
+        Mode::Alone | Mode::Beside(_) | Mode::Passive(_) => None,
+    };
     let mut plan = match &seen.parsed {
         // Two controllers of one kind would conflict.
         _ if passive.is_some() => Plan { waiting: passive, ..Plan::idle(seen, recorded(seen)) },
@@ -76,7 +86,7 @@ pub fn step(seen: &Observed) -> Option<Plan> {
         let late = late.filter(|late| *late > seen.now);
         plan.look_again_at = [plan.look_again_at, late].into_iter().flatten().min();
     }
-    Some(plan)
+    Some(beside::with_report(seen, plan))
 }
 
 /// The plan without a source to clone. An existing claim that is populated or adopted needs none; else `waiting` is the reason to wait.

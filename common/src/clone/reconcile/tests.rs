@@ -27,14 +27,14 @@ fn decided_volume(strategy: &'static str) -> DataVolume {
 fn copying(state: MoverState) -> Observed {
     Observed {
         claim: Lookup::Present(Claim { phase: ClaimPhase::Pending, ..claim("clone", Content::HeldBack) }),
-        temporary: Lookup::Present(claim("tmp-pvc-dv", Content::Blank)),
+        temporary: Lookup::Present(claim("smartclone-pvc-dv", Content::Blank)),
         mover: Lookup::Present(Mover {
-            exact: exact("clone-mover-dv"),
+            exact: exact("smartclone-mover-dv"),
             ours: true,
             trusted: true,
             over: matches!(state, MoverState::Ended { .. }),
             deleting: false,
-            fills: Some("tmp-pvc-dv".to_owned()),
+            fills: Some("smartclone-pvc-dv".to_owned()),
             state,
         }),
         ..observed(&decided_volume("copy"), facts())
@@ -49,7 +49,7 @@ fn copied(deleting: bool) -> Observed {
         copied: Some("digest".into()),
         deleting,
         deleted_at: deleting.then(now),
-        ..claim("tmp-pvc-dv", Content::Blank)
+        ..claim("smartclone-pvc-dv", Content::Blank)
     };
     let owner =
         |exact: ObjectVersion| rebind::ClaimIdentity { namespace: exact.namespace, name: exact.name, uid: exact.uid };
@@ -193,12 +193,12 @@ fn done() -> MoverState {
 #[case::spoiled_while_it_runs(Observed { source_users: vec![writer()], ..copying(MoverState::Running) }, Some("delete_pod"), Some("CloneSourceInUse"))]
 #[case::spoiled_before_it_is_seen(Observed { source_users: vec![writer()], ..copying(done()) }, Some("delete_pod"), Some("CloneSourceInUse"))]
 #[case::of_another_claim_of_the_name(
-    Observed { temporary: Lookup::Present(Claim { exact: ObjectVersion { uid: "next".into(), ..exact("tmp-pvc-dv") }, ..claim("", Content::Blank) }), ..copying(done()) },
+    Observed { temporary: Lookup::Present(Claim { exact: ObjectVersion { uid: "next".into(), ..exact("smartclone-pvc-dv") }, ..claim("", Content::Blank) }), ..copying(done()) },
     Some("delete_pod"),
     Some("ErrResourceMarkedForDeletion")
 )]
 #[case::started_once_more(
-    Observed { temporary: Lookup::Present(Claim { copied: Some("digest".into()), ..claim("tmp-pvc-dv", Content::Blank) }), ..copying(MoverState::Running) },
+    Observed { temporary: Lookup::Present(Claim { copied: Some("digest".into()), ..claim("smartclone-pvc-dv", Content::Blank) }), ..copying(MoverState::Running) },
     Some("delete_pod"),
     Some("ErrResourceMarkedForDeletion")
 )]
@@ -254,7 +254,7 @@ fn where_no_node_can_have_both_volumes_that_is_the_reason() {
 fn a_refused_snapshot_is_replaced_by_a_decision_that_tells_why() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
     let refused = SharedSnapshot {
-        exact: exact("tmp-snapshot"),
+        exact: exact("smartclone-snapshot"),
         ours: true,
         deleting: false,
         created: Some(now()),
@@ -306,7 +306,7 @@ fn a_strangers_objects_are_left_alone() {
 fn a_snapshot_that_was_not_taken_for_it_is_not_restored() {
     let mut seen = observed(&decided_volume("snapshot"), facts());
     let shared = |ours, member: &str| SharedSnapshot {
-        exact: exact("tmp-snapshot"),
+        exact: exact("smartclone-snapshot"),
         ours,
         deleting: false,
         created: None,

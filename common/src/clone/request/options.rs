@@ -86,7 +86,8 @@ impl Options {
             keep_owners,
             immediate: named(keys::IMMEDIATE_BINDING),
             deadline,
-            pre_populated: named(keys::PRE_POPULATED) || named(keys::CHECK_STATIC_VOLUME),
+            pre_populated: get(keys::PRE_POPULATED).is_some_and(|value| value != keys::SENTINEL)
+                || named(keys::CHECK_STATIC_VOLUME),
         }
     }
 }

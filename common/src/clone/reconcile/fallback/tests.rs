@@ -34,7 +34,7 @@ fn waiting(reason: &str, minutes: i64, change: impl FnOnce(&mut serde_json::Valu
 fn snapshot(ready: bool, minutes: i64) -> SharedSnapshot {
     let target = crate::object::ObjectName { namespace: "here".into(), name: "clone".into() };
     SharedSnapshot {
-        exact: exact("tmp-snapshot"),
+        exact: exact("smartclone-snapshot"),
         ours: true,
         deleting: false,
         created: Some(now() - SignedDuration::from_mins(minutes)),
@@ -120,6 +120,7 @@ fn limits(
     let facts = Facts {
         profile: Lookup::Present(Profile { deadline, ..Profile::default() }),
         max_deadline: Duration::from_mins(allowed),
+        beside_cdi: None,
         ..facts()
     };
     let request = crate::clone::fixtures::request(&volume);
@@ -175,7 +176,7 @@ fn words_of_another_namespace_are_not_repeated() {
         let seen = Observed {
             authorized: Lookup::Present(Authorization::Allowed),
             claim: Lookup::Present(claim(("clone", namespace), Content::HeldBack, text)),
-            temporary: Lookup::Present(claim(("tmp-pvc-dv", "here"), Content::Claim("disk".into()), text)),
+            temporary: Lookup::Present(claim(("smartclone-pvc-dv", "here"), Content::Claim("disk".into()), text)),
             ..observed(&made, facts())
         };
         let plan = step(&seen).unwrap();
@@ -214,7 +215,7 @@ fn what_others_met_is_never_the_end() {
         }
         let seen = Observed {
             claim: Lookup::Present(claim(("clone", "here"), Content::HeldBack, text)),
-            temporary: Lookup::Present(claim(("tmp-pvc-dv", "here"), Content::Blank, text)),
+            temporary: Lookup::Present(claim(("smartclone-pvc-dv", "here"), Content::Blank, text)),
             ..observed(&volume, facts)
         };
         let plan = step(&seen).unwrap();

@@ -4,7 +4,7 @@ use super::*;
 
 fn consumer(change: impl FnOnce(&mut Mover)) -> Lookup<Mover> {
     let mut pod = Mover {
-        exact: exact("prep-dv"),
+        exact: exact("smartclone-consumer-dv"),
         ours: true,
         trusted: true,
         over: false,
@@ -44,7 +44,7 @@ fn a_consumer_that_does_not_run_is_told(
     if let Lookup::Present(class) = &mut facts.target_class {
         class.waits_for_consumer = true;
     }
-    let content = Content::Snapshot("tmp-snapshot-dv".into());
+    let content = Content::Snapshot("smartclone-snapshot-dv".into());
     let complaint = complaint.map(ToOwned::to_owned);
     let is_absent = consumer == Lookup::Absent;
     let seen = Observed {

@@ -25,7 +25,7 @@ fn no_deletion_is_asked_for_that_would_be_refused(
     });
     let mut seen = observed(&volume, facts());
     seen.volume.status.phase = phase;
-    let content = Content::Snapshot("tmp-snapshot-dv".into());
+    let content = Content::Snapshot("smartclone-snapshot-dv".into());
     seen.claim = Lookup::Present(Claim { phase: ClaimPhase::Pending, deletable, ..claim("clone", content) });
     let plan = step(&seen).unwrap();
     assert_eq!(plan.actions.iter().map(Write::verb).collect::<Vec<_>>(), writes, "{plan:?}");

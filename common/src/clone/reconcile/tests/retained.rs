@@ -15,12 +15,12 @@ fn copying_a_snapshot(mover: Option<MoverState>, change: impl FnOnce(&mut Claim)
         annotated(keys::CLONE_TYPE, "copy")(object);
         annotated(keys::OWNERSHIP_KEY, "key")(object);
     });
-    let mut restored = claim("tmp-source-pvc-dv", Content::Snapshot("monday".into()));
+    let mut restored = claim("smartclone-source-pvc-dv", Content::Snapshot("monday".into()));
     change(&mut restored);
     Observed {
         mover: mover.map_or(Lookup::Absent, |state| copying(state).mover),
         claim: Lookup::Present(Claim { phase: ClaimPhase::Pending, ..claim("clone", Content::HeldBack) }),
-        temporary: Lookup::Present(claim("tmp-pvc-dv", Content::Blank)),
+        temporary: Lookup::Present(claim("smartclone-pvc-dv", Content::Blank)),
         restored: Lookup::Present(restored),
         ..observed(&volume, facts)
     }
