@@ -210,3 +210,6 @@ pub fn succeeded_as_cdi(volume: &DataVolume, claim: &str, now: Timestamp) -> Dat
         ..old
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::{
     api::DataVolume,
     clone::observed::{MoverSettings, Observed, Target},
     lookup::Lookup::{Absent, Present},
-    mode::Mode,
+    mode::{Mode, Operator},
     object::{ClaimPhase, ObjectVersion, SourceKind, VolumeMode},
     quantity::Bytes,
     rebind::Rebind,
@@ -48,6 +48,8 @@ pub fn claim(name: &str, content: Content) -> Claim {
         controlled: true,
         made_for_it: true,
         populated: false,
+        waits_for_cdi: false,
+        sealed: false,
         deleting: false,
         created: Some(now()),
         phase: ClaimPhase::Bound,
@@ -176,4 +178,9 @@ pub fn observed(volume: &DataVolume, facts: Facts) -> Observed {
         fresh_key: Some("fresh".into()),
         inherited: BTreeMap::new(),
     }
+}
+
+/// A cluster in which CDI's operator runs, and can be kept off a clone.
+pub fn beside_cdi() -> Mode {
+    Mode::Beside(Operator { version: "v1.66.0".into() })
 }

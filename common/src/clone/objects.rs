@@ -153,26 +153,44 @@ impl SnapshotTemplate {
     }
 }
 
-/// Annotations and labels that are not copied to the claim, beside those in CDI's domain: what `kubectl apply` recorded about the
-/// DataVolume, and what makes CDI's controllers of an earlier form fill a claim.
-const NOT_FOR_CLAIMS: [&str; 3] =
-    ["kubectl.kubernetes.io/last-applied-configuration", "k8s.io/CloneRequest", "k8s.io/CloneOf"];
+/// Beginnings of annotations and labels that are not copied to the claim: what `kubectl apply` recorded about the DataVolume, and what
+/// makes CDI's controllers import, upload or copy into a claim, or report it as complete.
+const NOT_FOR_CLAIMS: [&str; 17] = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "k8s.io/CloneRequest",
+    "k8s.io/CloneOf",
+    keys::PRE_POPULATED,
+    keys::POPULATED_FOR,
+    keys::CHECK_STATIC_VOLUME,
+    keys::CLONE_PHASE,
+    keys::CLONE_TOKEN,
+    "cdi.kubevirt.io/applyStorageProfile",
+    "cdi.kubevirt.io/externalPopulation",
+    "cdi.kubevirt.io/persistentVolumeList",
+    "cdi.kubevirt.io/storage.extended.clone.token",
+    "cdi.kubevirt.io/storage.condition.",
+    "cdi.kubevirt.io/storage.import.",
+    "cdi.kubevirt.io/storage.pod.",
+    "cdi.kubevirt.io/storage.populator.",
+    "cdi.kubevirt.io/storage.upload.",
+];
 
-/// The annotations in CDI's domain that are copied to the claim. CDI's controllers act on others there: they import, upload, or report a
-/// claim as complete that is not.
-const FOR_CLAIMS: [&str; 1] = [keys::IMMEDIATE_BINDING];
+/// The annotations in CDI's domain that a claim gets beside CDI, whose later versions may act on others.
+const BESIDE_CDI: [&str; 1] = [keys::IMMEDIATE_BINDING];
 
-/// True for a label or annotation of a DataVolume that its claim gets.
-fn is_for_claims(key: &str) -> bool {
-    let is_of_cdi = key.split_once('/').is_some_and(|(domain, _)| domain == api::GROUP);
-    !keys::is_reserved(key) && !NOT_FOR_CLAIMS.contains(&key) && (!is_of_cdi || FOR_CLAIMS.contains(&key))
+/// True for a label or annotation of the DataVolume that its claim gets.
+fn is_for_claims(key: &str, beside_cdi: bool) -> bool {
+    let is_cdis = key.split_once('/').is_some_and(|(domain, _)| domain == api::GROUP);
+    let is_known = !beside_cdi || !is_cdis || BESIDE_CDI.contains(&key);
+    is_known && !keys::is_reserved(key) && !NOT_FOR_CLAIMS.iter().any(|beginning| key.starts_with(beginning))
 }
 
 /// The clone's claim, beside the DataVolume, with its labels and annotations. A user's labels and annotations never set a key by which
 /// objects are recognized as ours.
 pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_>) -> PersistentVolumeClaim {
+    let beside_cdi = volume.reported_by_cdi.is_some();
     let mut labels = volume.labels.clone();
-    labels.retain(|key, _| is_for_claims(key));
+    labels.retain(|key, _| is_for_claims(key, beside_cdi));
     // The user's labels win: NetworkPolicies, backups and users select claims by them (containerized-data-importer#2533).
     labels.entry(keys::APP_LABEL.to_owned()).or_insert_with(|| keys::APP.to_owned());
     if chosen.mode == VolumeMode::Filesystem {
@@ -180,7 +198,7 @@ pub fn claim(volume: &Target, chosen: &Chosen, size: Bytes, from: &DataSource<'_
         labels.entry(keys::FILLING_UP_ALERT.to_owned()).or_insert_with(|| "disabled".to_owned());
     }
     let mut annotations = volume.annotations.clone();
-    annotations.retain(|key, _| is_for_claims(key));
+    annotations.retain(|key, _| is_for_claims(key, beside_cdi));
     annotations.insert(keys::CLONE_TYPE.to_owned(), chosen.strategy.to_string());
     annotations.insert(keys::CREATED_FOR_DATA_VOLUME.to_owned(), volume.uid.clone());
     // CDI, if it comes later, derives the phase of the DataVolume from this claim.

@@ -178,7 +178,7 @@ async fn report_for_cdi(target: CloneTarget<'_>, ctx: &Reconciler, done: &mut Do
     match write::replace_status(&api, DataVolume { status, ..volume.clone() }).await? {
         StatusReplacement::Written => {
             let version = claim.present().and_then(|claim| claim.resource_version());
-            ctx.in_cdis_place.ended(&volume.uid().unwrap_or_default(), version);
+            ctx.indexes.in_cdis_place.ended(&volume.uid().unwrap_or_default(), version);
             report::ended_for_cdi(target, ctx).await;
         }
         StatusReplacement::Conflict(_) | StatusReplacement::Gone => done.stale = true,

@@ -3,7 +3,7 @@
 pub mod access;
 mod apply;
 mod holders;
-mod in_cdis_place;
+pub mod in_cdis_place;
 mod inherit;
 pub mod mover_progress;
 pub mod observe;
@@ -39,7 +39,6 @@ use tokio::time::timeout;
 
 use self::{
     access::{AccessCache, Act},
-    in_cdis_place::InCdisPlace,
     mover_progress::ProgressTracker,
     refusals::Refusals,
     snapshot_batch::{Answer, Room, SnapshotBatches},
@@ -70,7 +69,6 @@ pub struct Reconciler {
     progress: ProgressTracker,
     cloner_image: String,
     backoff: Backoff,
-    pub(crate) in_cdis_place: InCdisPlace,
 }
 
 impl Reconciler {
@@ -86,7 +84,6 @@ impl Reconciler {
             progress,
             cloner_image,
             backoff: Backoff::default(),
-            in_cdis_place: InCdisPlace::default(),
         }
     }
 }

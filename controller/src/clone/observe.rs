@@ -192,7 +192,7 @@ pub fn completed(CloneTarget { volume, kind, .. }: CloneTarget<'_>, ctx: &Reconc
         target = target.recorded_on_claim(volume, claim.present().map(AsRef::as_ref));
         if let Some(reported) = &mut target.reported_by_cdi {
             let version = claim.present().and_then(|claim| claim.metadata.resource_version.as_deref());
-            reported.is_replaced = ctx.in_cdis_place.is_ended(&target.uid, version);
+            reported.is_replaced = ctx.indexes.in_cdis_place.is_ended(&target.uid, version);
         }
     }
     ctx.indexes.created.complete(&target.uid, &mut target.created);

@@ -108,7 +108,7 @@ fn annotations(status: &DataVolumeStatus, seen: &Observed, plan: &Plan) -> Value
 /// Publishes the reason to wait of a clone that has no status, when it changes.
 async fn publish_wait(target: CloneTarget<'_>, seen: &Observed, plan: &Plan, ctx: &Reconciler) {
     let Some(waiting) = &plan.waiting else { return };
-    if ctx.in_cdis_place.is_new_wait(&seen.volume.uid, waiting.reason(), &waiting.message()) {
+    if ctx.indexes.in_cdis_place.is_new_wait(&seen.volume.uid, waiting.reason(), &waiting.message()) {
         publish(target, &events(seen, plan), ctx).await;
     }
 }

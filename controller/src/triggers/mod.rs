@@ -36,6 +36,7 @@ use self::{
     volumes_by_handle::VolumesByHandle,
 };
 use crate::{
+    clone::in_cdis_place::InCdisPlace,
     context::{Caches, name_of},
     created::CreatedObjects,
     periodic::Trigger,
@@ -67,6 +68,7 @@ pub struct Indexes {
     pub(crate) pods_by_claim: Arc<PodsByClaim>,
     pub(crate) volumes_by_handle: Arc<VolumesByHandle>,
     pub(crate) created: Arc<CreatedObjects>,
+    pub(crate) in_cdis_place: Arc<InCdisPlace>,
 }
 
 /// Starts passes over the objects that depend on an object that has changed.
@@ -164,7 +166,9 @@ impl Triggers {
         self.transfers.data_volume(volume);
         let there = self.caches.data_volumes.get(volume.namespace().as_deref(), &volume.name_any());
         if there.present().and_then(|there| there.uid()) != volume.uid() {
-            self.indexes.created.forget(&volume.uid().unwrap_or_default());
+            let uid = volume.uid().unwrap_or_default();
+            self.indexes.created.forget(&uid);
+            self.indexes.in_cdis_place.forget(&uid);
         }
         // Its claim may be the source of a clone, and is incomplete until the DataVolume has succeeded.
         self.source(SourceKind::Claim, name_of(volume));

@@ -13,7 +13,7 @@ use crate::{
         Observed, Plan, Waiting, Write,
         claim::{Claim, Content},
         events::{CloneEvent, events},
-        fixtures::{annotated, facts, now, observed, volume},
+        fixtures::{annotated, beside_cdi, facts, now, observed, volume},
         ownership::Owner,
         status::status,
         step,
@@ -302,11 +302,13 @@ fn a_failed_clone_has_a_claim_that_nobody_fills(
 
 /// An unsupported source is reported; CDI serves it if its operator is installed.
 #[rstest]
-fn another_source_is_told_once(#[values(false, true)] beside_cdi: bool) {
+fn another_source_is_told_once(#[values(false, true)] has_cdi: bool) {
     let mut seen = observed(&volume(|object| object["spec"]["source"] = json!({"blank": {}})), facts());
-    seen.mode = if beside_cdi { beside() } else { Mode::Alone };
-    let Some(plan) = step(&seen) else { return assert!(beside_cdi, "no word") };
-    assert!(!beside_cdi, "{plan:?}");
+    if has_cdi {
+        seen.mode = beside_cdi();
+    }
+    let Some(plan) = step(&seen) else { return assert!(has_cdi, "no word") };
+    assert!(!has_cdi, "{plan:?}");
     let told: Vec<CloneEvent> = events(&seen, &plan);
     assert_eq!(
         told.iter().map(|it| (it.reason.as_str(), it.is_warning)).collect::<Vec<_>>(),

@@ -304,6 +304,8 @@ impl Controller {
             controlled: slot < CLONES || self.owned(),
             made_for_it: true,
             populated: false,
+            waits_for_cdi: false,
+            sealed: false,
             deleting: claim.deleting,
             created: Some(ago(if claim.late { 1000 } else { 1 })),
             phase: claim.phase,

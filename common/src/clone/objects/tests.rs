@@ -145,6 +145,39 @@ fn what_is_asked_for_is_on_the_claims(#[case] path: &str, #[case] asked: Value, 
     }
 }
 
+/// An annotation or label of a DataVolume: whether its claim gets it, alone and beside CDI, whose controllers act on their own keys.
+#[rstest]
+#[case("example.com/note", [true, true])]
+#[case("kubevirt.io/created-by", [true, true])]
+#[case(keys::IMMEDIATE_BINDING, [true, true])]
+#[case("cdi.kubevirt.io/unknown", [true, false])]
+#[case(keys::ALLOW_ADOPTION, [true, false])]
+#[case("kubectl.kubernetes.io/last-applied-configuration", [false, false])]
+#[case("k8s.io/CloneRequest", [false, false])]
+#[case("k8s.io/CloneOf", [false, false])]
+#[case("cdi.kubevirt.io/storage.import.endpoint", [false, false])]
+#[case("cdi.kubevirt.io/storage.import.source", [false, false])]
+#[case("cdi.kubevirt.io/storage.upload.target", [false, false])]
+#[case("cdi.kubevirt.io/storage.pod.phase", [false, false])]
+#[case("cdi.kubevirt.io/storage.condition.bound", [false, false])]
+#[case("cdi.kubevirt.io/storage.condition.running.reason", [false, false])]
+#[case("cdi.kubevirt.io/storage.populator.progress", [false, false])]
+#[case("cdi.kubevirt.io/storage.clone.token", [false, false])]
+#[case("cdi.kubevirt.io/storage.extended.clone.token", [false, false])]
+#[case("cdi.kubevirt.io/externalPopulation", [false, false])]
+#[case("cdi.kubevirt.io/persistentVolumeList", [false, false])]
+#[case("cdi.kubevirt.io/applyStorageProfile", [false, false])]
+#[case(keys::PRE_POPULATED, [false, false])]
+#[case(keys::POPULATED_FOR, [false, false])]
+#[case(keys::CHECK_STATIC_VOLUME, [false, false])]
+#[case(keys::CLONE_PHASE, [false, false])]
+#[case(keys::CDI_OWNED_BY_UID, [false, false])]
+#[case(keys::BESIDE_CDI, [false, false])]
+#[case(keys::STATUS, [false, false])]
+fn keys_for_claims(#[case] key: &str, #[case] expected: [bool; 2]) {
+    assert_eq!([false, true].map(|beside_cdi| is_for_claims(key, beside_cdi)), expected);
+}
+
 proptest! {
     /// All labels and annotations are copied to the claim, except reserved keys.
     #[test]
