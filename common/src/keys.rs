@@ -110,6 +110,9 @@ pub const RESTORE_SIZE: &str = "smartclone.dev/restore-size";
 pub const MINIMUM_SIZE: &str = "cdi.kubevirt.io/minimumSupportedPvcSize";
 /// Names of StorageClasses, separated by commas. A smart clone between them and this one is safe although their parameters differ.
 pub const COMPATIBLE_WITH: &str = "smartclone.dev/compatible-with";
+/// The refusals of the driver beside CDI, as JSON (the `status.refusals` that the profile would have). On a StorageProfile of CDI, whose
+/// status is CDI's.
+pub const REFUSALS: &str = "smartclone.dev/refusals";
 /// `true` on the StorageClass that is the default one.
 pub const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 /// `true` on the StorageClass that is the default one for the disks of virtual machines.

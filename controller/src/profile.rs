@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    api::{Refusal, StorageProfile, StorageProfileSpec},
+    api::{Refusal, StorageProfile, StorageProfileSpec, StorageProfileStatus},
     keys,
     lookup::Lookup,
+    mode::Mode,
+    object::exact,
     storage::{profile::status, refusals, snapshot_class::SnapshotClass},
 };
 use config::{api::Objects, shutdown::Shutdown};
@@ -17,12 +19,13 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
+use serde_json::json;
 use tracing::{info, warn};
 
 use crate::{
     context::Context,
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
-    write::{StatusReplacement, create_if_absent, replace_status},
+    write::{StatusReplacement, create_if_absent, is_conflict, is_gone, merge_patch, replace_status},
 };
 
 /// The maximum number of attempts to record a refusal. Other writers of the same profile cause conflicts, but rarely so many in a row.
@@ -47,9 +50,9 @@ impl OpenRefusals {
     }
 
     /// Counts the refusals in force. Returns the time at which the first of them ends.
-    fn count(&self, profiles: &[Arc<StorageProfile>], now: Timestamp) -> Option<Timestamp> {
+    fn count(&self, profiles: &[Arc<StorageProfile>], beside_cdi: bool, now: Timestamp) -> Option<Timestamp> {
         self.0.clear();
-        let all = profiles.iter().filter_map(|p| p.status.as_ref()).flat_map(|s| &s.refusals);
+        let all = profiles.iter().flat_map(|profile| refusals::recorded(profile, beside_cdi));
         let open = all.filter(|refusal| refusals::open(refusal, now));
         open.inspect(|refusal| {
             let driver = refusal.driver.clone().unwrap_or_default();
@@ -83,7 +86,7 @@ async fn reconcile(ctx: &Context, gauge: &OpenRefusals) -> Duration {
         Lookup::Absent => Vec::new(),
         Lookup::Unknown(_) => return RETRY_NOT_SYNCED,
     };
-    let until = gauge.count(&profiles, now);
+    let until = gauge.count(&profiles, !ours, now);
     let mut after = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok()).unwrap_or(RESYNC);
     for class in classes.iter().filter(|class| ours && class.metadata.deletion_timestamp.is_none()) {
         let profile = profiles.iter().find(|p| p.metadata.name == class.metadata.name).map(AsRef::as_ref);
@@ -142,6 +145,7 @@ pub async fn record(
     change: impl Fn(&[Refusal]) -> Option<Vec<Refusal>>,
 ) -> Result<(), kube::Error> {
     let api = Objects::<StorageProfile>::all(ctx.client.clone());
+    let beside_cdi = periodic::mode(ctx).present().is_some_and(|mode| *mode != Mode::Alone);
     let mut known = ctx.caches.profiles.get(None, class).present().map(|profile| (**profile).clone());
     for attempt in 1.. {
         let profile = match known.take() {
@@ -151,17 +155,36 @@ pub async fn record(
                 None => break,
             },
         };
-        let mut status = profile.status.clone().unwrap_or_default();
+        let known = refusals::recorded(&profile, beside_cdi);
         // Many clones are refused at once; another one may have recorded the same refusal.
-        let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
-        status.refusals = refusals;
-        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await? {
+        let Some(refusals) = change(&known).filter(|next| *next != known) else { break };
+        match write_refusals(&api, profile, refusals, beside_cdi).await? {
             StatusReplacement::Written | StatusReplacement::Gone => break,
             StatusReplacement::Conflict(_) if attempt < MAX_ATTEMPTS => {}
             StatusReplacement::Conflict(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Writes the refusals of exactly this version of a profile: into its status, or into an annotation where the status is CDI's.
+async fn write_refusals(
+    api: &Objects<StorageProfile>,
+    profile: StorageProfile,
+    refusals: Vec<Refusal>,
+    beside_cdi: bool,
+) -> Result<StatusReplacement, kube::Error> {
+    if !beside_cdi {
+        let status = StorageProfileStatus { refusals, ..profile.status.clone().unwrap_or_default() };
+        return replace_status(api, StorageProfile { status: Some(status), ..profile }).await;
+    }
+    let patch = json!({ "metadata": { "annotations": { keys::REFUSALS: json!(refusals).to_string() } } });
+    match merge_patch(api, &exact(&profile.metadata), patch).await {
+        Ok(_) => Ok(StatusReplacement::Written),
+        Err(error) if is_conflict(&error) => Ok(StatusReplacement::Conflict(error)),
+        Err(error) if is_gone(&error) => Ok(StatusReplacement::Gone),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -148,7 +148,8 @@ impl ClusterStorage {
 
     /// The profile of a class. Without a StorageProfile it holds the driver's capabilities.
     fn profile(&self, class: &StorageClass, now: Timestamp) -> Lookup<Profile> {
-        let of = |profile: Option<&StorageProfile>| Profile::of(class, profile, now);
+        let beside_cdi = self.beside_cdi().is_some();
+        let of = |profile: Option<&StorageProfile>| Profile::of(class, profile, beside_cdi, now);
         match &self.profiles {
             Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
             Lookup::Absent => Lookup::Present(of(None)),

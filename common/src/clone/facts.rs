@@ -286,18 +286,31 @@ pub struct Profile {
 
 impl Profile {
     /// The profile of a class at `now`, from its StorageProfile, if it exists, and the capabilities of its driver.
-    pub fn of(class: &StorageClass, profile: Option<&StorageProfile>, now: Timestamp) -> Self {
+    ///
+    /// Beside CDI the status of the StorageProfile is CDI's: what it says about the class holds where nothing else is set.
+    pub fn of(class: &StorageClass, profile: Option<&StorageProfile>, beside_cdi: bool, now: Timestamp) -> Self {
         let record = Record::of(class, profile);
-        let refusals = profile.and_then(|p| p.status.as_ref()).map(|status| status.refusals.as_slice());
+        let by_cdi = profile.and_then(|profile| profile.status.as_ref()).filter(|_| beside_cdi);
+        let refusals = profile.map(|profile| refusals::recorded(profile, beside_cdi)).unwrap_or_default();
         Self {
             strategy: profile.and_then(|p| p.spec.clone_strategy),
-            snapshot_class: profile.and_then(|p| p.spec.snapshot_class.clone()),
-            claim_property_sets: record.claim_property_sets.map(|known| known.value).unwrap_or_default(),
-            advised: record.strategy.filter(|known| known.provenance == Provenance::BuiltIn).map(|known| known.value),
+            snapshot_class: profile
+                .and_then(|p| p.spec.snapshot_class.clone())
+                .or_else(|| by_cdi?.snapshot_class.clone()),
+            claim_property_sets: record
+                .claim_property_sets
+                .map(|known| known.value)
+                .or_else(|| by_cdi?.claim_property_sets.clone())
+                .unwrap_or_default(),
+            advised: record
+                .strategy
+                .filter(|known| known.provenance == Provenance::BuiltIn)
+                .map(|known| known.value)
+                .or_else(|| by_cdi?.clone_strategy),
             minimum: record.minimum_size.map(|known| known.value),
             deadline: Duration::try_from(record.deadline.value).ok(),
             deadline_is_given: record.deadline.provenance == Provenance::StorageClass,
-            refused: refusals.into_iter().flatten().filter(|refusal| refusals::open(refusal, now)).cloned().collect(),
+            refused: refusals.into_iter().filter(|refusal| refusals::open(refusal, now)).collect(),
             refused_here: Vec::new(),
         }
     }

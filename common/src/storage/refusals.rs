@@ -22,8 +22,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
-    api::{CloneStrategy, Refusal},
-    object::VolumeMode,
+    api::{CloneStrategy, Refusal, StorageProfile},
+    keys,
+    object::{self, VolumeMode},
     quantity::Bytes,
     storage::driver_error::Scope,
 };
@@ -226,6 +227,17 @@ impl NamespaceRefusals {
             let Some(oldest) = oldest else { return };
             self.0.remove(&oldest);
         }
+    }
+}
+
+/// The refusals on record for all namespaces: in the status of the StorageProfile, or in an annotation where the status is CDI's. What
+/// can't be read there counts as none.
+pub fn recorded(profile: &StorageProfile, beside_cdi: bool) -> Vec<Refusal> {
+    if beside_cdi {
+        let text = object::annotation(&profile.metadata, keys::REFUSALS);
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    } else {
+        profile.status.as_ref().map(|status| status.refusals.clone()).unwrap_or_default()
     }
 }
 

@@ -6,6 +6,7 @@ use common::{
     api::Phase,
     clone::{Observed, Plan},
     lookup::Lookup,
+    mode::Mode,
     storage::refusals::{self, NamespaceRefusals, RefusalKey},
 };
 use tracing::warn;
@@ -75,8 +76,9 @@ async fn forget(seen: &Observed, plan: &Plan, ctx: &Reconciler) -> Result<(), ku
     };
     ctx.refusals.lock().succeeded(&seen.volume.namespace, &key, claim.request);
     let profile = ctx.context.caches.profiles.get(None, &class.name);
-    let known = profile.present().and_then(|profile| profile.status.as_ref()).map(|status| status.refusals.as_slice());
-    if refusals::succeeded(known.unwrap_or_default(), &key, claim.request).is_none() {
+    let beside_cdi = seen.mode != Mode::Alone;
+    let known = profile.present().map(|profile| refusals::recorded(profile, beside_cdi)).unwrap_or_default();
+    if refusals::succeeded(&known, &key, claim.request).is_none() {
         return Ok(());
     }
     profile::record(&ctx.context, &class.name, |known| refusals::succeeded(known, &key, claim.request)).await

@@ -130,12 +130,12 @@ mod tests {
     #[test]
     fn a_report_waits_for_room_but_not_for_ever() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        assert_eq!(pending.rest(Duration::ZERO, start), Some(MIN_AGE));
+        assert_eq!(pending.rest(Duration::ZERO, MIN_AGE, start), Some(MIN_AGE));
         for _ in 0..BURST {
-            assert_eq!(pending.rest(MIN_AGE, start), None);
+            assert_eq!(pending.rest(MIN_AGE, MIN_AGE, start), None);
         }
-        assert_eq!(pending.rest(MIN_AGE, start), Some(RETRY_AFTER));
-        assert_eq!(pending.rest(RETRY_AFTER, start), Some(RETRY_AFTER));
-        assert_eq!(pending.rest(MAX_DELAY, start), None);
+        assert_eq!(pending.rest(MIN_AGE, MIN_AGE, start), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(RETRY_AFTER, MIN_AGE, start), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(MAX_DELAY, MIN_AGE, start), None);
     }
 }

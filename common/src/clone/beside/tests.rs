@@ -32,11 +32,8 @@ fn seen(annotations: &[(&str, &str)]) -> Observed {
     seen
 }
 
-const MARKED: &[(&str, &str)] = &[
-    (keys::PRE_POPULATED, keys::SENTINEL),
-    (keys::BESIDE_CDI, "true"),
-    (keys::OWNERSHIP_KEY, "key"),
-];
+const MARKED: &[(&str, &str)] =
+    &[(keys::PRE_POPULATED, keys::SENTINEL), (keys::BESIDE_CDI, "true"), (keys::OWNERSHIP_KEY, "key")];
 /// The mark was removed.
 const RELEASED: &[(&str, &str)] = &[(keys::BESIDE_CDI, "true"), (keys::OWNERSHIP_KEY, "key")];
 /// Admitted by smartclone when it was alone.
@@ -169,10 +166,8 @@ fn the_claim_comes_first() {
 fn late_binding_follows_cdi_s_gate(#[case] gate: bool, #[case] expected: bool) {
     let mut seen = seen(MARKED);
     seen.facts.beside_cdi = Some(crate::clone::facts::BesideCdi { waits_for_consumers: gate });
-    seen.facts.target_class = seen.facts.target_class.map(|class| crate::storage::class::Class {
-        waits_for_consumer: true,
-        ..class
-    });
+    seen.facts.target_class =
+        seen.facts.target_class.map(|class| crate::storage::class::Class { waits_for_consumer: true, ..class });
     seen.volume.history.pinned = Some(CloneStrategy::Snapshot);
     seen.volume.history.decided_for = Some("source".to_owned());
     let plan = step(&seen).unwrap();
@@ -198,7 +193,8 @@ fn cdi_is_replaced_once_and_late(
     succeeded(&mut seen);
     let at = now() - SignedDuration::from_secs(seconds);
     seen.volume.status.conditions =
-        serde_json::from_value(json!([{"type": "Ready", "status": "True", "lastTransitionTime": at.to_string()}])).unwrap();
+        serde_json::from_value(json!([{"type": "Ready", "status": "True", "lastTransitionTime": at.to_string()}]))
+            .unwrap();
     seen.volume.reported_by_cdi = Some(ReportedByCdi { phase, is_replaced });
     let plan = step(&seen).unwrap();
     assert_eq!(plan.look_again_at, again_in.map(|seconds| now() + SignedDuration::from_secs(seconds)));
