@@ -11,7 +11,7 @@ use super::{
     observed::{Observed, Target},
     plan::Plan,
     populator,
-    reconcile::recorded,
+    reconcile::{finish::leftover, recorded},
     request::Parsed,
     wait::Waiting,
     write::{Pin, Write},
@@ -164,15 +164,21 @@ fn claim(seen: &Observed) -> Part {
 }
 
 fn left_to_cdi(seen: &Observed) -> Part {
-    Part::Pass(Box::new(Plan::wait(seen, recorded(seen), Waiting::LeftToCdi)))
+    let plan = Plan::wait(seen, recorded(seen), Waiting::LeftToCdi);
+    Part::Pass(Box::new(match leftover(seen) {
+        Some(action) => plan.and(action),
+        None => plan,
+    }))
 }
 
 /// Adds the report of a complete clone in CDI's place to `plan`, if CDI does not report it in time: it is down, or does not look at the
 /// DataVolume because a DataSource is gone. Before that, the time of the next look.
 pub(crate) fn with_report(seen: &Observed, mut plan: Plan) -> Plan {
     let Some(reported) = &seen.volume.reported_by_cdi else { return plan };
-    let is_complete = seen.volume.status.phase == Phase::Succeeded && plan.phase == Phase::Succeeded;
-    if reported.phase == Phase::Succeeded || reported.is_replaced || !is_complete {
+    let claim = seen.claim.present().filter(|claim| claim.is_record() && claim.phase == ClaimPhase::Bound);
+    let is_recorded = seen.volume.status.phase == Phase::Succeeded && plan.phase == Phase::Succeeded;
+    let Some(claim) = claim.filter(|_| is_recorded) else { return plan };
+    if reported.phase == Phase::Succeeded || reported.is_replaced {
         return plan;
     }
     let due = completed_at(&seen.volume.status).and_then(|at| at.saturating_add(PATIENCE).ok());
@@ -181,7 +187,7 @@ pub(crate) fn with_report(seen: &Observed, mut plan: Plan) -> Plan {
             plan.look_again_at = [plan.look_again_at, Some(due)].into_iter().flatten().min();
             plan
         }
-        Some(_) | None => plan.and(Write::ReportForCdi),
+        Some(_) | None => plan.and(Write::ReportForCdi { claim: claim.exact.clone() }),
     }
 }
 

@@ -143,9 +143,10 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
             }
             (!our_claim(claim)).then(|| not_ours(claim))
         }
-        Write::ReportForCdi => {
-            let is_reported = seen.volume.status.phase == Phase::Succeeded && seen.volume.reported_by_cdi.is_some();
-            (!is_reported || !complete(seen)).then_some(Violation::PrematureSuccess)
+        Write::ReportForCdi { claim } => {
+            let is_recorded = seen.volume.status.phase == Phase::Succeeded && seen.volume.reported_by_cdi.is_some();
+            let is_whole = our_claim(claim) && complete(seen);
+            (!is_recorded || !is_whole).then_some(Violation::PrematureSuccess)
         }
         Write::DiscardVolume { volume } => {
             let holder = [&seen.temporary, &seen.restored].into_iter().filter_map(Lookup::present);

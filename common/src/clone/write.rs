@@ -107,9 +107,12 @@ pub enum Write {
         /// The name of the DataVolume.
         name: String,
     },
-    /// Writes the status of a complete clone on the DataVolume in the place of CDI, which has not done so. Fails if the DataVolume has
-    /// changed since it was observed.
-    ReportForCdi,
+    /// Writes the status of a complete clone on the DataVolume in the place of CDI, which has not done so. Fails if the DataVolume or its
+    /// claim has changed since it was observed.
+    ReportForCdi {
+        /// The complete claim.
+        claim: ObjectVersion,
+    },
     /// Deletes an object of ours. Our finalizer keeps a temporary claim until it is released.
     Delete {
         /// The kind.
@@ -135,7 +138,7 @@ impl Write {
             Self::Release { .. } => "release_claim",
             Self::DiscardVolume { .. } => "discard_volume",
             Self::Seal { .. } => "seal_claim",
-            Self::ReportForCdi => "report_for_cdi",
+            Self::ReportForCdi { .. } => "report_for_cdi",
             Self::Delete { kind: Kind::VolumeSnapshot, .. } => "delete_snapshot",
             Self::Delete { kind: Kind::PersistentVolumeClaim, .. } => "delete_claim",
             Self::Delete { kind: Kind::Pod, .. } => "delete_pod",
@@ -150,7 +153,7 @@ impl Write {
             Self::CreateClaim(_) => "creating a PersistentVolumeClaim",
             Self::Adopt(_) => "becoming the owner of the PersistentVolumeClaim",
             Self::GrowClaim { .. } => "expanding the PersistentVolumeClaim",
-            Self::ReportForCdi => "writing the status of the DataVolume",
+            Self::ReportForCdi { .. } => "writing the status of the DataVolume",
             Self::MarkCopied { .. } | Self::Nudge { .. } | Self::Seal { .. } => "annotating the PersistentVolumeClaim",
             Self::CreatePod(_) => "creating a pod",
             Self::HandOver { .. } => "binding the PersistentVolume to the clone's claim",

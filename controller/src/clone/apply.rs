@@ -12,7 +12,7 @@ use common::{
         ownership::{Owner, Ownership},
     },
     keys,
-    object::{TargetKind, exact},
+    object::{ObjectVersion, TargetKind, exact},
     rebind,
 };
 use config::api::Objects;
@@ -152,7 +152,7 @@ async fn apply_write(
             let annotations = json!({ keys::POPULATED_FOR: name });
             patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), &ctx.context.client).await?;
         }
-        Write::ReportForCdi => report_for_cdi(target, ctx, done).await?,
+        Write::ReportForCdi { claim } => report_for_cdi(target, claim, ctx, done).await?,
         Write::HandOver { volume, to, at, .. } => {
             let api = Objects::<PersistentVolume>::all(ctx.context.client.clone());
             merge_patch(&api, volume, rebind::hand_over(volume, to, *at)).await?;
@@ -168,17 +168,26 @@ async fn apply_write(
     Ok(())
 }
 
-/// Writes the status of a complete clone on this version of the DataVolume, in the place of CDI.
-async fn report_for_cdi(target: CloneTarget<'_>, ctx: &Reconciler, done: &mut Done) -> Result<(), kube::Error> {
-    let CloneTarget { volume, .. } = target;
-    let (namespace, name) = (volume.namespace().unwrap_or_default(), volume.name_any());
-    let claim = ctx.context.caches.claims.get(Some(&namespace), &name);
-    let api = Objects::<DataVolume>::namespaced(ctx.context.client.clone(), &namespace);
-    let status = Some(beside::succeeded_as_cdi(volume, &name, Timestamp::now()));
-    match write::replace_status(&api, DataVolume { status, ..volume.clone() }).await? {
+/// Writes the status of a complete clone on this version of the DataVolume, in the place of CDI. The claim is read from the API server: a
+/// cache may not know yet that it was deleted.
+async fn report_for_cdi(
+    target: CloneTarget<'_>,
+    claim: &ObjectVersion,
+    ctx: &Reconciler,
+    done: &mut Done,
+) -> Result<(), kube::Error> {
+    let client = || ctx.context.client.clone();
+    let claims = Objects::<PersistentVolumeClaim>::namespaced(client(), &claim.namespace);
+    if claims.metadata(&claim.name).await?.is_none_or(|there| exact(&there) != *claim) {
+        done.stale = true;
+        return Ok(());
+    }
+    let status = Some(beside::succeeded_as_cdi(target.volume, &claim.name, Timestamp::now()));
+    let api = Objects::<DataVolume>::namespaced(client(), &claim.namespace);
+    match write::replace_status(&api, DataVolume { status, ..target.volume.clone() }).await? {
         StatusReplacement::Written => {
-            let version = claim.present().and_then(|claim| claim.resource_version());
-            ctx.indexes.in_cdis_place.ended(&volume.uid().unwrap_or_default(), version);
+            let (uid, version) = (target.volume.uid().unwrap_or_default(), claim.resource_version.clone());
+            ctx.indexes.in_cdis_place.ended(&uid, Some(version));
             report::ended_for_cdi(target, ctx).await;
         }
         StatusReplacement::Conflict(_) | StatusReplacement::Gone => done.stale = true,

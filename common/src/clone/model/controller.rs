@@ -9,8 +9,10 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
+use super::run::Mistake;
 use super::world::{
     CLONES, Claim, ClaimPhase, Dv, From, Objects, Pod, PodState, SLOTS, Snapshot, Volume, clone_of, target, temporary,
 };
@@ -18,12 +20,14 @@ use crate::{
     api::{CloneStrategy, DataVolume, DataVolumeStatus, Phase},
     clone::{
         Kind, Write,
+        beside::ReportedByCdi,
         check::violations,
         claim::{self, Content},
         cleanup::{Member, need},
         contract::tests::breaches,
         data_mover::{Mover, MoverState},
-        fixtures::{facts, gi, now, observed, volume},
+        facts::BesideCdi,
+        fixtures::{beside_cdi, facts, gi, now, observed, volume},
         note::PlanNote,
         observed::{Authorization, Observed, Target},
         ownership::Owner,
@@ -50,6 +54,8 @@ pub struct Wish {
     pub crosses: bool,
     /// True if the clone is larger than its source, and the driver restores at the source's size only.
     pub grows: bool,
+    /// True if CDI's controller reports the DataVolume, and clones it when its mark is removed.
+    pub beside_cdi: bool,
 }
 
 /// A write as the API server receives it.
@@ -103,6 +109,7 @@ pub enum ModelWrite {
         clone: usize,
         seen: ObjectVersion,
     },
+    ReportForCdi,
 }
 
 impl fmt::Display for ModelWrite {
@@ -122,6 +129,7 @@ impl fmt::Display for ModelWrite {
             Self::DeleteClaim { slot, .. } => write!(f, "deletes {}", claim_name(*slot)),
             Self::Release { slot, .. } => write!(f, "releases {}", claim_name(*slot)),
             Self::DeletePod { clone, .. } => write!(f, "deletes {}", names::mover(UIDS[*clone])),
+            Self::ReportForCdi => f.write_str("reports the end in CDI's place"),
         }
     }
 }
@@ -198,6 +206,8 @@ pub struct Controller {
     wish: Wish,
     /// A planted mistake: ignores the holders of the volume.
     blind: bool,
+    /// A planted mistake: takes a claim of CDI's for its own.
+    greedy: bool,
     pins: RefCell<Table<Annotations>>,
     statuses: RefCell<Table<DataVolumeStatus>>,
     passes: RefCell<HashMap<(usize, u8, Objects), Rc<Pass>>>,
@@ -205,23 +215,78 @@ pub struct Controller {
 }
 
 impl Controller {
-    pub fn new(wish: Wish, blind: bool) -> Self {
+    pub fn new(wish: Wish, mistake: Option<Mistake>) -> Self {
         let this = Self {
             wish,
-            blind,
+            blind: mistake == Some(Mistake::IgnoresHolders),
+            greedy: mistake == Some(Mistake::TakesCdisClaim),
             pins: RefCell::default(),
             statuses: RefCell::default(),
             passes: RefCell::default(),
             needs: RefCell::default(),
         };
         // The first entries are those of a new DataVolume.
-        this.pins.borrow_mut().number(BTreeMap::from([(keys::CLONE_TYPE.to_owned(), wish.strategy.to_owned())]));
+        let mut pin = vec![(keys::CLONE_TYPE, wish.strategy)];
+        if wish.beside_cdi {
+            pin.extend([
+                (keys::PRE_POPULATED, keys::SENTINEL),
+                (keys::BESIDE_CDI, "true"),
+                (keys::OWNERSHIP_KEY, "key"),
+            ]);
+        }
+        let pin = pin.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        this.pins.borrow_mut().number(pin.collect());
         this.statuses.borrow_mut().number(DataVolumeStatus::default());
         this
     }
 
     pub fn newborn() -> Dv {
         Dv::There { pin: 0, status: 0 }
+    }
+
+    /// The phase that smartclone has recorded: on the DataVolume, or on its claim beside CDI.
+    pub fn recorded(&self, objects: &Objects, clone: usize) -> Option<Phase> {
+        let phase = self.phase(objects.dvs[clone])?;
+        if !self.wish.beside_cdi {
+            return Some(phase);
+        }
+        Some(objects.claims[target(clone)].map(|claim| self.status(claim.record).phase).unwrap_or_default())
+    }
+
+    /// The pin without the mark.
+    pub fn unmarked(&self, pin: u16) -> u16 {
+        let mut annotations = (*self.pins.borrow().values[usize::from(pin)]).clone();
+        annotations.remove(keys::PRE_POPULATED);
+        self.pins.borrow_mut().number(annotations)
+    }
+
+    /// True if the mark keeps CDI off.
+    pub fn is_marked(&self, pin: u16) -> bool {
+        self.pins.borrow().values[usize::from(pin)].contains_key(keys::PRE_POPULATED)
+    }
+
+    /// The status that CDI derives from the clone's claim: it shows the phase that is recorded there, and its own progress for a claim that
+    /// it fills itself.
+    pub fn by_cdi(&self, objects: &Objects, clone: usize) -> Option<u16> {
+        let Dv::There { pin, status } = objects.dvs[clone] else { return None };
+        let phase = match objects.claims[target(clone)] {
+            None if self.is_marked(pin) => Phase::Pending,
+            None => return None,
+            Some(claim) if claim.deleting => return None,
+            Some(claim) if claim.from == From::Cdi && claim.phase == ClaimPhase::Bound => Phase::Succeeded,
+            Some(claim) if claim.from == From::Cdi => Phase::CloneScheduled,
+            Some(claim) => match self.status(claim.record).phase {
+                Phase::Failed => return None,
+                Phase::Unset | Phase::Pending => Phase::CloneScheduled,
+                phase => phase,
+            },
+        };
+        (self.status(status).phase != phase).then(|| self.with_phase(phase))
+    }
+
+    /// A status of CDI's.
+    pub fn with_phase(&self, phase: Phase) -> u16 {
+        self.statuses.borrow_mut().number(DataVolumeStatus { phase, ..DataVolumeStatus::default() })
     }
 
     pub fn phase(&self, dv: Dv) -> Option<Phase> {
@@ -242,7 +307,7 @@ impl Controller {
             == match from {
                 From::Snapshot(_) => "snapshot",
                 From::Source => "csi-clone",
-                From::Blank | From::HeldBack => "copy",
+                From::Blank | From::HeldBack | From::Cdi => "copy",
             }
     }
 
@@ -304,14 +369,14 @@ impl Controller {
             controlled: slot < CLONES || self.owned(),
             made_for_it: true,
             populated: false,
-            waits_for_cdi: false,
+            waits_for_cdi: claim.from == From::Cdi && !self.greedy,
             sealed: false,
             deleting: claim.deleting,
             created: Some(ago(if claim.late { 1000 } else { 1 })),
             phase: claim.phase,
             content: match claim.from {
                 From::Blank => Content::Blank,
-                From::HeldBack => Content::HeldBack,
+                From::HeldBack | From::Cdi => Content::HeldBack,
                 From::Source => Content::Claim("disk".into()),
                 From::Snapshot(leader) => Content::Snapshot(names::snapshot(UIDS[usize::from(leader)])),
             },
@@ -344,7 +409,7 @@ impl Controller {
             deleting: claim.deleting,
             phase: claim.phase,
             volume_name: claim.volume.map(|name| name.to_string()),
-            held_back: claim.from == From::HeldBack,
+            held_back: matches!(claim.from, From::HeldBack | From::Cdi),
             nudged_at: claim.nudged.then(|| ago(1)),
         });
         let name = rebind::volume_between(source.as_ref(), target.as_ref()).and_then(|name| name.parse().ok());
@@ -401,6 +466,15 @@ impl Controller {
             (facts.source, facts.source_class) = (Absent, Absent);
         }
         let snapshots = objects.snapshots.iter().enumerate();
+        let mut plain = observed(&volume, facts);
+        if self.wish.beside_cdi {
+            plain.mode = beside_cdi();
+            plain.facts.beside_cdi = Some(BesideCdi { waits_for_consumers: true });
+            let record = objects.claims[target(clone)].map(|claim| self.status(claim.record));
+            plain.volume.status = record.map(|record| (*record).clone()).unwrap_or_default();
+            let phase = self.status(status).phase;
+            plain.volume.reported_by_cdi = Some(ReportedByCdi { phase, is_replaced: false });
+        }
         Some(Observed {
             authorized: Present(Authorization::Allowed),
             claim: self.claim(objects, target(clone)).into(),
@@ -432,7 +506,7 @@ impl Controller {
                     },
                 })
                 .into(),
-            ..observed(&volume, facts)
+            ..plain
         })
     }
 
@@ -460,6 +534,12 @@ impl Controller {
         // A UID has no meaning beyond the life of an object here; ownership is not part of this model.
         if let Some(clone) = &mut next.clone {
             clone.created.clear();
+        }
+        if self.wish.beside_cdi && next.phase == Phase::Succeeded {
+            // CDI gets no time to report, which is the hardest case.
+            for condition in &mut next.conditions {
+                condition.last_transition_time = Some(Time(ago(10)));
+            }
         }
         let Dv::There { pin, .. } = objects.dvs[clone] else { return None };
         let mut found: Vec<_> = violations(&seen, &plan).iter().map(ToString::to_string).collect();
@@ -550,9 +630,9 @@ impl Controller {
                 seen: what.clone(),
             },
             // No StorageClass of the model retains volumes.
+            Write::ReportForCdi { .. } => ModelWrite::ReportForCdi,
             Write::Adopt(_)
             | Write::Seal { .. }
-            | Write::ReportForCdi
             | Write::DiscardVolume { .. }
             | Write::Delete { kind: Kind::VolumeSnapshot, .. } => {
                 return None;

@@ -20,10 +20,17 @@ use run::{Mistake, Scenario};
 use search::search;
 use world::Budget;
 
-const FAULTS: Budget = Budget { crash: true, deed: true, stale: true, trouble: false, stranger: false, most: 4 };
+const FAULTS: Budget =
+    Budget { crash: true, deed: true, stale: true, trouble: false, stranger: false, unmark: false, most: 4 };
 
 fn scenario(name: &'static str, strategy: &'static str, crosses: bool) -> Scenario {
-    Scenario { name, wish: Wish { strategy, crosses, grows: false }, clones: 1, budget: FAULTS, mistake: None }
+    Scenario {
+        name,
+        wish: Wish { strategy, crosses, grows: false, beside_cdi: false },
+        clones: 1,
+        budget: FAULTS,
+        mistake: None,
+    }
 }
 
 /// Two clones of one source share snapshots.
@@ -73,6 +80,15 @@ fn with_a_stranger(strategy: &'static str) -> Scenario {
     Scenario { budget, ..scenario("a pod of somebody else uses the temporary claim", strategy, true) }
 }
 
+/// CDI's controller acts on the same DataVolume, whose mark may be removed.
+fn beside_cdi(strategy: &'static str, crosses: bool) -> Scenario {
+    let one = scenario("beside CDI", strategy, crosses);
+    // Stale caches multiply the states of shared snapshots.
+    let faults = Budget { stale: strategy == "copy", ..FAULTS };
+    let budget = Budget { unmark: true, most: 2, ..faults };
+    Scenario { wish: Wish { beside_cdi: true, ..one.wish }, budget, ..one }
+}
+
 /// No event breaks an invariant. Once faults end, the clone is complete or has failed, or its DataVolume is deleted, and no temporary
 /// object is left.
 #[rstest]
@@ -86,6 +102,8 @@ fn with_a_stranger(strategy: &'static str) -> Scenario {
 #[case::two_transfers(two_transfers())]
 #[case::a_stranger_during_a_copy(with_a_stranger("copy"))]
 #[case::a_stranger_during_a_restore(with_a_stranger("snapshot"))]
+#[case::beside_cdi_by_snapshot(beside_cdi("snapshot", false))]
+#[case::beside_cdi_by_copy(beside_cdi("copy", true))]
 fn model_holds(#[case] scenario: Scenario) {
     match search(scenario) {
         Ok(found) => println!("{}: {found}", scenario.name),
@@ -99,8 +117,14 @@ fn model_holds(#[case] scenario: Scenario) {
 #[case::claim_ref_cleared(Mistake::ClearsClaimRef, "claimRef is cleared")]
 #[case::temporary_claim_deleted_early(Mistake::DeletesEarly, "before the clone's claim is bound")]
 #[case::holders_ignored(Mistake::IgnoresHolders, "somebody else has volume")]
+#[case::cdi_reported_early(Mistake::ReportsEarly, "without a complete volume")]
+#[case::cdi_s_claim_touched(Mistake::TakesCdisClaim, "CDI's claim")]
 fn model_finds(#[case] mistake: Mistake, #[case] what: &str) {
-    let scenario = if mistake == Mistake::IgnoresHolders { with_a_stranger("copy") } else { csi_clone() };
+    let scenario = match mistake {
+        Mistake::IgnoresHolders => with_a_stranger("copy"),
+        Mistake::ReportsEarly | Mistake::TakesCdisClaim => beside_cdi("snapshot", false),
+        _ => csi_clone(),
+    };
     let planted = Scenario { mistake: Some(mistake), ..scenario };
     let wrong = search(planted).expect_err("the model is blind");
     println!("{mistake:?}, {} events:\n{wrong}", wrong.trace.len());

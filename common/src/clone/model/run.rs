@@ -22,6 +22,10 @@ pub enum Mistake {
     DeletesEarly,
     /// The volume is rebound without a check of its holders.
     IgnoresHolders,
+    /// The end is reported in CDI's place as soon as the claim is bound to anything.
+    ReportsEarly,
+    /// A claim that CDI has made, and fills, is taken for our own.
+    TakesCdisClaim,
 }
 
 /// The parameters of a search.
@@ -90,6 +94,14 @@ pub enum Event {
     StrangerComes(usize),
     StrangerMounts(usize),
     StrangerLeaves(usize),
+    Unmarked(usize),
+    /// CDI writes the status of the DataVolume, perhaps from an old picture.
+    CdiReports {
+        clone: usize,
+        late: bool,
+    },
+    CdiMakesClaim(usize),
+    CdiFills(usize),
     /// The garbage collector deletes objects that have lost their owner.
     CollectsClaim(usize),
     CollectsPod(usize),
@@ -105,7 +117,8 @@ pub struct Step {
 }
 
 /// No more faults; drivers may still be late.
-const REST: Budget = Budget { crash: false, deed: false, stale: false, trouble: false, stranger: false, most: u8::MAX };
+const REST: Budget =
+    Budget { crash: false, deed: false, stale: false, trouble: false, stranger: false, unmark: false, most: u8::MAX };
 
 /// A violation.
 pub type Wrong = String;
@@ -125,8 +138,7 @@ enum Answer {
 
 impl Run {
     pub fn new(scenario: Scenario) -> Self {
-        let blind = scenario.mistake == Some(Mistake::IgnoresHolders);
-        Self { controller: Controller::new(scenario.wish, blind), scenario }
+        Self { controller: Controller::new(scenario.wish, scenario.mistake), scenario }
     }
 
     /// The initial state: only the first DataVolume exists; others may be created at any time.
@@ -155,6 +167,15 @@ impl Run {
                 }
             }
             events.extend(self.sweeps(&seen, &world.now, late));
+            if late && self.scenario.wish.beside_cdi {
+                let reports =
+                    |clone: &usize| self.controller.by_cdi(&seen, *clone).is_some() && world.now.dvs[*clone].there();
+                events.extend((0..CLONES).filter(reports).map(|clone| Event::CdiReports { clone, late }));
+            }
+        }
+        if world.budget.unmark {
+            let marked = |dv: Dv| matches!(dv, Dv::There { pin, .. } if self.controller.is_marked(pin));
+            events.extend((0..CLONES).filter(|clone| marked(world.now.dvs[*clone])).map(Event::Unmarked));
         }
         if world.budget.deed {
             events.extend(Self::deeds(&world.now).into_iter().map(Event::Does));
@@ -240,7 +261,7 @@ impl Run {
             let has_one = now.volume_of(slot).is_some();
             let content = match claim.from {
                 From::Blank => true,
-                From::HeldBack => false,
+                From::HeldBack | From::Cdi => false,
                 From::Source => !now.source_gone,
                 From::Snapshot(s) => now.snapshots[usize::from(s)].is_some_and(|s| s.ready && !s.deleting),
             };
@@ -298,6 +319,9 @@ impl Run {
                 Some(_) => events.push(Event::StrangerLeaves(clone)),
                 None => {}
             }
+            if self.scenario.wish.beside_cdi {
+                events.extend(self.cdi(now, clone));
+            }
             let Some(pod) = now.pods[clone] else { continue };
             if pod.deleting {
                 events.push(Event::PodGone(clone));
@@ -313,6 +337,24 @@ impl Run {
                 PodState::Running => events.push(Event::PodCopied(clone)),
                 _ => {}
             }
+        }
+        events
+    }
+
+    /// The possible actions of CDI's controllers.
+    fn cdi(&self, now: &Objects, clone: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        let Dv::There { pin, .. } = now.dvs[clone] else { return events };
+        let claim = now.claims[target(clone)];
+        if claim.is_none() && !self.controller.is_marked(pin) {
+            events.push(Event::CdiMakesClaim(clone));
+        }
+        let fills = |claim: Claim| claim.from == From::Cdi && claim.phase == ClaimPhase::Pending && !claim.deleting;
+        if claim.is_some_and(fills) && !now.source_gone {
+            events.push(Event::CdiFills(clone));
+        }
+        if self.controller.by_cdi(now, clone).is_some() {
+            events.push(Event::CdiReports { clone, late: false });
         }
         events
     }
@@ -410,6 +452,29 @@ impl Run {
             }
             Event::StrangerMounts(clone) => now.strangers[clone] = Some(Stranger::Mounted),
             Event::StrangerLeaves(clone) => now.strangers[clone] = None,
+            Event::Unmarked(clone) => {
+                if let Dv::There { pin, .. } = &mut now.dvs[clone] {
+                    *pin = self.controller.unmarked(*pin);
+                }
+                (next.budget, next.troubled) = (Budget { unmark: false, ..next.budget }.spent(), true);
+            }
+            Event::CdiReports { clone, late } => {
+                let seen = self.look(&mut next, late);
+                let by_cdi = self.controller.by_cdi(&seen, clone);
+                if let (Dv::There { status, .. }, Some(number)) = (&mut next.now.dvs[clone], by_cdi) {
+                    *status = number;
+                }
+            }
+            Event::CdiMakesClaim(clone) => make_claim(&mut next, target(clone), From::Cdi, self.controller.grown()),
+            Event::CdiFills(clone) => {
+                let (slot, name) = (target(clone), next.volume_name());
+                let claim = next.now.identity(slot);
+                next.now.volumes[name] = Some(Volume { claim, handed_over: false, complete: true });
+                if let Some(claim) = &mut next.now.claims[slot] {
+                    claim.volume = u8::try_from(name).ok();
+                    (claim.phase, claim.capacity) = (ClaimPhase::Bound, claim.request);
+                }
+            }
             Event::CollectsClaim(slot) => now.claims[slot].as_mut().unwrap().deleting = true,
             Event::CollectsPod(clone) => now.pods[clone].as_mut().unwrap().deleting = true,
             Event::Does(deed) => {
@@ -434,7 +499,7 @@ impl Run {
         for clone in 0..CLONES {
             let own = target(clone);
             let bound = seen.claims[own].is_some_and(|claim| claim.phase == ClaimPhase::Bound);
-            if !bound && self.controller.phase(seen.dvs[clone]) == Some(Phase::Succeeded) {
+            if !bound && self.controller.recorded(&seen, clone) == Some(Phase::Succeeded) {
                 seen.claims[own] = world.now.claims[own];
             }
         }
@@ -474,6 +539,9 @@ impl Run {
                 pin = *new;
             }
         }
+        if self.scenario.wish.beside_cdi {
+            return if matches!(cut, Cut::After(_)) { Ok(()) } else { self.record(next, &seen, clone, &pass) };
+        }
         // Optimistic concurrency: a status derived from an old DataVolume is rejected.
         if !matches!(cut, Cut::After(_)) && next.now.dvs[clone] == (Dv::There { pin, status }) {
             self.reported(&next.now, clone, &pass, next.done)?;
@@ -482,8 +550,26 @@ impl Run {
         Ok(())
     }
 
+    /// Records the status on the clone's claim, if that is still the observed version.
+    fn record(&self, next: &mut World, seen: &Objects, clone: usize, pass: &Pass) -> Result<(), Wrong> {
+        let own = target(clone);
+        let known = seen.claims[own].filter(|claim| claim.from != From::Cdi && !claim.deleting);
+        if known.is_none() || next.now.claims[own] != known {
+            return Ok(());
+        }
+        self.reported(&next.now, clone, pass, next.done)?;
+        if let Some(claim) = &mut next.now.claims[own] {
+            claim.record = pass.status;
+        }
+        Ok(())
+    }
+
     fn with_mistake(&self, pass: &Pass, seen: &Objects, clone: usize) -> Vec<ModelWrite> {
         let mut writes = Vec::new();
+        let is_bound = seen.claims[target(clone)].is_some_and(|claim| claim.phase == ClaimPhase::Pending);
+        if self.scenario.mistake == Some(Mistake::ReportsEarly) && is_bound {
+            writes.push(ModelWrite::ReportForCdi);
+        }
         for write in &pass.writes {
             if let (Some(Mistake::ClearsClaimRef), ModelWrite::HandOver { volume, .. }) = (self.scenario.mistake, write)
             {
@@ -502,7 +588,7 @@ impl Run {
 
     /// Checks the status of `clone` before it is written.
     fn reported(&self, now: &Objects, clone: usize, pass: &Pass, done: Option<Deed>) -> Result<(), Wrong> {
-        let before = self.controller.phase(now.dvs[clone]);
+        let before = self.controller.recorded(now, clone);
         let own = target(clone);
         let deleted = done == Some(Deed::Claim(own));
         if let Some(end @ (Phase::Succeeded | Phase::Failed)) = before
@@ -523,7 +609,22 @@ impl Run {
         let same = |slot: usize, now: &Objects, seen: &ObjectVersion| {
             now.claims[slot].is_some_and(|claim| blind || self.controller.claim_exact(slot, &claim) == *seen)
         };
+        self.keeps_off(&next.now, write)?;
         match write {
+            ModelWrite::ReportForCdi => {
+                let own = target(clone);
+                let is_blind = self.scenario.mistake == Some(Mistake::ReportsEarly);
+                let is_same = next.now.claims[own] == seen.claims[own] || is_blind;
+                if next.now.dvs[clone] != seen.dvs[clone] || !is_same {
+                    return Ok(Answer::Conflict);
+                }
+                if !whole(&next.now, clone) {
+                    return Err(format!("clone {clone} is said to have succeeded without a complete volume"));
+                }
+                if let Dv::There { status, .. } = &mut next.now.dvs[clone] {
+                    *status = self.controller.with_phase(Phase::Succeeded);
+                }
+            }
             ModelWrite::Pin(new) => match &mut next.now.dvs[clone] {
                 Dv::There { pin, status } if (Dv::There { pin: *pin, status: *status }) == seen.dvs[clone] => {
                     *pin = *new;
@@ -550,21 +651,7 @@ impl Run {
             }
             ModelWrite::CreateClaim { slot, from, request } => {
                 if next.now.claims[*slot].is_none() {
-                    let uid = next.claim_uid(*slot);
-                    next.now.claims[*slot] = Some(Claim {
-                        uid,
-                        from: *from,
-                        volume: None,
-                        phase: ClaimPhase::Pending,
-                        deleting: false,
-                        kept: *slot >= CLONES,
-                        request: *request,
-                        capacity: 0,
-                        copied: false,
-                        nudged: false,
-                        refused: false,
-                        late: false,
-                    });
+                    make_claim(next, *slot, *from, *request);
                 }
             }
             ModelWrite::CreatePod { clone, fills } => {
@@ -619,6 +706,21 @@ impl Run {
         Ok(Answer::Done)
     }
 
+    /// Checks that a write does not concern a claim that CDI has made.
+    fn keeps_off(&self, now: &Objects, write: &ModelWrite) -> Result<(), Wrong> {
+        let slot = match write {
+            ModelWrite::Grow { slot, .. }
+            | ModelWrite::MarkCopied { slot, .. }
+            | ModelWrite::Nudge { slot, .. }
+            | ModelWrite::DeleteClaim { slot, .. }
+            | ModelWrite::Release { slot, .. } => *slot,
+            ModelWrite::HandOver { to, .. } => usize::from(to.0),
+            _ => return Ok(()),
+        };
+        let is_cdis = now.claims[slot].is_some_and(|claim| claim.from == From::Cdi);
+        if is_cdis { Err(format!("CDI's claim is touched: {write}")) } else { Ok(()) }
+    }
+
     fn delete_claim(&self, next: &mut World, slot: usize, seen: &ObjectVersion) -> Result<(), Wrong> {
         let blind = self.scenario.mistake == Some(Mistake::NoPreconditions);
         let Some(claim) = next.now.claims[slot] else { return Ok(()) };
@@ -658,11 +760,19 @@ impl Run {
             return Err(format!("{} is deleted before the clone's claim is bound", claim_name(slot)));
         }
         let full = next.now.named_by(slot).is_some_and(|v| v.complete && v.claim == next.now.identity(slot));
+        // Without mark and claim the clone is CDI's.
+        let is_cdis = match next.now.dvs[clone] {
+            Dv::There { pin, .. } if self.scenario.wish.beside_cdi => {
+                !self.controller.is_marked(pin) && next.now.claims[target(clone)].is_none_or(|it| it.from == From::Cdi)
+            }
+            _ => false,
+        };
         let wanted = !whole(&next.now, clone)
+            && !is_cdis
             && self.controller.wants(next.now.dvs[clone], claim.from)
             && self
                 .controller
-                .phase(next.now.dvs[clone])
+                .recorded(&next.now, clone)
                 .is_some_and(|p| !matches!(p, Phase::Succeeded | Phase::Failed));
         // A claim that a user deletes while it is populated is created again.
         if full && wanted && next.done != Some(Deed::Claim(slot)) {
@@ -806,6 +916,7 @@ impl Run {
             match self.controller.phase(now.dvs[clone]) {
                 None if own.is_some() => return Err(format!("the claim of clone {clone}, which is gone, stays")),
                 None | Some(Phase::Failed) => {}
+                Some(_) if self.controller.recorded(now, clone) == Some(Phase::Failed) => {}
                 Some(Phase::Succeeded) => {
                     let Some(claim) = own.filter(|claim| claim.phase == ClaimPhase::Bound) else {
                         return Err(format!("clone {clone} has succeeded and has no claim"));
@@ -887,6 +998,25 @@ impl Run {
             None => what,
         }
     }
+}
+
+fn make_claim(next: &mut World, slot: usize, from: From, request: u8) {
+    let uid = next.claim_uid(slot);
+    next.now.claims[slot] = Some(Claim {
+        uid,
+        from,
+        volume: None,
+        phase: ClaimPhase::Pending,
+        deleting: false,
+        kept: slot >= CLONES,
+        request,
+        capacity: 0,
+        copied: false,
+        nudged: false,
+        refused: false,
+        late: false,
+        record: 0,
+    });
 }
 
 fn provision(next: &mut World, slot: usize) -> Result<(), Wrong> {

@@ -49,6 +49,8 @@ pub enum From {
     HeldBack,
     Source,
     Snapshot(u8),
+    /// CDI's populator.
+    Cdi,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +72,8 @@ pub struct Claim {
     pub refused: bool,
     /// True if it is older than an attempt's deadline.
     pub late: bool,
+    /// The status of the clone that is recorded on it, beside CDI; by number, as that of a DataVolume.
+    pub record: u16,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -235,6 +239,8 @@ pub struct Budget {
     pub trouble: bool,
     /// A foreign pod with the temporary claim.
     pub stranger: bool,
+    /// Somebody removes the mark of a clone beside CDI.
+    pub unmark: bool,
     /// The maximum number of these faults.
     pub most: u8,
 }

@@ -4,7 +4,7 @@ pub(super) mod adopt;
 mod expand;
 pub(crate) mod fallback;
 mod fill;
-mod finish;
+pub(super) mod finish;
 mod hand_over;
 mod host_copy;
 mod make;
