@@ -56,7 +56,12 @@ pub fn is_marked(volume: &Target) -> bool {
 
 /// True if smartclone has taken the clone beside CDI, even if the mark was removed since: then its record is on its claim.
 pub fn is_taken(volume: &Target) -> bool {
-    volume.kind == TargetKind::DataVolume && (is_marked(volume) || volume.annotations.contains_key(keys::BESIDE_CDI))
+    volume.kind == TargetKind::DataVolume && (is_marked(volume) || was_taken(volume))
+}
+
+/// True if smartclone has written that it serves the object beside CDI. A user writes another value to have CDI serve it.
+fn was_taken(volume: &Target) -> bool {
+    volume.annotations.get(keys::BESIDE_CDI).is_some_and(|value| value == "true")
 }
 
 impl Target {
@@ -103,7 +108,7 @@ fn data_volume(seen: &Observed) -> Part {
         Some(_) => return Part::All,
         None => {}
     }
-    if volume.annotations.contains_key(keys::BESIDE_CDI) {
+    if was_taken(volume) {
         return match own {
             Some(claim) if !claim.waits_for_cdi => Part::All,
             Some(_) | None => left_to_cdi(seen),
@@ -150,7 +155,7 @@ fn claim(seen: &Observed) -> Part {
     let is_ours = annotations.contains_key(keys::REQUESTER) && seen.volume.key.is_some();
     if declared && is_ours {
         Part::All
-    } else if is_ours && annotations.contains_key(keys::BESIDE_CDI) {
+    } else if is_ours && was_taken(&seen.volume) {
         left_to_cdi(seen)
     } else if is_ours && !matches!(seen.volume.status.phase, Phase::Unset | Phase::Succeeded | Phase::Failed) {
         // Begun before CDI came.

@@ -15,6 +15,7 @@ macro_rules! tests {
         crate::e2e::Test {
             name: concat!(module_path!(), "::", stringify!($name)).trim_start_matches("tests::"),
             alone: $alone,
+            beside_cdi: false,
             body: |t| Box::pin($name(t)),
         }
     };
@@ -22,6 +23,7 @@ macro_rules! tests {
 
 mod admission;
 mod adoption;
+mod beside;
 mod binding;
 mod convert;
 mod copy;
@@ -67,6 +69,8 @@ pub struct Test {
     pub name: &'static str,
     /// It changes what others see, so it runs when no other does.
     pub alone: bool,
+    /// It runs in a cluster with CDI.
+    pub beside_cdi: bool,
     body: for<'a> fn(&'a Space) -> LocalBoxFuture<'a, Result<()>>,
 }
 
@@ -103,6 +107,7 @@ pub fn all() -> Vec<Test> {
     ];
     let (alone, mut all): (Vec<_>, Vec<_>) = modules.iter().flat_map(|tests| tests()).partition(|test| test.alone);
     all.extend(alone);
+    all.extend(beside::tests().into_iter().map(|test| Test { beside_cdi: true, ..test }));
     all
 }
 

@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::Test;
-use crate::harness::{Cluster, Space, cluster::NeedsLab};
+use crate::harness::{Cluster, Space, cdi, cluster::NeedsLab};
 
 /// Most of a test is waiting for kubelet; this many keep two cores busy and no deadline in danger.
 const TOGETHER: usize = 6;
@@ -45,13 +45,19 @@ pub enum Ending {
     Ignored(String),
 }
 
+impl Ending {
+    fn of(error: &anyhow::Error) -> Self {
+        if NeedsLab::caused(error) {
+            Self::Ignored(NeedsLab.to_string())
+        } else {
+            Self::Failed(format!("{error:#}"))
+        }
+    }
+}
+
 impl From<Result<()>> for Ending {
     fn from(result: Result<()>) -> Self {
-        match result {
-            Ok(()) => Self::Passed,
-            Err(error) if NeedsLab::caused(&error) => Self::Ignored(NeedsLab.to_string()),
-            Err(error) => Self::Failed(format!("{error:#}")),
-        }
+        result.map_or_else(|error| Self::of(&error), |()| Self::Passed)
     }
 }
 
@@ -63,16 +69,36 @@ pub async fn run(
     mut report: impl FnMut(&Outcome),
 ) -> Result<Vec<Outcome>> {
     let client = cluster.client()?;
-    let (alone, together): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.alone);
+    let (beside_cdi, rest): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.beside_cdi);
     let mut outcomes = Vec::new();
-    // One after the other: whoever is alone waits for the others to end.
-    for (tests, at_once) in [(together, TOGETHER.min(at_most)), (alone, 1)] {
-        let room = Room { tests: Semaphore::new(at_once), removals: Semaphore::new(REMOVED_TOGETHER) };
-        let all = tests.into_iter().map(|test| one(cluster, &client, test, &room).boxed_local());
-        let mut running: FuturesUnordered<_> = all.collect();
-        while let Some(outcome) = running.next().await {
-            report(&outcome);
-            outcomes.push(outcome);
+    for (tests, is_beside) in [(rest, false), (beside_cdi, true)] {
+        if tests.is_empty() {
+            continue;
+        }
+        // CDI comes once for all tests beside it, and is gone after them.
+        let entered = if is_beside { Box::pin(cdi::enter_on(cluster)).await } else { Ok(()) };
+        if let Err(error) = &entered {
+            for test in tests {
+                let ending = Ending::of(error);
+                let outcome = Outcome { name: test.name, took: Duration::ZERO, ending };
+                report(&outcome);
+                outcomes.push(outcome);
+            }
+            continue;
+        }
+        let (alone, together): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.alone);
+        // One after the other: whoever is alone waits for the others to end.
+        for (tests, at_once) in [(together, TOGETHER.min(at_most)), (alone, 1)] {
+            let room = Room { tests: Semaphore::new(at_once), removals: Semaphore::new(REMOVED_TOGETHER) };
+            let all = tests.into_iter().map(|test| one(cluster, &client, test, &room).boxed_local());
+            let mut running: FuturesUnordered<_> = all.collect();
+            while let Some(outcome) = running.next().await {
+                report(&outcome);
+                outcomes.push(outcome);
+            }
+        }
+        if is_beside {
+            Box::pin(cdi::leave(cluster.lab()?)).await?;
         }
     }
     Ok(outcomes)

@@ -95,6 +95,7 @@ fn succeeded(seen: &mut Observed) {
     held_back(seen);
     seen.volume.status.phase = Phase::Failed;
 }, "nothing")]
+#[case::opted_out(&[(keys::BESIDE_CDI, "false")], |_: &mut Observed| {}, "nothing")]
 #[case::no_clone(MARKED, |seen: &mut Observed| seen.parsed = Parsed::NotAClone, "nothing")]
 fn parts(#[case] annotations: &[(&str, &str)], #[case] state: fn(&mut Observed), #[case] expected: &str) {
     let mut seen = seen(annotations);
