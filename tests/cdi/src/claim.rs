@@ -94,7 +94,10 @@ pub fn is_adoptable(claim: &PersistentVolumeClaim, data_volume: &DataVolume, set
         return false;
     }
     let created_for = annotation(&claim.metadata, CREATED_FOR_DATA_VOLUME);
-    if settings.version.knows_own_claims() && created_for.is_some() && created_for == data_volume.metadata.uid.as_deref() {
+    if settings.version.knows_own_claims()
+        && created_for.is_some()
+        && created_for == data_volume.metadata.uid.as_deref()
+    {
         return false;
     }
     match annotation(&data_volume.metadata, ALLOW_ADOPTION) {

@@ -98,10 +98,8 @@ impl Conditions {
 
     fn running(&mut self, claim: Option<&PersistentVolumeClaim>) {
         let says = |key| claim.and_then(|claim| annotation(&claim.metadata, key));
-        let (reason, message) = (
-            says(CONDITION_RUNNING_REASON).unwrap_or_default(),
-            says(CONDITION_RUNNING_MESSAGE).unwrap_or_default(),
-        );
+        let (reason, message) =
+            (says(CONDITION_RUNNING_REASON).unwrap_or_default(), says(CONDITION_RUNNING_MESSAGE).unwrap_or_default());
         match says(CONDITION_RUNNING).map(str::to_lowercase).as_deref() {
             Some("true") => {
                 self.set(RUNNING, &Says { status: "True", reason, message });
@@ -130,7 +128,8 @@ impl Conditions {
             return;
         };
         let same_status = present.status == new.status;
-        if same_status && text(present.reason.as_deref().unwrap_or_default()) == new.reason
+        if same_status
+            && text(present.reason.as_deref().unwrap_or_default()) == new.reason
             && text(present.message.as_deref().unwrap_or_default()) == new.message
         {
             return;

@@ -11,6 +11,8 @@ pub mod claim;
 pub mod conditions;
 pub mod edit;
 pub mod event;
+#[cfg(test)]
+mod fixtures;
 pub mod keys;
 pub mod populator;
 pub mod reconcile;

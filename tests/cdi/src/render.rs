@@ -8,9 +8,6 @@ use k8s_openapi::{
 
 use crate::{settings::Settings, status::SyncError};
 
-/// The reason of a spec that no claim can be made of.
-pub const ERR_CLAIM_NOT_VALID: &str = "ErrClaimNotValid";
-
 /// Renders the spec. The size of the source stands in for a missing size.
 pub fn render(
     data_volume: &DataVolume,
@@ -22,7 +19,8 @@ pub fn render(
         (None, Some(storage)) => from_storage(storage, settings)?,
         (None, None) => return Err(not_valid("datavolume one of {pvc, storage} field is required")),
     };
-    let requests = spec.resources.get_or_insert_with(VolumeResourceRequirements::default).requests.get_or_insert_default();
+    let requests =
+        spec.resources.get_or_insert_with(VolumeResourceRequirements::default).requests.get_or_insert_default();
     if let (false, Some(size)) = (requests.contains_key("storage"), source_size) {
         requests.insert("storage".to_owned(), size.clone());
     }
@@ -77,5 +75,5 @@ fn claim_spec(
 }
 
 fn not_valid(message: &str) -> SyncError {
-    SyncError::Shown { reason: ERR_CLAIM_NOT_VALID, message: message.to_owned() }
+    SyncError::NotValid(message.to_owned())
 }

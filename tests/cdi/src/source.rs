@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use common::api::{DataSource, DataSourceSource, DataVolume};
+use common::api::{DataSourceSource, DataVolume};
 use kube::ResourceExt as _;
 
 /// The kind of a source.
@@ -61,12 +61,12 @@ impl Origin {
     }
 
     /// The source, if the DataSource is there and names one. Otherwise no controller of CDI takes the DataVolume.
-    pub fn resolve<'a>(&self, find: impl Fn(&str, &str) -> Option<&'a DataSource>) -> Option<Source> {
+    pub fn resolve(&self, find: impl Fn(&str, &str) -> Option<DataSourceSource>) -> Option<Source> {
         match self {
             Self::Clone(source) => Some(source.clone()),
             Self::Reference { namespace, name } => {
                 let found = find(namespace, name)?;
-                Source::from_data_source(&found.spec.source, namespace)
+                Source::from_data_source(&found, namespace)
             }
             Self::Other => None,
         }

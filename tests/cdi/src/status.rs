@@ -45,9 +45,11 @@ pub struct Derived {
 /// An error of the steps before the status pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SyncError {
-    /// The phase becomes empty, and the reason is shown as an event each time.
+    /// No claim can be made of the spec: the phase becomes empty, and the reason is shown in the conditions and as an event each time.
+    NotValid(String),
+    /// The claim cannot be used: the reason is shown as an event each time; the status pass goes on.
     Shown {
-        /// The reason, such as `ErrClaimNotValid`.
+        /// The reason, such as `ErrResourceExists`.
         reason: &'static str,
         /// The message.
         message: String,
@@ -56,17 +58,38 @@ pub enum SyncError {
     Logged(String),
 }
 
-/// Derives the status. With a sync error it is always written, since only times change.
+/// The reason of a spec that no claim can be made of.
+pub const ERR_CLAIM_NOT_VALID: &str = "ErrClaimNotValid";
+
+impl SyncError {
+    /// The message.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::NotValid(message) | Self::Shown { message, .. } | Self::Logged(message) => message,
+        }
+    }
+
+    /// The event, if users are told.
+    pub fn event(&self) -> Option<Event> {
+        match self {
+            Self::NotValid(message) => Some(Event::warning(ERR_CLAIM_NOT_VALID, message)),
+            Self::Shown { reason, message } => Some(Event::warning(*reason, message)),
+            Self::Logged(_) => None,
+        }
+    }
+}
+
+/// Derives the status. With a sync error it is always written, since times change.
 pub fn status(input: &Input<'_>, error: Option<&SyncError>) -> Derived {
     let present = input.data_volume.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&present.conditions, input.now);
     let mut status = present.clone();
-    let mut events = Vec::new();
-    if let Some(SyncError::Shown { reason, message }) = error {
+    let mut events: Vec<_> = error.and_then(SyncError::event).into_iter().collect();
+    if let Some(SyncError::NotValid(message)) = error {
         status.phase = Phase::Unset;
-        conditions.fail(reason, message);
+        conditions.fail(ERR_CLAIM_NOT_VALID, message);
         status.conditions = conditions.into_list();
-        return Derived { status, events: vec![Event::warning(*reason, message)] };
+        return Derived { status, events };
     }
     status.phase = phase(input, present.phase);
     if let Some(claim) = input.claim {
@@ -104,13 +127,11 @@ fn phase(input: &Input<'_>, present: Phase) -> Phase {
         ClaimPhase::Pending | ClaimPhase::Bound if !requires_work => Phase::Succeeded,
         ClaimPhase::Pending if claim::has_populator(claim) => {
             // The gate HonorWaitForFirstConsumer has no part in this: without it, CDI puts `bind.immediate.requested` on its own claims.
-            if late {
-                Phase::PendingPopulation
-            } else {
-                phase_of_clone(claim::clone_phase(claim)).unwrap_or(present)
-            }
+            if late { Phase::PendingPopulation } else { phase_of_clone(claim::clone_phase(claim)).unwrap_or(present) }
         }
-        ClaimPhase::Bound if claim::has_populator(claim) => phase_of_clone(claim::clone_phase(claim)).unwrap_or(present),
+        ClaimPhase::Bound if claim::has_populator(claim) => {
+            phase_of_clone(claim::clone_phase(claim)).unwrap_or(present)
+        }
         ClaimPhase::Pending if late => Phase::WaitForFirstConsumer,
         ClaimPhase::Pending => Phase::Pending,
         ClaimPhase::Bound if annotation(&claim.metadata, POD_PHASE) == Some("Succeeded") => Phase::Succeeded,
@@ -147,9 +168,7 @@ fn phase_event(input: &Input<'_>, phase: Phase) -> Option<Event> {
         Phase::CloneFromSnapshotSourceInProgress => {
             normal(phase.as_str(), format!("Creating PVC from snapshot source is in progress (for {source})"))
         }
-        Phase::CsiCloneInProgress => {
-            normal(phase.as_str(), format!("CSI Volume clone in progress (for pvc {source})"))
-        }
+        Phase::CsiCloneInProgress => normal(phase.as_str(), format!("CSI Volume clone in progress (for pvc {source})")),
         Phase::PrepClaimInProgress | Phase::RebindInProgress => {
             normal(phase.as_str(), format!("Preparing the claim of DataVolume {target}"))
         }
@@ -164,3 +183,6 @@ fn phase_event(input: &Input<'_>, phase: Phase) -> Option<Event> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

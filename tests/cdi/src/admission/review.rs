@@ -128,6 +128,9 @@ mod tests {
     #[test]
     fn a_denial_is_unprocessable() {
         let answer = request(&Value::Null).answer(&Decision::Deny("no".to_owned()));
-        assert_eq!((&answer["response"]["allowed"], &answer["response"]["status"]["code"]), (&json!(false), &json!(422)));
+        assert_eq!(
+            (&answer["response"]["allowed"], &answer["response"]["status"]["code"]),
+            (&json!(false), &json!(422))
+        );
     }
 }

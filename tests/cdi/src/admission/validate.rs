@@ -35,7 +35,9 @@ fn check_spec(spec: &DataVolumeSpec) -> Result<(), String> {
             claim.data_source.is_some() || claim.data_source_ref.is_some()
         }
         (None, Some(storage)) => storage.data_source.is_some() || storage.data_source_ref.is_some(),
-        (Some(_), Some(_)) => return Err("Duplicate storage definition, both target storage and target pvc defined".to_owned()),
+        (Some(_), Some(_)) => {
+            return Err("Duplicate storage definition, both target storage and target pvc defined".to_owned());
+        }
         (None, None) => return Err("Missing volume size, neither pvc nor storage is defined".to_owned()),
     };
     let sources = usize::from(spec.source.is_some()) + usize::from(spec.source_ref.is_some());
@@ -47,17 +49,17 @@ fn check_spec(spec: &DataVolumeSpec) -> Result<(), String> {
     }
 }
 
-fn check_claim(
-    object: &DataVolume,
-    claim: Option<&PersistentVolumeClaim>,
-    settings: &Settings,
-) -> Result<(), String> {
+fn check_claim(object: &DataVolume, claim: Option<&PersistentVolumeClaim>, settings: &Settings) -> Result<(), String> {
     let Some(claim) = claim else { return Ok(()) };
     let name = object.name_any();
     let fits = claim::is_populated_for(claim, &name)
         || claim::is_adoptable(claim, object, settings)
         || claim::is_controlled_by_any(claim);
-    if fits { Ok(()) } else { Err(format!("Destination PVC {}/{name} already exists", object.namespace().unwrap_or_default())) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("Destination PVC {}/{name} already exists", object.namespace().unwrap_or_default()))
+    }
 }
 
 #[cfg(test)]
