@@ -50,10 +50,25 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 impl Controller {
     /// Works for ever.
     pub async fn run(&self) {
-        let data_volumes =
-            (0..WORKERS).map(|_| work(&self.queues.data_volumes, async |key| self.data_volume(key).await));
-        let claims = (0..WORKERS).map(|_| work(&self.queues.claims, async |key| self.claim(key).await));
+        let data_volumes = (0..WORKERS).map(|_| self.work_on_data_volumes());
+        let claims = (0..WORKERS).map(|_| self.work_on_claims());
         futures::join!(futures::future::join_all(data_volumes), futures::future::join_all(claims));
+    }
+
+    async fn work_on_data_volumes(&self) {
+        loop {
+            let key = self.queues.data_volumes.next().await;
+            let result = self.data_volume(&key).await;
+            finish(&self.queues.data_volumes, &key, &result);
+        }
+    }
+
+    async fn work_on_claims(&self) {
+        loop {
+            let key = self.queues.claims.next().await;
+            let result = self.claim(&key).await;
+            finish(&self.queues.claims, &key, &result);
+        }
     }
 
     /// One pass of a DataVolume: the sync steps, and then the status, also when they failed.
@@ -177,19 +192,15 @@ impl Controller {
     }
 }
 
-/// Takes names from a queue, for ever.
-async fn work(queue: &Queue, pass: impl AsyncFn(&Key) -> Result<(), Failure>) {
-    loop {
-        let key = queue.next().await;
-        let result = pass(&key).await;
-        if let Err(error) = &result {
-            match error.downcast_ref::<kube::Error>() {
-                Some(kube::Error::Api(status)) if status.code == 409 => debug!(?key, "conflict"),
-                _ => warn!(?key, %error, "the pass failed"),
-            }
+/// Ends a pass: after a failure it is repeated.
+fn finish(queue: &Queue, key: &Key, result: &Result<(), Failure>) {
+    if let Err(error) = result {
+        match error.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) if status.code == 409 => debug!(?key, "conflict"),
+            _ => warn!(?key, %error, "the pass failed"),
         }
-        queue.done(&key, result.is_ok());
     }
+    queue.done(key, result.is_ok());
 }
 
 #[cfg(test)]
