@@ -20,6 +20,8 @@ pub struct Request {
     verb: String,
     #[serde(default)]
     user: User,
+    /// The user in whose name an administrator asked.
+    impersonated_user: Option<User>,
     #[serde(default)]
     user_agent: String,
     object_ref: Option<ObjectRef>,
@@ -68,6 +70,11 @@ impl Request {
     /// In whose name it was asked.
     pub fn username(&self) -> &str {
         &self.user.username
+    }
+
+    /// The account by whose rights it was decided: the impersonated one, if there is one.
+    pub fn account(&self) -> &str {
+        self.impersonated_user.as_ref().map_or(&self.user.username, |user| &user.username)
     }
 
     /// The right that it takes: the verb, and `group/resource/subresource`.

@@ -4,6 +4,7 @@
 //! All waits use watches, with a deadline after which the last observed state is reported.
 
 pub mod admin;
+pub mod cdi;
 pub mod claim;
 pub mod clone;
 pub mod cluster;

@@ -12,7 +12,7 @@ use super::{
 /// Builds everything that the cluster runs, with the features and flags of the program that is running now.
 pub async fn ensure(layout: &Layout) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packages = ["tests", "webhook", "controller", "cloner", "reference-csi"];
+    let packages = ["tests", "webhook", "controller", "cloner", "reference-csi", "cdi-double"];
     let mut build = command(cargo, ["build", "--quiet", "--bins"]);
     build.args(packages.iter().flat_map(|package| ["--package", package])).current_dir(layout.checkout());
     if !cfg!(debug_assertions) {

@@ -1,6 +1,7 @@
 //! A real single-node Kubernetes of plain processes, one per checkout.
 
 pub mod build;
+pub mod cdi;
 pub mod command;
 mod components;
 mod host;

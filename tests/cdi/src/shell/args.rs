@@ -1,0 +1,48 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Parser, ValueEnum};
+
+use crate::version::Version;
+
+/// The part of CDI that a process is. Killing one leaves the others, as with CDI's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Installation, operator and admission server.
+    Admission,
+    /// The controller: DataVolumes and the clone populator.
+    Controller,
+    /// Everything.
+    All,
+}
+
+/// A test double of CDI: its clone controllers, webhooks and operator.
+#[derive(Debug, Clone, Parser)]
+#[command(about, disable_version_flag = true)]
+pub struct Args {
+    /// The kubeconfig of an administrator, who may impersonate CDI's accounts.
+    #[arg(long)]
+    pub kubeconfig: PathBuf,
+    /// The version of CDI to imitate.
+    #[arg(long = "version", default_value = "1.66.0")]
+    pub cdi_version: Version,
+    /// The address of the admission server.
+    #[arg(long, default_value = "127.0.0.1:9443")]
+    pub listen: SocketAddr,
+    /// The name or address by which the API server reaches the admission server.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
+    /// The part of CDI that this process is.
+    #[arg(long, value_enum, default_value = "all")]
+    pub part: Part,
+    /// CDI's limits on requests: 20 a second for DataVolumes, 5 a second for the reads of each admission replica.
+    #[arg(long)]
+    pub rates: bool,
+    /// Name of a driver that CDI does not know: StorageProfiles of its classes list no access modes. May be repeated.
+    #[arg(long)]
+    pub unknown_driver: Vec<String>,
+    /// Removes what was installed, with all DataVolumes, and ends.
+    #[arg(long)]
+    pub uninstall: bool,
+}

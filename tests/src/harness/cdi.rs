@@ -1,0 +1,159 @@
+//! A double of CDI on the lab: installed, killed, started, upgraded and removed by tests, which have to be alone on the cluster.
+//!
+//! Its CRDs replace smartclone's, and its removal deletes them with all DataVolumes: smartclone has to be installed again afterwards.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use anyhow::Result;
+use common::api::Cdi as CdiObject;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
+
+use super::wait::{self, Look};
+use crate::{
+    bench::audit::Mark,
+    lab::{
+        Lab,
+        cdi::{CDI_ADMISSION, CDI_CONTROLLER},
+    },
+};
+
+/// The name of the CDI object.
+const CDI: &str = "cdi";
+/// The namespace of CDI.
+const NAMESPACE: &str = "cdi";
+/// The controller's Lease.
+const LEASE: &str = "cdi-controller-leader-election-helper";
+/// The account of CDI's controller.
+pub const CONTROLLER_ACCOUNT: &str = "system:serviceaccount:cdi:cdi-sa";
+
+/// An installed double.
+#[derive(Debug)]
+pub struct Cdi {
+    lab: Lab,
+    client: Client,
+    version: String,
+    extra: Vec<String>,
+}
+
+impl Cdi {
+    /// Installs the double of this version, without CDI's limits on requests, and waits until it works.
+    pub async fn install(lab: &Lab, version: &str) -> Result<Self> {
+        Self::install_with(lab, version, &[]).await
+    }
+
+    /// Installs the double with more arguments, such as `--rates` or `--unknown-driver=NAME`.
+    pub async fn install_with(lab: &Lab, version: &str, extra: &[&str]) -> Result<Self> {
+        let cdi = Self {
+            lab: lab.clone(),
+            client: lab.client()?,
+            version: version.to_owned(),
+            extra: extra.iter().map(ToString::to_string).collect(),
+        };
+        cdi.start_process(CDI_ADMISSION).await?;
+        cdi.deployed().await?;
+        cdi.start().await?;
+        Ok(cdi)
+    }
+
+    async fn start_process(&self, process: &str) -> Result<()> {
+        self.lab.start_cdi(process, &self.version, &self.extra).await
+    }
+
+    /// Waits until the operator reports this version.
+    async fn deployed(&self) -> Result<()> {
+        let api: Api<CdiObject> = Api::all(self.client.clone());
+        // There is no such kind at first.
+        wait_for_kind(&api).await?;
+        wait::object(&api, CDI, &format!("CDI {}", self.version), |found| {
+            let status = found.and_then(|cdi| cdi.status.as_ref());
+            let version = status.and_then(|status| status.operator_version.as_deref());
+            if version == Some(&self.version) && status.is_some_and(|it| it.phase.as_deref() == Some("Deployed")) {
+                Look::Break(())
+            } else {
+                Look::Continue(format!("its status is {status:?}"))
+            }
+        })
+        .await
+    }
+
+    /// Kills the controller. Webhooks and operator go on.
+    pub async fn kill(&self) -> Result<()> {
+        self.lab.kill_cdi(CDI_CONTROLLER).await
+    }
+
+    /// Kills the admission server and the operator.
+    pub async fn kill_admission(&self) -> Result<()> {
+        self.lab.kill_cdi(CDI_ADMISSION).await
+    }
+
+    /// Starts what does not run, and waits until the controller leads: up to 19 s after a kill.
+    pub async fn start(&self) -> Result<()> {
+        self.begin().await?;
+        let pid = self.lab.pid_of_cdi(CDI_CONTROLLER)?.unwrap_or_default();
+        let api: Api<Lease> = Api::namespaced(self.client.clone(), NAMESPACE);
+        let identity = format!("cdi-deployment_{pid}_");
+        wait::object(&api, LEASE, "the Lease of CDI's controller", |found| {
+            let holder = found.and_then(|lease| lease.spec.as_ref()).and_then(|spec| spec.holder_identity.clone());
+            match holder {
+                Some(holder) if holder.starts_with(&identity) => Look::Break(()),
+                holder => Look::Continue(format!("{holder:?} leads")),
+            }
+        })
+        .await
+    }
+
+    /// Starts what does not run, without waiting.
+    pub async fn begin(&self) -> Result<()> {
+        self.start_process(CDI_ADMISSION).await?;
+        self.start_process(CDI_CONTROLLER).await
+    }
+
+    /// Replaces both processes by those of another version, and waits until it is deployed and its controller leads.
+    pub async fn upgrade(&mut self, version: &str) -> Result<()> {
+        self.kill().await?;
+        self.kill_admission().await?;
+        version.clone_into(&mut self.version);
+        self.start_process(CDI_ADMISSION).await?;
+        self.deployed().await?;
+        self.start().await
+    }
+
+    /// Removes the double with its kinds and all DataVolumes, and waits until they are gone.
+    pub async fn uninstall(self) -> Result<()> {
+        self.lab.uninstall_cdi().await
+    }
+
+    /// The place in the audit log from which [`Cdi::writes_by_account`] counts.
+    pub fn mark(&self) -> Result<Mark> {
+        Mark::now(self.lab.audit_log())
+    }
+
+    /// The writes in these namespaces since the mark: by account, then by verb and resource such as `patch datavolumes/status`.
+    pub fn writes_by_account(
+        &self,
+        mark: &Mark,
+        namespaces: &[&str],
+    ) -> Result<BTreeMap<String, BTreeMap<String, usize>>> {
+        let mut counts: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
+        for request in mark.requests_in(namespaces)?.iter().filter(|request| request.wrote()) {
+            let Some((verb, resource)) = request.right() else { continue };
+            let mut what = verb;
+            write!(what, " {}", resource.split_once('/').map_or(resource.as_str(), |(_, rest)| rest))?;
+            *counts.entry(request.account().to_owned()).or_default().entry(what).or_default() += 1;
+        }
+        Ok(counts)
+    }
+}
+
+/// Waits until the API server serves a kind.
+async fn wait_for_kind(api: &Api<CdiObject>) -> Result<()> {
+    crate::lab::command::until("CDI's kinds", wait::PATIENCE, async || {
+        Ok(match api.get_opt(CDI).await {
+            Ok(Some(_)) => Look::Break(()),
+            Ok(None) => Look::Continue("there is no CDI object".to_owned()),
+            Err(error) => Look::Continue(error.to_string()),
+        })
+    })
+    .await
+}
