@@ -2,6 +2,7 @@
 //! `common::clone::cleanup` decides. The API server itself is asked if an owner exists, because caches lag behind.
 
 mod former;
+mod lost;
 
 use common::object::ClaimPhase;
 use std::{
@@ -108,6 +109,8 @@ async fn clean_up(ctx: &Reconciler, failures: &mut Failures) -> Duration {
     cleanup.orphans(&ctx.context.caches.pods.known_objects()).await;
     if mode == Mode::Alone {
         cleanup.former_finalizers().await;
+    } else {
+        cleanup.lost_volumes().await;
     }
     // A removal that fails is not retried at once.
     failures.next(Instant::now()).map_or(RESYNC, |next| next.max(BURST_DELAY))

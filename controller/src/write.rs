@@ -133,6 +133,14 @@ pub async fn discard_volume(volume: &ObjectVersion, client: &Client) -> kube::Re
     merge_patch(&api, volume, json!({ "spec": { "persistentVolumeReclaimPolicy": "Delete" } })).await.map(drop)
 }
 
+/// Gives up exactly this version of a volume that no claim has: refers it to a claim that never existed, and lets it be deleted in the
+/// storage system. A volume that is not bound is deleted only when its claim is gone.
+pub async fn give_up_volume(volume: &ObjectVersion, client: &Client) -> kube::Result<()> {
+    let api = Objects::<PersistentVolume>::all(client.clone());
+    let spec = json!({ "persistentVolumeReclaimPolicy": "Delete", "claimRef": { "uid": volume.uid } });
+    merge_patch(&api, volume, json!({ "spec": spec })).await.map(drop)
+}
+
 /// Sets the deletion policy of a temporary VolumeSnapshot's content to `Delete`; exactly this version of the content.
 pub async fn discard_content(content: &ObjectVersion, client: &Client) -> kube::Result<()> {
     let api = Objects::<VolumeSnapshotContent>::all(client.clone());

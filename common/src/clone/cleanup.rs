@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{
+    api::core::v1::{PersistentVolume, PersistentVolumeClaim},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 
 use super::shared_snapshot::Need;
 use crate::{
@@ -98,6 +101,26 @@ pub fn need(member: &Member, snapshot: &str) -> Need {
         .flatten()
         .any(|claim| matches!(&claim.content, Content::Snapshot(name) if name != snapshot));
     if over || restored || elsewhere { Need::Over } else { Need::Needed }
+}
+
+/// The claim to which smartclone has handed over a volume that no claim has; `None` for any other volume.
+pub fn claim_of_candidate(volume: &PersistentVolume) -> Option<ObjectName> {
+    object::annotation(&volume.metadata, keys::HANDED_OVER)?;
+    let phase = volume.status.as_ref().and_then(|status| status.phase.as_deref());
+    let claim = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    let name = ObjectName { namespace: claim.namespace.clone()?, name: claim.name.clone()? };
+    (phase == Some("Available") && volume.metadata.deletion_timestamp.is_none()).then_some(name)
+}
+
+/// True if `claim`, to which `volume` was handed over, is bound to another volume: somebody else has filled it first.
+pub fn has_lost(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let owner = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref()).and_then(|owner| owner.uid.as_ref());
+    let winner = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref());
+    claim_of_candidate(volume).is_some()
+        && owner.is_some()
+        && owner == claim.metadata.uid.as_ref()
+        && ClaimPhase::of(claim) == ClaimPhase::Bound
+        && winner.is_some_and(|winner| volume.metadata.name.as_deref() != Some(winner))
 }
 
 #[cfg(test)]
@@ -220,5 +243,37 @@ mod tests {
         let waiting = serde_json::json!({"reason": "CloneNotAuthorized", "since": since});
         let status = serde_json::from_value(serde_json::json!({"clone": {"waitingFor": waiting}})).unwrap();
         assert_eq!(waits_for(&status, "2026-01-01T00:00:10Z".parse().ok()).as_deref(), expected);
+    }
+
+    /// A volume that was handed over, and its claim, with one change: whether another volume has won the claim.
+    #[rstest]
+    #[case::another_has_won("/volume/spec/capacity", json!({}), true)]
+    #[case::it_has_won("/claim/spec/volumeName", json!("ours"), false)]
+    #[case::not_decided("/claim/spec/volumeName", json!(null), false)]
+    #[case::being_bound("/claim/status/phase", json!("Pending"), false)]
+    #[case::another_claim("/claim/metadata/uid", json!("2"), false)]
+    #[case::bound("/volume/status/phase", json!("Bound"), false)]
+    #[case::given_up_already("/volume/status/phase", json!("Released"), false)]
+    #[case::of_somebody_else("/volume/metadata/annotations", json!({}), false)]
+    #[case::without_a_uid("/volume/spec/claimRef/uid", json!(null), false)]
+    #[case::being_deleted("/volume/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z"), false)]
+    fn losers(#[case] field: &str, #[case] value: serde_json::Value, #[case] expected: bool) {
+        let mut both = json!({
+            "volume": {
+                "metadata": {
+                    "name": "ours", "annotations": {(keys::HANDED_OVER): "2026-01-01T00:00:00Z"}, "deletionTimestamp": null,
+                },
+                "spec": {"claimRef": {"namespace": "n", "name": "c", "uid": "1"}, "capacity": null},
+                "status": {"phase": "Available"},
+            },
+            "claim": {
+                "metadata": {"namespace": "n", "name": "c", "uid": "1"},
+                "spec": {"volumeName": "theirs"}, "status": {"phase": "Bound"},
+            },
+        });
+        *both.pointer_mut(field).unwrap() = value;
+        let volume = serde_json::from_value(both["volume"].take()).unwrap();
+        let claim = serde_json::from_value(both["claim"].take()).unwrap();
+        assert_eq!(has_lost(&volume, &claim), expected);
     }
 }

@@ -277,3 +277,39 @@ fn an_object_that_fails_is_tried_ever_more_rarely_and_no_other_waits_for_it() {
     assert_eq!(failures.note("bad", later), Duration::from_secs(1));
     assert_eq!(failures.next(later + 2 * RESYNC), None, "gone meanwhile");
 }
+
+/// Beside CDI, a volume that lost its claim to another one is given up; alone there is nobody else who fills claims.
+#[rstest]
+#[case::beside("v1.66.0", "theirs", "theirs", &["PATCH /api/v1/persistentvolumes/ours"])]
+#[case::won_since("v1.66.0", "theirs", "ours", LEFT)]
+#[case::alone("", "theirs", "theirs", LEFT)]
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_lost_its_claim(
+    #[case] version: &str,
+    #[case] cached: &str,
+    #[case] latest: &str,
+    #[case] writes: &[&str],
+) {
+    let api = FakeApi::default();
+    api.put::<common::api::Cdi>(
+        &json!({"metadata": {"name": "cdi"}, "spec": {}, "status": {"operatorVersion": version}}),
+    );
+    api.put::<k8s_openapi::api::core::v1::PersistentVolume>(&json!({
+        "metadata": {"name": "ours", "uid": "v", "annotations": {(keys::HANDED_OVER): "2026-01-01T00:00:00Z"}},
+        "spec": {"claimRef": {"namespace": "n", "name": "c", "uid": "1"}},
+        "status": {"phase": "Available"},
+    }));
+    let claim = |volume: &str| {
+        json!({
+            "metadata": {"namespace": "n", "name": "c", "uid": "1"},
+            "spec": {"volumeName": volume}, "status": {"phase": "Bound"},
+        })
+    };
+    api.put::<PersistentVolumeClaim>(&claim(cached));
+    let fixture = Fixture::start(&api).await;
+    api.pause_watches();
+    api.put::<PersistentVolumeClaim>(&claim(latest));
+    api.take_requests();
+    clean_up(&fixture.reconciler, &mut Failures::default()).await;
+    assert_eq!(lines(&api.take_writes()), writes);
+}

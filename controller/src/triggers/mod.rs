@@ -185,6 +185,10 @@ impl Triggers {
         self.clone_named(&name);
         self.source(SourceKind::Claim, name);
         self.sources.content(claim);
+        if object::annotation(&claim.metadata, keys::BESIDE_CDI).is_some() {
+            // CDI's volume may have won the claim.
+            self.periodic.cleanup.notify_one();
+        }
         let restored_from = claim.spec.as_ref().and_then(|s| s.data_source_ref.as_ref());
         if restored_from.is_some_and(|source| source.kind == "VolumeSnapshot") {
             self.periodic.cleanup.notify_one();

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use common::{
-    admission, api::{DataSource, DataVolume, Phase, VolumeCloneSource}, keys, manifest::NAMESPACE, object::exact,
+    api::{DataSource, DataVolume, Phase, VolumeCloneSource},
+    keys,
+    manifest::NAMESPACE,
 };
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment, core::v1::PersistentVolumeClaim,
@@ -16,13 +18,11 @@ use kube::{
 use reference_csi::behaviour::Behaviour;
 use serde_json::{Value, json};
 
-use crate::{
-    harness::{
-        CloneHandle, Disk, Named, Space,
-        cdi::{CONTROLLER_ACCOUNT, Cdi},
-        clone_by, clone_of, gi, mi,
-        wait::{self, Look},
-    },
+use crate::harness::{
+    CloneHandle, Disk, Named, Space,
+    cdi::{CONTROLLER_ACCOUNT, Cdi},
+    clone_by, clone_of, gi, mi,
+    wait::{self, Look},
 };
 
 tests![
@@ -112,8 +112,7 @@ async fn clones_are_made_by_smartclone_and_reported_by_cdi(t: &Space) -> Result<
 async fn is_cdis(clone: &CloneHandle, disk: &Disk) -> Result<()> {
     clone.succeeds().await?.has_bytes_of(disk).await?;
     ensure!(!is_marked(clone), "{:?}", clone.now().annotations());
-    let ours: Vec<_> =
-        clone.now().annotations().keys().filter(|key| key.starts_with(keys::PREFIX)).cloned().collect();
+    let ours: Vec<_> = clone.now().annotations().keys().filter(|key| key.starts_with(keys::PREFIX)).cloned().collect();
     ensure!(ours.iter().all(|key| key == keys::BESIDE_CDI), "smartclone has annotated it: {ours:?}");
     Ok(())
 }
@@ -188,7 +187,9 @@ async fn what_a_user_writes_reaches_no_controller_of_cdi(t: &Space) -> Result<()
     let clone = t.create(request).await?;
     is_taken(t, &clone, &disk).await?;
     let claim = t.bound(&clone).await?;
-    for key in ["k8s.io/CloneRequest", "cdi.kubevirt.io/storage.upload.target", "cdi.kubevirt.io/storage.import.endpoint"] {
+    for key in
+        ["k8s.io/CloneRequest", "cdi.kubevirt.io/storage.upload.target", "cdi.kubevirt.io/storage.import.endpoint"]
+    {
         ensure!(!claim.annotations().contains_key(key), "{:?}", claim.annotations());
     }
     ensure!(claim.annotations().get(keys::CREATED_FOR_DATA_VOLUME).map(String::as_str) == Some(clone.uid()));
@@ -217,8 +218,15 @@ async fn a_mark_that_is_lost_is_put_back(t: &Space) -> Result<()> {
         t.kubectl(&args).await?;
     }
     let after = t.api::<DataVolume>().get(clone.name()).await?;
-    for key in [keys::PRE_POPULATED, keys::USE_POPULATOR, keys::BESIDE_CDI, keys::PLAN, keys::REQUESTER, keys::CLONE_TOKEN] {
-        ensure!(after.annotations().get(key) == before.annotations().get(key), "{key} was {:?} and is {:?}", before.annotations(), after.annotations());
+    for key in
+        [keys::PRE_POPULATED, keys::USE_POPULATOR, keys::BESIDE_CDI, keys::PLAN, keys::REQUESTER, keys::CLONE_TOKEN]
+    {
+        ensure!(
+            after.annotations().get(key) == before.annotations().get(key),
+            "{key} was {:?} and is {:?}",
+            before.annotations(),
+            after.annotations()
+        );
     }
     ensure!(after.status.as_ref().is_some_and(|status| status.phase == Phase::Succeeded), "{:?}", after.status);
     let sources = t.api::<VolumeCloneSource>().list(&ListParams::default()).await?;
@@ -341,10 +349,7 @@ async fn cdi_that_is_down_is_replaced_and_finds_nothing_to_do(t: &Space) -> Resu
     is_taken(t, &next, &disk).await?;
     let versions = [&begun, &later].map(|clone| clone.versions().len());
     let of_cdi = cdi.writes_by_account(&mark, &[t.name()])?;
-    ensure!(
-        [&begun, &later].iter().all(|clone| clone.status().phase == Phase::Succeeded),
-        "{versions:?} {of_cdi:?}"
-    );
+    ensure!([&begun, &later].iter().all(|clone| clone.status().phase == Phase::Succeeded), "{versions:?} {of_cdi:?}");
     ensure!([&begun, &later].map(|clone| clone.versions().len()) == versions);
     t.nothing_left_but(&[&disk, &begun, &later, &next]).await
 }
@@ -387,7 +392,10 @@ async fn clones_in_flight_are_finished_when_cdi_is_installed(t: &Space) -> Resul
     let slow = Behaviour { snapshot_ready_after_ms: Some(12_000), ..Behaviour::default() };
     let class = t.class().behaving(slow).made().await?;
     let gold = t.neighbour().await?;
-    let (disk, golden) = (t.source("disk").class(&class).filled(mi(24)).await?, gold.source("golden").class(&class).filled(mi(24)).await?);
+    let (disk, golden) = (
+        t.source("disk").class(&class).filled(mi(24)).await?,
+        gold.source("golden").class(&class).filled(mi(24)).await?,
+    );
     let done = t.create(clone_of(&disk).class(&class).named("done").annotate(keys::CLONE_TYPE, "csi-clone")).await?;
     done.succeeds().await?;
     let here = t.create(clone_of(&disk).class(&class).named("here")).await?;

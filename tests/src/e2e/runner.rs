@@ -47,11 +47,7 @@ pub enum Ending {
 
 impl Ending {
     fn of(error: &anyhow::Error) -> Self {
-        if NeedsLab::caused(error) {
-            Self::Ignored(NeedsLab.to_string())
-        } else {
-            Self::Failed(format!("{error:#}"))
-        }
+        if NeedsLab::caused(error) { Self::Ignored(NeedsLab.to_string()) } else { Self::Failed(format!("{error:#}")) }
     }
 }
 

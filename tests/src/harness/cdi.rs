@@ -9,13 +9,19 @@ use common::api::Cdi as CdiObject;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 
-use super::wait::{self, Look};
+use super::{
+    cluster::Cluster,
+    install::{install, install_by},
+    wait::{self, Look},
+};
 use crate::{
     bench::audit::Mark,
     lab::{
         Lab,
         cdi::{CDI_ADMISSION, CDI_CONTROLLER},
+        command,
     },
+    manifests,
 };
 
 /// The name of the CDI object.
@@ -28,7 +34,6 @@ const LEASE: &str = "cdi-controller-leader-election-helper";
 pub const CONTROLLER_ACCOUNT: &str = "system:serviceaccount:cdi:cdi-sa";
 
 /// An installed double.
-#[derive(Debug)]
 pub struct Cdi {
     lab: Lab,
     client: Client,
@@ -156,4 +161,42 @@ async fn wait_for_kind(api: &Api<CdiObject>) -> Result<()> {
         })
     })
     .await
+}
+
+/// The version of CDI beside which the tests run.
+const VERSION: &str = "v1.66.0";
+
+impl Cdi {
+    /// The double that [`enter`] has installed.
+    pub fn of(lab: &Lab) -> Result<Self> {
+        Ok(Self { lab: lab.clone(), client: lab.client()?, version: VERSION.to_owned(), extra: Vec::new() })
+    }
+}
+
+/// Installs CDI, and smartclone beside it, on the lab.
+pub async fn enter_on(cluster: &Cluster) -> Result<()> {
+    Box::pin(enter(cluster.lab()?)).await
+}
+
+/// Installs CDI, and smartclone beside it.
+pub async fn enter(lab: &Lab) -> Result<()> {
+    Cdi::install(lab, VERSION).await?;
+    Box::pin(install_beside(lab)).await
+}
+
+/// Installs smartclone beside CDI, as an admin does.
+pub async fn install_beside(lab: &Lab) -> Result<()> {
+    let manifests = manifests::directory().join("beside-cdi").display().to_string();
+    let apply = async || {
+        let mut kubectl = lab.kubectl();
+        kubectl.args(["apply", "--kustomize", &manifests]);
+        command::run(kubectl).await.map(drop)
+    };
+    Box::pin(install_by(lab, apply)).await
+}
+
+/// Removes CDI with its kinds, and installs smartclone without it.
+pub async fn leave(lab: &Lab) -> Result<()> {
+    Cdi::of(lab)?.uninstall().await?;
+    Box::pin(install(lab)).await
 }

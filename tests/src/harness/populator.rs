@@ -87,6 +87,12 @@ impl Space {
 }
 
 impl ClaimRequest<'_> {
+    /// With this name.
+    pub fn named(mut self, name: &str) -> Self {
+        self.object["metadata"]["name"] = json!(name);
+        self
+    }
+
     /// Sets the namespace of the VolumeCloneSource.
     pub fn from(self, space: &Space) -> Self {
         self.annotate(keys::DATA_SOURCE_NAMESPACE, space.name())
