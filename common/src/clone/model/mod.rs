@@ -118,7 +118,7 @@ fn model_holds(#[case] scenario: Scenario) {
 #[case::temporary_claim_deleted_early(Mistake::DeletesEarly, "before the clone's claim is bound")]
 #[case::holders_ignored(Mistake::IgnoresHolders, "somebody else has volume")]
 #[case::cdi_reported_early(Mistake::ReportsEarly, "without a complete volume")]
-#[case::cdi_s_claim_touched(Mistake::TakesCdisClaim, "CDI's claim")]
+#[case::cdi_s_claim_touched(Mistake::TakesCdisClaim, "is left")]
 fn model_finds(#[case] mistake: Mistake, #[case] what: &str) {
     let scenario = match mistake {
         Mistake::IgnoresHolders => with_a_stranger("copy"),
