@@ -28,7 +28,6 @@ const LEASE: &str = "cdi-controller-leader-election-helper";
 pub const CONTROLLER_ACCOUNT: &str = "system:serviceaccount:cdi:cdi-sa";
 
 /// An installed double.
-#[derive(Debug)]
 pub struct Cdi {
     lab: Lab,
     client: Client,
