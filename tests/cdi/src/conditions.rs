@@ -49,12 +49,11 @@ impl Conditions {
 
     /// Derives all three from the phase and the claim.
     pub fn derive(&mut self, phase: Phase, claim: Option<&PersistentVolumeClaim>, version: Version) {
-        match claim {
-            Some(claim) => self.bound_of_claim(claim),
-            None => {
-                let status = version.bound_without_claim();
-                self.set(BOUND, &Says { status, reason: "NotFound", message: "No PVC found" });
-            }
+        if let Some(claim) = claim {
+            self.bound_of_claim(claim);
+        } else {
+            let status = version.bound_without_claim();
+            self.set(BOUND, &Says { status, reason: "NotFound", message: "No PVC found" });
         }
         let status = match phase {
             Phase::Succeeded => "True",

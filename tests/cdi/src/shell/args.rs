@@ -46,3 +46,18 @@ pub struct Args {
     #[arg(long)]
     pub uninstall: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_as_documented() {
+        Args::command().debug_assert();
+        let args = ["cdi-double", "--kubeconfig=f", "--version=1.59.2", "--listen=127.0.0.1:1", "--host=h", "--rates"];
+        let args = Args::parse_from(args);
+        assert_eq!((args.cdi_version, args.part, args.rates), (Version::new(1, 59, 2), Part::All, true));
+    }
+}

@@ -54,13 +54,12 @@ impl Candidate {
             let lease = Lease {
                 metadata: ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
                 spec: Some(self.spec(0)),
-                ..Lease::default()
             };
             return Ok(self.api.create(&PostParams::default(), &lease).await.is_ok());
         };
         let (known, since) = observed.get_or_insert_with(|| (lease.spec.clone(), Instant::now()));
         if *known != lease.spec {
-            *known = lease.spec.clone();
+            known.clone_from(&lease.spec);
             *since = Instant::now();
         }
         if since.elapsed() < DURATION {

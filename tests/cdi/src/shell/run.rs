@@ -41,10 +41,10 @@ pub async fn run(args: Args) -> Result<()> {
         return uninstall(&client).await;
     }
     match args.part {
-        Part::Admission => admission(&args, client).await,
-        Part::Controller => controller(&args, client).await,
+        Part::Admission => Box::pin(admission(&args, client)).await,
+        Part::Controller => Box::pin(controller(&args, client)).await,
         Part::All => {
-            let (one, other) = (admission(&args, client.clone()), controller(&args, client));
+            let (one, other) = (Box::pin(admission(&args, client.clone())), Box::pin(controller(&args, client)));
             tokio::select! { ended = one => ended, ended = other => ended }
         }
     }

@@ -210,3 +210,6 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, routes: Router
     let server = axum_server::from_tcp(listener)?.acceptor(acceptor).http1_only();
     Ok(server.serve(routes.into_make_service()).await?)
 }
+
+#[cfg(test)]
+mod tests;
