@@ -68,6 +68,11 @@ pub fn is_gone(error: &kube::Error) -> bool {
     answered(error, &[404])
 }
 
+/// True if our account lacks the right, or a policy refuses.
+pub fn is_forbidden(error: &kube::Error) -> bool {
+    answered(error, &[403])
+}
+
 /// True if the API server answered with one of these codes.
 fn answered(error: &kube::Error, codes: &[u16]) -> bool {
     matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
