@@ -37,7 +37,9 @@ pub async fn run(ctx: Arc<Context>, shutdown: Shutdown) {
             Ok(Attempt::NotSynced) => RETRY_NOT_SYNCED,
             Err(error) => {
                 warn!(error = %config::Chain(&error), "the CDI object could not be created");
-                std::mem::replace(&mut delay, (delay * 2).min(Duration::from_mins(1)))
+                let wait = delay;
+                delay = (delay * 2).min(Duration::from_mins(1));
+                wait
             }
         };
         tokio::select! {

@@ -52,7 +52,7 @@ fn beside_cdi() -> Result<Vec<Manifest>> {
 
 /// STUB until `webhook::manifests` has these functions: the installation beside CDI then names `webhook::manifests::beside_cdi()` and
 /// `webhook::manifests::lever()` instead. Both return files with paths below the folder of their kustomization.
-mod of_webhook {
+pub mod of_webhook {
     use common::manifest::Manifest;
 
     pub fn beside_cdi() -> serde_json::Result<Vec<Manifest>> {
