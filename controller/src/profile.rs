@@ -3,10 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use common::{
-    api::{Refusal, StorageProfile, StorageProfileSpec},
+    api::{Refusal, StorageProfile, StorageProfileSpec, StorageProfileStatus},
     keys,
     lookup::Lookup,
-    storage::{profile::status, refusals, snapshot_class::SnapshotClass},
+    object::exact,
+    storage::{profile::status, refusals, refusals_annotation, snapshot_class::SnapshotClass},
 };
 use config::{api::Objects, shutdown::Shutdown};
 use jiff::Timestamp;
@@ -17,12 +18,13 @@ use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},
     registry::Registry,
 };
+use serde_json::json;
 use tracing::{info, warn};
 
 use crate::{
     context::Context,
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
-    write::{StatusReplacement, create_if_absent, replace_status},
+    write::{StatusReplacement, create_if_absent, merge_patch, replace_status},
 };
 
 /// The maximum number of attempts to record a refusal. Other writers of the same profile cause conflicts, but rarely so many in a row.
@@ -134,7 +136,7 @@ fn new_profile(class: &StorageClass) -> StorageProfile {
     }
 }
 
-/// Records a driver's refusal for clones into `class`, or removes it. `change` returns the new refusals, or `None` if nothing changes. It
+/// Records a driver's refusal for clones into `class`, or removes it: in the status of the profile, beside CDI in its annotation. `change` returns the new refusals, or `None` if nothing changes. It
 /// is called again after a conflict, because others write the same profile. Without a profile nothing is recorded.
 pub async fn record(
     ctx: &Context,
@@ -147,15 +149,24 @@ pub async fn record(
         let profile = match known.take() {
             Some(profile) => profile,
             None => match api.get_opt(class).await? {
-                Some(profile) => profile,
+                Some(mut profile) => {
+                    refusals_annotation::move_to_status(&mut profile);
+                    profile
+                }
                 None => break,
             },
         };
-        let mut status = profile.status.clone().unwrap_or_default();
+        let status = profile.status.clone().unwrap_or_default();
         // Many clones are refused at once; another one may have recorded the same refusal.
         let Some(refusals) = change(&status.refusals).filter(|next| *next != status.refusals) else { break };
-        status.refusals = refusals;
-        match replace_status(&api, StorageProfile { status: Some(status), ..profile }).await? {
+        let written = if periodic::is_alone(ctx) == Lookup::Present(true) {
+            let status = StorageProfileStatus { refusals, ..status };
+            replace_status(&api, StorageProfile { status: Some(status), ..profile }).await?
+        } else {
+            let patch = json!({"metadata": {"annotations": refusals_annotation::annotation(&refusals)}});
+            StatusReplacement::of(merge_patch(&api, &exact(&profile.metadata), patch).await)?
+        };
+        match written {
             StatusReplacement::Written | StatusReplacement::Gone => break,
             StatusReplacement::Conflict(_) if attempt < MAX_ATTEMPTS => {}
             StatusReplacement::Conflict(error) => return Err(error),

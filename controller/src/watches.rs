@@ -4,6 +4,7 @@ use common::{
     api::{Cdi, CdiConfig, DataSource, DataVolume, ObjectTransfer, StorageProfile, snapshot::VolumeSnapshotClass},
     clone::populator,
     keys,
+    storage::refusals_annotation,
 };
 use config::{admin::Readiness, cache::Cache};
 use futures::{
@@ -54,7 +55,7 @@ pub fn start(
     let (contents, content_stream) = cache!("volumesnapshotcontents", all(), strip);
     let (classes, class_stream) = cache!("storageclasses", all(), strip);
     let (snapshot_classes, snapshot_class_stream) = cache!("volumesnapshotclasses", all(), strip);
-    let (profiles, profile_stream) = cache!("storageprofiles", all(), strip);
+    let (profiles, profile_stream) = cache!("storageprofiles", all(), strip_profile);
     let (cdis, cdi_stream) = cache!("cdis", all(), strip);
     let (configs, config_stream) = cache!("cdiconfigs", all(), strip);
     let (data_sources, data_source_stream) = cache!("datasources", all(), strip);
@@ -128,6 +129,12 @@ fn each<K: Send + 'static>(
 
 fn strip<K: Resource>(object: &mut K) {
     object.meta_mut().managed_fields = None;
+}
+
+/// Has the refusals where readers look for them.
+fn strip_profile(profile: &mut StorageProfile) {
+    strip(profile);
+    refusals_annotation::move_to_status(profile);
 }
 
 /// Drops everything but the metadata: only the fact of a change matters.

@@ -9,6 +9,7 @@ pub mod expansion;
 pub mod overhead;
 pub mod profile;
 pub mod refusals;
+pub mod refusals_annotation;
 pub mod restore;
 pub mod snapshot_class;
 pub mod volume_handle;

@@ -121,6 +121,7 @@ const WRITERS: [(&str, &[&str]); 15] = [
             "smartclone.dev/reclaim-policy",
             "cdi.kubevirt.io/objectTransfer",
             "smartclone.dev/inherited-labels",
+            "smartclone.dev/refusals",
         ],
     ),
     (
