@@ -59,6 +59,14 @@ impl Manifest {
         Self { installed: false, ..Self::new(path, about) }
     }
 
+    /// Moves the file into this folder, unless it is in it.
+    pub fn in_folder(mut self, folder: &str) -> Self {
+        if !self.path.starts_with(&format!("{folder}/")) {
+            self.path = format!("{folder}/{}", self.path);
+        }
+        self
+    }
+
     /// Adds an object to the file.
     pub fn with(mut self, object: &impl Serialize) -> serde_json::Result<Self> {
         let mut object = serde_json::to_value(object)?;

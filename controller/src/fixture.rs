@@ -87,6 +87,7 @@ impl Fixture {
             ("profiles", &self.periodic.profiles),
             ("config", &self.periodic.config),
             ("cleanup", &self.periodic.cleanup),
+            ("mode", &self.periodic.mode),
         ];
         for (name, trigger) in periodic {
             if trigger.notified().now_or_never().is_some() {

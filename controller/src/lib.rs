@@ -16,8 +16,10 @@ mod error;
 mod events;
 #[cfg(test)]
 mod fixture;
+mod lease;
 pub mod manifests;
 mod metrics;
+mod mode;
 mod object_transfer;
 mod periodic;
 mod profile;

@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use crate::{
     context::Context,
     periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
-    write::{StatusReplacement, create_if_absent, is_conflict, is_gone, merge_patch, replace_status},
+    write::{StatusReplacement, create_if_absent, merge_patch, replace_status},
 };
 
 /// The maximum number of attempts to record a refusal. Other writers of the same profile cause conflicts, but rarely so many in a row.
@@ -178,13 +178,9 @@ async fn write_refusals(
         let status = StorageProfileStatus { refusals, ..profile.status.clone().unwrap_or_default() };
         return replace_status(api, StorageProfile { status: Some(status), ..profile }).await;
     }
-    let patch = json!({ "metadata": { "annotations": { keys::REFUSALS: json!(refusals).to_string() } } });
-    match merge_patch(api, &exact(&profile.metadata), patch).await {
-        Ok(_) => Ok(StatusReplacement::Written),
-        Err(error) if is_conflict(&error) => Ok(StatusReplacement::Conflict(error)),
-        Err(error) if is_gone(&error) => Ok(StatusReplacement::Gone),
-        Err(error) => Err(error),
-    }
+    let text = (!refusals.is_empty()).then(|| json!(refusals).to_string());
+    let patch = json!({ "metadata": { "annotations": { keys::REFUSALS: text } } });
+    StatusReplacement::of(merge_patch(api, &exact(&profile.metadata), patch).await)
 }
 
 #[cfg(test)]

@@ -24,8 +24,9 @@ use crate::{
         mover_progress::{Follower, ProgressTracker},
     },
     context::Context,
-    data_source,
+    data_source, lease,
     metrics::Metrics,
+    mode::{ModeGauge, ModeReporter},
     object_transfer,
     profile::{self, OpenRefusals},
     triggers::{Indexes, PeriodicTriggers},
@@ -42,6 +43,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     config::metrics::register_unreadable_objects(&mut registry);
     let metrics = Metrics::register(&mut registry);
     let open_refusals = OpenRefusals::register(&mut registry);
+    let mode_gauge = ModeGauge::register(&mut registry);
     let admin = Admin::bind(&args.admin, readiness.clone(), Arc::new(registry), log)?;
     let client = config::client::connect("controller", Purpose::Control).await?;
 
@@ -55,18 +57,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         caches: caches.clone(),
         metrics,
     });
+    let (mode, affected) = ModeReporter::new(Arc::clone(&context), mode_gauge);
+    let holder = args.holder();
     let reconciler = Arc::new(Reconciler::new(Arc::clone(&context), indexes, progress, args.cloner_image));
     let concurrency = controller::Config::default().concurrency(args.concurrency);
     let volumes = clone::run(
         Controller::for_stream(streams.volumes.map(Ok), caches.data_volumes.store()).with_config(concurrency.clone()),
-        stream::select(triggered.volumes, progressed),
+        stream::select(stream::select(triggered.volumes, affected.volumes), progressed),
         shutdown.clone(),
         clone::reconcile,
         Arc::clone(&reconciler),
     );
     let claims = clone::run(
         Controller::for_stream(streams.claims.map(Ok), caches.claims.store()).with_config(concurrency),
-        triggered.claims,
+        stream::select(triggered.claims, affected.claims),
         shutdown.clone(),
         clone::populate,
         Arc::clone(&reconciler),
@@ -82,7 +86,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Supervisor::new(shutdown.clone())
         .companion("admin", admin.serve())
         .service("watches", others(streams.others, shutdown.clone()))
-        .service("cdi-object", cdi::run(client.clone(), shutdown.clone()))
+        .service("cdi-object", cdi::run(Arc::clone(&context), shutdown.clone()))
+        .service("mode", mode.run(periodic.mode, shutdown.clone()))
+        .service("lease", lease::run(client.clone(), holder, readiness, shutdown.clone()))
         .service("progress", Follower::run(follower, client, shutdown.clone()))
         .service("clones", volumes)
         .service("populators", claims)

@@ -68,6 +68,11 @@ pub fn is_gone(error: &kube::Error) -> bool {
     answered(error, &[404])
 }
 
+/// True if our account lacks the right, or a policy refuses.
+pub fn is_forbidden(error: &kube::Error) -> bool {
+    answered(error, &[403])
+}
+
 /// True if the API server answered with one of these codes.
 fn answered(error: &kube::Error, codes: &[u16]) -> bool {
     matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
@@ -176,18 +181,25 @@ pub enum StatusReplacement {
     Gone,
 }
 
+impl StatusReplacement {
+    /// The result of a write that the API server has answered so.
+    pub fn of<T>(answer: kube::Result<T>) -> kube::Result<Self> {
+        match answer {
+            Ok(_) => Ok(Self::Written),
+            Err(error) if is_conflict(&error) => Ok(Self::Conflict(error)),
+            Err(error) if is_gone(&error) => Ok(Self::Gone),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Replaces the status of exactly this version of `object`.
 pub async fn replace_status<K>(api: &Objects<K>, mut object: K) -> kube::Result<StatusReplacement>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
     object.meta_mut().managed_fields = None;
-    match api.replace_status(&object.name_any(), &post_params(), &object).await {
-        Ok(_) => Ok(StatusReplacement::Written),
-        Err(error) if is_conflict(&error) => Ok(StatusReplacement::Conflict(error)),
-        Err(error) if is_gone(&error) => Ok(StatusReplacement::Gone),
-        Err(error) => Err(error),
-    }
+    StatusReplacement::of(api.replace_status(&object.name_any(), &post_params(), &object).await)
 }
 
 /// Deletes the object of this UID, whatever its version: the identity makes it ours, and every sidecar that touches it changes the version.

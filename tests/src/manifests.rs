@@ -1,6 +1,7 @@
 //! `cargo manifests`: writes the manifests and `docs/reference.md`, or tells where they differ from the code.
 
 mod install;
+mod lever;
 mod reference;
 mod samples;
 
@@ -12,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use common::manifest::Manifest;
+use common::{keys, manifest::Manifest};
 
 /// Writes the reference and every file below `manifests/`, and removes what isn't generated any more; with `check`, changes nothing and fails when
 /// there would be something to do.
@@ -65,12 +66,14 @@ pub fn documents() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
+/// The files of the two programs in the installation beside CDI, by their components.
+pub fn programs_beside_cdi() -> Result<[(&'static str, Vec<Manifest>); 2]> {
+    Ok([(keys::CONTROLLER, controller::manifests::beside_cdi()?), (keys::WEBHOOK, install::of_webhook::beside_cdi()?)])
+}
+
 /// Every file, by its path below `manifests/`.
 fn files() -> Result<BTreeMap<String, String>> {
     let mut manifests = install::manifests()?;
-    manifests.extend(webhook::manifests::manifests()?);
-    manifests.extend(controller::manifests::manifests()?);
-    manifests.push(install::kustomization(&manifests));
     manifests.extend(samples::manifests());
     let mut files = BTreeMap::new();
     for manifest in &manifests {
@@ -148,19 +151,46 @@ mod tests {
         assert_eq!(difference(page.as_ref(), Some(&reference::page().unwrap())), None, "run `cargo manifests`");
     }
 
+    /// The files that the kustomizations name, by the folder of the kustomization.
+    fn named(files: &BTreeMap<String, String>) -> BTreeMap<String, BTreeSet<String>> {
+        let kustomizations =
+            files.iter().filter_map(|(name, text)| Some((name.strip_suffix("kustomization.yaml")?, text)));
+        kustomizations
+            .map(|(folder, text)| {
+                let list: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+                let resources = list["resources"].as_array().unwrap().iter();
+                (folder.to_owned(), resources.map(|file| format!("{folder}{}", file.as_str().unwrap())).collect())
+            })
+            .collect()
+    }
+
     /// A file that nobody applies is a file that nobody misses.
     #[test]
-    fn the_kustomization_names_what_is_installed_and_nothing_else() {
+    fn each_file_is_named_by_one_kustomization() {
         let files = files().unwrap();
-        let kustomization: serde_json::Value = serde_saphyr::from_str(&files["kustomization.yaml"]).unwrap();
-        let named: BTreeSet<_> =
-            kustomization["resources"].as_array().unwrap().iter().map(|r| r.as_str().unwrap().to_owned()).collect();
+        let named = named(&files);
+        assert!(named.contains_key("") && named.contains_key("beside-cdi/"), "{:?}", named.keys());
+        let all: Vec<_> = named.values().flatten().cloned().collect();
         let installed: BTreeSet<_> = files
             .keys()
-            .filter(|name| !name.starts_with("samples/") && *name != "kustomization.yaml")
+            .filter(|name| {
+                !name.starts_with("samples/") && !name.ends_with("kustomization.yaml") && !name.ends_with("patch.yaml")
+            })
             .cloned()
             .collect();
-        assert_eq!(named, installed);
+        assert_eq!(all.iter().cloned().collect::<BTreeSet<_>>(), installed);
+        assert_eq!(all.len(), installed.len(), "a file is named twice");
+    }
+
+    /// CDI owns its definitions and the roles of its users; `kubectl delete -k` must not take them away.
+    #[test]
+    fn beside_cdi_nothing_of_cdi_is_installed() {
+        let files = files().unwrap();
+        for name in &named(&files)["beside-cdi/"] {
+            let text = &files[name];
+            assert!(!text.contains("kind: CustomResourceDefinition") && !text.contains("aggregate-to-"), "{name}");
+            assert!(!text.contains("name: cdi.kubevirt.io:"), "{name}");
+        }
     }
 
     #[test]

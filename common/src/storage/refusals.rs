@@ -231,11 +231,12 @@ impl NamespaceRefusals {
 }
 
 /// The refusals on record for all namespaces: in the status of the StorageProfile, or in an annotation where the status is CDI's. What
-/// can't be read there counts as none.
+/// can't be read there, or does not name enough namespaces to be shared, counts as none.
 pub fn recorded(profile: &StorageProfile, beside_cdi: bool) -> Vec<Refusal> {
     if beside_cdi {
         let text = object::annotation(&profile.metadata, keys::REFUSALS);
-        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        let noted: Vec<Refusal> = text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        noted.into_iter().filter(is_shared).collect()
     } else {
         profile.status.as_ref().map(|status| status.refusals.clone()).unwrap_or_default()
     }

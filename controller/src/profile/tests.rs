@@ -144,3 +144,37 @@ async fn nothing_is_written_where_there_is_nothing_to_record() {
     assert_eq!(lines(&api.take_writes()), [""; 0]);
     assert_eq!(refusal("x").strategy, Some(CloneStrategy::Snapshot), "the fixture is read");
 }
+
+/// Beside CDI the refusals are in an annotation. The number of conflicting writes just
+/// before, and the number of requests that write.
+#[rstest]
+#[case::alone(0, 1)]
+#[case::too_late(1, 2)]
+#[tokio::test(start_paused = true)]
+async fn beside_cdi_a_refusal_is_recorded_in_an_annotation(#[case] others: usize, #[case] writes: usize) {
+    let api = FakeApi::default();
+    put_profile(&api);
+    let status = json!({"operatorVersion": "v1.66.0"});
+    api.put::<common::api::Cdi>(&json!({"metadata": {"name": "cdi"}, "spec": {}, "status": status}));
+    let fixture = Fixture::start(&api).await;
+    let path = path_of::<StorageProfile>(None, "fast");
+    for _ in 0..others {
+        api.before_next("PATCH", &path_of::<StorageProfile>(None, "fast"), |api| {
+            let path = path_of::<StorageProfile>(None, "fast");
+            let mut profile = api.get_at(&path).unwrap();
+            profile["metadata"]["labels"] = json!({"of": "somebody"});
+            api.put_at(&path, &profile);
+        });
+    }
+    let shared = || Refusal { namespaces: 3, ..refusal("mine") };
+    record(fixture.context(), "fast", |known| Some([known, &[shared()]].concat())).await.unwrap();
+    assert_eq!(lines(&api.take_writes()), vec![format!("PATCH {path}"); writes]);
+    fixture.settle().await;
+    let profile = fixture.context().caches.profiles.get(None, "fast");
+    let cached = refusals::recorded(profile.present().unwrap(), true);
+    assert_eq!(cached, [shared()]);
+    assert_eq!(recorded(&api), [""; 0], "the status is CDI's");
+
+    record(fixture.context(), "fast", |_| Some(Vec::new())).await.unwrap();
+    assert_eq!(api.get_at(&path).unwrap()["metadata"]["annotations"].get(keys::REFUSALS), None);
+}

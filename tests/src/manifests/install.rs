@@ -14,16 +14,63 @@ use k8s_openapi::{
 };
 use serde_json::json;
 
-/// Every file but the kustomization.
+use super::lever;
+
+/// The folder of the installation beside CDI, below `manifests/`.
+pub const BESIDE_CDI: &str = "beside-cdi";
+
+/// Its folder with what the lever for bursts adds.
+const LEVER: &str = "beside-cdi/lever";
+
+/// Every file, those of both installations and the kustomizations included.
 pub fn manifests() -> Result<Vec<Manifest>> {
-    let mut files = vec![
-        Manifest::new(
-            "namespace.yaml",
-            "Where the programs run, under the strictest of Kubernetes' pod security standards.",
-        )
-        .with(&namespace())?,
-        roles()?,
-    ];
+    let mut alone = vec![namespace_file()?, roles()?];
+    alone.extend(definitions()?);
+    alone.extend(webhook::manifests::manifests()?);
+    alone.extend(controller::manifests::manifests()?);
+    alone.push(kustomization("", "The installation without CDI: kubectl apply -k manifests", &alone));
+    Ok([alone, beside_cdi()?].concat())
+}
+
+/// The files of the installation beside CDI: CDI has the definitions, and the roles of users.
+fn beside_cdi() -> Result<Vec<Manifest>> {
+    let mut files = vec![namespace_file()?];
+    files.extend(of_webhook::beside_cdi()?);
+    files.extend(controller::manifests::beside_cdi()?);
+    let mut files: Vec<_> = files.into_iter().map(|file| file.in_folder(BESIDE_CDI)).collect();
+    let about = "The installation beside CDI: kubectl apply -k manifests/beside-cdi";
+    files.push(kustomization(BESIDE_CDI, about, &files));
+    let mut lever: Vec<_> = of_webhook::lever()?.into_iter().map(|file| file.in_folder(LEVER)).collect();
+    if !lever.is_empty() {
+        let about =
+            "First step of the lever for bursts, see docs/beside-cdi.md: kubectl apply -k manifests/beside-cdi/lever";
+        lever.push(kustomization(LEVER, about, &lever));
+    }
+    let patches = lever::patches()?.map(|file| file.in_folder(BESIDE_CDI));
+    Ok(files.into_iter().chain(lever).chain(patches).collect())
+}
+
+/// STUB until `webhook::manifests` has these functions: the installation beside CDI then names `webhook::manifests::beside_cdi()` and
+/// `webhook::manifests::lever()` instead. Both return files with paths below the folder of their kustomization.
+pub mod of_webhook {
+    use common::manifest::Manifest;
+
+    pub fn beside_cdi() -> serde_json::Result<Vec<Manifest>> {
+        Ok(Vec::new())
+    }
+
+    pub fn lever() -> serde_json::Result<Vec<Manifest>> {
+        Ok(Vec::new())
+    }
+}
+
+fn namespace_file() -> serde_json::Result<Manifest> {
+    let about = "Where the programs run, under the strictest of Kubernetes' pod security standards.";
+    Manifest::new("namespace.yaml", about).with(&namespace())
+}
+
+fn definitions() -> Result<Vec<Manifest>> {
+    let mut files = Vec::new();
     for definition in api::definitions() {
         let path = format!("crds/{}.yaml", definition.spec.names.plural);
         let about = format!(
@@ -35,11 +82,16 @@ pub fn manifests() -> Result<Vec<Manifest>> {
     Ok(files)
 }
 
-/// The list that `kubectl apply -k manifests` reads.
-pub fn kustomization(manifests: &[Manifest]) -> Manifest {
-    let mut resources: Vec<_> = manifests.iter().filter(|m| m.installed).map(|m| m.path.as_str()).collect();
+/// The list in `folder` that `kubectl apply -k` reads. It names the files relative to the folder.
+fn kustomization(folder: &str, about: &str, manifests: &[Manifest]) -> Manifest {
+    let installed = manifests.iter().filter(|manifest| manifest.installed);
+    let mut resources: Vec<_> =
+        installed.map(|manifest| manifest.path.trim_start_matches(folder).trim_start_matches('/')).collect();
     resources.sort_unstable();
-    let mut file = Manifest::new("kustomization.yaml", "Everything that is installed: kubectl apply -k manifests");
+    let mut file = Manifest::new("kustomization.yaml", about);
+    if !folder.is_empty() {
+        file = file.in_folder(folder);
+    }
     file.objects.push(json!({
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",

@@ -35,17 +35,18 @@ mod sources {
     /// The functions `bound`, `running` and `ready`, which set the conditions.
     pub const STATUS: &str = include_str!("../../../common/src/clone/status.rs");
     /// Registrations of metrics.
-    pub const METRICS: [&str; 5] = [
+    pub const METRICS: [&str; 6] = [
         include_str!("../../../certs/src/metrics.rs"),
         include_str!("../../../webhook/src/metrics.rs"),
         include_str!("../../../controller/src/metrics.rs"),
+        include_str!("../../../controller/src/mode.rs"),
         include_str!("../../../controller/src/profile.rs"),
         include_str!("../../../config/src/metrics.rs"),
     ];
 }
 
 /// Who writes each key. On temporary objects and while a policy guards a key, nobody else may.
-const WRITERS: [(&str, &[&str]); 12] = [
+const WRITERS: [(&str, &[&str]); 15] = [
     ("user, webhook; after creation the controller", &["cdi.kubevirt.io/cloneType"]),
     (
         "user",
@@ -60,10 +61,10 @@ const WRITERS: [(&str, &[&str]); 12] = [
             "smartclone.dev/file-owners",
         ],
     ),
-    (
-        "user, backup; controller for an ObjectTransfer",
-        &["cdi.kubevirt.io/storage.populatedFor", "cdi.kubevirt.io/storage.prePopulated"],
-    ),
+    ("user, backup; controller for an ObjectTransfer", &["cdi.kubevirt.io/storage.populatedFor"]),
+    ("user, backup; webhook beside CDI; controller for an ObjectTransfer", &["cdi.kubevirt.io/storage.prePopulated"]),
+    ("webhook, controller beside CDI", &["cdi.kubevirt.io/storage.usePopulator", "smartclone.dev/beside-cdi"]),
+    ("CDI", &["cdi.kubevirt.io/storage.clone.token", "cdi.kubevirt.io/OwnedByUID"]),
     ("user; admin", &["smartclone.dev/deadline"]),
     ("user; controller", &["cdi.kubevirt.io/storage.contentType"]),
     (
@@ -101,14 +102,17 @@ const WRITERS: [(&str, &[&str]); 12] = [
             "cdi.kubevirt.io/storage.condition.running",
             "cdi.kubevirt.io/storage.condition.running.message",
             "cdi.kubevirt.io/storage.condition.running.reason",
-            "cdi.kubevirt.io/ownedByDataVolume",
+            "cdi.kubevirt.io/storage.condition.bound",
+            "cdi.kubevirt.io/storage.condition.bound.message",
+            "cdi.kubevirt.io/storage.condition.bound.reason",
+            "smartclone.dev/owned-by",
             "smartclone.dev/copied",
             "smartclone.dev/fills",
             "smartclone.dev/members",
             "smartclone.dev/status",
             "smartclone.dev/proof",
             "smartclone.dev/nudged",
-            "cdi.kubevirt.io/OwnedByUID",
+            "smartclone.dev/owned-by-uid",
             "velero.io/exclude-from-backup",
             "alerts.k8s.io/KubePersistentVolumeFillingUp",
             "smartclone.dev/hand-over",
@@ -117,6 +121,7 @@ const WRITERS: [(&str, &[&str]); 12] = [
             "smartclone.dev/reclaim-policy",
             "cdi.kubevirt.io/objectTransfer",
             "smartclone.dev/inherited-labels",
+            "smartclone.dev/refusals",
         ],
     ),
     (
@@ -503,6 +508,7 @@ mod tests {
             "smartclone_admission_duration_seconds",
             "smartclone_admission_panics_total",
             "smartclone_open_refusals",
+            "smartclone_mode",
             "smartclone_certificate_not_after_timestamp_seconds",
             "smartclone_certificate_renewal_failures_total",
         ] {
