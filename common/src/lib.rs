@@ -25,6 +25,8 @@ pub mod effect;
 pub mod field;
 #[cfg(feature = "k8s")]
 pub mod keys;
+#[cfg(feature = "k8s")]
+pub mod lease;
 pub mod lookup;
 
 pub mod machine_defaults;
