@@ -113,8 +113,6 @@ pub const CLASS_CLONE_STRATEGY: &str = "cdi.kubevirt.io/clone-strategy";
 pub const RESTORE_SIZE: &str = "smartclone.dev/restore-size";
 /// The minimum size of the driver's volumes, as a quantity. On a StorageProfile.
 pub const MINIMUM_SIZE: &str = "cdi.kubevirt.io/minimumSupportedPvcSize";
-/// The refusals of the driver, as JSON. On a StorageProfile whose status CDI writes.
-pub const REFUSALS: &str = "smartclone.dev/refusals";
 /// Names of StorageClasses, separated by commas. A smart clone between them and this one is safe although their parameters differ.
 pub const COMPATIBLE_WITH: &str = "smartclone.dev/compatible-with";
 /// The refusals of the driver beside CDI, as JSON (the `status.refusals` that the profile would have). On a StorageProfile of CDI, whose

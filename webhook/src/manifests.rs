@@ -34,8 +34,7 @@ use self::conditions::{
 };
 
 pub use self::{
-    beside_cdi::{MUTATING_BEFORE_CDI, before_cdi, beside_cdi},
-    conditions_beside_cdi::of_cdi,
+    beside_cdi::{MUTATING_BEFORE_CDI, beside_cdi, lever},
 };
 pub use crate::server::{
     MUTATE_CLAIM_PATH, MUTATE_PATH, MUTATING, MUTATING_CLAIMS, ROUTES, TRANSFER_PATH, VALIDATE_CLAIM_PATH,
@@ -88,14 +87,14 @@ fn deployed(path: &str, about: &str, args: Vec<String>) -> serde_json::Result<Ma
 }
 
 fn cluster_rights() -> Vec<PolicyRule> {
-    let mut rights = rights_of_reviews(MUTATING);
+    let mut rights = rights_of_reviews(&[MUTATING, VALIDATING]);
     // The target name of a transfer (it must be free), and the owner of its source.
     rights.push(right(api::GROUP, &["datavolumes"], &[], &["get"]));
     rights
 }
 
-/// The rights to review clones, and to publish the certificate in the mutating configuration of this name.
-fn rights_of_reviews(mutating: &str) -> Vec<PolicyRule> {
+/// The rights to review clones, and to publish the certificate in the configurations of these names.
+fn rights_of_reviews(configurations: &[&str]) -> Vec<PolicyRule> {
     vec![
         // The source and its volume, or the claim that a source snapshot names and its volume. They are read when needed, because a cache
         // does not have an object that a user has just created.
@@ -116,7 +115,7 @@ fn rights_of_reviews(mutating: &str) -> Vec<PolicyRule> {
         right(
             "admissionregistration.k8s.io",
             &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-            &[mutating, VALIDATING],
+            configurations,
             &["get", "list", "watch", "patch"],
         ),
     ]

@@ -3,6 +3,8 @@
 //! A clone is taken only if smartclone is certain to serve it as CDI would: CDI does not look at a marked clone again.
 
 mod mark;
+#[cfg(test)]
+mod tests;
 
 use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 use kube::core::ObjectMeta;

@@ -50,6 +50,35 @@ impl ControllerLease {
                 }
             }
         };
-        found.present().is_some_and(|lease| lease::is_fresh(lease, Timestamp::now()))
+        found.present().is_some_and(|lease| is_alive(lease, Timestamp::now()))
+    }
+}
+
+/// True if somebody holds the Lease and has renewed it. A controller that ends leaves it without a holder.
+fn is_alive(lease: &Lease, now: Timestamp) -> bool {
+    let Some(spec) = &lease.spec else { return false };
+    let is_held = spec.holder_identity.as_deref().is_some_and(|holder| !holder.is_empty());
+    is_held && lease::is_fresh(spec.renew_time.as_ref().map(|time| time.0), now)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[rstest]
+    #[case::just_renewed(json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:01:00.000000Z"}), true)]
+    #[case::two_renewals_were_missed(json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:00:30.000000Z"}), true)]
+    #[case::stale(json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:00:29.999999Z"}), false)]
+    #[case::a_clock_that_is_ahead(json!({"holderIdentity": "a", "renewTime": "2026-01-01T00:01:09.000000Z"}), true)]
+    #[case::given_up(json!({"holderIdentity": "", "renewTime": "2026-01-01T00:01:00.000000Z"}), false)]
+    #[case::of_nobody(json!({"renewTime": "2026-01-01T00:01:00.000000Z"}), false)]
+    #[case::never_renewed(json!({"holderIdentity": "a"}), false)]
+    #[case::empty(Value::Null, false)]
+    fn who_holds_the_lease_is_alive(#[case] spec: Value, #[case] expected: bool) {
+        let lease: Lease = serde_json::from_value(json!({"metadata": {"name": lease::NAME}, "spec": spec})).unwrap();
+        assert_eq!(is_alive(&lease, "2026-01-01T00:01:00Z".parse().unwrap()), expected);
     }
 }

@@ -6,7 +6,9 @@ use common::{
     lease,
     manifest::{self, Manifest, READ, cluster_meta, right},
 };
-use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 
 use super::{
     FAIL, MUTATING, MUTATING_CLAIMS, VALIDATING, VALIDATING_CLAIMS, claims, claims_to_validate,
@@ -22,61 +24,54 @@ pub const MUTATING_BEFORE_CDI: &str = "aa.mutate.datavolumes.smartclone.dev";
 /// While the webhook is down, CDI clones.
 const IGNORE: &str = "Ignore";
 
-/// All manifests. CDI's webhook comes first and has checked the requester's right before smartclone takes a clone.
+/// All manifests for a cluster with CDI. CDI's webhook comes first and has checked the requester's right before smartclone takes a clone.
 pub fn beside_cdi() -> serde_json::Result<Vec<Manifest>> {
-    set("beside-cdi/webhook", MUTATING, IGNORE)
-}
-
-/// The same for a CDI whose webhooks skip the clones that smartclone takes: its CDI object has the condition
-/// [`of_cdi`](super::of_cdi) in `spec.customizeComponents`. Smartclone's webhook comes first and is needed for every new clone: a forged
-/// mark would be checked by nobody.
-pub fn before_cdi() -> serde_json::Result<Vec<Manifest>> {
-    set("beside-cdi/before-cdi/webhook", MUTATING_BEFORE_CDI, FAIL)
-}
-
-fn set(directory: &str, mutating: &str, failure_policy: &str) -> serde_json::Result<Vec<Manifest>> {
-    let path = |file: &str| format!("{directory}/{file}.yaml");
+    let path = |file: &str| format!("beside-cdi/webhook/{file}.yaml");
     let mut own_rights = own_rights();
     // The controller runs: only then a clone is taken.
-    own_rights.push(right(lease::GROUP, &["leases"], &[lease::NAME], READ));
-    let account = manifest::account(WEBHOOK, rights_of_reviews(mutating), own_rights)?;
-    let args =
-        if mutating == MUTATING { Vec::new() } else { vec![format!("--mutating-webhook-configuration={mutating}")] };
+    own_rights.push(right("coordination.k8s.io", &["leases"], &[lease::NAME], READ));
+    let rights = rights_of_reviews(&[MUTATING, MUTATING_BEFORE_CDI, VALIDATING]);
     Ok(vec![
-        Manifest { path: path("rbac"), ..account },
+        Manifest { path: path("rbac"), ..manifest::account(WEBHOOK, rights, own_rights)? },
         deployed(
             &path("deployment"),
             "The admission server: two of it, since a clone that none of them sees is CDI's.",
-            args,
+            vec![format!("--optional-mutating-webhook-configuration={MUTATING_BEFORE_CDI}")],
         )?,
         Manifest::new(
             &path("configurations"),
             "The reviews that the API server requests of the webhook. caBundle and path are missing on purpose: the webhook writes them.",
         )
-        .with(&mutating_configuration(mutating, failure_policy))?
+        .with(&MutatingWebhookConfiguration {
+            metadata: cluster_meta(WEBHOOK, MUTATING),
+            webhooks: Some(vec![
+                of_data_volumes(IGNORE),
+                mutating_webhook(
+                    MUTATING_CLAIMS,
+                    IGNORE,
+                    vec![claims("CREATE", &[]), claims("UPDATE", &[])],
+                    new_claims_and_losses(),
+                ),
+            ]),
+        })?
         .with(&validating_configuration())?,
         policies::beside_cdi(&path("policies"))?,
     ])
 }
 
-fn mutating_configuration(name: &str, failure_policy: &str) -> MutatingWebhookConfiguration {
-    MutatingWebhookConfiguration {
-        metadata: cluster_meta(WEBHOOK, name),
-        webhooks: Some(vec![
-            mutating_webhook(
-                MUTATING,
-                failure_policy,
-                vec![data_volumes(&["CREATE", "UPDATE"])],
-                new_clones_and_losses(),
-            ),
-            mutating_webhook(
-                MUTATING_CLAIMS,
-                IGNORE,
-                vec![claims("CREATE", &[]), claims("UPDATE", &[])],
-                new_claims_and_losses(),
-            ),
-        ]),
-    }
+/// What the lever for bursts adds: smartclone's webhook is called before CDI's too, so that CDI's webhooks can skip the clones that it takes.
+/// It is needed for every new clone then, because nobody else would check a forged mark.
+pub fn lever() -> serde_json::Result<Vec<Manifest>> {
+    let about = "The same review of DataVolumes before CDI's webhooks. caBundle and path are missing on purpose: the webhook writes them.";
+    let configuration = MutatingWebhookConfiguration {
+        metadata: cluster_meta(WEBHOOK, MUTATING_BEFORE_CDI),
+        webhooks: Some(vec![of_data_volumes(FAIL)]),
+    };
+    Ok(vec![Manifest::new("beside-cdi/lever/configuration.yaml", about).with(&configuration)?])
+}
+
+fn of_data_volumes(failure_policy: &str) -> MutatingWebhook {
+    mutating_webhook(MUTATING, failure_policy, vec![data_volumes(&["CREATE", "UPDATE"])], new_clones_and_losses())
 }
 
 fn validating_configuration() -> ValidatingWebhookConfiguration {
@@ -92,7 +87,7 @@ fn validating_configuration() -> ValidatingWebhookConfiguration {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -103,24 +98,24 @@ mod tests {
     /// The API server calls mutating webhooks in the order of their configurations' names.
     #[rstest]
     #[case::after(beside_cdi, false, "Ignore")]
-    #[case::before(before_cdi, true, "Fail")]
+    #[case::before(lever, true, "Fail")]
     fn the_order_of_the_webhooks(
         #[case] set: fn() -> serde_json::Result<Vec<Manifest>>,
         #[case] is_first: bool,
         #[case] failure_policy: &str,
     ) {
-        let manifests = set().unwrap();
-        let [configuration] = &objects(&manifests, "MutatingWebhookConfiguration")[..] else { panic!("not one") };
+        let [configuration] = &objects(&set().unwrap(), "MutatingWebhookConfiguration")[..] else { panic!("not one") };
         let name = configuration["metadata"]["name"].as_str().unwrap();
         assert_eq!(name < "cdi-api-datavolume-mutate", is_first);
         assert_eq!(configuration["webhooks"][0]["failurePolicy"], failure_policy);
         assert!(configuration["webhooks"][0]["timeoutSeconds"].as_i64().unwrap() <= 5);
-        // The webhook may publish its certificate there, and looks there.
+        // The webhook may publish its certificate in both, and does.
+        let manifests = beside_cdi().unwrap();
         let role = &objects(&manifests, "ClusterRole")[0];
         assert!(role.to_string().contains(&format!("\"{name}\"")), "{role}");
         let args = &objects(&manifests, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["args"];
-        let told = format!("--mutating-webhook-configuration={name}");
-        assert_eq!(args.as_array().is_some_and(|args| args.contains(&told.into())), is_first);
+        let told = json!(format!("--optional-mutating-webhook-configuration={name}"));
+        assert_eq!(args.as_array().unwrap().contains(&told), is_first);
     }
 
     /// What is CDI's is neither read to be written, nor reviewed.

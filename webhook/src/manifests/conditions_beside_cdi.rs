@@ -57,12 +57,6 @@ pub(super) fn stamped_claims() -> Vec<MatchCondition> {
     vec![populated_by_reference(), condition("stamped-only", expression)]
 }
 
-/// New DataVolumes and all updates, except new ones that smartclone has taken: the condition for CDI's own webhooks, which then do
-/// not limit a burst of clones. It takes effect only if smartclone's webhook comes first.
-pub fn of_cdi() -> MatchCondition {
-    condition("not-taken-by-smartclone", format!("request.operation != 'CREATE' || !({})", is_marked("object")))
-}
-
 /// Updates of objects that are not being deleted that lose annotations, by users other than the controller.
 fn lost_only() -> MatchCondition {
     let own: Vec<_> = keys::DECISION.into_iter().chain([REQUESTER]).collect();
