@@ -75,6 +75,9 @@ pub struct CertificateArgs {
     /// `MutatingWebhookConfiguration` whose caBundle and paths are kept.
     #[arg(long, env, default_value = "mutate.datavolumes.smartclone.dev")]
     pub mutating_webhook_configuration: String,
+    /// A further `MutatingWebhookConfiguration` whose caBundle and paths are kept while it exists.
+    #[arg(long, env)]
+    pub optional_mutating_webhook_configuration: Option<String>,
     /// `ValidatingWebhookConfiguration` whose caBundle and paths are kept.
     #[arg(long, env, default_value = "validate.datavolumes.smartclone.dev")]
     pub validating_webhook_configuration: String,
@@ -153,6 +156,7 @@ pub async fn certificates(args: &CertificateArgs, routes: Routes, process: Proce
             service: args.service_name.clone(),
             secret: args.authority_secret.clone(),
             mutating: args.mutating_webhook_configuration.clone(),
+            optional_mutating: args.optional_mutating_webhook_configuration.clone(),
             validating: args.validating_webhook_configuration.clone(),
             routes,
         };

@@ -60,6 +60,8 @@ pub(super) struct Names {
     pub(super) service: String,
     pub(super) secret: String,
     pub(super) mutating: String,
+    /// The name of a further MutatingWebhookConfiguration, which need not exist.
+    pub(super) optional_mutating: Option<String>,
     pub(super) validating: String,
     pub(super) routes: Routes,
 }
@@ -182,11 +184,19 @@ impl SelfSigned {
         }
         let routes = self.names.routes;
         let published = webhook_configuration::Published { bundle: &bundle, segments: &contents.segments, routes, now };
-        let (mutating, validating) = tokio::join!(
+        let optional = async {
+            let Some(name) = &self.names.optional_mutating else { return Ok(()) };
+            match publish(&self.mutating, name, &published).await {
+                Err(webhook_configuration::Error::Absent(_)) => Ok(()),
+                ended => ended,
+            }
+        };
+        let (mutating, optional, validating) = tokio::join!(
             publish(&self.mutating, &self.names.mutating, &published),
+            optional,
             publish(&self.validating, &self.names.validating, &published),
         );
-        mutating.and(validating).map_err(Error::Publish)?;
+        mutating.and(optional).and(validating).map_err(Error::Publish)?;
         self.published.get_or_insert(Published { bundle, since: now });
         Ok(())
     }
@@ -216,11 +226,14 @@ fn delay(failures: u32) -> Duration {
 
 /// Yields when an input of a pass has changed; once for all changes since the last poll.
 fn wakes(client: &Client, names: &Names) -> impl Stream<Item = ()> + use<> {
-    let changes = stream::select_all([
+    let mutating = |name| changes::<MutatingWebhookConfiguration>(Api::all(client.clone()), name);
+    let wanted = [
         changes::<Secret>(Api::namespaced(client.clone(), &names.namespace), &names.secret),
-        changes::<MutatingWebhookConfiguration>(Api::all(client.clone()), &names.mutating),
+        mutating(&names.mutating),
         changes::<ValidatingWebhookConfiguration>(Api::all(client.clone()), &names.validating),
-    ]);
+    ];
+    let optional = names.optional_mutating.as_deref().map(mutating);
+    let changes = stream::select_all(wanted.into_iter().chain(optional));
     changes.ready_chunks(16).map(|_| ())
 }
 

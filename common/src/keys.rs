@@ -48,6 +48,8 @@ pub const SENTINEL: &str = "smartclone.dev";
 pub const USE_POPULATOR: &str = "cdi.kubevirt.io/storage.usePopulator";
 /// CDI's permission for its own controller to clone, which its webhook writes and which is valid for 5 min. On the DataVolume.
 pub const CLONE_TOKEN: &str = "cdi.kubevirt.io/storage.clone.token";
+/// The same permission without a time limit, which CDI's controller writes. On the DataVolume.
+pub const EXTENDED_CLONE_TOKEN: &str = "cdi.kubevirt.io/storage.extended.clone.token";
 /// If present, a DataVolume may adopt a claim of its name. On the DataVolume, or on the claim.
 pub const ALLOW_ADOPTION: &str = "cdi.kubevirt.io/allowClaimAdoption";
 /// If present, a volume that is reserved for the DataVolume's claim may exist (backup and restore). On the DataVolume.
@@ -66,7 +68,10 @@ pub const REQUESTER: &str = "smartclone.dev/requester";
 /// The decision at admission with its reasons, as JSON. On the DataVolume.
 pub const PLAN: &str = "smartclone.dev/plan";
 /// `true` on a clone that smartclone has taken beside CDI, written together with [`SENTINEL`]. A clone that has it and lacks the sentinel
-/// was released to CDI. On the DataVolume.
+/// was released to CDI. On the DataVolume, or on the claim that is filled without one.
+///
+/// `false` leaves a clone to CDI: at its creation, on the DataVolume or claim; on a StorageClass, all clones into it; in an update that also
+/// removes the sentinel, a clone that smartclone has taken.
 pub const BESIDE_CDI: &str = "smartclone.dev/beside-cdi";
 /// `Allowed` (default) or `Never`: permission to use a more expensive strategy than the wanted one. On the DataVolume.
 pub const FALLBACK: &str = "smartclone.dev/fallback";
@@ -121,6 +126,9 @@ pub const DEFAULT_VIRT_CLASS: &str = "storageclass.kubevirt.io/is-default-virt-c
 pub const DEFAULT_SNAPSHOT_CLASS: &str = "snapshot.storage.kubernetes.io/is-default-class";
 /// The node that the scheduler selected for a volume of a StorageClass with `WaitForFirstConsumer`. On a claim.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+
+/// The label with which CDI makes a claim fit the StorageProfile: larger by the overhead of its file system.
+pub const APPLY_STORAGE_PROFILE: &str = "cdi.kubevirt.io/applyStorageProfile";
 
 // The CDI object.
 
@@ -212,6 +220,9 @@ pub const MACHINE_DEFAULTS: [&str; 4] =
 
 /// Annotations, beside the label [`OWNED_BY_UID`], by which temporary objects are recognized and trusted. Only the controller writes them.
 pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, COPIED];
+
+/// The annotations by which CDI keeps off a clone beside it, and its permissions to clone, which it can't issue again. On the DataVolume.
+pub const MARK: [&str; 4] = [PRE_POPULATED, USE_POPULATOR, CLONE_TOKEN, EXTENDED_CLONE_TOKEN];
 
 /// True for a key that is never copied from a DataVolume's labels or annotations to a claim.
 pub fn is_reserved(key: &str) -> bool {

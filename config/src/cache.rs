@@ -18,6 +18,7 @@ use common::{decode::Decoded, lookup::Lookup};
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::{
     Api, Client, Resource,
+    core::NamespaceResourceScope,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -94,13 +95,35 @@ where
         ready: ReadyHandle,
         strip: fn(&mut K),
     ) -> (Self, impl Stream<Item = K> + Send) {
+        Self::watch_with(Api::<Decoded<K>>::all(client), config, move || ready.ready(), strip)
+    }
+
+    /// The same for the objects in one namespace; nobody waits for the first list.
+    pub fn watch_in(
+        client: Client,
+        namespace: &str,
+        config: watcher::Config,
+        strip: fn(&mut K),
+    ) -> (Self, impl Stream<Item = K> + Send)
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+    {
+        Self::watch_with(Api::<Decoded<K>>::namespaced(client, namespace), config, || {}, strip)
+    }
+
+    fn watch_with(
+        api: Api<Decoded<K>>,
+        config: watcher::Config,
+        ready: impl Fn() + Send + 'static,
+        strip: fn(&mut K),
+    ) -> (Self, impl Stream<Item = K> + Send) {
         let (store, writer) = reflector::store();
         let state = Arc::new(AtomicU8::new(STARTING));
         let revision = Arc::new(AtomicU64::new(0));
         let unreadable = Arc::new(UnreadableObjects::default());
         let (observed, changes) = (Arc::clone(&state), Arc::clone(&revision));
         let (before, after, known) = (Arc::clone(&unreadable), Arc::clone(&unreadable), store.clone());
-        let stream = watcher(Api::<Decoded<K>>::all(client), config)
+        let stream = watcher(api, config)
             .default_backoff()
             .filter_map(move |event| {
                 let readable = event.map(|event| before.take_out(event, &known));
@@ -112,13 +135,13 @@ where
             .inspect(move |event| match event {
                 Ok(watcher::Event::InitDone | watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
                     observed.store(SYNCED, Ordering::Release);
-                    ready.ready();
+                    ready();
                 }
                 Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
                 Err(error) => {
                     if unknown_kind(error) {
                         observed.store(MISSING, Ordering::Release);
-                        ready.ready();
+                        ready();
                     } else {
                         warn!(kind = %K::kind(&()), error = %crate::Chain(error), "a watch was interrupted");
                     }

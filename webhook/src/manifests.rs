@@ -1,10 +1,14 @@
-//! The manifests of the webhook: configurations, Service, Deployment, and RBAC rules, each with its reason.
+//! The manifests of the webhook: configurations, Service, Deployment, and RBAC rules, each with its reason. There are two sets, for a
+//! cluster without CDI and for one with it.
+
+mod beside_cdi;
+mod conditions;
+mod conditions_beside_cdi;
 
 use common::{
     api::{self, snapshot},
-    keys::{self, WEBHOOK},
+    keys::WEBHOOK,
     manifest::{self, Manifest, NAMESPACE, Program, WATCH, cluster_meta, namespaced_meta, right, selector},
-    rebind,
 };
 use k8s_openapi::{
     api::{
@@ -25,6 +29,13 @@ use k8s_openapi::{
 
 use crate::policies;
 
+use self::conditions::{
+    changes_only, clones_only, lost_only, new_claims_of_users_only, new_specs_only, populated_by_reference, populated_only,
+};
+
+pub use self::{
+    beside_cdi::{MUTATING_BEFORE_CDI, beside_cdi, lever},
+};
 pub use crate::server::{
     MUTATE_CLAIM_PATH, MUTATE_PATH, MUTATING, MUTATING_CLAIMS, ROUTES, TRANSFER_PATH, VALIDATE_CLAIM_PATH,
     VALIDATE_PATH, VALIDATING, VALIDATING_CLAIMS, VALIDATING_TRANSFERS,
@@ -47,18 +58,15 @@ const POD_PORT: i32 = 8443;
 /// Longer than any answer takes, short enough for an interactive user.
 const TIMEOUT_SECONDS: i32 = 5;
 
-/// All manifests.
+/// All manifests for a cluster without CDI.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     Ok(vec![
         manifest::account(WEBHOOK, cluster_rights(), own_rights())?,
-        Manifest::new(
+        deployed(
             "webhook/deployment.yaml",
             "The admission server: two of it, since no DataVolume is created without it.",
-        )
-        .with(&program().deployment())?
-        .with(&service())?
-        .with(&disruption_budget())?
-        .with(&manifest::network_policy(WEBHOOK, &["https"]))?,
+            Vec::new(),
+        )?,
         Manifest::new(
             "webhook/configurations.yaml",
             "The reviews that the API server requests of the webhook. caBundle and path are missing on purpose: the webhook writes them.",
@@ -69,7 +77,24 @@ pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     ])
 }
 
+/// The program with these arguments, and what makes it reachable.
+fn deployed(path: &str, about: &str, args: Vec<String>) -> serde_json::Result<Manifest> {
+    Manifest::new(path, about)
+        .with(&Program { args, ..program() }.deployment())?
+        .with(&service())?
+        .with(&disruption_budget())?
+        .with(&manifest::network_policy(WEBHOOK, &["https"]))
+}
+
 fn cluster_rights() -> Vec<PolicyRule> {
+    let mut rights = rights_of_reviews(&[MUTATING, VALIDATING]);
+    // The target name of a transfer (it must be free), and the owner of its source.
+    rights.push(right(api::GROUP, &["datavolumes"], &[], &["get"]));
+    rights
+}
+
+/// The rights to review clones, and to publish the certificate in the configurations of these names.
+fn rights_of_reviews(configurations: &[&str]) -> Vec<PolicyRule> {
     vec![
         // The source and its volume, or the claim that a source snapshot names and its volume. They are read when needed, because a cache
         // does not have an object that a user has just created.
@@ -79,8 +104,6 @@ fn cluster_rights() -> Vec<PolicyRule> {
         right("", &["pods"], &[], &["list"]),
         // References to a source.
         right(api::GROUP, &["datasources", "volumeclonesources"], &[], &["get"]),
-        // The target name of a transfer (it must be free), and the owner of its source.
-        right(api::GROUP, &["datavolumes"], &[], &["get"]),
         // The requester's right to clone a source in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
         // The capabilities of the storage.
@@ -92,7 +115,7 @@ fn cluster_rights() -> Vec<PolicyRule> {
         right(
             "admissionregistration.k8s.io",
             &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-            &[MUTATING, VALIDATING],
+            configurations,
             &["get", "list", "watch", "patch"],
         ),
     ]
@@ -167,27 +190,18 @@ fn disruption_budget() -> PodDisruptionBudget {
 }
 
 fn mutating() -> MutatingWebhookConfiguration {
-    let webhook = |name: &str, rules, conditions| MutatingWebhook {
-        name: name.to_owned(),
-        client_config: client(),
-        rules: Some(rules),
-        match_conditions: Some(conditions),
-        namespace_selector: Some(namespaces()),
-        failure_policy: Some(FAIL.to_owned()),
-        match_policy: Some(EQUIVALENT.to_owned()),
-        // Another webhook may change the inputs of the decision. Deciding twice is idempotent.
-        reinvocation_policy: Some("IfNeeded".to_owned()),
-        side_effects: NO_SIDE_EFFECTS.to_owned(),
-        timeout_seconds: Some(TIMEOUT_SECONDS),
-        admission_review_versions: vec!["v1".to_owned()],
-        object_selector: None,
-    };
     MutatingWebhookConfiguration {
         metadata: cluster_meta(WEBHOOK, MUTATING),
         webhooks: Some(vec![
-            webhook(MUTATING, vec![data_volumes(&["CREATE", "UPDATE"])], vec![clones_only(), lost_only()]),
-            webhook(
+            mutating_webhook(
+                MUTATING,
+                FAIL,
+                vec![data_volumes(&["CREATE", "UPDATE"])],
+                vec![clones_only(), lost_only()],
+            ),
+            mutating_webhook(
                 MUTATING_CLAIMS,
+                FAIL,
                 vec![claims("CREATE", &[]), claims("UPDATE", &[])],
                 vec![populated_by_reference(), new_claims_of_users_only(), lost_only()],
             ),
@@ -195,8 +209,57 @@ fn mutating() -> MutatingWebhookConfiguration {
     }
 }
 
+fn mutating_webhook(
+    name: &str,
+    failure_policy: &str,
+    rules: Vec<RuleWithOperations>,
+    conditions: Vec<MatchCondition>,
+) -> MutatingWebhook {
+    MutatingWebhook {
+        name: name.to_owned(),
+        client_config: client(),
+        rules: Some(rules),
+        match_conditions: Some(conditions),
+        namespace_selector: Some(namespaces()),
+        failure_policy: Some(failure_policy.to_owned()),
+        match_policy: Some(EQUIVALENT.to_owned()),
+        // Another webhook may change the inputs of the decision. Deciding twice is idempotent.
+        reinvocation_policy: Some("IfNeeded".to_owned()),
+        side_effects: NO_SIDE_EFFECTS.to_owned(),
+        timeout_seconds: Some(TIMEOUT_SECONDS),
+        admission_review_versions: vec!["v1".to_owned()],
+        object_selector: None,
+    }
+}
+
 fn validating() -> ValidatingWebhookConfiguration {
-    let webhook = |name: &str, rules, conditions| ValidatingWebhook {
+    ValidatingWebhookConfiguration {
+        metadata: cluster_meta(WEBHOOK, VALIDATING),
+        webhooks: Some(vec![
+            validating_webhook(
+                VALIDATING,
+                vec![data_volumes(&["CREATE", "UPDATE"])],
+                vec![clones_only(), changes_only()],
+            ),
+            validating_webhook(VALIDATING_CLAIMS, claims_to_validate(), populated_only()),
+            ValidatingWebhook {
+                namespace_selector: None,
+                ..validating_webhook(
+                    VALIDATING_TRANSFERS,
+                    vec![transfers(&["CREATE", "UPDATE"])],
+                    vec![new_specs_only()],
+                )
+            },
+        ]),
+    }
+}
+
+fn validating_webhook(
+    name: &str,
+    rules: Vec<RuleWithOperations>,
+    conditions: Vec<MatchCondition>,
+) -> ValidatingWebhook {
+    ValidatingWebhook {
         name: name.to_owned(),
         client_config: client(),
         rules: Some(rules),
@@ -208,20 +271,12 @@ fn validating() -> ValidatingWebhookConfiguration {
         timeout_seconds: Some(TIMEOUT_SECONDS),
         admission_review_versions: vec!["v1".to_owned()],
         object_selector: None,
-    };
-    // Annotations of a claim can also be written through its status.
-    let of_claims = vec![claims("CREATE", &[]), claims("UPDATE", &["persistentvolumeclaims/status"])];
-    ValidatingWebhookConfiguration {
-        metadata: cluster_meta(WEBHOOK, VALIDATING),
-        webhooks: Some(vec![
-            webhook(VALIDATING, vec![data_volumes(&["CREATE", "UPDATE"])], vec![clones_only(), changes_only()]),
-            webhook(VALIDATING_CLAIMS, of_claims, populated_only()),
-            ValidatingWebhook {
-                namespace_selector: None,
-                ..webhook(VALIDATING_TRANSFERS, vec![transfers(&["CREATE", "UPDATE"])], vec![new_specs_only()])
-            },
-        ]),
     }
+}
+
+/// Annotations of a claim can also be written through its status.
+fn claims_to_validate() -> Vec<RuleWithOperations> {
+    vec![claims("CREATE", &[]), claims("UPDATE", &["persistentvolumeclaims/status"])]
 }
 
 /// A clone that is not decided would not start, and a forged annotation would take effect: a rejection is safer. Claims that are not populated by
@@ -266,100 +321,11 @@ fn claims(operation: &str, sub_resources: &[&str]) -> RuleWithOperations {
     }
 }
 
-/// New claims that are populated from a VolumeCloneSource, except those that the controller creates for DataVolumes; and changes of the
-/// annotations of such a claim about the requester and the request.
-fn populated_only() -> Vec<MatchCondition> {
-    let keys = [keys::REQUESTER, keys::DATA_SOURCE_NAMESPACE, keys::TRANSFER].map(|key| format!("'{key}'"));
-    let changed = format!(
-        "request.operation == 'CREATE' ? request.userInfo.username != '{}' : \
-         [{}].exists(key, object.metadata.?annotations[?key] != oldObject.metadata.?annotations[?key])",
-        manifest::user(keys::CONTROLLER),
-        keys.join(", ")
-    );
-    vec![populated_by_reference(), MatchCondition { name: "changes-only".to_owned(), expression: changed }]
-}
-
-/// Claims that are populated from a VolumeCloneSource.
-fn populated_by_reference() -> MatchCondition {
-    MatchCondition {
-        name: "populated-only".to_owned(),
-        expression: format!(
-            "object.?spec.?dataSourceRef.?apiGroup.orValue('') == '{}' && object.?spec.?dataSourceRef.?kind.orValue('') == '{}'",
-            api::GROUP,
-            rebind::VOLUME_CLONE_SOURCE,
-        ),
-    }
-}
-
-/// New claims of users: the controller creates claims for DataVolumes, which have a requester of their own.
-fn new_claims_of_users_only() -> MatchCondition {
-    MatchCondition {
-        name: "users-only".to_owned(),
-        expression: format!(
-            "request.operation == 'UPDATE' || request.userInfo.username != '{}'",
-            manifest::user(keys::CONTROLLER)
-        ),
-    }
-}
-
-/// Updates that lose annotations of admission: of objects that are not being deleted, by users other than the controller.
-fn lost_only() -> MatchCondition {
-    let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).map(|key| format!("'{key}'")).collect::<Vec<_>>();
-    MatchCondition {
-        name: "lost-only".to_owned(),
-        expression: format!(
-            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && \
-             request.userInfo.username != '{}' && [{}].exists(key, \
-             oldObject.metadata.?annotations[?key].hasValue() && !object.metadata.?annotations[?key].hasValue())",
-            manifest::user(keys::CONTROLLER),
-            keys.join(", "),
-        ),
-    }
-}
-
 fn transfers(operations: &[&str]) -> RuleWithOperations {
     RuleWithOperations {
         resources: Some(vec!["objecttransfers".to_owned()]),
         scope: Some("Cluster".to_owned()),
         ..data_volumes(operations)
-    }
-}
-
-/// Changes of labels and finalizers and the deletion of an ObjectTransfer do not depend on the webhook.
-fn new_specs_only() -> MatchCondition {
-    MatchCondition {
-        name: "new-specs-only".to_owned(),
-        expression:
-            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && object.spec != oldObject.spec"
-                .to_owned(),
-    }
-}
-
-/// Imports, uploads and blank disks are not smartclone's and do not depend on the webhook.
-fn clones_only() -> MatchCondition {
-    MatchCondition {
-        name: "clones-only".to_owned(),
-        expression: "object.?spec.?sourceRef.hasValue() || object.?spec.?source.?pvc.hasValue() || \
-                     object.?spec.?source.?snapshot.hasValue()"
-            .to_owned(),
-    }
-}
-
-/// Changes that are reviewed. Not reviewed are labels, finalizers and owners of a clone, and all changes of a clone that is being deleted.
-/// Annotations that the controller writes are not reviewed either, because they must not depend on a webhook that may be down.
-fn changes_only() -> MatchCondition {
-    let keys = keys::DECISION.map(|key| format!("'{key}'")).join(", ");
-    let changed =
-        |key: &str| format!("object.metadata.?annotations[?{key}] != oldObject.metadata.?annotations[?{key}]");
-    MatchCondition {
-        name: "changes-only".to_owned(),
-        expression: format!(
-            "request.operation != 'UPDATE' || !has(object.metadata.deletionTimestamp) && (object.spec != oldObject.spec || {} || \
-             request.userInfo.username != '{}' && [{keys}].exists(key, {}))",
-            changed(&format!("'{}'", keys::REQUESTER)),
-            manifest::user(keys::CONTROLLER),
-            changed("key"),
-        ),
     }
 }
 

@@ -20,7 +20,7 @@ struct ReviewLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusalLabels {
+struct ReasonLabels {
     reason: &'static str,
 }
 
@@ -31,7 +31,8 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     reviews: Family<ReviewLabels, Histogram, fn() -> Histogram>,
     panics: Counter,
-    refused: Family<RefusalLabels, Counter>,
+    refused: Family<ReasonLabels, Counter>,
+    left: Family<ReasonLabels, Counter>,
 }
 
 fn durations() -> Histogram {
@@ -45,6 +46,7 @@ impl Metrics {
             reviews: Family::new_with_constructor(durations),
             panics: Counter::default(),
             refused: Family::default(),
+            left: Family::default(),
         };
         registry.register(
             "admission_duration_seconds",
@@ -56,6 +58,11 @@ impl Metrics {
             "admission_refused",
             "Requests and connections that were refused before a review was read, by reason",
             inner.refused.clone(),
+        );
+        registry.register(
+            "left_to_cdi",
+            "New clones that smartclone has left to CDI, by reason",
+            inner.left.clone(),
         );
         Self(Arc::new(inner))
     }
@@ -72,7 +79,11 @@ impl Metrics {
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {
-        self.0.refused.get_or_create(&RefusalLabels { reason }).inc();
+        self.0.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    pub(crate) fn left_to_cdi(&self, reason: &'static str) {
+        self.0.left.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     pub(crate) fn panicked(&self) {

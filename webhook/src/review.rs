@@ -3,7 +3,10 @@
 //! The types are our own, because the object has to stay as it was sent: an object that does not match our types leads to an answer to the
 //! user, not to a malformed request.
 
-use common::field::{self, FieldError};
+use common::{
+    admission::beside::LeaveToCdi,
+    field::{self, FieldError},
+};
 use json_patch::Patch;
 use k8s_openapi::{
     ByteString,
@@ -117,6 +120,13 @@ pub enum Answer {
         /// The warnings for the user, one line each.
         warnings: Vec<String>,
     },
+    /// The request is allowed, and the object is CDI's.
+    LeftToCdi {
+        /// The changes: the object loses what smartclone wrote on an earlier one.
+        patch: Patch,
+        /// The reason.
+        reason: LeaveToCdi,
+    },
     /// The object is invalid.
     Invalid(Vec<FieldError>),
     /// The change is not allowed.
@@ -136,6 +146,7 @@ impl Answer {
         match self {
             Self::Allowed { patch, .. } if patch.0.is_empty() => "allowed",
             Self::Allowed { .. } => "patched",
+            Self::LeftToCdi { .. } => "left",
             Self::Invalid(_) => "invalid",
             Self::Forbidden(_) => "forbidden",
             Self::Conflict(_) => "conflict",
@@ -146,6 +157,7 @@ impl Answer {
     pub fn reason(&self) -> String {
         match self {
             Self::Allowed { .. } => String::new(),
+            Self::LeftToCdi { reason, .. } => reason.as_str().to_owned(),
             Self::Invalid(errors) | Self::Forbidden(errors) => line(&field::joined(errors)),
             Self::Conflict(error) => line(&error.to_string()),
         }
@@ -189,18 +201,16 @@ impl Reply {
     /// The reply to `request`.
     pub fn new(version: ApiVersion, request: &Request, answer: Answer) -> serde_json::Result<Self> {
         let blank = Response { uid: request.uid.clone(), ..Response::default() };
-        let lines = |warnings: Vec<String>| warnings.iter().map(|warning| line(warning)).collect();
+        let allowed = |patch: Patch, warnings: Vec<String>| -> serde_json::Result<Response> {
+            let warnings = warnings.iter().map(|warning| line(warning)).collect();
+            let patch = if patch.0.is_empty() { None } else { Some(ByteString(json(&patch)?)) };
+            let patch_type = patch.as_ref().map(|_| "JSONPatch");
+            let uid = request.uid.clone();
+            Ok(Response { uid, allowed: true, patch_type, patch, warnings, ..Response::default() })
+        };
         let response = match answer {
-            Answer::Allowed { patch, warnings } if patch.0.is_empty() => {
-                Response { allowed: true, warnings: lines(warnings), ..blank }
-            }
-            Answer::Allowed { patch, warnings } => Response {
-                allowed: true,
-                patch_type: Some("JSONPatch"),
-                patch: Some(ByteString(json(&patch)?)),
-                warnings: lines(warnings),
-                ..blank
-            },
+            Answer::Allowed { patch, warnings } => allowed(patch, warnings)?,
+            Answer::LeftToCdi { patch, .. } => allowed(patch, Vec::new())?,
             Answer::Invalid(errors) => Response { status: Some(status(request, &errors, 422, "Invalid")), ..blank },
             Answer::Forbidden(errors) => Response { status: Some(status(request, &errors, 403, "Forbidden")), ..blank },
             Answer::Conflict(error) => Response { status: Some(status(request, &[error], 409, "Conflict")), ..blank },

@@ -112,7 +112,7 @@ async fn mutate_claim(State(admission): State<Arc<Admission>>, request: extract:
         if request.operation == Operation::Update {
             return Ok(carry_over(request, &admission.controller));
         }
-        admit::claim::mutate(request, &admission.cluster, &admission.controller)
+        admit::claim::mutate(request, &admission.cluster, &admission.controller).await
     })
     .await
 }
@@ -166,12 +166,16 @@ async fn answer(
         };
         let judged = match ended {
             Ok(answer) => Ok(answer),
-            // CDI's operator answers for its objects itself.
+            // CDI answers for its objects itself.
             Err(Stop::ForeignOperator) => Ok(Answer::untouched()),
             Err(Stop::Invalid(errors)) => Ok(Answer::Invalid(errors)),
             Err(Stop::Forbidden(error)) => Ok(Answer::Forbidden(vec![error])),
             Err(Stop::Undecidable(error)) => Err(error),
         };
+        if let Ok(Answer::LeftToCdi { reason, .. }) = &judged {
+            admission.metrics.left_to_cdi(reason.as_str());
+            debug!(reason = reason.as_str(), "left to CDI");
+        }
         report(&request, &judged);
         let outcome = judged.as_ref().map_or("undecidable", Answer::outcome);
         admission.metrics.reviewed(path, request.operation.as_str(), outcome, start.elapsed());
@@ -224,7 +228,7 @@ fn report(request: &Request, judged: &Result<Answer, Undecidable>) {
             error!("not decided");
         }
         Ok(answer) => {
-            let allowed = matches!(answer, Answer::Allowed { .. });
+            let allowed = matches!(answer, Answer::Allowed { .. } | Answer::LeftToCdi { .. });
             span.record("allowed", allowed);
             if !allowed {
                 span.record("reason", answer.reason());

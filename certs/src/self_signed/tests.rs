@@ -22,6 +22,7 @@ fn replica(api: &FakeApi) -> (SelfSigned, Readiness) {
         service: "webhook".to_owned(),
         secret: "authority".to_owned(),
         mutating: "webhook".to_owned(),
+        optional_mutating: Some("earlier".to_owned()),
         validating: "webhook".to_owned(),
         routes: &[("one", "/first"), ("two", "/second"), ("three", "/third")],
     };
@@ -123,6 +124,23 @@ async fn ready_once_every_webhook_has_the_bundle_and_silent_after() {
     replica.pass(later(2)).await.unwrap();
     assert_eq!(api.writes(), writes);
     assert_eq!(replica.served(), served);
+}
+
+/// The configuration may be applied at any time, and nothing waits for it.
+#[tokio::test]
+async fn an_optional_configuration_is_published_once_it_exists() {
+    const EARLIER: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/earlier";
+    let api = installed();
+    let (mut replica, readiness) = replica(&api);
+    replica.pass(start()).await.unwrap();
+    assert_eq!(readiness.missing(), Vec::<&str>::new());
+    let mut earlier = configuration(&["one"]);
+    earlier["metadata"]["name"] = "earlier".into();
+    api.put(EARLIER, &earlier);
+    replica.pass(later(1)).await.unwrap();
+    let client = api.get(EARLIER)["webhooks"][0]["clientConfig"].clone();
+    assert_eq!(client["caBundle"], serde_json::json!(trusted(&api)));
+    assert_eq!(client["service"]["path"], path(&api, "one"));
 }
 
 #[tokio::test]

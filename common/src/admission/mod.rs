@@ -1,5 +1,6 @@
 //! Admission of DataVolumes: pure functions from object, facts and decision to annotations, warnings and errors.
 
+pub mod beside;
 pub mod claim;
 mod explain;
 #[cfg(test)]

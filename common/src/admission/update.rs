@@ -2,7 +2,7 @@
 
 use kube::core::ObjectMeta;
 
-use super::stamp;
+use super::{beside, stamp};
 use crate::{
     api::{DataVolume, DataVolumeSpec},
     field::{FieldError, annotation_path},
@@ -11,11 +11,11 @@ use crate::{
     quantity::Bytes,
 };
 
-/// The annotations of admission and the controller that `old` has and `new` lacks. A client that sends an object again (apply, replace,
+/// The annotations of admission and the controller, and beside CDI those that keep CDI off, that `old` has and `new` lacks. A client that sends an object again (apply, replace,
 /// restore, a controller that writes what it read) may not know them. Changed annotations are not included.
 pub fn carried_over(old: &ObjectMeta, new: &ObjectMeta) -> Annotations {
     let is_lost = |key: &&str| object::annotation(new, key).is_none();
-    let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).filter(is_lost);
+    let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).chain(beside::kept(old, new).iter().copied()).filter(is_lost);
     keys.filter_map(|key| Some((key, Some(object::annotation(old, key)?.to_owned())))).collect()
 }
 

@@ -25,15 +25,16 @@ pub fn carry_over(review: &Request, controller: &str) -> Answer {
     if patch == Patch::default() { Answer::untouched() } else { Answer::Allowed { patch, warnings: Vec::new() } }
 }
 
-/// The annotations of an object; `None` if it is malformed.
-fn metadata(object: &RawValue) -> Option<ObjectMeta> {
+/// Name and annotations of an object; `None` if it is malformed.
+pub(super) fn metadata(object: &RawValue) -> Option<ObjectMeta> {
     let object: Value = serde_json::from_str(object.get()).ok()?;
     let metadata = object.as_object()?.get("metadata")?.as_object()?;
     let annotations = match metadata.get("annotations") {
         None | Some(Value::Null) => None,
         Some(annotations) => Some(serde_json::from_value(annotations.as_object()?.clone().into()).ok()?),
     };
-    Some(ObjectMeta { annotations, ..ObjectMeta::default() })
+    let name = metadata.get("name").and_then(Value::as_str).filter(|name| !name.is_empty()).map(ToOwned::to_owned);
+    Some(ObjectMeta { name, annotations, ..ObjectMeta::default() })
 }
 
 #[cfg(test)]

@@ -2,16 +2,22 @@
 //! and checks access to the source.
 
 use common::{
-    admission::{claim, stamp},
+    admission::{
+        beside::{self, LeaveToCdi},
+        claim, stamp,
+    },
+    clone::ClusterStorage,
     field::{FieldError, annotation_path},
     keys,
     lookup::Lookup,
     object,
     requester::{Reference, Requester},
+    storage::class::default_class,
 };
 use json_patch::Patch;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 
+use super::carry_over::metadata;
 use crate::{
     gather::{
         Stop,
@@ -25,22 +31,90 @@ use crate::{
 
 /// Records the requester on a new claim. `controller` is the user that creates claims for
 /// DataVolumes, which record theirs.
-pub fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Stop> {
-    let Some(claim) = read_claim(review, cluster, controller)? else { return Ok(Answer::untouched()) };
-    if review.operation != Operation::Create || claim::clone_source(&claim).is_none() {
+pub async fn mutate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Stop> {
+    if review.operation != Operation::Create || review.user() == controller {
+        return Ok(Answer::untouched());
+    }
+    let settings = cluster.settings()?;
+    if settings.is_beside_cdi {
+        return Ok(mutate_beside_cdi(review, cluster, &settings.storage).await);
+    }
+    let claim = read_claim(review)?;
+    if claim::clone_source(&claim).is_none() {
         return Ok(Answer::untouched());
     }
     let stamp = Requester::of(&review.user_info)
         .write()
         .map_err(|error| Stop::Forbidden(FieldError::forbidden(annotation_path(keys::REQUESTER), error.to_string())))?;
-    let key = ownership_key(&claim.metadata);
-    let annotations = keys::Annotations::from([(keys::REQUESTER, Some(stamp)), (keys::OWNERSHIP_KEY, key)]);
+    let annotations = stamped(&claim, stamp);
     Ok(Answer::Allowed { patch: annotated(&claim.metadata, &annotations), warnings: Vec::new() })
+}
+
+/// The annotations of a claim that smartclone fills.
+fn stamped(claim: &PersistentVolumeClaim, stamp: String) -> keys::Annotations {
+    let key = ownership_key(&claim.metadata);
+    keys::Annotations::from([(keys::REQUESTER, Some(stamp)), (keys::OWNERSHIP_KEY, key)])
+}
+
+/// Takes a new claim beside CDI, or leaves it to CDI.
+async fn mutate_beside_cdi(review: &Request, cluster: &Cluster, storage: &ClusterStorage) -> Answer {
+    match take(review, cluster, storage).await {
+        Ok(patch) => Answer::Allowed { patch, warnings: Vec::new() },
+        Err(reason) => {
+            let patch = metadata(&review.object).map(|metadata| {
+                // CDI copies annotations of a DataVolume, or of a claim that it moves, to claims of its own account.
+                let is_copied = reason == LeaveToCdi::CdiAccount;
+                let changes =
+                    if is_copied { beside::unmarked_copy(&metadata) } else { beside::unmarked_claim(&metadata) };
+                annotated(&metadata, &changes)
+            });
+            Answer::LeftToCdi { patch: patch.unwrap_or_default(), reason }
+        }
+    }
+}
+
+async fn take(review: &Request, cluster: &Cluster, storage: &ClusterStorage) -> Result<Patch, LeaveToCdi> {
+    let claim = read_claim(review).map_err(|_| LeaveToCdi::Invalid)?;
+    beside::takes_claim(&claim, review.user(), class_of(&claim, storage))?;
+    if claim::clone_source(&claim).is_none() {
+        return Err(LeaveToCdi::NotAClone);
+    }
+    // A Lease that is stale in the cache may have been renewed just now.
+    let is_alive = cluster.is_controller_alive(Freshness::Cached).await
+        || cluster.is_controller_alive(Freshness::Latest).await;
+    if !is_alive {
+        return Err(LeaveToCdi::ControllerDown);
+    }
+    let requester = Requester::of(&review.user_info);
+    let stamp = requester.write().map_err(|_| LeaveToCdi::Invalid)?;
+    match check_source(&claim, Asker { requester: &requester, stamp: &stamp }, review, cluster).await {
+        Ok(_) => {}
+        Err(Stop::Forbidden(_)) => return Err(LeaveToCdi::NotAllowed),
+        Err(_) => return Err(LeaveToCdi::Unknown),
+    }
+    let mut annotations = stamped(&claim, stamp);
+    annotations.extend(beside::mark_of_claim());
+    Ok(annotated(&claim.metadata, &annotations))
+}
+
+fn class_of<'a>(claim: &PersistentVolumeClaim, storage: &'a ClusterStorage) -> Option<&'a StorageClass> {
+    let mut classes = storage.classes.present()?.iter().map(AsRef::as_ref);
+    match claim.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref()) {
+        Some(name) => classes.find(|class| class.metadata.name.as_deref() == Some(name)),
+        None => default_class(classes),
+    }
 }
 
 /// Checks the requester annotation of a claim and the requester's rights, and that neither requester nor reference changes later.
 pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> Result<Answer, Stop> {
-    let Some(claim) = read_claim(review, cluster, controller)? else { return Ok(Answer::untouched()) };
+    if review.operation == Operation::Create && review.user() == controller {
+        return Ok(Answer::untouched());
+    }
+    let is_stamped = |object| metadata(object).is_none_or(|metadata| beside::is_stamped(&metadata));
+    if cluster.settings()?.is_beside_cdi && !is_stamped(&review.object) && !is_stamped(&review.old_object) {
+        return Ok(Answer::untouched());
+    }
+    let claim = read_claim(review)?;
     match review.operation {
         Operation::Create => validate_creation(&claim, review, cluster).await,
         Operation::Update => Ok(match read::<PersistentVolumeClaim>(&review.old_object, review) {
@@ -56,30 +130,32 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
     }
 }
 
-/// Reads the claim; `None` for the controller's claims, whose requester is the DataVolume's.
-fn read_claim(
-    review: &Request,
-    cluster: &Cluster,
-    controller: &str,
-) -> Result<Option<Box<PersistentVolumeClaim>>, Stop> {
-    if review.operation == Operation::Create && review.user() == controller {
-        return Ok(None);
-    }
-    cluster.settings()?;
-    read(&review.object, review).map(Some).map_err(|error| Stop::Invalid(vec![error]))
+fn read_claim(review: &Request) -> Result<Box<PersistentVolumeClaim>, Stop> {
+    read(&review.object, review).map_err(|error| Stop::Invalid(vec![error]))
 }
 
 async fn validate_creation(claim: &PersistentVolumeClaim, review: &Request, cluster: &Cluster) -> Result<Answer, Stop> {
-    let Some(name) = claim::clone_source(claim) else { return Ok(Answer::untouched()) };
+    if claim::clone_source(claim).is_none() {
+        return Ok(Answer::untouched());
+    }
     let requester = Requester::of(&review.user_info);
     if let Some(error) = stamp::wrong(&claim.metadata, &requester) {
         return Ok(Answer::Invalid(vec![error]));
     }
-    if name.namespace == review.namespace {
-        return Ok(Answer::untouched());
-    }
     let stamp = object::annotation(&claim.metadata, keys::REQUESTER).unwrap_or_default();
-    let asker = Asker { requester: &requester, stamp };
+    check_source(claim, Asker { requester: &requester, stamp }, review, cluster).await
+}
+
+/// Checks the requester's rights to a source in another namespace.
+async fn check_source(
+    claim: &PersistentVolumeClaim,
+    asker: Asker<'_>,
+    review: &Request,
+    cluster: &Cluster,
+) -> Result<Answer, Stop> {
+    let Some(name) = claim::clone_source(claim).filter(|name| name.namespace != review.namespace) else {
+        return Ok(Answer::untouched());
+    };
     // Only users who may read the VolumeCloneSource learn if it exists and what it contains.
     let right = Right::Follow(Reference::VolumeCloneSource, name.clone());
     cluster.check_access(asker, &right, &field(), Freshness::Latest).await?;

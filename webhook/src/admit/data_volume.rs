@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use common::{
-    admission::{self, Audience, Namesake, Verdict, stamp},
+    admission::{self, Audience, Namesake, Verdict, beside::LeaveToCdi, stamp},
     api::DataVolume,
-    clone::{Facts, Request as Wanted, facts::Source, request::Parsed},
+    clone::{ClusterStorage, Facts, Request as Wanted, facts::Source, request::Parsed},
     effect,
     field::{FieldError, annotation_path},
     keys,
@@ -22,12 +22,13 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::ResourceExt;
 use tokio::time::timeout;
 
+use super::beside;
 use crate::{
     gather::{
         Stop, TWO_STEPS, Undecidable,
         access::Asker,
         cluster::Cluster,
-        data_volume::{CloneFacts, FoundSource, GatheredFacts, SourceFacts, Subject, gather},
+        data_volume::{CloneFacts, FoundSource, GatheredFacts, Scope, SourceFacts, Subject, gather},
         read_cache::Freshness,
     },
     object::{annotated, is_ending, labelled, ownership_key, read},
@@ -68,11 +69,16 @@ fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Res
     let answer = match (read::<DataVolume>(&review.old_object, review), read::<DataVolume>(&review.object, review)) {
         (Ok(old), Ok(new)) => {
             let is_clone = |volume| Wanted::parse_new(volume) != Parsed::NotAClone;
-            let errors = admission::changes(&old, &new, review.user() == controller);
+            let by_controller = review.user() == controller;
+            let errors = admission::changes(&old, &new, by_controller);
             if errors.is_empty() || !is_clone(&old) && !is_clone(&new) {
                 return Ok(Answer::untouched());
             }
-            Answer::Forbidden(errors)
+            let is_beside_cdi = cluster.settings()?.is_beside_cdi;
+            // A part of the same errors.
+            let errors =
+                if is_beside_cdi { admission::beside::changes(&old, &new, by_controller) } else { errors };
+            if errors.is_empty() { Answer::untouched() } else { Answer::Forbidden(errors) }
         }
         (_, Err(error)) | (Err(error), Ok(_)) => Answer::Invalid(vec![error]),
     };
@@ -93,9 +99,9 @@ enum Stage {
 /// An admitted creation. It is unconditional if the clone gets the requested strategy. Only such an answer may rest on cached reads.
 /// Denials, fallbacks and undecided clones are checked again against the API server, so that an object that was just created is not
 /// reported as missing.
-struct Admitted {
-    answer: Answer,
-    is_unconditional: bool,
+pub(super) struct Admitted {
+    pub(super) answer: Answer,
+    pub(super) is_unconditional: bool,
 }
 
 /// Answers from cached reads if they suffice, else from the latest ones.
@@ -105,16 +111,24 @@ async fn admit_creation(review: &Request, cluster: &Cluster, stage: Stage) -> Re
         Ok(Err(Stop::ForeignOperator)) => return Err(Stop::ForeignOperator),
         Ok(_) | Err(_) => {}
     }
-    match timeout(LATEST_TIMEOUT, Box::pin(admit_with(review, cluster, stage, Freshness::Latest))).await {
+    let ended = match timeout(LATEST_TIMEOUT, Box::pin(admit_with(review, cluster, stage, Freshness::Latest))).await {
         Ok(admitted) => admitted.map(|admitted| admitted.answer),
         Err(_) => Err(Undecidable(format!("the API server did not tell enough within {LATEST_TIMEOUT:?}")).into()),
+    };
+    let is_left = || stage == Stage::Mutate && cluster.settings().is_ok_and(|settings| settings.is_beside_cdi);
+    match ended {
+        Err(Stop::Undecidable(_)) if is_left() => Ok(beside::left(review, LeaveToCdi::Unknown)),
+        ended => ended,
     }
 }
 
 async fn admit_with(review: &Request, cluster: &Cluster, stage: Stage, freshness: Freshness) -> Result<Admitted, Stop> {
     let parsed = match parse(review) {
         Ok(Some(new)) => Ok(new),
-        Ok(None) => return Ok(Admitted { answer: Answer::untouched(), is_unconditional: true }),
+        Ok(None) => {
+            let answer = if stage == Stage::Mutate { beside::without_clone(review) } else { Answer::untouched() };
+            return Ok(Admitted { answer, is_unconditional: true });
+        }
         Err(errors) => Err(errors),
     };
     let requester = Requester::of(&review.user_info);
@@ -131,6 +145,13 @@ async fn admit_with(review: &Request, cluster: &Cluster, stage: Stage, freshness
     };
     let facts = gather(subject, cluster, freshness).await?;
     // Pure from here on: no reads.
+    if let Scope::BesideCdi { is_controller_alive } = facts.scope {
+        let arrival = beside::Arrival { review, parsed, requester: &requester, is_controller_alive };
+        return match stage {
+            Stage::Mutate => beside::mutate(arrival, facts, stamp.ok()),
+            Stage::Validate => beside::validate(arrival, facts),
+        };
+    }
     let new = parsed.map_err(Stop::Invalid)?;
     let stamp = stamp
         .map_err(|error| Stop::Forbidden(FieldError::forbidden(annotation_path(keys::REQUESTER), error.to_string())))?;
@@ -143,8 +164,8 @@ async fn admit_with(review: &Request, cluster: &Cluster, stage: Stage, freshness
 }
 
 /// A new DataVolume that asks for a clone.
-struct NewVolume {
-    volume: Box<DataVolume>,
+pub(super) struct NewVolume {
+    pub(super) volume: Box<DataVolume>,
     wanted: Box<Wanted>,
     /// The DataSource that leads to the source.
     reference: Option<ObjectName>,
@@ -162,16 +183,29 @@ fn parse(review: &Request) -> Result<Option<NewVolume>, Vec<FieldError>> {
 }
 
 /// An admitted clone, decided now or later.
-struct DecidedClone {
+pub(super) struct DecidedClone {
     volume: Box<DataVolume>,
     /// The claim that has the name of the clone's claim. Absent where it is irrelevant.
     namesake: Lookup<PersistentVolumeClaim>,
-    annotations: keys::Annotations,
+    pub(super) annotations: keys::Annotations,
     /// The labels that it inherits from its source.
-    labels: Labels,
+    pub(super) labels: Labels,
     warnings: Vec<String>,
     /// The reason why the annotations may differ at the next review.
-    doubt: Option<String>,
+    pub(super) doubt: Option<String>,
+    /// True if CDI keeps off it, so that it must be decided.
+    pub(super) is_marked: bool,
+}
+
+/// The decision on a source that was looked up.
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    /// The facts on which it is based.
+    pub(super) facts: Facts,
+    /// The labels that the clone inherits.
+    pub(super) labels: Labels,
+    /// The reason why the source may read differently in the next review.
+    pub(super) doubt: Option<String>,
 }
 
 impl DecidedClone {
@@ -184,35 +218,51 @@ impl DecidedClone {
 
 /// Decides on a new DataVolume.
 fn decide(new: NewVolume, facts: GatheredFacts, audience: Audience, now: Timestamp) -> Result<DecidedClone, Stop> {
-    let NewVolume { volume, wanted, .. } = new;
+    let NewVolume { volume, wanted, .. } = &new;
     let Some(CloneFacts { namesake, source }) = facts.clone else {
-        return admitted(volume, Lookup::Absent, admission::taken_over(&wanted));
+        let verdict = admission::taken_over(wanted);
+        return admitted(new.volume, Lookup::Absent, verdict);
     };
-    let conflict = namesake.present().map(|claim| admission::namesake(&volume, claim));
+    let conflict = namesake.present().map(|claim| admission::namesake(volume, claim));
     if conflict == Some(Namesake::TakenOver) {
-        return admitted(volume, namesake, admission::taken_over(&wanted));
+        let verdict = admission::taken_over(wanted);
+        return admitted(new.volume, namesake, verdict);
     }
     let none = Labels::new;
     let (verdict, doubt, labels) = match source? {
-        SourceFacts::Unresolved(why) => (admission::not_followed(&wanted, &why), None, none()),
-        SourceFacts::Unclear(why) => (admission::not_followed(&wanted, &why), Some(why), none()),
+        SourceFacts::Unresolved(why) => (admission::not_followed(wanted, &why), None, none()),
+        SourceFacts::Unclear(why) => (admission::not_followed(wanted, &why), Some(why), none()),
         SourceFacts::Invalid(errors) => (Verdict::Denied(errors), None, none()),
-        SourceFacts::Found(FoundSource { resolved, source, users, inherited }) => {
-            let of_source = source.present().map(|source| source.machine_defaults.clone()).unwrap_or_default();
-            let labels = machine_defaults::inherited(volume.metadata.labels.as_ref(), [&inherited, &of_source]);
-            let wanted = resolved.unwrap_or(wanted);
-            let facts = facts.settings.facts(&wanted, *source, now);
-            (with_users(admission::judge(&wanted, &facts, audience), &wanted, &users), doubt(&facts), labels)
+        SourceFacts::Found(found) => {
+            let Judged { verdict, labels, doubt, .. } = judge(&new, found, &facts.settings, audience, now);
+            (verdict, doubt, labels)
         }
     };
     let verdict = match conflict {
         Some(Namesake::InTheWay) => admission::name_conflict(verdict, &volume.name_any(), audience),
         Some(Namesake::GivesWay | Namesake::TakenOver) | None => verdict,
     };
-    Ok(DecidedClone { labels, doubt, ..admitted(volume, namesake, verdict)? })
+    Ok(DecidedClone { labels, doubt, ..admitted(new.volume, namesake, verdict)? })
 }
 
-fn admitted(
+/// Decides on a source that was looked up.
+pub(super) fn judge(
+    new: &NewVolume,
+    found: FoundSource,
+    storage: &ClusterStorage,
+    audience: Audience,
+    now: Timestamp,
+) -> Judged {
+    let FoundSource { resolved, source, users, inherited } = found;
+    let of_source = source.present().map(|source| source.machine_defaults.clone()).unwrap_or_default();
+    let labels = machine_defaults::inherited(new.volume.metadata.labels.as_ref(), [&inherited, &of_source]);
+    let wanted = resolved.as_ref().unwrap_or(&new.wanted);
+    let facts = storage.facts(wanted, *source, now);
+    let verdict = with_users(admission::judge(wanted, &facts, audience), wanted, &users);
+    Judged { verdict, doubt: doubt(&facts), labels, facts }
+}
+
+pub(super) fn admitted(
     volume: Box<DataVolume>,
     namesake: Lookup<PersistentVolumeClaim>,
     verdict: Verdict,
@@ -220,7 +270,8 @@ fn admitted(
     match verdict {
         Verdict::Admitted { annotations, mut warnings, .. } => {
             warnings.extend(effect::warnings(&volume));
-            Ok(DecidedClone { volume, namesake, annotations, labels: Labels::new(), warnings, doubt: None })
+            let labels = Labels::new();
+            Ok(DecidedClone { volume, namesake, annotations, labels, warnings, doubt: None, is_marked: false })
         }
         Verdict::Denied(errors) => Err(Stop::Invalid(errors)),
     }
@@ -243,7 +294,7 @@ fn doubt(facts: &Facts) -> Option<String> {
 }
 
 /// The answer that writes the decision and the requester.
-fn annotate(mut clone: DecidedClone, stamp: String) -> Admitted {
+pub(super) fn annotate(mut clone: DecidedClone, stamp: String) -> Admitted {
     let is_unconditional = clone.is_unconditional();
     clone.annotations.insert(keys::REQUESTER, Some(stamp));
     // Without a key the controller writes one, in a separate write.
@@ -254,15 +305,15 @@ fn annotate(mut clone: DecidedClone, stamp: String) -> Admitted {
 }
 
 /// Compares the annotations of a DataVolume with those of the decision.
-fn compare(clone: DecidedClone, requester: &Requester) -> Result<Admitted, Stop> {
+pub(super) fn compare(clone: DecidedClone, requester: &Requester) -> Result<Admitted, Stop> {
     let is_unconditional = clone.is_unconditional();
-    let DecidedClone { volume, namesake, annotations, doubt, .. } = clone;
+    let DecidedClone { volume, namesake, annotations, doubt, is_marked, .. } = clone;
     let mut errors = Vec::from_iter(stamp::wrong(&volume.metadata, requester));
     // A clone that was left undecided a moment ago stays so, even if its source has appeared since:
     // the controller decides.
     let is_decided =
         [keys::PLAN, keys::CLONE_FALLBACK_REASON].iter().any(|key| object::annotation(&volume.metadata, key).is_some());
-    if is_decided {
+    if is_decided || is_marked {
         let forged = admission::forged(&volume, &annotations);
         // They differ because a user wrote them, or because the source reads differently now or can't be read.
         if let Some(why) = doubt.filter(|_| !forged.is_empty()) {

@@ -29,7 +29,10 @@ pub async fn validate(review: &Request, cluster: &Cluster) -> Result<Answer, Sto
     if answer == Answer::untouched() {
         return Ok(answer);
     }
-    cluster.settings()?;
+    if cluster.settings()?.is_beside_cdi {
+        // CDI's controller serves it.
+        return Err(Stop::ForeignOperator);
+    }
     Ok(answer)
 }
 

@@ -9,7 +9,6 @@ use common::{
         snapshot::{VolumeSnapshot, VolumeSnapshotContent},
     },
     clone::{
-        ClusterStorage,
         facts::{
             Source, driver_of,
             sizes::{Origin, capacity_of},
@@ -39,13 +38,14 @@ use kube::{
     core::{ClusterResourceScope, NamespaceResourceScope},
 };
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::{sync::Notify, time::timeout};
 
 use super::{
     READ_TIMEOUT, Stop, Undecidable,
     access::{Asker, Right},
     read_cache::{Freshness, ReadCache},
-    settings::SettingsReader,
+    lease::ControllerLease,
+    settings::{Settings, SettingsReader},
     timed_out, timed_out_lookup,
     watch::Watch,
 };
@@ -71,6 +71,7 @@ const MAX_PODS: u32 = 500;
 pub struct Cluster {
     client: Client,
     settings: SettingsReader,
+    lease: ControllerLease,
     recent: Recent,
 }
 
@@ -90,8 +91,11 @@ struct Recent {
 impl Cluster {
     /// A cluster that reads single objects through `reads` and watches kinds through `watches`. Also returns the watches, which the caller
     /// has to run.
-    pub fn new(reads: Client, watches: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
-        let (settings, watches) = SettingsReader::new(reads.clone(), watches, readiness);
+    pub fn new(reads: Client, watches: &Client, readiness: &Readiness) -> (Self, [Watch; 6]) {
+        let beside_cdi = Arc::new(Notify::new());
+        let (lease, of_lease) = ControllerLease::new(reads.clone(), watches, Arc::clone(&beside_cdi));
+        let (settings, of_settings) = SettingsReader::new(reads.clone(), watches, readiness, beside_cdi);
+        let [a, b, c, d, e] = of_settings;
         let recent = Recent {
             sources: ReadCache::new(READ_CACHE_TTL),
             volumes: ReadCache::new(VOLUME_CACHE_TTL),
@@ -100,17 +104,22 @@ impl Cluster {
             free: ReadCache::new(READ_CACHE_TTL),
             allowed: ReadCache::new(READ_CACHE_TTL),
         };
-        (Self { client: reads, settings, recent }, watches)
+        (Self { client: reads, settings, lease, recent }, [a, b, c, d, e, of_lease])
     }
 
-    /// The settings from the watches; an error if CDI's operator is in the cluster.
-    pub fn settings(&self) -> Result<Arc<ClusterStorage>, Stop> {
+    /// The settings from the watches; an error if smartclone is passive.
+    pub fn settings(&self) -> Result<Settings, Stop> {
         self.settings.at_hand()
     }
 
-    /// The settings; an error if CDI's operator is in the cluster.
-    pub async fn settings_at(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Stop> {
+    /// The settings; an error if smartclone is passive.
+    pub async fn settings_at(&self, freshness: Freshness) -> Result<Settings, Stop> {
         self.settings.read(freshness).await
+    }
+
+    /// True if the controller has renewed its Lease.
+    pub async fn is_controller_alive(&self, freshness: Freshness) -> bool {
+        self.lease.is_fresh(freshness).await
     }
 
     /// The source of this name, with the driver of its data.

@@ -44,8 +44,22 @@ pub(crate) struct Subject<'a> {
 pub(crate) struct GatheredFacts {
     /// Classes, profiles and CDI's objects.
     pub(crate) settings: Arc<ClusterStorage>,
+    /// The clones that smartclone serves.
+    pub(crate) scope: Scope,
     /// Facts about the clone; `None` if nothing had to be read.
     pub(crate) clone: Option<CloneFacts>,
+}
+
+/// The clones that smartclone serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All.
+    Alone,
+    /// Those that it takes; CDI serves the others.
+    BesideCdi {
+        /// True if the controller's Lease is fresh.
+        is_controller_alive: bool,
+    },
 }
 
 /// The facts about one clone.
@@ -92,9 +106,18 @@ pub(crate) async fn gather(
         let (namesake, source) = tokio::join!(namesake, subject.source(cluster, freshness));
         Some(CloneFacts { namesake, source })
     };
-    // Cached settings are available at once: in a cluster with CDI's operator, nothing is read for the clone.
-    let (settings, clone) = tokio::try_join!(biased; cluster.settings_at(freshness), clone.map(Ok))?;
-    Ok(GatheredFacts { settings, clone })
+    let settings = async {
+        let settings = cluster.settings_at(freshness).await?;
+        let scope = if settings.is_beside_cdi {
+            Scope::BesideCdi { is_controller_alive: cluster.is_controller_alive(freshness).await }
+        } else {
+            Scope::Alone
+        };
+        Ok::<_, Stop>((settings.storage, scope))
+    };
+    // Cached settings are available at once: where smartclone is passive, nothing is read for the clone.
+    let ((settings, scope), clone) = tokio::try_join!(biased; settings, clone.map(Ok))?;
+    Ok(GatheredFacts { settings, scope, clone })
 }
 
 impl Subject<'_> {

@@ -4,8 +4,9 @@
 pub mod access;
 pub mod cluster;
 pub(crate) mod data_volume;
+mod lease;
 pub mod read_cache;
-mod settings;
+pub mod settings;
 mod watch;
 
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub const TWO_STEPS: Duration = READ_TIMEOUT.saturating_mul(2);
 /// The reason why a review ends before it is decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// CDI's operator is in the cluster and owns all objects.
+    /// A CDI that can't be kept off a clone is in the cluster, or the object is none of those that smartclone serves beside CDI.
     ForeignOperator,
     /// The object is invalid.
     Invalid(Vec<FieldError>),

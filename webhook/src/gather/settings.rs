@@ -8,6 +8,7 @@ use common::{
     api::{Cdi, CdiConfig, StorageProfile, snapshot::VolumeSnapshotClass},
     clone::ClusterStorage,
     lookup::Lookup,
+    mode::Mode,
 };
 use config::{
     admin::Readiness,
@@ -17,14 +18,26 @@ use config::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::{Client, Resource, core::ClusterResourceScope};
 use serde::de::DeserializeOwned;
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Notify},
+    time::timeout,
+};
 
 use super::{
     READ_TIMEOUT, Stop, TWO_STEPS, Undecidable,
     read_cache::Freshness,
     timed_out_lookup,
-    watch::{Watch, watch},
+    watch::{Watch, watch, watch_with},
 };
+
+/// The settings of a cluster in which smartclone serves clones.
+#[derive(Clone)]
+pub struct Settings {
+    /// Classes, profiles and CDI's objects.
+    pub storage: Arc<ClusterStorage>,
+    /// True if CDI serves the clones that smartclone does not take.
+    pub is_beside_cdi: bool,
+}
 
 /// The reader of settings, shared by all reviews.
 pub(super) struct SettingsReader {
@@ -48,11 +61,21 @@ struct Watched {
 
 impl SettingsReader {
     /// A reader that lists through `client` and watches through `watcher`. Also returns the watches, which the caller has to run.
-    pub(super) fn new(client: Client, watcher: &Client, readiness: &Readiness) -> (Self, [Watch; 5]) {
+    /// `beside_cdi` is notified of a CDI beside which smartclone can work.
+    pub(super) fn new(
+        client: Client,
+        watcher: &Client,
+        readiness: &Readiness,
+        beside_cdi: Arc<Notify>,
+    ) -> (Self, [Watch; 5]) {
         let (classes, watch_classes) = watch(watcher, readiness, "storageclasses");
         let (snapshot_classes, watch_snapshot_classes) = watch(watcher, readiness, "volumesnapshotclasses");
         let (profiles, watch_profiles) = watch(watcher, readiness, "storageprofiles");
-        let (cdis, watch_cdis) = watch(watcher, readiness, "cdis");
+        let (cdis, watch_cdis) = watch_with(watcher, readiness, "cdis", move |cdi: Cdi| {
+            if Mode::of([&cdi]).is_beside() {
+                beside_cdi.notify_one();
+            }
+        });
         let (configs, watch_configs) = watch(watcher, readiness, "cdiconfigs");
         let started = [watch_classes, watch_snapshot_classes, watch_profiles, watch_cdis, watch_configs];
         let reader = Self {
@@ -68,14 +91,14 @@ impl SettingsReader {
         (reader, started)
     }
 
-    /// The settings from the watches; an error if CDI's operator is in the cluster.
-    pub(super) fn at_hand(&self) -> Result<Arc<ClusterStorage>, Stop> {
-        smartclones(self.watched()?)
+    /// The settings from the watches; an error if smartclone is passive.
+    pub(super) fn at_hand(&self) -> Result<Settings, Stop> {
+        served(self.watched()?)
     }
 
-    /// The settings, read with this freshness; an error if CDI's operator is in the cluster.
-    pub(super) async fn read(&self, freshness: Freshness) -> Result<Arc<ClusterStorage>, Stop> {
-        smartclones(match freshness {
+    /// The settings, read with this freshness; an error if smartclone is passive.
+    pub(super) async fn read(&self, freshness: Freshness) -> Result<Settings, Stop> {
+        served(match freshness {
             Freshness::Cached => self.watched()?,
             Freshness::Latest => match timeout(TWO_STEPS, Box::pin(self.list())).await {
                 Ok(Ok(listed)) => listed,
@@ -136,10 +159,14 @@ impl SettingsReader {
     }
 }
 
-/// The settings of a cluster without CDI's operator. This is the only check for the operator.
-fn smartclones(settings: Arc<ClusterStorage>) -> Result<Arc<ClusterStorage>, Stop> {
-    let is_cdi_s = settings.mode().present().is_some_and(|mode| mode.operator().is_some());
-    if is_cdi_s { Err(Stop::ForeignOperator) } else { Ok(settings) }
+/// The settings, if smartclone serves clones in this cluster. This is the only check for CDI's operator.
+fn served(storage: Arc<ClusterStorage>) -> Result<Settings, Stop> {
+    match storage.mode() {
+        Lookup::Present(Mode::Alone) | Lookup::Absent => Ok(Settings { storage, is_beside_cdi: false }),
+        Lookup::Present(Mode::Beside(_)) => Ok(Settings { storage, is_beside_cdi: true }),
+        Lookup::Present(Mode::Passive(_)) => Err(Stop::ForeignOperator),
+        Lookup::Unknown(why) => Err(Undecidable(why).into()),
+    }
 }
 
 /// ClusterStorage, if all of it is known.

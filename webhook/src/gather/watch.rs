@@ -15,7 +15,24 @@ pub(crate) fn watch<K>(client: &Client, readiness: &Readiness, plural: &'static 
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
 {
+    watch_with(client, readiness, plural, |_| {})
+}
+
+/// The same; `changed` gets each object that was written or deleted, after the cache has it.
+pub(crate) fn watch_with<K>(
+    client: &Client,
+    readiness: &Readiness,
+    plural: &'static str,
+    changed: impl Fn(K) + Send + 'static,
+) -> (Cache<K>, Watch)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + Sync + 'static,
+{
     let strip = |object: &mut K| object.meta_mut().managed_fields = None;
     let (cache, stream) = Cache::watch(client.clone(), watcher::Config::default(), readiness.register(plural), strip);
-    (cache, (plural, stream.for_each(|_| std::future::ready(())).boxed()))
+    let each = move |object| {
+        changed(object);
+        std::future::ready(())
+    };
+    (cache, (plural, stream.for_each(each).boxed()))
 }

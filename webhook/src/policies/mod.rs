@@ -1,5 +1,6 @@
 //! ValidatingAdmissionPolicies: CEL rules that the API server checks without the webhook. Each one is effective without the others.
 
+mod beside_cdi;
 mod controller;
 mod mover;
 mod requester;
@@ -30,25 +31,57 @@ pub const MOVERS: &str = "movers.smartclone.dev";
 /// The policy, and its binding, that warns about settings that smartclone does not use.
 pub const SETTINGS: &str = "settings.smartclone.dev";
 
+/// The policy, and its binding, about the mark that keeps CDI off a DataVolume.
+pub const MARK: &str = "beside-cdi.smartclone.dev";
+/// The policy, and its binding, about the mark that keeps CDI off a claim that is filled without a DataVolume.
+pub const BARE_CLAIMS: &str = "beside-cdi-claims.smartclone.dev";
+/// The policy, and its binding, about claims that CDI makes for DataVolumes of smartclone.
+pub const COPIES: &str = "beside-cdi-copies.smartclone.dev";
+/// The policy, and its binding, about CDI's objects that the controller's account may change.
+pub const CDI_OBJECTS: &str = "controller-beside-cdi.smartclone.dev";
+
+/// The verb on a DataVolume, or on a claim that is filled without one, that permits to give it to CDI after smartclone has taken it.
+pub const RELEASE: &str = "release";
+
 /// The file with every policy and its binding.
 pub fn manifest() -> serde_json::Result<Manifest> {
     let about = "What the API server refuses by itself: requesters of somebody else, temporary objects in other hands, and what the \
                  controller's account may not do; and what it warns of: settings without effect.";
-    let mut manifest = Manifest::new("webhook/policies.yaml", about);
-    let policies = [
+    let manifest = with_bindings(Manifest::new("webhook/policies.yaml", about), everywhere())?;
+    let settings = settings::unused();
+    let binding = binding(&settings, WARN);
+    manifest.with(&settings)?.with(&binding)
+}
+
+/// The file with every policy beside CDI and its binding. The warnings about settings are missing: CDI uses them.
+pub fn beside_cdi(path: &str) -> serde_json::Result<Manifest> {
+    let about = "What the API server refuses by itself: requesters of somebody else, temporary objects in other hands, marks that smartclone did \
+                 not write, and what the controller's account may not do.";
+    let beside =
+        [beside_cdi::mark(), beside_cdi::bare_claims(), beside_cdi::copies(), beside_cdi::cdi_objects()];
+    with_bindings(Manifest::new(path, about), everywhere().into_iter().chain(beside))
+}
+
+/// The policies of both sets. None concerns an object that only CDI writes: temporary objects have names and keys of smartclone's own.
+fn everywhere() -> [ValidatingAdmissionPolicy; 5] {
+    [
         requester::requester(),
         temporary::objects(),
         temporary::connections(),
         controller::confinement(),
         mover::pods(),
-    ];
+    ]
+}
+
+fn with_bindings(
+    mut manifest: Manifest,
+    policies: impl IntoIterator<Item = ValidatingAdmissionPolicy>,
+) -> serde_json::Result<Manifest> {
     for policy in policies {
         let binding = binding(&policy, DENY);
         manifest = manifest.with(&policy)?.with(&binding)?;
     }
-    let settings = settings::unused();
-    let binding = binding(&settings, WARN);
-    manifest.with(&settings)?.with(&binding)
+    Ok(manifest)
 }
 
 fn policy(

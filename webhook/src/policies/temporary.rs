@@ -21,7 +21,7 @@ fn by_others() -> Vec<MatchCondition> {
 }
 
 /// The value of `key` in `field` (`labels` or `annotations`) of `object`; empty if there is none.
-fn value(object: &str, field: &str, key: &str) -> String {
+pub(super) fn value(object: &str, field: &str, key: &str) -> String {
     let map = format!("{object}.metadata.{field}");
     format!("(has({map}) && '{key}' in {map} ? {map}['{key}'] : '')")
 }
