@@ -68,7 +68,7 @@ pub fn documents() -> PathBuf {
 
 /// The files of the two programs in the installation beside CDI, by their components.
 pub fn programs_beside_cdi() -> Result<[(&'static str, Vec<Manifest>); 2]> {
-    Ok([(keys::CONTROLLER, controller::manifests::beside_cdi()?), (keys::WEBHOOK, install::of_webhook::beside_cdi()?)])
+    Ok([(keys::CONTROLLER, controller::manifests::beside_cdi()?), (keys::WEBHOOK, webhook::manifests::beside_cdi()?)])
 }
 
 /// Every file, by its path below `manifests/`.

@@ -54,14 +54,15 @@ pub fn is_marked(volume: &Target) -> bool {
     volume.annotations.get(keys::PRE_POPULATED).is_some_and(|value| value == keys::SENTINEL)
 }
 
-/// True if smartclone has taken the clone beside CDI, even if the mark was removed since: then its record is on its claim.
+/// True if smartclone has taken the clone beside CDI, even if it was released since: then its record is on its claim.
 pub fn is_taken(volume: &Target) -> bool {
     volume.kind == TargetKind::DataVolume && (is_marked(volume) || was_taken(volume))
 }
 
-/// True if smartclone has written that it serves the object beside CDI. A user writes another value to have CDI serve it.
+/// True if smartclone has written that it serves the object beside CDI. Whoever gives it to CDI writes another value; a user who wants CDI
+/// from the start has written that value at creation, and the object has no key of ours.
 fn was_taken(volume: &Target) -> bool {
-    volume.annotations.get(keys::BESIDE_CDI).is_some_and(|value| value == "true")
+    volume.key.is_some() && volume.annotations.contains_key(keys::BESIDE_CDI)
 }
 
 impl Target {

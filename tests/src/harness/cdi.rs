@@ -195,8 +195,12 @@ pub async fn install_beside(lab: &Lab) -> Result<()> {
     Box::pin(install_by(lab, apply)).await
 }
 
-/// Removes CDI with its kinds, and installs smartclone without it.
+/// Removes CDI with its kinds, and installs smartclone without it. The policies about CDI's objects go first: alone, these are smartclone's.
 pub async fn leave(lab: &Lab) -> Result<()> {
     Cdi::of(lab)?.uninstall().await?;
+    let policies = manifests::directory().join("beside-cdi/webhook/policies.yaml").display().to_string();
+    let mut kubectl = lab.kubectl();
+    kubectl.args(["delete", "--ignore-not-found", "--filename", &policies]);
+    command::run(kubectl).await?;
     Box::pin(install(lab)).await
 }

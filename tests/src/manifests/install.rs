@@ -35,12 +35,12 @@ pub fn manifests() -> Result<Vec<Manifest>> {
 /// The files of the installation beside CDI: CDI has the definitions, and the roles of users.
 fn beside_cdi() -> Result<Vec<Manifest>> {
     let mut files = vec![namespace_file()?];
-    files.extend(of_webhook::beside_cdi()?);
+    files.extend(webhook::manifests::beside_cdi()?);
     files.extend(controller::manifests::beside_cdi()?);
     let mut files: Vec<_> = files.into_iter().map(|file| file.in_folder(BESIDE_CDI)).collect();
     let about = "The installation beside CDI: kubectl apply -k manifests/beside-cdi";
     files.push(kustomization(BESIDE_CDI, about, &files));
-    let mut lever: Vec<_> = of_webhook::lever()?.into_iter().map(|file| file.in_folder(LEVER)).collect();
+    let mut lever: Vec<_> = webhook::manifests::lever()?.into_iter().map(|file| file.in_folder(LEVER)).collect();
     if !lever.is_empty() {
         let about =
             "First step of the lever for bursts, see docs/beside-cdi.md: kubectl apply -k manifests/beside-cdi/lever";
@@ -48,20 +48,6 @@ fn beside_cdi() -> Result<Vec<Manifest>> {
     }
     let patches = lever::patches()?.map(|file| file.in_folder(BESIDE_CDI));
     Ok(files.into_iter().chain(lever).chain(patches).collect())
-}
-
-/// STUB until `webhook::manifests` has these functions: the installation beside CDI then names `webhook::manifests::beside_cdi()` and
-/// `webhook::manifests::lever()` instead. Both return files with paths below the folder of their kustomization.
-pub mod of_webhook {
-    use common::manifest::Manifest;
-
-    pub fn beside_cdi() -> serde_json::Result<Vec<Manifest>> {
-        Ok(Vec::new())
-    }
-
-    pub fn lever() -> serde_json::Result<Vec<Manifest>> {
-        Ok(Vec::new())
-    }
 }
 
 fn namespace_file() -> serde_json::Result<Manifest> {

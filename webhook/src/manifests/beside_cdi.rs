@@ -24,9 +24,9 @@ pub const MUTATING_BEFORE_CDI: &str = "aa.mutate.datavolumes.smartclone.dev";
 /// While the webhook is down, CDI clones.
 const IGNORE: &str = "Ignore";
 
-/// All manifests for a cluster with CDI. CDI's webhook comes first and has checked the requester's right before smartclone takes a clone.
+/// All manifests for a cluster with CDI, by their paths in the folder of that installation. CDI's webhook comes first and has checked the requester's right before smartclone takes a clone.
 pub fn beside_cdi() -> serde_json::Result<Vec<Manifest>> {
-    let path = |file: &str| format!("beside-cdi/webhook/{file}.yaml");
+    let path = |file: &str| format!("webhook/{file}.yaml");
     let mut own_rights = own_rights();
     // The controller runs: only then a clone is taken.
     own_rights.push(right("coordination.k8s.io", &["leases"], &[lease::NAME], READ));
@@ -67,7 +67,7 @@ pub fn lever() -> serde_json::Result<Vec<Manifest>> {
         metadata: cluster_meta(WEBHOOK, MUTATING_BEFORE_CDI),
         webhooks: Some(vec![of_data_volumes(FAIL)]),
     };
-    Ok(vec![Manifest::new("beside-cdi/lever/configuration.yaml", about).with(&configuration)?])
+    Ok(vec![Manifest::new("configuration.yaml", about).with(&configuration)?])
 }
 
 fn of_data_volumes(failure_policy: &str) -> MutatingWebhook {
@@ -123,7 +123,7 @@ mod tests {
     fn nothing_of_cdi_depends_on_it() {
         let manifests = beside_cdi().unwrap();
         for manifest in &manifests {
-            assert!(manifest.path.starts_with("beside-cdi/webhook/"), "{}", manifest.path);
+            assert!(manifest.path.starts_with("webhook/"), "{}", manifest.path);
         }
         let roles = [objects(&manifests, "ClusterRole"), objects(&manifests, "Role")].concat();
         for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {

@@ -35,7 +35,9 @@ fn seen(annotations: &[(&str, &str)]) -> Observed {
 const MARKED: &[(&str, &str)] =
     &[(keys::PRE_POPULATED, keys::SENTINEL), (keys::BESIDE_CDI, "true"), (keys::OWNERSHIP_KEY, "key")];
 /// The mark was removed.
-const RELEASED: &[(&str, &str)] = &[(keys::BESIDE_CDI, "true"), (keys::OWNERSHIP_KEY, "key")];
+const UNMARKED: &[(&str, &str)] = &[(keys::BESIDE_CDI, "true"), (keys::OWNERSHIP_KEY, "key")];
+/// It was given to CDI.
+const RELEASED: &[(&str, &str)] = &[(keys::BESIDE_CDI, "false"), (keys::OWNERSHIP_KEY, "key")];
 /// Admitted by smartclone when it was alone.
 const FROM_BEFORE: &[(&str, &str)] = &[(keys::OWNERSHIP_KEY, "key")];
 /// KubeVirt restores it in place.
@@ -74,6 +76,8 @@ fn succeeded(seen: &mut Observed) {
 #[case::marked_and_begun(MARKED, held_back, "all")]
 #[case::marked_and_bound(MARKED, bound, "all")]
 #[case::marked_but_cdi_was_first(MARKED, by_cdi, "LeftToCDI")]
+#[case::unmarked(UNMARKED, |_: &mut Observed| {}, "LeftToCDI")]
+#[case::unmarked_when_begun(UNMARKED, held_back, "all")]
 #[case::released(RELEASED, |_: &mut Observed| {}, "LeftToCDI")]
 #[case::released_and_cdi_s(RELEASED, by_cdi, "LeftToCDI")]
 #[case::released_when_begun(RELEASED, held_back, "all")]
