@@ -30,12 +30,11 @@ use k8s_openapi::{
 use crate::policies;
 
 use self::conditions::{
-    changes_only, clones_only, lost_only, new_claims_of_users_only, new_specs_only, populated_by_reference, populated_only,
+    changes_only, clones_only, lost_only, new_claims_of_users_only, new_specs_only, populated_by_reference,
+    populated_only,
 };
 
-pub use self::{
-    beside_cdi::{MUTATING_BEFORE_CDI, beside_cdi, lever},
-};
+pub use self::beside_cdi::{MUTATING_BEFORE_CDI, beside_cdi, lever};
 pub use crate::server::{
     MUTATE_CLAIM_PATH, MUTATE_PATH, MUTATING, MUTATING_CLAIMS, ROUTES, TRANSFER_PATH, VALIDATE_CLAIM_PATH,
     VALIDATE_PATH, VALIDATING, VALIDATING_CLAIMS, VALIDATING_TRANSFERS,

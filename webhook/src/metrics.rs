@@ -59,11 +59,7 @@ impl Metrics {
             "Requests and connections that were refused before a review was read, by reason",
             inner.refused.clone(),
         );
-        registry.register(
-            "left_to_cdi",
-            "New clones that smartclone has left to CDI, by reason",
-            inner.left.clone(),
-        );
+        registry.register("left_to_cdi", "New clones that smartclone has left to CDI, by reason", inner.left.clone());
         Self(Arc::new(inner))
     }
 

@@ -15,7 +15,11 @@ use crate::{
 /// restore, a controller that writes what it read) may not know them. Changed annotations are not included.
 pub fn carried_over(old: &ObjectMeta, new: &ObjectMeta) -> Annotations {
     let is_lost = |key: &&str| object::annotation(new, key).is_none();
-    let keys = keys::DECISION.into_iter().chain([keys::REQUESTER]).chain(beside::kept(old, new).iter().copied()).filter(is_lost);
+    let keys = keys::DECISION
+        .into_iter()
+        .chain([keys::REQUESTER])
+        .chain(beside::kept(old, new).iter().copied())
+        .filter(is_lost);
     keys.filter_map(|key| Some((key, Some(object::annotation(old, key)?.to_owned())))).collect()
 }
 

@@ -164,7 +164,7 @@ async fn wait_for_kind(api: &Api<CdiObject>) -> Result<()> {
 }
 
 /// The version of CDI beside which the tests run.
-const VERSION: &str = "v1.66.0";
+const VERSION: &str = "1.66.0";
 
 impl Cdi {
     /// The double that [`enter`] has installed.

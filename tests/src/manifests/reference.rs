@@ -64,7 +64,15 @@ const WRITERS: [(&str, &[&str]); 15] = [
     ("user, backup; controller for an ObjectTransfer", &["cdi.kubevirt.io/storage.populatedFor"]),
     ("user, backup; webhook beside CDI; controller for an ObjectTransfer", &["cdi.kubevirt.io/storage.prePopulated"]),
     ("webhook, controller beside CDI", &["cdi.kubevirt.io/storage.usePopulator", "smartclone.dev/beside-cdi"]),
-    ("CDI", &["cdi.kubevirt.io/storage.clone.token", "cdi.kubevirt.io/storage.extended.clone.token", "cdi.kubevirt.io/OwnedByUID"]),
+    (
+        "CDI",
+        &[
+            "cdi.kubevirt.io/storage.clone.token",
+            "cdi.kubevirt.io/applyStorageProfile",
+            "cdi.kubevirt.io/storage.extended.clone.token",
+            "cdi.kubevirt.io/OwnedByUID",
+        ],
+    ),
     ("user; admin", &["smartclone.dev/deadline"]),
     ("user; controller", &["cdi.kubevirt.io/storage.contentType"]),
     (

@@ -63,8 +63,7 @@ pub(super) fn left(review: &Request, reason: LeaveToCdi) -> Answer {
 
 fn left_as(review: &Request, reason: LeaveToCdi, is_filled: bool) -> Answer {
     let patch = metadata(&review.object).map(|metadata| {
-        let changes =
-            if is_filled { beside::unmarked_for_filled(&metadata) } else { beside::unmarked(&metadata) };
+        let changes = if is_filled { beside::unmarked_for_filled(&metadata) } else { beside::unmarked(&metadata) };
         annotated(&metadata, &changes)
     });
     Answer::LeftToCdi { patch: patch.unwrap_or_default(), reason }
@@ -88,10 +87,9 @@ pub(super) fn mutate(arrival: Arrival<'_>, facts: GatheredFacts, stamp: Option<S
     match taken {
         Ok((clone, stamp)) => Ok(annotate(clone, stamp)),
         Err(Left { denial: Some(error), .. }) if is_marked => Err(Stop::Forbidden(with_cure(error))),
-        Err(Left { reason, is_filled, is_certain, .. }) => Ok(Admitted {
-            answer: left_as(review, reason, is_filled),
-            is_unconditional: !is_marked && is_certain,
-        }),
+        Err(Left { reason, is_filled, is_certain, .. }) => {
+            Ok(Admitted { answer: left_as(review, reason, is_filled), is_unconditional: !is_marked && is_certain })
+        }
     }
 }
 

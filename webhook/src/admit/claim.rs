@@ -80,8 +80,8 @@ async fn take(review: &Request, cluster: &Cluster, storage: &ClusterStorage) -> 
         return Err(LeaveToCdi::NotAClone);
     }
     // A Lease that is stale in the cache may have been renewed just now.
-    let is_alive = cluster.is_controller_alive(Freshness::Cached).await
-        || cluster.is_controller_alive(Freshness::Latest).await;
+    let is_alive =
+        cluster.is_controller_alive(Freshness::Cached).await || cluster.is_controller_alive(Freshness::Latest).await;
     if !is_alive {
         return Err(LeaveToCdi::ControllerDown);
     }

@@ -76,8 +76,7 @@ fn validate_update(review: &Request, cluster: &Cluster, controller: &str) -> Res
             }
             let is_beside_cdi = cluster.settings()?.is_beside_cdi;
             // A part of the same errors.
-            let errors =
-                if is_beside_cdi { admission::beside::changes(&old, &new, by_controller) } else { errors };
+            let errors = if is_beside_cdi { admission::beside::changes(&old, &new, by_controller) } else { errors };
             if errors.is_empty() { Answer::untouched() } else { Answer::Forbidden(errors) }
         }
         (_, Err(error)) | (Err(error), Ok(_)) => Answer::Invalid(vec![error]),

@@ -43,8 +43,8 @@ use tokio::{sync::Notify, time::timeout};
 use super::{
     READ_TIMEOUT, Stop, Undecidable,
     access::{Asker, Right},
-    read_cache::{Freshness, ReadCache},
     lease::ControllerLease,
+    read_cache::{Freshness, ReadCache},
     settings::{Settings, SettingsReader},
     timed_out, timed_out_lookup,
     watch::Watch,

@@ -129,7 +129,8 @@ mod tests {
         for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
             let is_cdi_s = rule["apiGroups"][0] == "cdi.kubevirt.io";
             let reads = ["get", "list", "watch"];
-            let only_reads = rule["verbs"].as_array().unwrap().iter().all(|verb| reads.contains(&verb.as_str().unwrap()));
+            let only_reads =
+                rule["verbs"].as_array().unwrap().iter().all(|verb| reads.contains(&verb.as_str().unwrap()));
             assert!(!is_cdi_s || only_reads, "{rule}");
         }
         let lease = roles.iter().flat_map(|role| role["rules"].as_array().unwrap());

@@ -1,10 +1,6 @@
 //! The conditions under which the API server requests a review, in CEL: whatever they exclude does not depend on the webhook.
 
-use common::{
-    api,
-    keys,
-    manifest, rebind,
-};
+use common::{api, keys, manifest, rebind};
 use k8s_openapi::api::admissionregistration::v1::MatchCondition;
 
 /// New claims that are populated from a VolumeCloneSource, except those that the controller creates for DataVolumes; and changes of the
@@ -95,4 +91,3 @@ pub(super) fn changes_only() -> MatchCondition {
         ),
     }
 }
-

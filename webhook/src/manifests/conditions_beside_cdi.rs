@@ -23,11 +23,7 @@ pub(super) fn new_claims_and_losses() -> Vec<MatchCondition> {
         by_cdi(),
         keys::PREFIX,
     );
-    vec![
-        condition("populated-or-copied", format!("{populated} || {copied}")),
-        new_claims_of_users_only(),
-        lost_only(),
-    ]
+    vec![condition("populated-or-copied", format!("{populated} || {copied}")), new_claims_of_users_only(), lost_only()]
 }
 
 /// DataVolumes that name a requester: new ones, and changes of what smartclone decided on a clone with its mark.

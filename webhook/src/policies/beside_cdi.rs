@@ -40,7 +40,10 @@ pub(super) fn mark() -> ValidatingAdmissionPolicy {
         condition("marked", format!("{} || oldObject != null && {}", is_marked("object"), is_marked("oldObject"))),
         vec![
             variable("now", &value("object", "annotations", PRE_POPULATED)),
-            variable("before", &format!("oldObject == null ? '' : {}", value("oldObject", "annotations", PRE_POPULATED))),
+            variable(
+                "before",
+                &format!("oldObject == null ? '' : {}", value("oldObject", "annotations", PRE_POPULATED)),
+            ),
         ],
         vec![
             validation(
@@ -139,7 +142,8 @@ pub(super) fn cdi_objects() -> ValidatingAdmissionPolicy {
     };
     let only_annotations =
         ["spec", "metadata.labels", "metadata.finalizers", "metadata.ownerReferences"].map(same).join(" && ");
-    let annotations = |object: &str| format!("(has({object}.metadata.annotations) ? {object}.metadata.annotations : {{}})");
+    let annotations =
+        |object: &str| format!("(has({object}.metadata.annotations) ? {object}.metadata.annotations : {{}})");
     let refusals = keys::REFUSALS;
     let of = |resource: &str| format!("request.resource.resource != '{resource}' || request.operation != 'UPDATE'");
     policy(

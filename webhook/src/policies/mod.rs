@@ -57,20 +57,13 @@ pub fn manifest() -> serde_json::Result<Manifest> {
 pub fn beside_cdi(path: &str) -> serde_json::Result<Manifest> {
     let about = "What the API server refuses by itself: requesters of somebody else, temporary objects in other hands, marks that smartclone did \
                  not write, and what the controller's account may not do.";
-    let beside =
-        [beside_cdi::mark(), beside_cdi::bare_claims(), beside_cdi::copies(), beside_cdi::cdi_objects()];
+    let beside = [beside_cdi::mark(), beside_cdi::bare_claims(), beside_cdi::copies(), beside_cdi::cdi_objects()];
     with_bindings(Manifest::new(path, about), everywhere().into_iter().chain(beside))
 }
 
 /// The policies of both sets. None concerns an object that only CDI writes: temporary objects have names and keys of smartclone's own.
 fn everywhere() -> [ValidatingAdmissionPolicy; 5] {
-    [
-        requester::requester(),
-        temporary::objects(),
-        temporary::connections(),
-        controller::confinement(),
-        mover::pods(),
-    ]
+    [requester::requester(), temporary::objects(), temporary::connections(), controller::confinement(), mover::pods()]
 }
 
 fn with_bindings(

@@ -171,7 +171,8 @@ fn claims_that_are_left_to_cdi() {
     assert_eq!(applied(&taken, unmarked_claim(&taken)), json!({"a": "b"}));
     let foreign = meta(&json!({CLONE_PHASE: "Succeeded"}));
     assert!(unmarked_claim(&foreign).is_empty());
-    let copied = meta(&json!({CLONE_PHASE: "Succeeded", REQUESTER: "r", keys::COPIED: "c", keys::STATUS: "{}", "a": "b"}));
+    let copied =
+        meta(&json!({CLONE_PHASE: "Succeeded", REQUESTER: "r", keys::COPIED: "c", keys::STATUS: "{}", "a": "b"}));
     assert_eq!(applied(&copied, unmarked_copy(&copied)), json!({CLONE_PHASE: "Succeeded", "a": "b"}));
 }
 
