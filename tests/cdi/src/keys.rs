@@ -1,17 +1,12 @@
-//! Keys and names of CDI that smartclone itself never writes.
+//! Keys and names of CDI.
 
-/// `true` where the claim is filled by a populator. On the DataVolume and on its claim.
-pub const USE_POPULATOR: &str = "cdi.kubevirt.io/storage.usePopulator";
-/// The permission of the requester to clone the source, valid for a few minutes. On the DataVolume.
-pub const CLONE_TOKEN: &str = "cdi.kubevirt.io/storage.clone.token";
-/// The permission of the controller to clone the source, made from [`CLONE_TOKEN`] and valid for years. On the DataVolume and on its claim.
-pub const EXTENDED_CLONE_TOKEN: &str = "cdi.kubevirt.io/storage.extended.clone.token";
-/// `false` with a reason while the claim is not bound. On the claim.
-pub const CONDITION_BOUND: &str = "cdi.kubevirt.io/storage.condition.bound";
-/// The reason code of [`CONDITION_BOUND`].
-pub const CONDITION_BOUND_REASON: &str = "cdi.kubevirt.io/storage.condition.bound.reason";
-/// The message of [`CONDITION_BOUND`].
-pub const CONDITION_BOUND_MESSAGE: &str = "cdi.kubevirt.io/storage.condition.bound.message";
+pub use common::keys::{
+    CDI_OWNED_BY_UID as OWNED_BY_UID, CLONE_TOKEN, CONDITION_BOUND, CONDITION_BOUND_MESSAGE, CONDITION_BOUND_REASON,
+    EXTENDED_CLONE_TOKEN, USE_POPULATOR,
+};
+
+/// The DataVolume for which CDI has made an object, as `namespace/name`.
+pub const OWNED_BY_DATA_VOLUME: &str = "cdi.kubevirt.io/ownedByDataVolume";
 /// The phase of the pod that fills a claim without a populator. On the claim.
 pub const POD_PHASE: &str = "cdi.kubevirt.io/storage.pod.phase";
 /// The number of restarts of the pod that fills a claim. On the claim.

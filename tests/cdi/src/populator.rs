@@ -9,7 +9,7 @@ use common::{
     api::{VolumeCloneSource, snapshot},
     keys::{
         CLONE_PHASE, CLONE_POPULATOR_FINALIZER, CONDITION_RUNNING, CONDITION_RUNNING_MESSAGE, CONDITION_RUNNING_REASON,
-        OWNED_BY_UID, POPULATOR_PROGRESS, SELECTED_NODE,
+        POPULATOR_PROGRESS, SELECTED_NODE,
     },
     object::annotation,
     quantity::Bytes,
@@ -27,7 +27,7 @@ use kube::ResourceExt as _;
 use crate::{
     claim::{self, ClaimPhase},
     edit::Edit,
-    keys::{CONDITION_BOUND, CONDITION_BOUND_MESSAGE, CONDITION_BOUND_REASON, EXTENDED_CLONE_TOKEN},
+    keys::{CONDITION_BOUND, CONDITION_BOUND_MESSAGE, CONDITION_BOUND_REASON, EXTENDED_CLONE_TOKEN, OWNED_BY_UID},
     reconcile::SourceObject,
     settings::Settings,
     source::{Source, SourceKind},

@@ -122,7 +122,7 @@ async fn what_smartclone_does_not_take_is_cdi_s(t: &Space) -> Result<()> {
     let opted_out = t.create(clone_of(&disk).named("opted-out").annotate(keys::BESIDE_CDI, "false")).await?;
     let early = t.create(clone_of("later").named("early")).await?;
     let blank = json!({
-        "metadata": {"name": "blank"},
+        "apiVersion": "cdi.kubevirt.io/v1beta1", "kind": "DataVolume", "metadata": {"name": "blank"},
         "spec": {"source": {"blank": {}}, "pvc": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}},
     });
     let blank = t.apply::<DataVolume>(&t.api(), "blank", &blank).await?;
@@ -138,7 +138,7 @@ async fn a_requester_without_the_right_is_refused_by_cdi(t: &Space) -> Result<()
     let disk = gold.source("disk").filled(mi(24)).await?;
     let user = "tenant-beside";
     t.administered_by(user).await?;
-    let denial = t.refuses(clone_of(&disk).from(&gold).by(user)).await?.by("cdi.kubevirt.io")?;
+    let denial = t.refuses(clone_of(&disk).from(&gold).by(user)).await?.by("datavolume-mutate.cdi.kubevirt.io")?;
     ensure!(!denial.text().contains("smartclone"), "{}", denial.text());
     gold.lets_clone(user, &disk).await?;
     let clone = t.create(clone_of(&disk).from(&gold).by(user)).await?;
@@ -154,7 +154,7 @@ async fn a_data_source_that_goes_is_reported_around(t: &Space) -> Result<()> {
     let class = t.class().behaving(slow()).made().await?;
     let disk = t.source("disk").class(&class).filled(mi(24)).await?;
     t.data_source("boot", json!({"pvc": {"namespace": t.name(), "name": "disk"}})).await?;
-    let clone = t.create(clone_by("boot").class(&class).as_claim(gi(1))).await?;
+    let clone = t.create(clone_by("boot").as_claim(gi(1)).class(&class)).await?;
     ensure!(is_marked(&clone), "{:?}", clone.now().annotations());
     t.api::<DataSource>().delete("boot", &DeleteParams::default()).await?;
     clone.succeeds().await?.has_bytes_of(&disk).await?;
@@ -236,7 +236,9 @@ async fn a_mark_that_is_lost_is_put_back(t: &Space) -> Result<()> {
 
 /// Removes the mark as a cluster admin does who leaves a clone to CDI.
 async fn release(t: &Space, clone: &CloneHandle) -> Result<()> {
-    let patch = json!({"metadata": {"annotations": {(keys::PRE_POPULATED): null, (keys::USE_POPULATOR): null}}});
+    let patch = json!({"metadata": {"annotations": {
+        (keys::PRE_POPULATED): null, (keys::USE_POPULATOR): null, (keys::BESIDE_CDI): "false",
+    }}});
     t.api::<DataVolume>().patch(clone.name(), &PatchParams::default(), &Patch::Merge(patch)).await?;
     Ok(())
 }
@@ -298,9 +300,9 @@ async fn a_clone_that_is_deleted_in_the_middle_leaves_nothing(t: &Space) -> Resu
 async fn late_binding_is_shown_as_cdi_does(t: &Space) -> Result<()> {
     let class = t.class().waiting_for_consumer().made().await?;
     let disk = t.source("disk").filled(mi(24)).await?;
-    let clone = t.create(clone_of(&disk).class(&class)).await?;
+    let clone = t.create(clone_of(&disk).class(&class).with_owners()).await?;
     clone.phase(Phase::PendingPopulation).await?;
-    let at_once = clone_of(&disk).class(&class).named("at-once").annotate(keys::IMMEDIATE_BINDING, "");
+    let at_once = clone_of(&disk).class(&class).with_owners().named("at-once").annotate(keys::IMMEDIATE_BINDING, "");
     let at_once = t.create(at_once).await?;
     is_taken(t, &at_once, &disk).await?;
     let pod = t.pod_without_node(&clone).await?;
@@ -311,7 +313,7 @@ async fn late_binding_is_shown_as_cdi_does(t: &Space) -> Result<()> {
 
 async fn a_wait_is_told_before_and_after_there_is_a_claim(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
-    t.quota(gi(2)).await?;
+    t.quota(gi(3)).await?;
     let large = t.create(clone_of(&disk).named("large").size(gi(5))).await?;
     large.event("ErrExceededQuota", "").await?;
     ensure!(large.status().clone.is_none(), "CDI's definition has no such field");

@@ -4,7 +4,7 @@ use common::{
     api::{GROUP, Phase, VolumeCloneSource, VolumeCloneSourceSpec, snapshot},
     keys::{
         CLONE_TYPE, CONTENT_TYPE, CREATED_FOR_DATA_VOLUME, DATA_SOURCE_NAMESPACE, DATA_VOLUME_FINALIZER,
-        IMMEDIATE_BINDING, MACHINE_DEFAULTS, OWNED_BY_DATA_VOLUME, POPULATED_FOR, PRE_POPULATED,
+        IMMEDIATE_BINDING, MACHINE_DEFAULTS, POPULATED_FOR, PRE_POPULATED,
     },
     object::{annotation, controller},
 };
@@ -18,7 +18,7 @@ use super::{Observed, Write};
 use crate::{
     claim::{self, ClaimPhase, parse_bool},
     edit::Edit,
-    keys::{CLONE_TOKEN, EXTENDED_CLONE_TOKEN, USE_POPULATOR},
+    keys::{CLONE_TOKEN, EXTENDED_CLONE_TOKEN, OWNED_BY_DATA_VOLUME, USE_POPULATOR},
     render::render,
     source::SourceKind,
     status::SyncError,

@@ -3,10 +3,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use anyhow::Result;
-use common::{
-    api::{CdiConfig, DataSource, DataVolume, StorageProfile, VolumeCloneSource, snapshot::VolumeSnapshot},
-    keys::OWNED_BY_UID,
-};
+use common::api::{CdiConfig, DataSource, DataVolume, StorageProfile, VolumeCloneSource, snapshot::VolumeSnapshot};
 use futures::StreamExt as _;
 use k8s_openapi::api::{
     core::v1::{PersistentVolume, PersistentVolumeClaim},
@@ -29,6 +26,7 @@ use tokio::{
 use super::queue::{Key, Queue};
 use crate::{
     claim,
+    keys::OWNED_BY_UID,
     populator::source_of,
     reconcile::SourceObject,
     settings::Settings,
