@@ -60,6 +60,7 @@ impl Manifest {
     }
 
     /// Moves the file into this folder, unless it is in it.
+    #[must_use]
     pub fn in_folder(mut self, folder: &str) -> Self {
         if !self.path.starts_with(&format!("{folder}/")) {
             self.path = format!("{folder}/{}", self.path);

@@ -80,19 +80,18 @@ impl Target {
         let mut created = status.clone.as_ref().map(|clone| clone.created.clone()).unwrap_or_default();
         created.extend(self.created);
         let reported_by_cdi = Some(ReportedByCdi { phase, is_replaced: false });
-        Self { status, created, reported_by_cdi, ..self }
+        Self { status, reported_by_cdi, created, ..self }
     }
 }
 
 /// The part of smartclone in the observed object.
 pub(crate) fn part(seen: &Observed) -> Part {
     match (&seen.mode, seen.volume.kind) {
-        (Mode::Alone, _) => Part::All,
         // Taken while CDI could be kept off: it is completed.
         (Mode::Passive(_), TargetKind::DataVolume) if is_taken(&seen.volume) => data_volume(seen),
-        (Mode::Passive(_), _) => Part::All,
         (Mode::Beside(_), TargetKind::DataVolume) => data_volume(seen),
         (Mode::Beside(_), TargetKind::Claim) => claim(seen),
+        (Mode::Alone | Mode::Passive(_), _) => Part::All,
     }
 }
 
@@ -125,10 +124,9 @@ fn data_volume(seen: &Observed) -> Part {
             Part::Pass(Box::new(Plan::act(seen, Phase::Succeeded, action)))
         }
         (Phase::Succeeded | Phase::Failed, _) => Part::None,
-        (_, Some(claim)) if claim.waits_for_cdi => Part::None,
-        (_, Some(_)) => Part::Pass(Box::new(Plan::act(seen, recorded(seen), mark()))),
-        // Nothing is begun that would be lost.
-        (_, None) => Part::None,
+        (_, Some(claim)) if !claim.waits_for_cdi => Part::Pass(Box::new(Plan::act(seen, recorded(seen), mark()))),
+        // It is CDI's, or nothing is begun that would be lost.
+        (_, Some(_) | None) => Part::None,
     }
 }
 

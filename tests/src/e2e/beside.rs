@@ -18,11 +18,14 @@ use kube::{
 use reference_csi::behaviour::Behaviour;
 use serde_json::{Value, json};
 
-use crate::harness::{
-    CloneHandle, Disk, Named, Space,
-    cdi::{CONTROLLER_ACCOUNT, Cdi},
-    clone_by, clone_of, gi, mi,
-    wait::{self, Look},
+use crate::{
+    harness::{
+        CloneHandle, Disk, Named, Space,
+        cdi::{self, CONTROLLER_ACCOUNT, Cdi},
+        clone_by, clone_of, gi, mi,
+        wait::{self, Look},
+    },
+    lab::command::until,
 };
 
 tests![
@@ -305,7 +308,7 @@ async fn late_binding_is_shown_as_cdi_does(t: &Space) -> Result<()> {
     let at_once = clone_of(&disk).class(&class).with_owners().named("at-once").annotate(keys::IMMEDIATE_BINDING, "");
     let at_once = t.create(at_once).await?;
     is_taken(t, &at_once, &disk).await?;
-    let pod = t.pod_without_node(&clone).await?;
+    let pod = t.pod_without_volume(&clone).await?;
     is_taken(t, &clone, &disk).await?;
     pod.delete().await?;
     t.nothing_left_but(&[&disk, &clone, &at_once]).await
@@ -321,7 +324,7 @@ async fn a_wait_is_told_before_and_after_there_is_a_claim(t: &Space) -> Result<(
     // The source is in use: CDI shows what the claim says.
     let writer = t.pod_using(&disk).await?;
     let clone = t.create(clone_of(&disk).named("held-up")).await?;
-    clone.condition("Bound", "False", "CloneSourceInUse", &writer.name()).await?;
+    clone.condition("Bound", "False", "CloneSourceInUse", writer.name()).await?;
     let claim = t.api::<PersistentVolumeClaim>().get(clone.name()).await?;
     let record = claim.annotations().get(keys::STATUS).context("the claim has no record")?;
     let record: Value = serde_json::from_str(record)?;
@@ -356,6 +359,16 @@ async fn cdi_that_is_down_is_replaced_and_finds_nothing_to_do(t: &Space) -> Resu
     t.nothing_left_but(&[&disk, &begun, &later, &next]).await
 }
 
+/// Waits until clones are left to CDI: the webhook, and the API server, learn by watches that they are.
+async fn are_left(t: &Space, disk: &Disk) -> Result<()> {
+    until("clones to be left to CDI", Duration::from_secs(45), async || {
+        let probe = t.dry_run(clone_of(disk).named("probe")).await?.0;
+        let is_marked = probe.annotations().get(keys::PRE_POPULATED).is_some();
+        Ok(if is_marked { Look::Continue("one is marked".to_owned()) } else { Look::Break(()) })
+    })
+    .await
+}
+
 async fn without_the_controller_or_the_webhook_clones_are_cdi_s(t: &Space) -> Result<()> {
     let disk = t.source("disk").filled(mi(24)).await?;
     let deployments: Api<Deployment> = Api::namespaced(t.client().clone(), NAMESPACE);
@@ -370,12 +383,7 @@ async fn without_the_controller_or_the_webhook_clones_are_cdi_s(t: &Space) -> Re
     };
     scale(0).await?;
     // Its Lease is given back, and the webhook takes no more clones.
-    let clone = crate::lab::command::until("a clone that is left to CDI", Duration::from_secs(45), async || {
-        let probe = t.dry_run(clone_of(&disk).named("probe")).await?.0;
-        let marked = probe.annotations().get(keys::PRE_POPULATED).is_some();
-        Ok(if marked { Look::Continue("it is marked".to_owned()) } else { Look::Break(()) })
-    });
-    let left = clone.await;
+    let left = are_left(t, &disk).await;
     let without_controller = t.create(clone_of(&disk).named("without-controller")).await;
     scale(1).await?;
     left?;
@@ -383,14 +391,16 @@ async fn without_the_controller_or_the_webhook_clones_are_cdi_s(t: &Space) -> Re
     // Without the webhook's configuration, CDI clones as ever.
     let configurations: Api<MutatingWebhookConfiguration> = Api::all(t.client().clone());
     configurations.delete(webhook::manifests::MUTATING, &DeleteParams::default()).await?;
+    let left = are_left(t, &disk).await;
     let without_webhook = t.create(clone_of(&disk).named("without-webhook")).await;
-    Box::pin(crate::harness::cdi::install_beside(t.lab()?)).await?;
+    Box::pin(cdi::install_beside(t.lab()?)).await?;
+    left?;
     is_cdis(&without_webhook?, &disk).await
 }
 
 async fn clones_in_flight_are_finished_when_cdi_is_installed(t: &Space) -> Result<()> {
     let lab = t.lab()?;
-    Box::pin(crate::harness::cdi::leave(lab)).await?;
+    Box::pin(cdi::leave(lab)).await?;
     let slow = Behaviour { snapshot_ready_after_ms: Some(12_000), ..Behaviour::default() };
     let class = t.class().behaving(slow).made().await?;
     let gold = t.neighbour().await?;
@@ -404,7 +414,7 @@ async fn clones_in_flight_are_finished_when_cdi_is_installed(t: &Space) -> Resul
     let there = t.create(clone_of(&golden).from(&gold).class(&class).named("there")).await?;
     t.snapshot_for(|members| members.contains_key(here.uid())).await?;
     gold.snapshot_for(|members| members.contains_key(there.uid())).await?;
-    Box::pin(crate::harness::cdi::enter(lab)).await?;
+    Box::pin(cdi::enter(lab)).await?;
     for (clone, source) in [(&here, &disk), (&there, &golden)] {
         clone.succeeds().await?.has_bytes_of(source).await?;
     }

@@ -187,20 +187,23 @@ pub async fn enter(lab: &Lab) -> Result<()> {
 /// Installs smartclone beside CDI, as an admin does.
 pub async fn install_beside(lab: &Lab) -> Result<()> {
     let manifests = manifests::directory().join("beside-cdi").display().to_string();
-    let apply = async || {
-        let mut kubectl = lab.kubectl();
-        kubectl.args(["apply", "--kustomize", &manifests]);
-        command::run(kubectl).await.map(drop)
-    };
-    Box::pin(install_by(lab, apply)).await
+    Box::pin(install_by(lab, async || kubectl(lab, &["apply", "--kustomize", &manifests]).await)).await
 }
 
-/// Removes CDI with its kinds, and installs smartclone without it. The policies about CDI's objects go first: alone, these are smartclone's.
+/// Removes CDI with its kinds, and installs smartclone without it.
+///
+/// The rights come first, and the policies about CDI's objects go first: from the moment at which CDI is gone, these are smartclone's.
 pub async fn leave(lab: &Lab) -> Result<()> {
+    let file = |name: &str| manifests::directory().join(name).display().to_string();
+    let (controller, webhook) = (file("rbac/controller.yaml"), file("rbac/webhook.yaml"));
+    kubectl(lab, &["apply", "--filename", &controller, "--filename", &webhook]).await?;
+    kubectl(lab, &["delete", "--ignore-not-found", "--filename", &file("beside-cdi/webhook/policies.yaml")]).await?;
     Cdi::of(lab)?.uninstall().await?;
-    let policies = manifests::directory().join("beside-cdi/webhook/policies.yaml").display().to_string();
-    let mut kubectl = lab.kubectl();
-    kubectl.args(["delete", "--ignore-not-found", "--filename", &policies]);
-    command::run(kubectl).await?;
     Box::pin(install(lab)).await
+}
+
+async fn kubectl(lab: &Lab, args: &[&str]) -> Result<()> {
+    let mut kubectl = lab.kubectl();
+    kubectl.args(args);
+    command::run(kubectl).await.map(drop)
 }

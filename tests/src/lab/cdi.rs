@@ -8,7 +8,7 @@ use super::{
     Lab, build,
     command::{command, run},
     network::Link,
-    process::{Processes, Program},
+    process::{Processes, Program, Record},
 };
 
 /// The operator with the admission server, as CDI's pods are called.
@@ -44,7 +44,7 @@ impl Lab {
     /// The process identifier of one of the two, while it runs.
     pub fn pid_of_cdi(&self, process: &str) -> Result<Option<i32>> {
         let record = Processes::of(self.layout()).record(process)?;
-        Ok(record.filter(|record| record.is_alive()).map(|record| record.pid))
+        Ok(record.filter(Record::is_alive).map(|record| record.pid))
     }
 
     /// Ends both processes, and removes what they have installed with all DataVolumes.

@@ -118,6 +118,7 @@ impl Verify {
         if !listed.await {
             return;
         }
+        let (beside_cdi, tests): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.beside_cdi);
         let ran = e2e::run(cluster, usize::MAX, tests, |outcome| report.test(outcome)).await;
         if let Ok(outcomes) = &ran {
             for line in e2e::surprises::table(outcomes) {
@@ -125,10 +126,19 @@ impl Verify {
             }
         }
         report.quietly(async || ran.map(drop)).await;
-        let Ok(lab) = cluster.lab() else {
+        if everything
+            && is_new
+            && let Ok(lab) = cluster.lab()
+        {
+            report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
+        }
+        let start_beside_cdi = cluster.lab().ok().map(|lab| Mark::now(lab.audit_log())).transpose();
+        let ran = e2e::run(cluster, usize::MAX, beside_cdi, |outcome| report.test(outcome)).await;
+        report.quietly(async || ran.map(drop)).await;
+        if cluster.lab().is_err() {
             report.note("rights, refusals, drivers, devices and mounts are checked on the lab only");
             return self.nothing_left(cluster, &before, report).await;
-        };
+        }
         report
             .step("no refusal of our own", async |_| match &start {
                 Ok(Some(start)) => refusals::none_of_our_own(start),
@@ -136,9 +146,16 @@ impl Verify {
                 Err(error) => bail!("{error:#}"),
             })
             .await;
-        if everything && is_new {
-            report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
-        } else if everything {
+        if everything {
+            report
+                .step("least rights beside CDI", async |_| match &start_beside_cdi {
+                    Ok(Some(start)) => rights::exactly_beside_cdi(start),
+                    Ok(None) => bail!("the lab has no audit log"),
+                    Err(error) => bail!("{error:#}"),
+                })
+                .await;
+        }
+        if everything && !is_new {
             // Of a cluster that has run for long, nobody knows the beginning any more, in which some rights are used once.
             report.note("the rights are not compared with what was used: that takes a cluster that was down before");
         }

@@ -33,8 +33,8 @@ const UNSEEN: [(&str, &str); 5] = [
 
 /// Rights of the installation beside CDI that no request shows there.
 const UNSEEN_BESIDE_CDI: [(&str, &str); 1] = [
-    // A clone that was CDI's and becomes smartclone's, or the reverse, and one that gets another strategy.
-    ("patch", "cdi.kubevirt.io/datavolumes"),
+    // A refusal that the clones of three namespaces have met.
+    ("patch", "cdi.kubevirt.io/storageprofiles"),
 ];
 
 /// The rights of smartclone's programs, by their accounts.
@@ -163,7 +163,9 @@ mod tests {
             .map(|part| (manifest::user(part), part, BTreeSet::from([right("list"), right("get")])))
             .into();
         let mut asked = Asked::default();
-        requests.iter().for_each(|request| asked.add(request, &given));
+        for request in requests {
+            asked.add(request, &given);
+        }
         match compare(&given, &asked, &[("get", "/pods")]) {
             Ok(text) => text,
             Err(error) => format!("{error:#}"),

@@ -609,7 +609,7 @@ impl Run {
         let same = |slot: usize, now: &Objects, seen: &ObjectVersion| {
             now.claims[slot].is_some_and(|claim| blind || self.controller.claim_exact(slot, &claim) == *seen)
         };
-        self.keeps_off(&next.now, write)?;
+        Self::keeps_off(&next.now, write)?;
         match write {
             ModelWrite::ReportForCdi => {
                 let own = target(clone);
@@ -707,7 +707,7 @@ impl Run {
     }
 
     /// Checks that a write does not concern a claim that CDI has made.
-    fn keeps_off(&self, now: &Objects, write: &ModelWrite) -> Result<(), Wrong> {
+    fn keeps_off(now: &Objects, write: &ModelWrite) -> Result<(), Wrong> {
         let slot = match write {
             ModelWrite::Grow { slot, .. }
             | ModelWrite::MarkCopied { slot, .. }

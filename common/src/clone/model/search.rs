@@ -80,9 +80,9 @@ pub fn search(scenario: Scenario) -> Result<Found, Counterexample> {
             if next == world {
                 continue;
             }
-            search.add(next, at, Step { event, keeps: None });
+            search.add(&next, at, Step { event, keeps: None });
             if next.budget.stale && next.old.is_none() {
-                search.add_late(&world, next, at, event);
+                search.add_late(&world, &next, at, event);
             }
         }
         at += 1;
@@ -92,24 +92,24 @@ pub fn search(scenario: Scenario) -> Result<Found, Counterexample> {
 }
 
 impl Search {
-    fn add(&mut self, world: World, from: usize, step: Step) {
+    fn add(&mut self, world: &World, from: usize, step: Step) {
         let number = u32::try_from(self.states.len()).unwrap();
-        if let Entry::Vacant(entry) = self.numbers.entry(world) {
+        if let Entry::Vacant(entry) = self.numbers.entry(*world) {
             entry.insert(number);
-            self.states.push((world, Some((u32::try_from(from).unwrap(), step))));
+            self.states.push((*world, Some((u32::try_from(from).unwrap(), step))));
         }
     }
 
     /// Adds states in which the event's change to one kind is not yet in a cache.
-    fn add_late(&mut self, before: &World, after: World, from: usize, event: super::run::Event) {
+    fn add_late(&mut self, before: &World, after: &World, from: usize, event: super::run::Event) {
         for kind in KINDS {
             if after.now.with(kind, &before.now) == after.now {
                 continue;
             }
-            let mut late = after;
+            let mut late = *after;
             late.old = Some((kind, Objects::default().with(kind, &before.now)));
             late.budget = Budget { stale: false, ..late.budget }.spent();
-            self.add(late, from, Step { event, keeps: Some(kind) });
+            self.add(&late, from, Step { event, keeps: Some(kind) });
         }
     }
 
