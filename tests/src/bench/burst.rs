@@ -35,7 +35,7 @@ use super::{
     watch::{Watched, connect},
 };
 use crate::{
-    harness::{Disk, Named as _, Space, clone_of, gi, mi},
+    harness::{Disk, Named as _, Space, cdi, clone_of, gi, mi},
     lab::{Lab, progress::Progress},
 };
 
@@ -61,6 +61,9 @@ pub struct Options {
     /// Clone within the source's namespace instead of into another one.
     #[arg(long)]
     same_namespace: bool,
+    /// Beside a double of CDI that has CDI's own limits on requests and writes the statuses, with the lever for bursts.
+    #[arg(long)]
+    beside_cdi: bool,
 }
 
 /// What should not be exceeded: API writes of smartclone's own per clone.
@@ -74,10 +77,17 @@ const RATIO: f64 = 1.25;
 
 /// Measures; the second text is who wrote how much.
 pub async fn run(lab: &Lab, options: &Options, progress: &Progress) -> Result<(Report, String)> {
-    in_spaces(lab, "measure-burst", !options.same_namespace, async |from, to| {
+    if options.beside_cdi {
+        progress.step("CDI and smartclone beside it", Box::pin(cdi::enter_for_bursts(lab))).await?;
+    }
+    let measured = in_spaces(lab, "measure-burst", !options.same_namespace, async |from, to| {
         measure(from, to, options, progress).await
-    })
-    .await
+    });
+    let measured = measured.await;
+    if options.beside_cdi {
+        progress.step("smartclone without CDI again", Box::pin(cdi::leave(lab))).await?;
+    }
+    measured
 }
 
 /// What one burst has come to.

@@ -70,6 +70,8 @@ fn run_in_background(tests: Vec<Test>, at_most: usize, senders: &HashMap<&str, S
         })
     });
     if let Err(error) = ran {
+        // Every test may have ended by then, and nobody would be told.
+        eprintln!("{error:#}");
         for name in senders.keys() {
             tell(name, Ending::Failed(format!("{error:#}")));
         }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use kube::Client;
 use tokio::{
@@ -94,7 +94,7 @@ pub async fn run(
             }
         }
         if is_beside {
-            Box::pin(cdi::leave(cluster.lab()?)).await?;
+            Box::pin(cdi::leave(cluster.lab()?)).await.context("remove CDI")?;
         }
     }
     Ok(outcomes)

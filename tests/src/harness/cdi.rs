@@ -4,9 +4,9 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use common::api::Cdi as CdiObject;
-use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, coordination::v1::Lease};
 use kube::{Api, Client};
 
 use super::{
@@ -26,6 +26,8 @@ use crate::{
 
 /// The name of the CDI object.
 const CDI: &str = "cdi";
+/// The configuration of its mutating webhook.
+const WEBHOOK: &str = "cdi-api-datavolume-mutate";
 /// The namespace of CDI.
 const NAMESPACE: &str = "cdi";
 /// The controller's Lease.
@@ -184,6 +186,24 @@ pub async fn enter(lab: &Lab) -> Result<()> {
     Box::pin(install_beside(lab)).await
 }
 
+/// Installs CDI with its own limits on requests, smartclone beside it, and the lever by which CDI's webhooks skip its clones.
+pub async fn enter_for_bursts(lab: &Lab) -> Result<()> {
+    Cdi::install_with(lab, VERSION, &["--rates"]).await?;
+    Box::pin(install_beside(lab)).await?;
+    let file = |name: &str| manifests::directory().join("beside-cdi").join(name).display().to_string();
+    kubectl(lab, &["apply", "--kustomize", &file("lever")]).await?;
+    kubectl(lab, &["patch", "cdi", CDI, "--type=merge", "--patch-file", &file("lever/patch.yaml")]).await?;
+    let api: Api<MutatingWebhookConfiguration> = Api::all(lab.client()?);
+    wait::object(&api, WEBHOOK, "CDI's webhook to skip clones of smartclone", |found| {
+        let hooks = found.and_then(|found| found.webhooks.as_deref()).unwrap_or_default();
+        match hooks.first().and_then(|hook| hook.match_conditions.as_deref()) {
+            Some([_, ..]) => Look::Break(()),
+            conditions => Look::Continue(format!("{conditions:?}")),
+        }
+    })
+    .await
+}
+
 /// Installs smartclone beside CDI, as an admin does.
 pub async fn install_beside(lab: &Lab) -> Result<()> {
     let manifests = manifests::directory().join("beside-cdi").display().to_string();
@@ -197,9 +217,19 @@ pub async fn leave(lab: &Lab) -> Result<()> {
     let file = |name: &str| manifests::directory().join(name).display().to_string();
     let (controller, webhook) = (file("rbac/controller.yaml"), file("rbac/webhook.yaml"));
     kubectl(lab, &["apply", "--filename", &controller, "--filename", &webhook]).await?;
-    kubectl(lab, &["delete", "--ignore-not-found", "--filename", &file("beside-cdi/webhook/policies.yaml")]).await?;
-    Cdi::of(lab)?.uninstall().await?;
+    for gone in ["beside-cdi/lever/configuration.yaml", "beside-cdi/webhook/policies.yaml"] {
+        kubectl(lab, &["delete", "--ignore-not-found", "--filename", &file(gone)]).await?;
+    }
     Box::pin(install(lab)).await
+}
+
+/// Removes CDI, if it is there.
+pub async fn clear(lab: &Lab) -> Result<()> {
+    let api: Api<MutatingWebhookConfiguration> = Api::all(lab.client()?);
+    if api.get_opt(WEBHOOK).await?.is_some() {
+        Cdi::of(lab)?.uninstall().await.context("remove the double of CDI")?;
+    }
+    Ok(())
 }
 
 async fn kubectl(lab: &Lab, args: &[&str]) -> Result<()> {

@@ -16,6 +16,7 @@ use serde_json::json;
 use webhook::manifests::{MUTATING, VALIDATING};
 
 use super::{
+    cdi,
     cluster::Cluster,
     wait::{self, Look},
 };
@@ -31,8 +32,10 @@ use crate::{
 /// The annotation with the program from which a Deployment's pods were started. The image's tag does not change during development.
 const BUILT_FROM: &str = "smartclone.dev/built-from";
 
-/// Installs the last build, and waits until it admits and clones. A second call updates the installation.
+/// Installs the last build, and waits until it admits and clones. A second call updates the installation. Whatever an interrupted test has
+/// left of CDI goes first.
 pub async fn install(lab: &Lab) -> Result<()> {
+    cdi::clear(lab).await?;
     let manifests = manifests::directory().display().to_string();
     install_by(lab, async || kubectl(lab, &["apply", "--kustomize"], &[&manifests]).await).await
 }
