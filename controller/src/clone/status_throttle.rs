@@ -12,11 +12,22 @@ use common::{
     clone::{Observed, Plan, Waiting, Write, wait::EndsBy},
 };
 
-/// The minimum age of a state of normal progress before it is reported.
-const MIN_AGE: Duration = Duration::from_millis(250);
+/// The limits of reports of normal progress.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// The minimum age of a state before it is reported.
+    min_age: Duration,
+    /// The age at which a state is reported even without a token, so that users learn why a clone waits.
+    max_delay: Duration,
+    /// The number of tokens that a report takes.
+    cost: u32,
+}
 
-/// The same beside CDI, which writes the status of the DataVolume after each of our writes to its claim.
-const MIN_AGE_BESIDE_CDI: Duration = Duration::from_secs(1);
+/// Of a clone whose status smartclone writes.
+const ALONE: Limits = Limits { min_age: Duration::from_millis(250), max_delay: Duration::from_secs(5), cost: 1 };
+
+/// Of a clone whose status CDI writes after each of our writes to its claim. CDI's controller makes 20 writes a second in all.
+const BESIDE_CDI: Limits = Limits { min_age: Duration::from_secs(1), max_delay: Duration::from_secs(15), cost: 3 };
 
 /// The refill interval of the token bucket: the average time between two reports of normal progress, for all clones together.
 const REFILL_INTERVAL: Duration = Duration::from_millis(200);
@@ -26,9 +37,6 @@ const BURST: u32 = 5;
 
 /// The time until the next attempt of a report for which the bucket had no token.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// The age at which a state is reported even without a token, so that users learn why a clone waits.
-const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// The time without a pass after which an entry is removed: its DataVolume is gone.
 const ENTRY_TTL: Duration = Duration::from_mins(1);
@@ -47,17 +55,17 @@ struct Pending {
 
 impl Pending {
     /// The time for which the report of a state of this age can wait; `None` if it is due.
-    fn rest(&mut self, lasted: Duration, min_age: Duration, now: Instant) -> Option<Duration> {
-        let young = min_age.saturating_sub(lasted);
+    fn rest(&mut self, lasted: Duration, limits: Limits, now: Instant) -> Option<Duration> {
+        let young = limits.min_age.saturating_sub(lasted);
         if !young.is_zero() {
             return Some(young);
         }
-        (!self.take_token(now) && lasted < MAX_DELAY).then_some(RETRY_AFTER)
+        (!self.take_tokens(limits.cost, now) && lasted < limits.max_delay).then_some(RETRY_AFTER)
     }
 
-    /// Takes a token, if there is one.
-    fn take_token(&mut self, now: Instant) -> bool {
-        let full_at = self.full_at.filter(|at| *at > now).unwrap_or(now) + REFILL_INTERVAL;
+    /// Takes so many tokens, if they are there.
+    fn take_tokens(&mut self, count: u32, now: Instant) -> bool {
+        let full_at = self.full_at.filter(|at| *at > now).unwrap_or(now) + REFILL_INTERVAL * count;
         let has_token = full_at <= now + REFILL_INTERVAL * BURST;
         if has_token {
             self.full_at = Some(full_at);
@@ -78,8 +86,8 @@ impl StatusThrottle {
         let (since, asked) = pending.states.entry(seen.volume.uid.clone()).or_insert((now, now));
         *asked = now;
         let lasted = now.duration_since(*since);
-        let min_age = if seen.volume.reported_by_cdi.is_some() { MIN_AGE_BESIDE_CDI } else { MIN_AGE };
-        let rest = pending.rest(lasted, min_age, now);
+        let limits = if seen.volume.reported_by_cdi.is_some() { BESIDE_CDI } else { ALONE };
+        let rest = pending.rest(lasted, limits, now);
         if rest.is_none() {
             pending.states.remove(&seen.volume.uid);
         }
@@ -118,7 +126,7 @@ mod tests {
     fn a_few_at_once_and_then_one_at_a_time() {
         let (mut pending, start) = (Pending::default(), Instant::now());
         let now = |afforded: usize, at: Instant, pending: &mut Pending| {
-            let count = (0..20).filter(|_| pending.take_token(at)).count();
+            let count = (0..20).filter(|_| pending.take_tokens(1, at)).count();
             assert_eq!(count, afforded, "{:?} after the start", at - start);
         };
         now(5, start, &mut pending);
@@ -130,12 +138,19 @@ mod tests {
     #[test]
     fn a_report_waits_for_room_but_not_for_ever() {
         let (mut pending, start) = (Pending::default(), Instant::now());
-        assert_eq!(pending.rest(Duration::ZERO, MIN_AGE, start), Some(MIN_AGE));
+        assert_eq!(pending.rest(Duration::ZERO, ALONE, start), Some(ALONE.min_age));
         for _ in 0..BURST {
-            assert_eq!(pending.rest(MIN_AGE, MIN_AGE, start), None);
+            assert_eq!(pending.rest(ALONE.min_age, ALONE, start), None);
         }
-        assert_eq!(pending.rest(MIN_AGE, MIN_AGE, start), Some(RETRY_AFTER));
-        assert_eq!(pending.rest(RETRY_AFTER, MIN_AGE, start), Some(RETRY_AFTER));
-        assert_eq!(pending.rest(MAX_DELAY, MIN_AGE, start), None);
+        assert_eq!(pending.rest(ALONE.min_age, ALONE, start), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(RETRY_AFTER, ALONE, start), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(ALONE.max_delay, ALONE, start), None);
+        // Beside CDI a report takes more of the room that all share, and waits for longer.
+        let later = start + REFILL_INTERVAL * 60;
+        assert_eq!(pending.rest(ALONE.min_age, BESIDE_CDI, later), Some(BESIDE_CDI.min_age - ALONE.min_age));
+        let reported = |pending: &mut Pending| pending.rest(BESIDE_CDI.min_age, BESIDE_CDI, later).is_none();
+        assert_eq!([reported(&mut pending), reported(&mut pending)], [true, false]);
+        assert_eq!(pending.rest(ALONE.max_delay, BESIDE_CDI, later), Some(RETRY_AFTER));
+        assert_eq!(pending.rest(BESIDE_CDI.max_delay, BESIDE_CDI, later), None);
     }
 }
