@@ -14,7 +14,7 @@ use config::{admin::Readiness, args::ShutdownArgs, shutdown::Shutdown};
 use fake_api::{Answer, FakeApi};
 use http::{Method, Request, StatusCode};
 use json_patch::Patch;
-use k8s_openapi::ByteString;
+use k8s_openapi::{ByteString, apimachinery::pkg::apis::meta::v1::MicroTime};
 use prometheus_client::{encoding::text, registry::Registry};
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::timeout};
@@ -41,6 +41,9 @@ pub const SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/ns/volum
 pub const CONTENT: &str = "/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents/content";
 pub const GOLD_CLAIM: &str = "/api/v1/namespaces/gold/persistentvolumeclaims/source";
 pub const GOLD_SNAPSHOT: &str = "/apis/snapshot.storage.k8s.io/v1/namespaces/gold/volumesnapshots/snap";
+/// The Leases in smartclone's namespace, and the controller's.
+pub const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/smartclone/leases";
+pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/smartclone/leases/smartclone-controller";
 /// The right to get a DataSource.
 pub const GET_DATA_SOURCES: &str = "get datasources";
 /// The right to get a VolumeCloneSource.
@@ -98,6 +101,17 @@ impl World {
             .list(PROFILES, &[])
             .list(CDIS, &[])
             .list(CONFIGS, &[])
+    }
+
+    /// The same with a CDI beside which smartclone works, and a controller that has renewed its Lease at this time.
+    pub fn beside_cdi(self, renewed: jiff::Timestamp) -> Self {
+        let cdi = json!({"metadata": {"name": "cdi"}, "spec": {}, "status": {"operatorVersion": "v1.66.0"}});
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "smartclone-controller", "namespace": "smartclone"},
+            "spec": {"holderIdentity": "pod", "renewTime": MicroTime(renewed)},
+        });
+        self.list(CDIS, &[cdi]).list(LEASES, std::slice::from_ref(&lease)).object(LEASE, lease)
     }
 
     /// Everybody may create `resources` (or use the verb before them), and nothing else.
@@ -308,6 +322,10 @@ impl Webhook {
 
     pub async fn update(&self, user: &str, old: &Value, new: &Value) -> Judged {
         self.judged(VALIDATE_PATH, &review("UPDATE", user, new, old)).await
+    }
+
+    pub async fn mutate_update(&self, user: &str, old: &Value, new: &Value) -> Judged {
+        self.judged(MUTATE_PATH, &review("UPDATE", user, new, old)).await
     }
 
     pub async fn mutate_claim(&self, user: &str, claim: &Value) -> Judged {

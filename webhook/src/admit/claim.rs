@@ -110,8 +110,10 @@ pub async fn validate(review: &Request, cluster: &Cluster, controller: &str) -> 
     if review.operation == Operation::Create && review.user() == controller {
         return Ok(Answer::untouched());
     }
+    // An object that can't be read is not known to be CDI's.
     let is_stamped = |object| metadata(object).is_none_or(|metadata| beside::is_stamped(&metadata));
-    if cluster.settings()?.is_beside_cdi && !is_stamped(&review.object) && !is_stamped(&review.old_object) {
+    let was_stamped = || review.operation == Operation::Update && is_stamped(&review.old_object);
+    if cluster.settings()?.is_beside_cdi && !is_stamped(&review.object) && !was_stamped() {
         return Ok(Answer::untouched());
     }
     let claim = read_claim(review)?;

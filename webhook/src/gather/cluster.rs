@@ -95,7 +95,7 @@ impl Cluster {
         let beside_cdi = Arc::new(Notify::new());
         let (lease, of_lease) = ControllerLease::new(reads.clone(), watches, Arc::clone(&beside_cdi));
         let (settings, of_settings) = SettingsReader::new(reads.clone(), watches, readiness, beside_cdi);
-        let [a, b, c, d, e] = of_settings;
+        let [classes, snapshot_classes, profiles, cdis, configs] = of_settings;
         let recent = Recent {
             sources: ReadCache::new(READ_CACHE_TTL),
             volumes: ReadCache::new(VOLUME_CACHE_TTL),
@@ -104,7 +104,10 @@ impl Cluster {
             free: ReadCache::new(READ_CACHE_TTL),
             allowed: ReadCache::new(READ_CACHE_TTL),
         };
-        (Self { client: reads, settings, lease, recent }, [a, b, c, d, e, of_lease])
+        (
+            Self { client: reads, settings, lease, recent },
+            [classes, snapshot_classes, profiles, cdis, configs, of_lease],
+        )
     }
 
     /// The settings from the watches; an error if smartclone is passive.

@@ -14,6 +14,7 @@ use crate::fake_cluster::{
     VOLUME, World, creation, review,
 };
 
+mod beside_cdi;
 mod claims;
 mod fuzz;
 mod labels;

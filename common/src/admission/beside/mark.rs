@@ -11,10 +11,6 @@ use crate::{
     object,
 };
 
-fn text(value: &str) -> Option<String> {
-    Some(value.to_owned())
-}
-
 /// True if CDI keeps off the DataVolume for smartclone.
 pub fn is_marked(metadata: &ObjectMeta) -> bool {
     object::annotation(metadata, keys::PRE_POPULATED) == Some(keys::SENTINEL)
@@ -29,15 +25,15 @@ pub fn is_stamped(metadata: &ObjectMeta) -> bool {
 /// `true` nor `false`.
 pub fn mark() -> Annotations {
     Annotations::from([
-        (keys::PRE_POPULATED, text(keys::SENTINEL)),
-        (keys::USE_POPULATOR, text("true")),
-        (keys::BESIDE_CDI, text("true")),
+        (keys::PRE_POPULATED, Some(keys::SENTINEL.to_owned())),
+        (keys::USE_POPULATOR, Some("true".to_owned())),
+        (keys::BESIDE_CDI, Some("true".to_owned())),
     ])
 }
 
 /// The annotations that keep CDI's populator off a claim.
 pub fn mark_of_claim() -> Annotations {
-    Annotations::from([(keys::CLONE_PHASE, text("Succeeded")), (keys::BESIDE_CDI, text("true"))])
+    Annotations::from([(keys::CLONE_PHASE, Some("Succeeded".to_owned())), (keys::BESIDE_CDI, Some("true".to_owned()))])
 }
 
 /// The changes of a new DataVolume that is left to CDI: it loses what smartclone has written on an earlier object, which was exported or
@@ -62,7 +58,7 @@ pub fn unmarked(metadata: &ObjectMeta) -> Annotations {
 pub fn unmarked_for_filled(metadata: &ObjectMeta) -> Annotations {
     let mut changes = unmarked(metadata);
     if is_marked(metadata) {
-        changes.insert(keys::PRE_POPULATED, text(metadata.name.as_deref().unwrap_or("true")));
+        changes.insert(keys::PRE_POPULATED, Some(metadata.name.as_deref().unwrap_or("true").to_owned()));
     }
     changes
 }
