@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_report_compares_rounds_and_counts_per_clone() -> Result<()> {
-        let options = Options { json: None, count: 10, rounds: 2, same_namespace: false };
+        let options = Options { json: None, count: 10, rounds: 2, same_namespace: false, beside_cdi: false };
         let mut left = run(12);
         left.leftovers.push("VolumeSnapshot a/b".to_owned());
         let (report, _) = report(&options, &[run(10), left], &[run(8), run(8)])?;
