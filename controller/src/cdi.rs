@@ -14,51 +14,40 @@ use tracing::{info, warn};
 
 use crate::{
     context::Context,
-    periodic::{self, RETRY_NOT_SYNCED},
+    periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
     write::{create_if_absent, is_forbidden},
 };
 
-/// The result of one attempt.
-#[derive(Debug, PartialEq, Eq)]
-enum Attempt {
-    /// Nothing is left to do.
-    Settled,
-    /// The caches are not synced yet.
-    NotSynced,
+/// Creates the object unless there is a CDI object or CDI itself. `trigger` is notified when a CDI object has changed, as when CDI is
+/// removed.
+pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
+    periodic::run(trigger, shutdown, || {
+        let ctx = Arc::clone(&ctx);
+        async move { reconcile(&ctx).await }
+    })
+    .await;
 }
 
-/// Creates the object unless there is a CDI object or CDI itself. After a failure it tries again after 1 s, doubled up to 1 min; a missing
-/// right is none, because the installation beside CDI does not have it.
-pub async fn run(ctx: Arc<Context>, shutdown: Shutdown) {
-    let mut delay = Duration::from_secs(1);
-    loop {
-        let wait = match attempt(&ctx).await {
-            Ok(Attempt::Settled) => break,
-            Ok(Attempt::NotSynced) => RETRY_NOT_SYNCED,
-            Err(error) => {
-                warn!(error = %config::Chain(&error), "the CDI object could not be created");
-                let wait = delay;
-                delay = (delay * 2).min(Duration::from_mins(1));
-                wait
-            }
-        };
-        tokio::select! {
-            () = shutdown.draining() => return,
-            () = tokio::time::sleep(wait) => {}
+/// Returns the time until the next run. A missing right is no failure, because the installation beside CDI does not have it.
+async fn reconcile(ctx: &Context) -> Duration {
+    match attempt(ctx).await {
+        Ok(again) => again,
+        Err(error) => {
+            warn!(error = %config::Chain(&error), "the CDI object could not be created");
+            RETRY_FAILED
         }
     }
-    shutdown.draining().await;
 }
 
-async fn attempt(ctx: &Context) -> kube::Result<Attempt> {
+async fn attempt(ctx: &Context) -> kube::Result<Duration> {
     match periodic::mode(ctx) {
         Lookup::Present(Mode::Alone) => {}
-        Lookup::Present(_) | Lookup::Absent => return Ok(Attempt::Settled),
-        Lookup::Unknown(_) => return Ok(Attempt::NotSynced),
+        Lookup::Present(_) | Lookup::Absent => return Ok(RESYNC),
+        Lookup::Unknown(_) => return Ok(RETRY_NOT_SYNCED),
     }
     // An object of another name is as good: the settings of all are in force.
     if !ctx.caches.cdis.known_objects().is_empty() {
-        return Ok(Attempt::Settled);
+        return Ok(RESYNC);
     }
     let object = Cdi {
         metadata: ObjectMeta { name: Some("cdi".to_owned()), ..ObjectMeta::default() },
@@ -71,7 +60,7 @@ async fn attempt(ctx: &Context) -> kube::Result<Attempt> {
         Err(error) if is_forbidden(&error) => info!("the CDI object is left to CDI: no right to create it"),
         Err(error) => return Err(error),
     }
-    Ok(Attempt::Settled)
+    Ok(RESYNC)
 }
 
 #[cfg(test)]
@@ -95,7 +84,7 @@ mod tests {
         version: Option<&'static str>,
     }
 
-    /// The CDI object that exists, the code of the answer to the creation, if one is sent, and whether the attempt is the last one.
+    /// The CDI object that exists, the code of the answer to the creation, if one is sent, and whether nothing is left to do.
     #[rstest]
     #[case::created(None, Some(201), true)]
     #[case::created_by_another(None, Some(409), true)]
@@ -117,7 +106,7 @@ mod tests {
         if let Some(code) = code.filter(|code| *code != 201) {
             api.answer_next("POST", CDIS, answer(code));
         }
-        assert_eq!(attempt(fixture.context()).await.ok() == Some(Attempt::Settled), settled);
+        assert_eq!(reconcile(fixture.context()).await == RESYNC, settled);
         let written: &[String] = &code.map(|_| format!("POST {CDIS}")).into_iter().collect::<Vec<_>>();
         assert_eq!(lines(&api.take_writes()), written);
     }

@@ -88,6 +88,7 @@ impl Fixture {
             ("config", &self.periodic.config),
             ("cleanup", &self.periodic.cleanup),
             ("mode", &self.periodic.mode),
+            ("cdi", &self.periodic.cdi),
         ];
         for (name, trigger) in periodic {
             if trigger.notified().now_or_never().is_some() {

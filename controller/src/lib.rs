@@ -25,6 +25,7 @@ mod periodic;
 mod profile;
 mod run;
 mod triggers;
+mod volume_populator;
 mod watches;
 mod write;
 

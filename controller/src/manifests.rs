@@ -8,6 +8,8 @@ use common::{
 };
 use k8s_openapi::api::{apps::v1::DeploymentStrategy, core::v1::ConfigMap, rbac::v1::PolicyRule};
 
+use crate::volume_populator;
+
 /// The manifests of an installation without CDI.
 pub fn manifests() -> serde_json::Result<Vec<Manifest>> {
     let rights = [read_and_cloned(), served_in_cdis_place()].concat();
@@ -71,6 +73,8 @@ fn read_and_cloned() -> Vec<PolicyRule> {
         // The holders of a volume that is about to be handed over.
         right("storage.k8s.io", &["volumeattachments"], &[], WATCH),
         right("", &["nodes"], &[], WATCH),
+        // The kind in the `dataSourceRef` of claims is known to Kubernetes' data source validator, where that is installed.
+        right(volume_populator::GROUP, &["volumepopulators"], &[], &["create"]),
         // The requester's right to read a source in another namespace.
         right("authorization.k8s.io", &["subjectaccessreviews"], &[], &["create"]),
     ]

@@ -30,7 +30,7 @@ use crate::{
     object_transfer,
     profile::{self, OpenRefusals},
     triggers::{Indexes, PeriodicTriggers},
-    watches,
+    volume_populator, watches,
 };
 
 /// Runs the controller until the process is terminated.
@@ -86,7 +86,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Supervisor::new(shutdown.clone())
         .companion("admin", admin.serve())
         .service("watches", others(streams.others, shutdown.clone()))
-        .service("cdi-object", cdi::run(Arc::clone(&context), shutdown.clone()))
+        .service("cdi-object", cdi::run(Arc::clone(&context), periodic.cdi, shutdown.clone()))
+        .service("volume-populator", volume_populator::run(client.clone(), shutdown.clone()))
         .service("mode", mode.run(periodic.mode, shutdown.clone()))
         .service("lease", lease::run(client.clone(), holder, readiness, shutdown.clone()))
         .service("progress", Follower::run(follower, client, shutdown.clone()))

@@ -47,6 +47,8 @@ pub struct ReportedByCdi {
     pub phase: Phase,
     /// True if smartclone has already reported the end of this clone in CDI's place.
     pub is_replaced: bool,
+    /// True if the claim says something else to CDI than its record: somebody has changed an annotation. The record is written again.
+    pub is_misled: bool,
 }
 
 /// True if an annotation of the DataVolume says that smartclone clones it beside CDI.
@@ -75,11 +77,19 @@ impl Target {
             let controller = object::controller(&claim.metadata).map(|owner| owner.uid.as_str());
             made_for == Some(&self.uid) && controller == Some(&self.uid)
         });
-        let status = own.and_then(|claim| populator::status(&claim.metadata)).unwrap_or_default();
+        let told = own.and_then(|claim| object::annotation(&claim.metadata, keys::CLONE_PHASE));
+        let is_bound = own.is_some_and(|claim| ClaimPhase::of(claim) == ClaimPhase::Bound);
+        let recorded = own.and_then(|claim| populator::status(&claim.metadata));
+        let populated = own.map(|claim| object::annotation(&claim.metadata, keys::USE_POPULATOR));
+        let is_misled = populated.is_some_and(|value| value != Some("true"))
+            || recorded.as_ref().is_some_and(|status| told != Some(populator::clone_phase(status.phase)));
+        // Only a complete claim is bound. The record of one that is complete may be lost, the end of the clone is not.
+        let ended = || DataVolumeStatus { phase: Phase::Succeeded, ..DataVolumeStatus::default() };
+        let status = recorded.or_else(|| (is_bound && told == Some("Succeeded")).then(ended)).unwrap_or_default();
         let phase = volume.status.as_ref().map(|status| status.phase).unwrap_or_default();
         let mut created = status.clone.as_ref().map(|clone| clone.created.clone()).unwrap_or_default();
         created.extend(self.created);
-        let reported_by_cdi = Some(ReportedByCdi { phase, is_replaced: false });
+        let reported_by_cdi = Some(ReportedByCdi { phase, is_replaced: false, is_misled });
         Self { status, reported_by_cdi, created, ..self }
     }
 }

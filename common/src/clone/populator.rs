@@ -133,7 +133,7 @@ pub fn annotations_for_cdi(status: &DataVolumeStatus, waiting: Option<&Waiting>)
 }
 
 /// CDI's clone phase on the claim for the DataVolume's phase.
-fn clone_phase(phase: Phase) -> &'static str {
+pub(super) fn clone_phase(phase: Phase) -> &'static str {
     match phase {
         Phase::SnapshotForSmartCloneInProgress => "Snapshot",
         Phase::CloneFromSnapshotSourceInProgress => "SnapshotClone",

@@ -38,7 +38,7 @@ use super::{
     CloneTarget, Reconciler,
     access::{self, Act, Stage},
     inherit,
-    source::{source, volume_of},
+    source::{populated, source, volume_of},
 };
 use crate::{periodic, triggers::dependents::Dependency};
 
@@ -378,14 +378,6 @@ fn group(request: &Request, target: &Target, ctx: &Reconciler) -> Lookup<SharedS
             .filter(|shared| shared.ours)
             .collect(),
     })
-}
-
-/// True if the DataVolume that populates `claim` has succeeded; `None` if there is no such DataVolume.
-fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
-    let owner = object::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
-    let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
-    let volume = volume.present().filter(|v| v.uid().as_deref() == Some(&owner.uid))?;
-    Some(volume.status.as_ref().is_some_and(|s| s.phase == Phase::Succeeded))
 }
 
 /// The newest warning about a claim that has no volume yet.

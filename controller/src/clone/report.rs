@@ -39,7 +39,8 @@ pub async fn report(
     ctx: &Reconciler,
 ) -> Result<bool, Error> {
     let next = status(seen, plan);
-    if seen.volume.status == next {
+    let is_misled = seen.volume.reported_by_cdi.as_ref().is_some_and(|reported| reported.is_misled);
+    if seen.volume.status == next && !is_misled {
         return Ok(false);
     }
     let resource_version = resource_version.or_else(|| target.volume.resource_version());

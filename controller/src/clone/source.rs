@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use common::{
-    api::snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+    api::{
+        Phase,
+        snapshot::{VolumeSnapshot, VolumeSnapshotContent},
+    },
     clone::{
         facts::{
             Source, driver_of,
@@ -13,11 +16,12 @@ use common::{
         request::Request,
     },
     lookup::Lookup,
-    object::{ObjectName, SourceKind},
+    object::{self, ObjectName, SourceKind},
     quantity::Bytes,
     storage::volume_handle::VolumeHandle,
 };
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::ResourceExt;
 
 use super::Reconciler;
 
@@ -86,6 +90,14 @@ pub fn volume_of(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Lookup<Arc<
         Lookup::Absent => Lookup::Unknown(format!("PersistentVolume {name:?} has not been seen yet")),
         seen => seen,
     }
+}
+
+/// True if the DataVolume that populates `claim` has succeeded; `None` if there is no such DataVolume.
+pub fn populated(claim: &PersistentVolumeClaim, ctx: &Reconciler) -> Option<bool> {
+    let owner = object::controller(&claim.metadata).filter(|owner| owner.kind == "DataVolume")?;
+    let volume = ctx.context.caches.data_volumes.get(claim.namespace().as_deref(), &owner.name);
+    let volume = volume.present().filter(|v| v.uid().as_deref() == Some(&owner.uid))?;
+    Some(volume.status.as_ref().is_some_and(|s| s.phase == Phase::Succeeded))
 }
 
 #[cfg(test)]

@@ -147,7 +147,10 @@ mod tests {
         assert_eq!(pending.rest(ALONE.max_delay, ALONE, start), None);
         // Beside CDI a report takes more of the room that all share, and waits for longer.
         let later = start + REFILL_INTERVAL * 60;
-        assert_eq!(pending.rest(ALONE.min_age, BESIDE_CDI, later), Some(BESIDE_CDI.min_age - ALONE.min_age));
+        assert_eq!(
+            pending.rest(ALONE.min_age, BESIDE_CDI, later),
+            Some(BESIDE_CDI.min_age.saturating_sub(ALONE.min_age))
+        );
         let reported = |pending: &mut Pending| pending.rest(BESIDE_CDI.min_age, BESIDE_CDI, later).is_none();
         assert_eq!([reported(&mut pending), reported(&mut pending)], [true, false]);
         assert_eq!(pending.rest(ALONE.max_delay, BESIDE_CDI, later), Some(RETRY_AFTER));

@@ -49,6 +49,7 @@ pub struct PeriodicTriggers {
     pub(crate) config: Trigger,
     pub(crate) cleanup: Trigger,
     pub(crate) mode: Trigger,
+    pub(crate) cdi: Trigger,
 }
 
 /// The objects that were triggered, for the controllers of their kinds.
@@ -325,6 +326,7 @@ impl Triggers {
     /// The object `cdi` was created, changed or deleted.
     pub fn cdi(&self) {
         self.periodic.mode.notify_one();
+        self.periodic.cdi.notify_one();
         // Finalizers that CDI's controller left are removed once it is gone.
         self.periodic.cleanup.notify_one();
         self.class();

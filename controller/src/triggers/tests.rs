@@ -201,7 +201,7 @@ const OF_DISK: &[&str] = &[
 #[case::class(touched::<StorageClass>, "fast", "ALL, config, profiles")]
 #[case::snapshot_class(touched::<VolumeSnapshotClass>, "fast", "ALL, profiles")]
 #[case::profile(touched::<StorageProfile>, "fast", "ALL, profiles")]
-#[case::cdi(touched::<Cdi>, "cdi", "ALL, cleanup, config, mode, profiles")]
+#[case::cdi(touched::<Cdi>, "cdi", "ALL, cdi, cleanup, config, mode, profiles")]
 #[case::config(touched::<CdiConfig>, "config", "ALL, config")]
 #[case::transfer(touched::<ObjectTransfer>, "disk", "")]
 #[tokio::test(start_paused = true)]

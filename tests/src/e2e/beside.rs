@@ -26,6 +26,7 @@ use crate::{
         wait::{self, Look},
     },
     lab::command::until,
+    manifests,
 };
 
 tests![
@@ -43,6 +44,7 @@ tests![
     alone:
     cdi_that_is_down_is_replaced_and_finds_nothing_to_do,
     without_the_controller_or_the_webhook_clones_are_cdi_s,
+    what_was_cloned_is_plain_cdi_s_after_smartclone_is_removed,
     clones_in_flight_are_finished_when_cdi_is_installed,
 ];
 
@@ -197,7 +199,24 @@ async fn what_a_user_writes_reaches_no_controller_of_cdi(t: &Space) -> Result<()
     }
     ensure!(claim.annotations().get(keys::CREATED_FOR_DATA_VOLUME).map(String::as_str) == Some(clone.uid()));
     ensure!(!claim.labels().contains_key(keys::CDI_OWNED_BY_UID), "{:?}", claim.labels());
-    Ok(())
+    // Without these CDI would report another phase.
+    let api: Api<PersistentVolumeClaim> = t.api();
+    let lost = json!({"metadata": {"annotations": {(keys::CLONE_PHASE): null, (keys::USE_POPULATOR): "false"}}});
+    api.patch(clone.name(), &PatchParams::default(), &Patch::Merge(lost)).await?;
+    wait::object(&api, clone.name(), "the claim to tell CDI of its end again", |claim| {
+        let told = claim.map(|claim| claim.annotations().clone()).unwrap_or_default();
+        let values = [keys::CLONE_PHASE, keys::USE_POPULATOR].map(|key| told.get(key).map(String::as_str));
+        if values == [Some("Succeeded"), Some("true")] { Look::Break(()) } else { Look::Continue(format!("{told:?}")) }
+    })
+    .await?;
+    let volumes: Api<DataVolume> = t.api();
+    wait::object(&volumes, clone.name(), "the DataVolume to be Succeeded again", |volume| {
+        match volume.and_then(|volume| volume.status.as_ref()).map(|status| status.phase) {
+            Some(Phase::Succeeded) => Look::Break(()),
+            phase => Look::Continue(format!("it is {phase:?}")),
+        }
+    })
+    .await
 }
 
 async fn a_mark_that_is_lost_is_put_back(t: &Space) -> Result<()> {
@@ -397,6 +416,34 @@ async fn without_the_controller_or_the_webhook_clones_are_cdi_s(t: &Space) -> Re
     Box::pin(cdi::install_beside(t.lab()?)).await?;
     left?;
     is_cdis(&without_webhook?, &disk).await
+}
+
+/// The steps of the uninstallation in `docs/beside-cdi.md`.
+async fn what_was_cloned_is_plain_cdi_s_after_smartclone_is_removed(t: &Space) -> Result<()> {
+    let disk = t.source("disk").filled(mi(24)).await?;
+    let taken = t.create(clone_of(&disk).named("taken")).await?;
+    is_taken(t, &taken, &disk).await?;
+    let manifests = manifests::directory().join("beside-cdi").display().to_string();
+    t.kubectl(&["delete", "mutatingwebhookconfiguration", webhook::manifests::MUTATING]).await?;
+    are_left(t, &disk).await?;
+    let removed = t.kubectl(&["delete", "--kustomize", &manifests]).await;
+    let of = |key: &str| format!("{key}-");
+    let (mark, populator, beside) = (of(keys::PRE_POPULATED), of(keys::USE_POPULATOR), of(keys::BESIDE_CDI));
+    let released = t.kubectl(&["annotate", "datavolume", taken.name(), &mark, &populator, &beside]).await;
+    let later = t.create(clone_of(&disk).named("later")).await;
+    let done = async {
+        removed?;
+        released?;
+        is_cdis(&later?, &disk).await?;
+        ensure!(taken.status().phase == Phase::Succeeded, "{:?}", taken.phases());
+        taken.has_bytes_of(&disk).await?;
+        ensure!(!is_marked(&taken), "{:?}", taken.now().annotations());
+        anyhow::Ok(())
+    };
+    let done = Box::pin(done).await;
+    // The next test needs it.
+    Box::pin(cdi::install_beside(t.lab()?)).await?;
+    done
 }
 
 async fn clones_in_flight_are_finished_when_cdi_is_installed(t: &Space) -> Result<()> {

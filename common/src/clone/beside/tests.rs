@@ -200,7 +200,7 @@ fn cdi_is_replaced_once_and_late(
     seen.volume.status.conditions =
         serde_json::from_value(json!([{"type": "Ready", "status": "True", "lastTransitionTime": at.to_string()}]))
             .unwrap();
-    seen.volume.reported_by_cdi = Some(ReportedByCdi { phase, is_replaced });
+    seen.volume.reported_by_cdi = Some(ReportedByCdi { phase, is_replaced, is_misled: false });
     let plan = step(&seen).unwrap();
     assert_eq!(plan.look_again_at, again_in.map(|seconds| now() + SignedDuration::from_secs(seconds)));
     assert_eq!(plan.actions.iter().any(|it| matches!(it, Write::ReportForCdi { .. })), reports);
@@ -212,29 +212,52 @@ fn cdi_is_replaced_once_and_late(
     assert!(!violations(&seen, &Plan::act(&seen, Phase::Succeeded, early)).is_empty());
 }
 
-/// The record counts only on the claim that was created for the DataVolume and belongs to it.
+/// The record counts only on the claim that was created for the DataVolume and belongs to it: the change of an annotation there, or of
+/// the owner; the phase on record, and whether CDI is misled.
 #[rstest]
-#[case::its_own(|_: &mut Value| {}, Phase::CloneInProgress)]
-#[case::made_for_another(|claim: &mut Value| claim["metadata"]["annotations"][keys::CREATED_FOR_DATA_VOLUME] = json!("other"), Phase::Unset)]
-#[case::of_another_owner(|claim: &mut Value| claim["metadata"]["ownerReferences"][0]["uid"] = json!("other"), Phase::Unset)]
-#[case::without_a_record(|claim: &mut Value| claim["metadata"]["annotations"][keys::STATUS] = json!("?"), Phase::Unset)]
-fn records(#[case] change: fn(&mut Value), #[case] expected: Phase) {
+#[case::its_own("/metadata/annotations/other", json!("x"), Phase::CloneInProgress, false)]
+#[case::made_for_another("/metadata/annotations/cdi.kubevirt.io~1createdForDataVolume", json!("other"), Phase::Unset, false)]
+#[case::of_another_owner("/metadata/ownerReferences/0/uid", json!("other"), Phase::Unset, false)]
+#[case::without_a_record("/metadata/annotations/smartclone.dev~1status", json!("?"), Phase::Unset, false)]
+#[case::told_otherwise("/metadata/annotations/cdi.kubevirt.io~1clonePhase", json!("Succeeded"), Phase::CloneInProgress, true)]
+#[case::told_nothing("/metadata/annotations/cdi.kubevirt.io~1clonePhase", json!(""), Phase::CloneInProgress, true)]
+#[case::not_by_a_populator("/metadata/annotations/cdi.kubevirt.io~1storage.usePopulator", json!("no"), Phase::CloneInProgress, true)]
+fn records(#[case] field: &str, #[case] value: Value, #[case] expected: Phase, #[case] is_misled: bool) {
     let mut object = json!({"metadata": {
         "name": "clone", "namespace": "here", "uid": "claim",
         "annotations": {
-            (keys::CREATED_FOR_DATA_VOLUME): "dv",
+            "other": "", (keys::CREATED_FOR_DATA_VOLUME): "dv", (keys::CLONE_PHASE): "HostClone", (keys::USE_POPULATOR): "true",
             (keys::STATUS): json!({"phase": "CloneInProgress", "clone": {"temporaryObjects": {"a": "1"}}}).to_string(),
         },
         "ownerReferences": [{"apiVersion": "x", "kind": "DataVolume", "name": "clone", "uid": "dv", "controller": true}],
     }});
-    change(&mut object);
+    *object.pointer_mut(field).unwrap() = value;
     let claim = serde_json::from_value(object).unwrap();
     let mut volume = volume(|object| object["metadata"]["annotations"][keys::PRE_POPULATED] = json!(keys::SENTINEL));
     volume.status = Some(serde_json::from_value(json!({"phase": "Pending"})).unwrap());
     let target = Target::of(&volume).recorded_on_claim(&volume, Some(&claim));
     assert_eq!(target.status.phase, expected);
     assert_eq!(target.created.contains_key("a"), expected != Phase::Unset);
-    assert_eq!(target.reported_by_cdi.map(|reported| reported.phase), Some(Phase::Pending));
+    let reported = ReportedByCdi { phase: Phase::Pending, is_replaced: false, is_misled };
+    assert_eq!(target.reported_by_cdi, Some(reported));
+}
+
+/// A claim whose record was removed: the end of the clone stays known as long as CDI is told of it.
+#[rstest]
+#[case::complete("Succeeded", "Bound", Phase::Succeeded)]
+#[case::said_early("Succeeded", "Pending", Phase::Unset)]
+#[case::unfinished("Rebind", "Bound", Phase::Unset)]
+fn a_lost_record(#[case] told: &str, #[case] phase: &str, #[case] expected: Phase) {
+    let claim = serde_json::from_value(json!({
+        "metadata": {
+            "name": "clone", "annotations": {(keys::CREATED_FOR_DATA_VOLUME): "dv", (keys::CLONE_PHASE): told},
+            "ownerReferences": [{"apiVersion": "x", "kind": "DataVolume", "name": "clone", "uid": "dv", "controller": true}],
+        },
+        "status": {"phase": phase},
+    }));
+    let volume = volume(|_| {});
+    let target = Target::of(&volume).recorded_on_claim(&volume, Some(&claim.unwrap()));
+    assert_eq!(target.status.phase, expected);
 }
 
 /// CDI's phases have CDI's own events; a failure has none there.

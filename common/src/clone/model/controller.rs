@@ -473,7 +473,7 @@ impl Controller {
             let record = objects.claims[target(clone)].map(|claim| self.status(claim.record));
             plain.volume.status = record.map(|record| (*record).clone()).unwrap_or_default();
             let phase = self.status(status).phase;
-            plain.volume.reported_by_cdi = Some(ReportedByCdi { phase, is_replaced: false });
+            plain.volume.reported_by_cdi = Some(ReportedByCdi { phase, is_replaced: false, is_misled: false });
         }
         Some(Observed {
             authorized: Present(Authorization::Allowed),
