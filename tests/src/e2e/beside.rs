@@ -26,7 +26,6 @@ use crate::{
         wait::{self, Look},
     },
     lab::command::until,
-    manifests,
 };
 
 tests![
@@ -423,10 +422,9 @@ async fn what_was_cloned_is_plain_cdi_s_after_smartclone_is_removed(t: &Space) -
     let disk = t.source("disk").filled(mi(24)).await?;
     let taken = t.create(clone_of(&disk).named("taken")).await?;
     is_taken(t, &taken, &disk).await?;
-    let manifests = manifests::directory().join("beside-cdi").display().to_string();
     t.kubectl(&["delete", "mutatingwebhookconfiguration", webhook::manifests::MUTATING]).await?;
     are_left(t, &disk).await?;
-    let removed = t.kubectl(&["delete", "--kustomize", &manifests]).await;
+    let removed = cdi::remove_smartclone(t.lab()?).await;
     let of = |key: &str| format!("{key}-");
     let (mark, populator, beside) = (of(keys::PRE_POPULATED), of(keys::USE_POPULATOR), of(keys::BESIDE_CDI));
     let released = t.kubectl(&["annotate", "datavolume", taken.name(), &mark, &populator, &beside]).await;

@@ -131,7 +131,7 @@ async fn nobody_but_the_controller_makes_or_uses_temporary_objects(t: &Space) ->
         ("a pod with a claim to be restored", pod("lurk", &names::temporary_source(clone.uid()), true)),
         (
             "a pod whose ephemeral volume has the name",
-            with(with(pod("tmp", "x", true), "/spec/volumes", scratch)?, "/spec/containers", idle)?,
+            with(with(pod("smartclone", "x", true), "/spec/volumes", scratch)?, "/spec/containers", idle)?,
         ),
         ("a pod with our label", with(plain(), label, json!({(keys::OWNED_BY_UID): clone.uid()}))?),
         ("a pod with a mover's name", pod(&names::mover(UID), disk.name(), true)),

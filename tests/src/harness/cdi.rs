@@ -215,12 +215,25 @@ pub async fn install_beside(lab: &Lab) -> Result<()> {
 /// The rights come first, and the policies about CDI's objects go first: from the moment at which CDI is gone, these are smartclone's.
 pub async fn leave(lab: &Lab) -> Result<()> {
     let file = |name: &str| manifests::directory().join(name).display().to_string();
-    let (controller, webhook) = (file("rbac/controller.yaml"), file("rbac/webhook.yaml"));
-    kubectl(lab, &["apply", "--filename", &controller, "--filename", &webhook]).await?;
+    // The namespace may be gone with an interrupted test.
+    for first in ["namespace.yaml", "rbac/controller.yaml", "rbac/webhook.yaml"] {
+        kubectl(lab, &["apply", "--filename", &file(first)]).await?;
+    }
     for gone in ["beside-cdi/lever/configuration.yaml", "beside-cdi/webhook/policies.yaml"] {
         kubectl(lab, &["delete", "--ignore-not-found", "--filename", &file(gone)]).await?;
     }
     Box::pin(install(lab)).await
+}
+
+/// Removes smartclone from a cluster with CDI, as `docs/beside-cdi.md` says: the programs first, which need their rights as long as they run.
+pub async fn remove_smartclone(lab: &Lab) -> Result<()> {
+    kubectl(
+        lab,
+        &["delete", "deployments", "--all", "--namespace", common::manifest::NAMESPACE, "--cascade=foreground"],
+    )
+    .await?;
+    let manifests = manifests::directory().join("beside-cdi").display().to_string();
+    kubectl(lab, &["delete", "--ignore-not-found", "--kustomize", &manifests]).await
 }
 
 /// Removes CDI, if it is there.

@@ -284,6 +284,23 @@ impl Controller {
         (self.status(status).phase != phase).then(|| self.with_phase(phase))
     }
 
+    /// The phases between which CDI would take the DataVolume back, if it would.
+    pub fn goes_back(&self, dv: Dv, number: u16) -> Option<String> {
+        const ORDER: [Phase; 8] = [
+            Phase::Unset,
+            Phase::Pending,
+            Phase::CloneScheduled,
+            Phase::SnapshotForSmartCloneInProgress,
+            Phase::CloneFromSnapshotSourceInProgress,
+            Phase::CloneInProgress,
+            Phase::RebindInProgress,
+            Phase::Succeeded,
+        ];
+        let place = |phase: Phase| ORDER.iter().position(|known| *known == phase);
+        let (old, new) = (self.phase(dv)?, self.status(number).phase);
+        (place(new)? < place(old)?).then(|| format!("from {old} to {new}"))
+    }
+
     /// A status of CDI's.
     pub fn with_phase(&self, phase: Phase) -> u16 {
         self.statuses.borrow_mut().number(DataVolumeStatus { phase, ..DataVolumeStatus::default() })

@@ -461,6 +461,12 @@ impl Run {
             Event::CdiReports { clone, late } => {
                 let seen = self.look(&mut next, late);
                 let by_cdi = self.controller.by_cdi(&seen, clone);
+                let is_disturbed = late || world.done.is_some() || world.troubled;
+                if let Some(back) = by_cdi.and_then(|number| self.controller.goes_back(world.now.dvs[clone], number))
+                    && !is_disturbed
+                {
+                    return Err(format!("the DataVolume of clone {clone} goes back {back}"));
+                }
                 if let (Dv::There { status, .. }, Some(number)) = (&mut next.now.dvs[clone], by_cdi) {
                     *status = number;
                 }
