@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use common::{keys, manifest::Manifest};
+use common::manifest::Manifest;
 
 /// Writes the reference and every file below `manifests/`, and removes what isn't generated any more; with `check`, changes nothing and fails when
 /// there would be something to do.
@@ -64,11 +64,6 @@ pub fn directory() -> PathBuf {
 /// The documents of this checkout.
 pub fn documents() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
-}
-
-/// The files of the two programs in the installation beside CDI, by their components.
-pub fn programs_beside_cdi() -> Result<[(&'static str, Vec<Manifest>); 2]> {
-    Ok([(keys::CONTROLLER, controller::manifests::beside_cdi()?), (keys::WEBHOOK, webhook::manifests::beside_cdi()?)])
 }
 
 /// Every file, by its path below `manifests/`.

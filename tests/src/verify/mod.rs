@@ -132,7 +132,6 @@ impl Verify {
         {
             report.step("least rights", async |_| rights::exactly(&lab.audit_log())).await;
         }
-        let start_beside_cdi = cluster.lab().ok().map(|lab| Mark::now(lab.audit_log())).transpose();
         let ran = e2e::run(cluster, usize::MAX, beside_cdi, |outcome| report.test(outcome)).await;
         report.quietly(async || ran.map(drop)).await;
         if cluster.lab().is_err() {
@@ -146,15 +145,6 @@ impl Verify {
                 Err(error) => bail!("{error:#}"),
             })
             .await;
-        if everything {
-            report
-                .step("least rights beside CDI", async |_| match &start_beside_cdi {
-                    Ok(Some(start)) => rights::exactly_beside_cdi(start),
-                    Ok(None) => bail!("the lab has no audit log"),
-                    Err(error) => bail!("{error:#}"),
-                })
-                .await;
-        }
         if everything && !is_new {
             // Of a cluster that has run for long, nobody knows the beginning any more, in which some rights are used once.
             report.note("the rights are not compared with what was used: that takes a cluster that was down before");

@@ -15,10 +15,7 @@ use common::{
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use super::none;
-use crate::{
-    bench::audit::{Mark, Request},
-    manifests,
-};
+use crate::bench::audit::Request;
 
 /// Rights that no request shows, each with its reason.
 const UNSEEN: [(&str, &str); 5] = [
@@ -29,12 +26,6 @@ const UNSEEN: [(&str, &str); 5] = [
     ("get", "cdi.kubevirt.io/storageprofiles"),
     ("get", "snapshot.storage.k8s.io/volumesnapshots"),
     ("get", "/pods"),
-];
-
-/// Rights of the installation beside CDI that no request shows there.
-const UNSEEN_BESIDE_CDI: [(&str, &str); 1] = [
-    // A refusal that the clones of three namespaces have met.
-    ("patch", "cdi.kubevirt.io/storageprofiles"),
 ];
 
 /// The rights of smartclone's programs, by their accounts.
@@ -64,17 +55,6 @@ pub fn exactly(audit_log: &Path) -> Result<String> {
         }
     }
     compare(&given, &asked, &UNSEEN)
-}
-
-/// The same for the installation beside CDI, which was made after `start`.
-pub fn exactly_beside_cdi(start: &Mark) -> Result<String> {
-    let given = given(manifests::programs_beside_cdi()?)?;
-    let mut asked = Asked::default();
-    let accounts: Vec<_> = given.iter().map(|(account, ..)| account.as_str()).collect();
-    for request in start.requests(|request| accounts.contains(&request.username()))? {
-        asked.add(&request, &given);
-    }
-    compare(&given, &asked, &[&UNSEEN[..], &UNSEEN_BESIDE_CDI].concat())
 }
 
 fn given(programs: [(&'static str, Vec<Manifest>); 2]) -> Result<Given> {

@@ -27,6 +27,8 @@ pub const TEMPORARY: &str = "temporary-objects.smartclone.dev";
 pub const CONNECTIONS: &str = "mover-connections.smartclone.dev";
 /// The policy, and its binding, about pods that the controller's account creates.
 pub const MOVERS: &str = "movers.smartclone.dev";
+/// The policy, and its binding, about the image of these pods.
+pub const MOVER_IMAGE: &str = "image.movers.smartclone.dev";
 
 /// The policy, and its binding, that warns about settings that smartclone does not use.
 pub const SETTINGS: &str = "settings.smartclone.dev";
@@ -62,8 +64,15 @@ pub fn beside_cdi(path: &str) -> serde_json::Result<Manifest> {
 }
 
 /// The policies of both sets. None concerns an object that only CDI writes: temporary objects have names and keys of smartclone's own.
-fn everywhere() -> [ValidatingAdmissionPolicy; 5] {
-    [requester::requester(), temporary::objects(), temporary::connections(), controller::confinement(), mover::pods()]
+fn everywhere() -> [ValidatingAdmissionPolicy; 6] {
+    [
+        requester::requester(),
+        temporary::objects(),
+        temporary::connections(),
+        controller::confinement(),
+        mover::pods(),
+        mover::image(),
+    ]
 }
 
 fn with_bindings(
@@ -108,11 +117,12 @@ fn binding(policy: &ValidatingAdmissionPolicy, action: &str) -> ValidatingAdmiss
         metadata: policy.metadata.clone(),
         spec: Some(ValidatingAdmissionPolicyBindingSpec {
             policy_name: policy.metadata.name.clone(),
-            // A policy with a parameter denies all requests that it matches until the parameter exists.
+            // With `Deny`, the API server would refuse every data mover when the parameter is gone, and also when the policy was deleted and
+            // created again, after which it does not find the parameter until it is restarted. The other policies hold without it.
             param_ref: policy.spec.as_ref().and_then(|spec| spec.param_kind.as_ref()).map(|_| ParamRef {
                 name: Some(manifest::CLONER_CONFIG.to_owned()),
                 namespace: Some(NAMESPACE.to_owned()),
-                parameter_not_found_action: Some("Deny".to_owned()),
+                parameter_not_found_action: Some("Allow".to_owned()),
                 ..ParamRef::default()
             }),
             validation_actions: Some(vec![action.to_owned()]),

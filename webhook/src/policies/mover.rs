@@ -5,9 +5,12 @@ use common::{
     keys::{self, CONTROLLER},
     manifest, mover,
 };
-use k8s_openapi::api::admissionregistration::v1::{MatchCondition, ParamKind, ValidatingAdmissionPolicy};
+use k8s_openapi::{
+    api::admissionregistration::v1::{MatchCondition, ParamKind, ValidatingAdmissionPolicy},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
+};
 
-use super::{MOVERS, policy, rule, validation};
+use super::{MOVER_IMAGE, MOVERS, policy, rule, validation};
 
 /// The conditions for every container of such a pod: no privileges and no Secrets.
 const ANY: &str = "\
@@ -17,7 +20,7 @@ has(c.securityContext) && has(c.securityContext.allowPrivilegeEscalation) && !c.
 has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && 'ALL' in c.securityContext.capabilities.drop";
 
 /// The conditions for the data mover.
-const MOVER: &str = "c.image == params.data.image && !has(c.lifecycle) && !has(c.command) && (!has(c.env) || c.env.all(e, !has(e.valueFrom)))";
+const MOVER: &str = "!has(c.lifecycle) && !has(c.command) && (!has(c.env) || c.env.all(e, !has(e.valueFrom)))";
 
 /// The conditions for any other container: one that a mutating policy of the cluster has injected, such as the proxy of a service mesh. It
 /// has no data: it mounts no claim, and adds no capability. A validating policy can't tell who added it.
@@ -25,15 +28,47 @@ const SIDECAR: &str = "\
 !has(c.volumeDevices) && !has(c.securityContext.capabilities.add) &&
 (!has(c.volumeMounts) || c.volumeMounts.all(m, object.spec.volumes.exists(v, v.name == m.name && has(v.emptyDir))))";
 
+fn by_the_controller() -> Vec<MatchCondition> {
+    let expression = format!("request.userInfo.username == '{}'", manifest::user(CONTROLLER));
+    vec![MatchCondition { name: "by-the-controller".to_owned(), expression }]
+}
+
+/// The image of a data mover is the one in the ConfigMap of the installation.
+///
+/// The API server looks for a parameter before it looks at the conditions, for every request that the constraints of a policy match. So the
+/// constraints select the pods with our label, which the other policy requires: whatever becomes of the ConfigMap, no other pod is affected.
+pub(super) fn image() -> ValidatingAdmissionPolicy {
+    let mut policy = policy(
+        manifest::cluster_meta(CONTROLLER, MOVER_IMAGE),
+        vec![rule("", "v1", "pods", &["CREATE"])],
+        by_the_controller(),
+        Vec::new(),
+        vec![validation(
+            &format!("object.spec.containers.all(c, c.name != '{}' || c.image == params.data.image)", mover::CONTAINER),
+            &format!("a pod of the controller runs the image in ConfigMap {}", manifest::CLONER_CONFIG),
+        )],
+    );
+    if let Some(spec) = &mut policy.spec {
+        spec.param_kind = Some(ParamKind { api_version: Some("v1".to_owned()), kind: Some("ConfigMap".to_owned()) });
+        if let Some(constraints) = &mut spec.match_constraints {
+            let labelled = LabelSelectorRequirement {
+                key: keys::OWNED_BY_UID.to_owned(),
+                operator: "Exists".to_owned(),
+                values: None,
+            };
+            constraints.object_selector =
+                Some(LabelSelector { match_expressions: Some(vec![labelled]), match_labels: None });
+        }
+    }
+    policy
+}
+
 pub(super) fn pods() -> ValidatingAdmissionPolicy {
     let label = keys::OWNED_BY_UID;
-    let mut policy = policy(
+    policy(
         manifest::cluster_meta(CONTROLLER, MOVERS),
         vec![rule("", "v1", "pods", &["CREATE"])],
-        vec![MatchCondition {
-            name: "by-the-controller".to_owned(),
-            expression: format!("request.userInfo.username == '{}'", manifest::user(CONTROLLER)),
-        }],
+        by_the_controller(),
         Vec::new(),
         vec![
             validation(
@@ -51,11 +86,8 @@ pub(super) fn pods() -> ValidatingAdmissionPolicy {
                      (!has(object.spec.initContainers) || object.spec.initContainers.all(c, {ANY} && {SIDECAR}))",
                     mover = mover::CONTAINER,
                 ),
-                &format!(
-                    "a pod of the controller runs the image in ConfigMap {} with its claims; no container has privileges or Secrets, and none but that \
-                     one has the claims",
-                    manifest::CLONER_CONFIG
-                ),
+                "a pod of the controller is a data mover with its claims; no container has privileges or Secrets, and none but the data mover has \
+                 the claims",
             ),
             validation(
                 "(!has(object.spec.hostNetwork) || !object.spec.hostNetwork) && (!has(object.spec.hostPID) || !object.spec.hostPID) && \
@@ -68,9 +100,5 @@ pub(super) fn pods() -> ValidatingAdmissionPolicy {
                 "a pod of the controller has claims and empty directories and nothing else: no token, Secret or path of its node",
             ),
         ],
-    );
-    if let Some(spec) = &mut policy.spec {
-        spec.param_kind = Some(ParamKind { api_version: Some("v1".to_owned()), kind: Some("ConfigMap".to_owned()) });
-    }
-    policy
+    )
 }

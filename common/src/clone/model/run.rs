@@ -461,7 +461,9 @@ impl Run {
             Event::CdiReports { clone, late } => {
                 let seen = self.look(&mut next, late);
                 let by_cdi = self.controller.by_cdi(&seen, clone);
-                let is_disturbed = late || world.done.is_some() || world.troubled;
+                // A pass with a stale cache may report an earlier phase for a moment.
+                let was_stale = world.budget.stale != self.scenario.budget.stale;
+                let is_disturbed = late || was_stale || world.done.is_some() || world.troubled;
                 if let Some(back) = by_cdi.and_then(|number| self.controller.goes_back(world.now.dvs[clone], number))
                     && !is_disturbed
                 {
