@@ -224,6 +224,12 @@ pub const EVIDENCE: [&str; 5] = [OWNED_BY_DATA_VOLUME, PROOF, FILLS, MEMBERS, CO
 /// The annotations by which CDI keeps off a clone beside it, and its permissions to clone, which it can't issue again. On the DataVolume.
 pub const MARK: [&str; 4] = [PRE_POPULATED, USE_POPULATOR, CLONE_TOKEN, EXTENDED_CLONE_TOKEN];
 
+/// True if these annotations of a DataVolume declare that the claim of its name is filled already.
+pub fn declares_filled(annotations: &BTreeMap<String, String>) -> bool {
+    annotations.get(PRE_POPULATED).is_some_and(|value| value != SENTINEL)
+        || annotations.contains_key(CHECK_STATIC_VOLUME)
+}
+
 /// True for a key that is never copied from a DataVolume's labels or annotations to a claim.
 pub fn is_reserved(key: &str) -> bool {
     key.starts_with(PREFIX) || key == CDI_OWNED_BY_UID

@@ -1,9 +1,9 @@
 //! How smartclone works in a cluster: alone, beside CDI, or passive. Webhook and controller read the mode from the same objects with this
 //! one function, so they never disagree for longer than a watch takes.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use crate::api::Cdi;
+use crate::{api::Cdi, lookup::Lookup};
 
 /// The mode of this cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,15 @@ impl Mode {
         let operator = Operator { version: version.to_owned() };
         let keeps_off = parsed(version).is_some_and(|version| version[0] == 1 && version >= FIRST_BESIDE);
         if keeps_off { Self::Beside(operator) } else { Self::Passive(operator) }
+    }
+
+    /// The mode of a cluster with the CDI objects that were looked up: without their kind there is no CDI. Unknown until they are read.
+    pub fn known(cdis: &Lookup<Vec<Arc<Cdi>>>) -> Lookup<Self> {
+        match cdis {
+            Lookup::Present(cdis) => Lookup::Present(Self::of(cdis.iter().map(AsRef::as_ref))),
+            Lookup::Absent => Lookup::Present(Self::Alone),
+            Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
+        }
     }
 
     /// CDI's operator, if there is one.

@@ -10,11 +10,11 @@ use common::{
 };
 use config::{api::Objects, shutdown::Shutdown};
 use kube::api::ObjectMeta;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     context::Context,
-    periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
+    periodic::{self, RESYNC, RETRY_NOT_SYNCED, Trigger},
     write::{create_if_absent, is_forbidden},
 };
 
@@ -30,13 +30,7 @@ pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
 
 /// Returns the time until the next run. A missing right is no failure, because the installation beside CDI does not have it.
 async fn reconcile(ctx: &Context) -> Duration {
-    match attempt(ctx).await {
-        Ok(again) => again,
-        Err(error) => {
-            warn!(error = %config::Chain(&error), "the CDI object could not be created");
-            RETRY_FAILED
-        }
-    }
+    periodic::again(attempt(ctx).await, "the CDI object could not be created")
 }
 
 async fn attempt(ctx: &Context) -> kube::Result<Duration> {

@@ -8,11 +8,11 @@ use common::{
     lookup::Lookup,
 };
 use config::{api::Objects, shutdown::Shutdown};
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     context::Context,
-    periodic::{self, RESYNC, RETRY_FAILED, RETRY_NOT_SYNCED, Trigger},
+    periodic::{self, RESYNC, RETRY_NOT_SYNCED, Trigger},
     write::{create_if_absent, replace_status},
 };
 
@@ -26,13 +26,7 @@ pub async fn run(ctx: Arc<Context>, trigger: Trigger, shutdown: Shutdown) {
 }
 
 async fn reconcile(ctx: &Context) -> Duration {
-    match pass(ctx).await {
-        Ok(again) => again,
-        Err(error) => {
-            warn!(error = %config::Chain(&error), "the CDIConfig could not be written");
-            RETRY_FAILED
-        }
-    }
+    periodic::again(pass(ctx).await, "the CDIConfig could not be written")
 }
 
 async fn pass(ctx: &Context) -> Result<Duration, kube::Error> {

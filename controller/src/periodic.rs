@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use common::{lookup::Lookup, mode::Mode};
 use config::shutdown::Shutdown;
 use tokio::sync::Notify;
+use tracing::warn;
 
 use crate::context::Context;
 
@@ -38,6 +39,14 @@ where
     }
 }
 
+/// The time until the next run that `result` has, or [`RETRY_FAILED`] after an error, which is logged after `failure`.
+pub fn again(result: kube::Result<Duration>, failure: &str) -> Duration {
+    result.unwrap_or_else(|error| {
+        warn!(error = %config::Chain(&error), "{failure}");
+        RETRY_FAILED
+    })
+}
+
 /// True unless CDI's own operator runs in the cluster, whose controllers serve the cluster-wide objects. Unknown until the caches are
 /// synced.
 pub fn is_alone(ctx: &Context) -> Lookup<bool> {
@@ -46,9 +55,5 @@ pub fn is_alone(ctx: &Context) -> Lookup<bool> {
 
 /// The mode of this cluster. Unknown until the caches are synced.
 pub fn mode(ctx: &Context) -> Lookup<Mode> {
-    match ctx.caches.cdis.all() {
-        Lookup::Present(all) => Lookup::Present(Mode::of(all.iter().map(AsRef::as_ref))),
-        Lookup::Absent => Lookup::Present(Mode::Alone),
-        Lookup::Unknown(why) => Lookup::Unknown(why),
-    }
+    Mode::known(&ctx.caches.cdis.all())
 }

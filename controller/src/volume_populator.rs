@@ -13,10 +13,10 @@ use kube::{
     api::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta, PostParams},
 };
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
-    periodic::{self, RESYNC, RETRY_FAILED, Trigger},
+    periodic::{self, RESYNC, Trigger},
     write::{is_conflict, is_forbidden, is_gone},
 };
 
@@ -51,18 +51,16 @@ async fn reconcile(client: Client) -> Duration {
         data: json!({"sourceKind": {"group": rebind::GROUP, "kind": rebind::CLONE_REQUEST}}),
     };
     let params = PostParams { field_manager: Some(CONTROLLER_MANAGER.to_owned()), ..PostParams::default() };
-    match Api::<DynamicObject>::all_with(client, &kind).create(&params, &object).await {
+    let result = match Api::<DynamicObject>::all_with(client, &kind).create(&params, &object).await {
         Ok(_) => {
             info!("created the VolumePopulator");
-            RESYNC
+            Ok(RESYNC)
         }
         // It exists, its kind does not, or the admin does not want it.
-        Err(error) if is_conflict(&error) || is_gone(&error) || is_forbidden(&error) => RESYNC,
-        Err(error) => {
-            warn!(error = %config::Chain(&error), "the VolumePopulator could not be created");
-            RETRY_FAILED
-        }
-    }
+        Err(error) if is_conflict(&error) || is_gone(&error) || is_forbidden(&error) => Ok(RESYNC),
+        Err(error) => Err(error),
+    };
+    periodic::again(result, "the VolumePopulator could not be created")
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ use kube::core::ObjectMeta;
 use super::{Namesake, Verdict};
 use crate::{api::DataVolume, clone::Facts, keys, lookup::Lookup, object};
 
+use self::mark::opts_out;
 pub use self::mark::{
-    changes, is_marked, is_stamped, kept, mark, mark_of_claim, unmarked, unmarked_claim, unmarked_copy,
-    unmarked_for_filled,
+    changes, is_marked, is_stamped, kept, unmarked, unmarked_claim, unmarked_copy, unmarked_for_filled,
 };
+pub use crate::clone::beside::{mark, mark_of_claim};
 
 /// The reason for leaving a clone to CDI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,8 +119,7 @@ pub fn takes(volume: &DataVolume, username: &str, circumstances: &Circumstances<
 pub fn takes_object(volume: &DataVolume, username: &str) -> Result<(), LeaveToCdi> {
     let metadata = &volume.metadata;
     takes_metadata(metadata, username)?;
-    let is_filled = object::annotation(metadata, keys::PRE_POPULATED).is_some_and(|value| value != keys::SENTINEL);
-    if is_filled || object::annotation(metadata, keys::CHECK_STATIC_VOLUME).is_some() {
+    if metadata.annotations.as_ref().is_some_and(keys::declares_filled) {
         return Err(LeaveToCdi::Restored);
     }
     if object::annotation(metadata, keys::USE_POPULATOR) == Some("false") {
@@ -168,10 +168,6 @@ fn takes_class(class: Option<&StorageClass>) -> Result<(), LeaveToCdi> {
         Some(class) if class.provisioner.starts_with("kubernetes.io/") => Err(LeaveToCdi::NoCsiDriver),
         Some(_) | None => Ok(()),
     }
-}
-
-fn opts_out(metadata: &ObjectMeta) -> bool {
-    object::annotation(metadata, keys::BESIDE_CDI) == Some("false")
 }
 
 /// True if the clone's class is known to be one of a CSI driver: the driver of the source, or of a snapshot class. A StorageClass does not

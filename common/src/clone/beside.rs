@@ -19,7 +19,7 @@ use super::{
 use crate::{
     api::{DataVolume, DataVolumeStatus, Phase},
     clone::claim::Claim,
-    condition::types,
+    condition::{Observation, merge, types},
     keys::{self, Annotations},
     mode::Mode,
     object::{self, ClaimPhase, TargetKind},
@@ -49,6 +49,21 @@ pub struct ReportedByCdi {
     pub is_replaced: bool,
     /// True if the claim says something else to CDI than its record: somebody has changed an annotation. The record is written again.
     pub is_misled: bool,
+}
+
+/// The annotations that keep CDI off a DataVolume. A value of another author is replaced: CDI retries without end if `usePopulator` is
+/// neither `true` nor `false`.
+pub fn mark() -> Annotations {
+    Annotations::from([
+        (keys::PRE_POPULATED, Some(keys::SENTINEL.to_owned())),
+        (keys::USE_POPULATOR, Some("true".to_owned())),
+        (keys::BESIDE_CDI, Some("true".to_owned())),
+    ])
+}
+
+/// The annotations that keep CDI's populator off a claim.
+pub fn mark_of_claim() -> Annotations {
+    Annotations::from([(keys::CLONE_PHASE, Some("Succeeded".to_owned())), (keys::BESIDE_CDI, Some("true".to_owned()))])
 }
 
 /// True if an annotation of the DataVolume says that smartclone clones it beside CDI.
@@ -130,11 +145,11 @@ fn data_volume(seen: &Observed) -> Part {
     }
     match (volume.status.phase, own) {
         (Phase::Succeeded, Some(claim)) if is_to_be_sealed(claim) => {
-            let action = Write::Seal { claim: claim.exact.clone(), name: volume.name.clone() };
+            let action = Write::Seal { claim: claim.exact.clone() };
             Part::Pass(Box::new(Plan::act(seen, Phase::Succeeded, action)))
         }
         (Phase::Succeeded | Phase::Failed, _) => Part::None,
-        (_, Some(claim)) if !claim.waits_for_cdi => Part::Pass(Box::new(Plan::act(seen, recorded(seen), mark()))),
+        (_, Some(claim)) if !claim.waits_for_cdi => Part::Pass(Box::new(Plan::act(seen, recorded(seen), pin(mark())))),
         // It is CDI's, or nothing is begun that would be lost.
         (_, Some(_) | None) => Part::None,
     }
@@ -145,14 +160,8 @@ fn is_to_be_sealed(claim: &Claim) -> bool {
     claim.phase == ClaimPhase::Bound && !claim.deleting && !claim.sealed
 }
 
-/// Marks a clone that was begun before CDI came.
-fn mark() -> Write {
-    let of = |text: &str| Some(text.to_owned());
-    let annotations = Annotations::from([
-        (keys::PRE_POPULATED, of(keys::SENTINEL)),
-        (keys::USE_POPULATOR, of("true")),
-        (keys::BESIDE_CDI, of("true")),
-    ]);
+/// Marks an object that was begun before CDI came.
+fn pin(annotations: Annotations) -> Write {
     Write::Pin(Pin { annotations, ..Pin::default() })
 }
 
@@ -168,10 +177,7 @@ fn claim(seen: &Observed) -> Part {
         left_to_cdi(seen)
     } else if is_ours && !matches!(seen.volume.status.phase, Phase::Unset | Phase::Succeeded | Phase::Failed) {
         // Begun before CDI came.
-        let of = |text: &str| Some(text.to_owned());
-        let annotations = Annotations::from([(keys::CLONE_PHASE, of("Succeeded")), (keys::BESIDE_CDI, of("true"))]);
-        let pin = Write::Pin(Pin { annotations, ..Pin::default() });
-        Part::Pass(Box::new(Plan::act(seen, recorded(seen), pin)))
+        Part::Pass(Box::new(Plan::act(seen, recorded(seen), pin(mark_of_claim()))))
     } else {
         Part::None
     }
@@ -213,7 +219,6 @@ fn completed_at(status: &DataVolumeStatus) -> Option<Timestamp> {
 
 /// The status that CDI derives from a complete claim named `claim`. CDI, when it is back, computes the same one and writes nothing.
 pub fn succeeded_as_cdi(volume: &DataVolume, claim: &str, now: Timestamp) -> DataVolumeStatus {
-    use crate::condition::{Observation, merge};
     let old = volume.status.clone().unwrap_or_default();
     let observation =
         |kind, status, reason, message: String| Observation { kind, status: Some(status), reason, message };

@@ -136,7 +136,7 @@ fn violation(seen: &Observed, action: &Write) -> Option<Violation> {
             }
             (!our_claim(claim)).then(|| not_ours(claim))
         }
-        Write::Seal { claim, .. } => {
+        Write::Seal { claim } => {
             let whole = seen.claim.present().is_some_and(|it| it.exact == *claim && it.phase == ClaimPhase::Bound);
             if !whole || seen.volume.status.phase != Phase::Succeeded {
                 return Some(Violation::PrematureSuccess);

@@ -189,9 +189,7 @@ impl Claim {
 /// True if CDI's populator fills `claim`: it names a VolumeCloneSource.
 pub fn waits_for_cdi(claim: &PersistentVolumeClaim) -> bool {
     let source = claim.spec.as_ref().and_then(|spec| spec.data_source_ref.as_ref());
-    source.is_some_and(|source| {
-        source.api_group.as_deref() == Some(api::GROUP) && source.kind == rebind::VOLUME_CLONE_SOURCE
-    })
+    source.is_some_and(rebind::names_clone_source)
 }
 
 /// True if `volume` belongs to `claim`, and is kept when the claim is deleted.

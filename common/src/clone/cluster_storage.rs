@@ -115,14 +115,9 @@ impl ClusterStorage {
         Some(BesideCdi { waits_for_consumers: config.has_gate("HonorWaitForFirstConsumer") })
     }
 
-    /// How smartclone works in this cluster. Unknown until the CDI objects are read.
+    /// The mode of this cluster. Unknown until the CDI objects are read.
     pub fn mode(&self) -> Lookup<Mode> {
-        let of = |cdis: &[Arc<Cdi>]| Mode::of(cdis.iter().map(AsRef::as_ref));
-        match &self.cdis {
-            Lookup::Present(cdis) => Lookup::Present(of(cdis)),
-            Lookup::Absent => Lookup::Present(Mode::Alone),
-            Lookup::Unknown(why) => Lookup::Unknown(why.clone()),
-        }
+        Mode::known(&self.cdis)
     }
 
     /// The reason why one of the kinds is unknown; `None` if all are known.

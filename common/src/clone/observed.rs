@@ -204,9 +204,8 @@ impl Target {
 
     /// True if its annotations declare that the claim of its name is populated already, or may be adopted.
     pub fn offers_to_take_over(&self) -> bool {
-        let filled = self.annotations.get(keys::PRE_POPULATED).is_some_and(|value| value != keys::SENTINEL)
-            || self.annotations.contains_key(keys::CHECK_STATIC_VOLUME);
-        filled || self.annotations.get(keys::ALLOW_ADOPTION).is_some_and(|value| value != "false")
+        keys::declares_filled(&self.annotations)
+            || self.annotations.get(keys::ALLOW_ADOPTION).is_some_and(|value| value != "false")
     }
 
     /// True if `claim` existed before and is adopted, or may be: an annotation of either allows it, and no other object controls it.

@@ -30,11 +30,7 @@ pub fn wanted(claim: &PersistentVolumeClaim) -> Option<(String, String)> {
         .is_some_and(|owner| owner.kind == "DataVolume" && source.name == names::volume_clone_source(&owner.uid));
     // The target of an ObjectTransfer is held back in the same way, and must not be populated.
     let moves = object::annotation(&claim.metadata, keys::TRANSFER).is_some();
-    if of_volume
-        || moves
-        || source.api_group.as_deref() != Some(api::GROUP)
-        || source.kind != rebind::VOLUME_CLONE_SOURCE
-    {
+    if of_volume || moves || !rebind::names_clone_source(source) {
         return None;
     }
     let elsewhere = object::annotation(&claim.metadata, keys::DATA_SOURCE_NAMESPACE);

@@ -104,8 +104,6 @@ pub enum Write {
     Seal {
         /// The claim.
         claim: ObjectVersion,
-        /// The name of the DataVolume.
-        name: String,
     },
     /// Writes the status of a complete clone on the DataVolume in the place of CDI, which has not done so. Fails if the DataVolume or its
     /// claim has changed since it was observed.

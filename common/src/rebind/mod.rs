@@ -77,10 +77,12 @@ pub fn held_back(uid: &str) -> TypedObjectReference {
 
 /// True if no provisioner creates a volume for a claim with this `dataSourceRef`: one of smartclone's, or of CDI's populator.
 pub fn is_held_back(source: &TypedObjectReference) -> bool {
-    matches!(
-        (source.api_group.as_deref(), source.kind.as_str()),
-        (Some(GROUP), CLONE_REQUEST) | (Some(api::GROUP), VOLUME_CLONE_SOURCE)
-    )
+    names_clone_source(source) || (source.api_group.as_deref() == Some(GROUP) && source.kind == CLONE_REQUEST)
+}
+
+/// True if this `dataSourceRef` names a VolumeCloneSource: CDI's populator fills the claim.
+pub fn names_clone_source(source: &TypedObjectReference) -> bool {
+    source.api_group.as_deref() == Some(api::GROUP) && source.kind == VOLUME_CLONE_SOURCE
 }
 
 /// A volume: the fields that the protocol reads.

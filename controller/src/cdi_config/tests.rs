@@ -3,7 +3,10 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::fixture::{Fixture, answer, lines};
+use crate::{
+    fixture::{Fixture, answer, lines},
+    periodic::RETRY_FAILED,
+};
 
 const CONFIGS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdiconfigs";
 const STATUS: &str = "/apis/cdi.kubevirt.io/v1beta1/cdiconfigs/config/status";

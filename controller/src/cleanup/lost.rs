@@ -3,7 +3,7 @@
 
 use common::{
     clone::cleanup::{claim_of_candidate, has_lost},
-    object::exact,
+    object::{ObjectName, exact},
 };
 use config::api::Objects;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -21,15 +21,14 @@ impl Cleanup<'_> {
             if !has_lost || !self.is_due(&volume.metadata) {
                 continue;
             }
-            let result = give_up(&volume, self.ctx).await;
+            let result = give_up(&volume, &name, self.ctx).await;
             self.done("PersistentVolume", &volume.metadata, result);
         }
     }
 }
 
-/// Gives up a volume if its claim, as the API server has it, is bound to another one. Returns true if it did.
-async fn give_up(volume: &PersistentVolume, ctx: &Reconciler) -> Result<bool, kube::Error> {
-    let Some(name) = claim_of_candidate(volume) else { return Ok(false) };
+/// Gives up a volume if the claim that it names, as the API server has it, is bound to another one. Returns true if it did.
+async fn give_up(volume: &PersistentVolume, name: &ObjectName, ctx: &Reconciler) -> Result<bool, kube::Error> {
     let api = Objects::<PersistentVolumeClaim>::namespaced(ctx.context.client.clone(), &name.namespace);
     let claim = api.get_opt(&name.name).await?;
     if !claim.is_some_and(|claim| has_lost(volume, &claim)) {

@@ -148,8 +148,8 @@ async fn apply_write(
         Write::Release { claim, rest } => release(claim, rest, &ctx.context.client).await?,
         Write::Nudge { claim, at } => patch_claim(claim, rebind::nudge(claim, *at), &ctx.context.client).await?,
         Write::DiscardVolume { volume } => discard_volume(volume, &ctx.context.client).await?,
-        Write::Seal { claim, name } => {
-            let annotations = json!({ keys::POPULATED_FOR: name });
+        Write::Seal { claim } => {
+            let annotations = json!({ keys::POPULATED_FOR: claim.name });
             patch_claim(claim, json!({ "metadata": { "annotations": annotations } }), &ctx.context.client).await?;
         }
         Write::ReportForCdi { claim } => report_for_cdi(target, claim, ctx, done).await?,
@@ -186,8 +186,8 @@ async fn report_for_cdi(
     let api = Objects::<DataVolume>::namespaced(client(), &claim.namespace);
     match write::replace_status(&api, DataVolume { status, ..target.volume.clone() }).await? {
         StatusReplacement::Written => {
-            let (uid, version) = (target.volume.uid().unwrap_or_default(), claim.resource_version.clone());
-            ctx.indexes.in_cdis_place.ended(&uid, Some(version));
+            let uid = target.volume.uid().unwrap_or_default();
+            ctx.indexes.in_cdis_place.ended(&uid, claim.resource_version.clone());
             report::ended_for_cdi(target, ctx).await;
         }
         StatusReplacement::Conflict(_) | StatusReplacement::Gone => done.stale = true,

@@ -35,8 +35,8 @@ impl InCdisPlace {
     }
 
     /// Records that the end of the clone was reported, when its claim had this version.
-    pub fn ended(&self, uid: &str, claim_version: Option<String>) {
-        self.entry(uid, |said| said.ended_at = claim_version);
+    pub fn ended(&self, uid: &str, claim_version: String) {
+        self.entry(uid, |said| said.ended_at = Some(claim_version));
     }
 
     /// True if the end of the clone was reported already, and its claim has not changed since.
@@ -71,7 +71,7 @@ mod tests {
     fn an_end_is_reported_once_for_a_version_of_the_claim() {
         let said = InCdisPlace::default();
         assert!(!said.is_ended("dv", Some("7")));
-        said.ended("dv", Some("7".to_owned()));
+        said.ended("dv", "7".to_owned());
         assert_eq!([Some("7"), Some("8"), None].map(|version| said.is_ended("dv", version)), [true, false, false]);
         assert!(!said.is_ended("other", Some("7")));
         said.forget("dv");
@@ -89,7 +89,7 @@ mod tests {
     fn what_is_remembered_is_limited() {
         let said = InCdisPlace::default();
         for number in 0..=REMEMBERED {
-            said.ended(&number.to_string(), Some("1".to_owned()));
+            said.ended(&number.to_string(), "1".to_owned());
         }
         assert!(said.lock().len() <= REMEMBERED);
     }

@@ -18,7 +18,7 @@ use k8s_openapi::{NamespaceResourceScope, api::core::v1::Pod};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
-use crate::context::Context;
+use crate::{context::Context, periodic};
 
 /// The place from which a pass reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,13 +58,11 @@ pub async fn observe(transfer: &ObjectTransfer, from: ReadFrom, ctx: &Context, s
             ReadFrom::ApiServer => ask(&Objects::all(ctx.client.clone()), &name).await,
         },
     };
-    let cdis = caches.cdis.all();
+    let mode = periodic::mode(ctx);
     Observed {
         now: Timestamp::now(),
         since,
-        another_controller: cdis
-            .present()
-            .and_then(|all| Mode::of(all.iter().map(AsRef::as_ref)).operator().map(ToString::to_string)),
+        another_controller: mode.present().and_then(Mode::operator).map(ToString::to_string),
         transfer: subject,
         wanted,
         source,

@@ -7,31 +7,14 @@ use common::{
         SELECTED_NODE,
     },
     object::{annotation, controller},
+    rebind::names_clone_source,
 };
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, TypedObjectReference};
 use kube::ResourceExt as _;
 
 use crate::{keys::USE_POPULATOR, settings::Settings};
 
-/// The phase of a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClaimPhase {
-    /// It has no volume. A claim without a phase counts as this one.
-    Pending,
-    /// It has a volume.
-    Bound,
-    /// Its volume is gone.
-    Lost,
-}
-
-/// The phase of the claim.
-pub fn phase(claim: &PersistentVolumeClaim) -> ClaimPhase {
-    match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
-        Some("Bound") => ClaimPhase::Bound,
-        Some("Lost") => ClaimPhase::Lost,
-        _ => ClaimPhase::Pending,
-    }
-}
+pub use common::object::ClaimPhase;
 
 /// The phase that the populator reports.
 pub fn clone_phase(claim: &PersistentVolumeClaim) -> Option<&str> {
@@ -46,9 +29,7 @@ pub fn has_populator(claim: &PersistentVolumeClaim) -> bool {
 
 /// The VolumeCloneSource that the claim names, which makes it a claim of the clone populator.
 pub fn clone_source(claim: &PersistentVolumeClaim) -> Option<&TypedObjectReference> {
-    let source = claim.spec.as_ref()?.data_source_ref.as_ref()?;
-    let group = source.api_group.as_deref();
-    (group == Some(common::api::GROUP) && source.kind == "VolumeCloneSource").then_some(source)
+    claim.spec.as_ref()?.data_source_ref.as_ref().filter(|source| names_clone_source(source))
 }
 
 /// The namespace of the VolumeCloneSource.

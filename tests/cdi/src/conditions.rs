@@ -10,7 +10,7 @@ use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis:
 use kube::ResourceExt as _;
 
 use crate::{
-    claim::{self, ClaimPhase},
+    claim::ClaimPhase,
     event::Event,
     keys::{CONDITION_BOUND, CONDITION_BOUND_MESSAGE, CONDITION_BOUND_REASON},
     version::Version,
@@ -84,7 +84,7 @@ impl Conditions {
         let says = |key| annotation(&claim.metadata, key).unwrap_or_default();
         // The populator's own words count unless they are "true".
         let waits = annotation(&claim.metadata, CONDITION_BOUND).is_some_and(|value| value != "true");
-        let (status, reason, message) = match claim::phase(claim) {
+        let (status, reason, message) = match ClaimPhase::of(claim) {
             ClaimPhase::Lost => ("False", "ClaimLost", "Claim Lost".to_owned()),
             ClaimPhase::Pending | ClaimPhase::Bound if waits => {
                 ("False", says(CONDITION_BOUND_REASON), says(CONDITION_BOUND_MESSAGE).to_owned())

@@ -120,7 +120,7 @@ pub fn populate(observed: &Observed<'_>, tokens: &Tokens, now: Timestamp) -> Res
 /// The step from a temporary claim to a bound target.
 fn fill(observed: &Observed<'_>, source: &Source, object: &SourceObject, writes: &mut Vec<Write>) {
     let claim = observed.claim;
-    if claim::phase(claim) == ClaimPhase::Bound {
+    if ClaimPhase::of(claim) == ClaimPhase::Bound {
         let finish = Edit::default()
             .annotate(CLONE_PHASE, "Succeeded")
             .annotate(POPULATOR_PROGRESS, "100.0%")
@@ -136,7 +136,7 @@ fn fill(observed: &Observed<'_>, source: &Source, object: &SourceObject, writes:
         return;
     };
     match observed.volume {
-        Some(volume) if claim::phase(temporary) == ClaimPhase::Bound && is_claimed_by(volume, temporary) => {
+        Some(volume) if ClaimPhase::of(temporary) == ClaimPhase::Bound && is_claimed_by(volume, temporary) => {
             report_phase(claim, "Rebind", writes);
             writes.push(Write::Rebind { volume: volume.name_any(), version: volume.resource_version() });
         }
@@ -171,7 +171,7 @@ fn report_bound(observed: &Observed<'_>) -> Option<Edit> {
     if !settings.version.reports_bound_on_claims() {
         return None;
     }
-    let edit = match claim::phase(claim) {
+    let edit = match ClaimPhase::of(claim) {
         ClaimPhase::Pending => Edit::default()
             .annotate(CONDITION_BOUND, "false")
             .annotate(CONDITION_BOUND_REASON, "Pending")

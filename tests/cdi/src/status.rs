@@ -122,7 +122,7 @@ fn phase(input: &Input<'_>, present: Phase) -> Phase {
     }
     let requires_work = claim::requires_work(claim, data_volume, settings);
     let late = claim::waits_for_consumer(claim, settings);
-    match claim::phase(claim) {
+    match ClaimPhase::of(claim) {
         ClaimPhase::Lost => Phase::Failed,
         ClaimPhase::Pending | ClaimPhase::Bound if !requires_work => Phase::Succeeded,
         ClaimPhase::Pending if claim::has_populator(claim) => {

@@ -73,26 +73,19 @@ pub async fn run(
         }
         // CDI comes once for all tests beside it, and is gone after them.
         let entered = if is_beside { Box::pin(cdi::enter_on(cluster)).await } else { Ok(()) };
+        let mut record = |outcome: Outcome| {
+            report(&outcome);
+            outcomes.push(outcome);
+        };
         if let Err(error) = &entered {
-            for test in tests {
-                let ending = Ending::of(error);
-                let outcome = Outcome { name: test.name, took: Duration::ZERO, ending };
-                report(&outcome);
-                outcomes.push(outcome);
-            }
+            let failed = |test: Test| Outcome { name: test.name, took: Duration::ZERO, ending: Ending::of(error) };
+            tests.into_iter().map(failed).for_each(record);
             continue;
         }
         let (alone, together): (Vec<_>, Vec<_>) = tests.into_iter().partition(|test| test.alone);
         // One after the other: whoever is alone waits for the others to end.
-        for (tests, at_once) in [(together, TOGETHER.min(at_most)), (alone, 1)] {
-            let room = Room { tests: Semaphore::new(at_once), removals: Semaphore::new(REMOVED_TOGETHER) };
-            let all = tests.into_iter().map(|test| one(cluster, &client, test, &room).boxed_local());
-            let mut running: FuturesUnordered<_> = all.collect();
-            while let Some(outcome) = running.next().await {
-                report(&outcome);
-                outcomes.push(outcome);
-            }
-        }
+        run_at_once(cluster, &client, TOGETHER.min(at_most), together, &mut record).await;
+        run_at_once(cluster, &client, 1, alone, &mut record).await;
         if is_beside {
             Box::pin(cdi::leave(cluster.lab()?)).await.context("remove CDI")?;
         }
@@ -100,7 +93,23 @@ pub async fn run(
     Ok(outcomes)
 }
 
-/// What limits how much happens at once.
+/// Runs the tests, at most `at_once` at the same time, and passes each outcome to `record` when the test has ended.
+async fn run_at_once(
+    cluster: &Cluster,
+    client: &Client,
+    at_once: usize,
+    tests: Vec<Test>,
+    record: &mut impl FnMut(Outcome),
+) {
+    let room = Room { tests: Semaphore::new(at_once), removals: Semaphore::new(REMOVED_TOGETHER) };
+    let all = tests.into_iter().map(|test| one(cluster, client, test, &room).boxed_local());
+    let mut running: FuturesUnordered<_> = all.collect();
+    while let Some(outcome) = running.next().await {
+        record(outcome);
+    }
+}
+
+/// The limits on how much happens at once.
 struct Room {
     tests: Semaphore,
     removals: Semaphore,

@@ -24,6 +24,8 @@ use crate::{
     manifests,
 };
 
+/// The version of CDI beside which the tests run.
+const VERSION: &str = "1.66.0";
 /// The name of the CDI object.
 const CDI: &str = "cdi";
 /// The configuration of its mutating webhook.
@@ -44,23 +46,17 @@ pub struct Cdi {
 }
 
 impl Cdi {
-    /// Installs the double of this version, without CDI's limits on requests, and waits until it works.
-    pub async fn install(lab: &Lab, version: &str) -> Result<Self> {
-        Self::install_with(lab, version, &[]).await
+    /// The double that [`enter`] has installed.
+    pub fn of(lab: &Lab) -> Result<Self> {
+        Ok(Self { lab: lab.clone(), client: lab.client()?, version: VERSION.to_owned(), extra: Vec::new() })
     }
 
-    /// Installs the double with more arguments, such as `--rates` or `--unknown-driver=NAME`.
-    pub async fn install_with(lab: &Lab, version: &str, extra: &[&str]) -> Result<Self> {
-        let cdi = Self {
-            lab: lab.clone(),
-            client: lab.client()?,
-            version: version.to_owned(),
-            extra: extra.iter().map(ToString::to_string).collect(),
-        };
+    /// Installs the double, and waits until it works. Without more arguments, such as `--rates`, it has no limits on requests.
+    async fn install(lab: &Lab, extra: &[&str]) -> Result<()> {
+        let cdi = Self { extra: extra.iter().map(ToString::to_string).collect(), ..Self::of(lab)? };
         cdi.start_process(CDI_ADMISSION).await?;
         cdi.deployed().await?;
-        cdi.start().await?;
-        Ok(cdi)
+        cdi.start().await
     }
 
     async fn start_process(&self, process: &str) -> Result<()> {
@@ -165,16 +161,6 @@ async fn wait_for_kind(api: &Api<CdiObject>) -> Result<()> {
     .await
 }
 
-/// The version of CDI beside which the tests run.
-const VERSION: &str = "1.66.0";
-
-impl Cdi {
-    /// The double that [`enter`] has installed.
-    pub fn of(lab: &Lab) -> Result<Self> {
-        Ok(Self { lab: lab.clone(), client: lab.client()?, version: VERSION.to_owned(), extra: Vec::new() })
-    }
-}
-
 /// Installs CDI, and smartclone beside it, on the lab.
 pub async fn enter_on(cluster: &Cluster) -> Result<()> {
     Box::pin(enter(cluster.lab()?)).await
@@ -182,13 +168,13 @@ pub async fn enter_on(cluster: &Cluster) -> Result<()> {
 
 /// Installs CDI, and smartclone beside it.
 pub async fn enter(lab: &Lab) -> Result<()> {
-    Cdi::install(lab, VERSION).await?;
+    Cdi::install(lab, &[]).await?;
     Box::pin(install_beside(lab)).await
 }
 
 /// Installs CDI with its own limits on requests, smartclone beside it, and the lever by which CDI's webhooks skip its clones.
 pub async fn enter_for_bursts(lab: &Lab) -> Result<()> {
-    Cdi::install_with(lab, VERSION, &["--rates"]).await?;
+    Cdi::install(lab, &["--rates"]).await?;
     Box::pin(install_beside(lab)).await?;
     let file = |name: &str| manifests::directory().join("beside-cdi").join(name).display().to_string();
     kubectl(lab, &["apply", "--kustomize", &file("lever")]).await?;

@@ -41,11 +41,9 @@ fn beside_cdi() -> Result<Vec<Manifest>> {
     let about = "The installation beside CDI: kubectl apply -k manifests/beside-cdi";
     files.push(kustomization(BESIDE_CDI, about, &files));
     let mut lever: Vec<_> = webhook::manifests::lever()?.into_iter().map(|file| file.in_folder(LEVER)).collect();
-    if !lever.is_empty() {
-        let about =
-            "First step of the lever for bursts, see docs/beside-cdi.md: kubectl apply -k manifests/beside-cdi/lever";
-        lever.push(kustomization(LEVER, about, &lever));
-    }
+    let about =
+        "First step of the lever for bursts, see docs/beside-cdi.md: kubectl apply -k manifests/beside-cdi/lever";
+    lever.push(kustomization(LEVER, about, &lever));
     let patches = lever::patches()?.map(|file| file.in_folder(BESIDE_CDI));
     Ok(files.into_iter().chain(lever).chain(patches).collect())
 }

@@ -21,21 +21,6 @@ pub fn is_stamped(metadata: &ObjectMeta) -> bool {
     object::annotation(metadata, keys::REQUESTER).is_some()
 }
 
-/// The annotations that keep CDI off a DataVolume. A value of another author is replaced: CDI retries for ever if `usePopulator` is neither
-/// `true` nor `false`.
-pub fn mark() -> Annotations {
-    Annotations::from([
-        (keys::PRE_POPULATED, Some(keys::SENTINEL.to_owned())),
-        (keys::USE_POPULATOR, Some("true".to_owned())),
-        (keys::BESIDE_CDI, Some("true".to_owned())),
-    ])
-}
-
-/// The annotations that keep CDI's populator off a claim.
-pub fn mark_of_claim() -> Annotations {
-    Annotations::from([(keys::CLONE_PHASE, Some("Succeeded".to_owned())), (keys::BESIDE_CDI, Some("true".to_owned()))])
-}
-
 /// The changes of a new DataVolume that is left to CDI: it loses what smartclone has written on an earlier object, which was exported or
 /// backed up. Empty if it has nothing of it. CDI would take a strategy that smartclone decided on for the requester's choice.
 pub fn unmarked(metadata: &ObjectMeta) -> Annotations {
@@ -83,23 +68,21 @@ pub fn unmarked_copy(metadata: &ObjectMeta) -> Annotations {
 /// Removes the annotations of which only smartclone is the author. An opt-out stays.
 fn ours(metadata: &ObjectMeta) -> Annotations {
     let keys = [keys::REQUESTER, keys::PLAN, keys::OWNERSHIP_KEY, keys::BESIDE_CDI];
-    let is_there = |key: &&str| object::annotation(metadata, key).is_some_and(|value| !is_opt_out(key, value));
+    let is_opt_out = |key: &str| key == keys::BESIDE_CDI && opts_out(metadata);
+    let is_there = |key: &&str| object::annotation(metadata, key).is_some() && !is_opt_out(key);
     keys.into_iter().filter(is_there).map(|key| (key, None)).collect()
 }
 
-fn is_opt_out(key: &str, value: &str) -> bool {
-    key == keys::BESIDE_CDI && value == "false"
-}
-
-/// True if an update of a clone gives it to CDI on purpose. An update of a client that does not know the annotations only loses them.
-fn is_released(metadata: &ObjectMeta) -> bool {
+/// True if the object, or the StorageClass, is given to CDI on purpose. An update of a client that does not know the annotations only loses
+/// them.
+pub fn opts_out(metadata: &ObjectMeta) -> bool {
     object::annotation(metadata, keys::BESIDE_CDI) == Some("false")
 }
 
 /// The annotations that an update of `old` to `new` may not lose although other programs write them, too. A mark that is replaced by a name
 /// is not lost: CDI, KubeVirt and backups write it when the claim is filled.
 pub fn kept(old: &ObjectMeta, new: &ObjectMeta) -> &'static [&'static str] {
-    if is_released(new) {
+    if opts_out(new) {
         &[]
     } else if is_marked(old) {
         let is_replaced = object::annotation(new, keys::PRE_POPULATED).is_some_and(|value| value != keys::SENTINEL);
@@ -120,7 +103,7 @@ pub fn changes(old: &DataVolume, new: &DataVolume, by_controller: bool) -> Vec<F
         return stamp::changed(&old.metadata, &new.metadata).into_iter().collect();
     }
     let mut errors = update::changes(old, new, by_controller);
-    if is_released(&new.metadata) {
+    if opts_out(&new.metadata) {
         errors.retain(|error| error.field != annotation_path(keys::BESIDE_CDI));
     }
     errors

@@ -297,7 +297,7 @@ fn the_end_is_reported_as_cdi_does() {
 fn an_unfinished_claim_is_not_sealed() {
     let mut seen = seen(FROM_BEFORE);
     begun(&mut seen);
-    let seal = Write::Seal { claim: exact("clone"), name: "clone".into() };
+    let seal = Write::Seal { claim: exact("clone") };
     assert!(!violations(&seen, &Plan::act(&seen, Phase::CloneInProgress, seal)).is_empty());
     let delete = Write::Delete { kind: Kind::PersistentVolumeClaim, what: exact("clone") };
     assert!(violations(&seen, &Plan::act(&seen, Phase::CloneInProgress, delete)).is_empty());

@@ -78,16 +78,14 @@ impl Options {
             }
             deadline
         });
-        let named = |key: &str| get(key).is_some();
         Self {
             wish,
             fallback_allowed,
             consistency,
             keep_owners,
-            immediate: named(keys::IMMEDIATE_BINDING),
+            immediate: get(keys::IMMEDIATE_BINDING).is_some(),
             deadline,
-            pre_populated: get(keys::PRE_POPULATED).is_some_and(|value| value != keys::SENTINEL)
-                || named(keys::CHECK_STATIC_VOLUME),
+            pre_populated: annotations.is_some_and(keys::declares_filled),
         }
     }
 }

@@ -144,7 +144,7 @@ impl Steps<'_> {
                 self.writes.extend(owner.map(Write::Claim));
             }
         }
-        if claim::phase(claim) == ClaimPhase::Bound && claim::is_populated_for(claim, &data_volume.name_any()) {
+        if ClaimPhase::of(claim) == ClaimPhase::Bound && claim::is_populated_for(claim, &data_volume.name_any()) {
             self.edit(Edit::default().annotate(PRE_POPULATED, &name));
         }
         Ok(())

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::queue::{Key, Queue};
 use crate::{
-    claim,
+    claim::{self, ClaimPhase},
     keys::OWNED_BY_UID,
     populator::source_of,
     reconcile::SourceObject,
@@ -180,7 +180,7 @@ impl Caches {
                 Some(SourceObject {
                     labels: claim.labels().clone(),
                     size: capacity.and_then(|capacity| capacity.get("storage")).cloned(),
-                    ready: claim::phase(&claim) == claim::ClaimPhase::Bound,
+                    ready: ClaimPhase::of(&claim) == ClaimPhase::Bound,
                 })
             }
             SourceKind::Snapshot => {
